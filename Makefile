@@ -1,0 +1,79 @@
+# Everything a newcomer types. Plain `make` prints what there is.
+PYTHON ?= python3
+VENV ?= .venv
+PORT ?= 8000
+ARGS ?=
+VERSIONS := 3.11 3.12 3.13
+RUN := $(VENV)/bin/python -m
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all lint coverage clean find-pythons
+
+help:
+	@echo "make demo        set up, then run three small app servers and the balancer on 127.0.0.1:$(PORT) (PORT=...)"
+	@echo "make test        set up, then run the tests (ARGS='-k name' goes to pytest)"
+	@echo "make test-all    the tests on Python $(VERSIONS), each in an environment of its own"
+	@echo "make lint        mypy --strict and ruff"
+	@echo "make coverage    the tests under branch coverage; wire, balance and shared must reach 95 %"
+	@echo "make clean       remove the environments and everything generated"
+	@echo
+	@echo "PYTHON=python3.12 chooses the interpreter when $(VENV) is made; \`make clean\` first to change it."
+
+# The environment is made when missing, and made anew when setup.py has changed since. .run and .test say what is in it.
+# An environment without pip is one whose making was cut short (on Debian: python3-venv missing at the time).
+define install
+	@if [ -e $(VENV)/.run ] && [ setup.py -nt $(VENV)/.run ]; then rm -rf $(VENV); fi
+	@$(VENV)/bin/python -m pip --version >/dev/null 2>&1 || { \
+	  $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	    echo "$(PYTHON) is missing or older than 3.11; name another one: make PYTHON=python3.11" >&2; exit 1; }; \
+	  $(PYTHON) -c 'import ensurepip, venv' || { \
+	    echo "$(PYTHON) cannot make environments; on Debian: apt-get install python3-venv" >&2; exit 1; }; \
+	  echo "making $(VENV) with $$($(PYTHON) --version)"; \
+	  $(PYTHON) -m venv --clear $(VENV); }
+	@echo "installing into $(VENV)"
+	@$(RUN) pip install --quiet --disable-pip-version-check --editable '.$(1)'
+endef
+
+$(VENV)/.run: setup.py
+	$(call install,)
+	@touch $@
+
+$(VENV)/.test: setup.py
+	$(call install,[test])
+	@touch $(VENV)/.run $@
+
+demo: $(VENV)/.run
+	@$(RUN) prefork_lb demo --port $(PORT) $(ARGS)
+
+test: $(VENV)/.test
+	@$(RUN) pytest -q -ra $(ARGS)
+
+# pyenv puts a python3.12 on the PATH that runs only where it is selected: try it, then look where pyenv keeps them.
+find_python = for found in python$(1) "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/$(1).*/bin/python$(1) none; do \
+	"$$found" -c '' 2>/dev/null && break; done
+
+find-pythons:
+	@$(foreach version,$(VERSIONS),$(call find_python,$(version)); \
+	  [ "$$found" != none ] || { echo "python$(version) is missing: install it (Debian, pyenv or uv have it)" >&2; exit 1; };) :
+
+test-all: find-pythons
+	@set -e; $(foreach version,$(VERSIONS),$(call find_python,$(version)); echo "== Python $(version)"; \
+	  $(MAKE) --no-print-directory test VENV=.venv-$(version) PYTHON="$$found";)
+
+lint: $(VENV)/.test
+	@$(RUN) mypy --strict prefork_lb
+	@$(RUN) ruff check
+
+coverage: $(VENV)/.test
+	@$(RUN) coverage erase
+	@$(RUN) coverage run -m pytest -q -ra $(ARGS)
+	@$(RUN) coverage combine --quiet
+	@failed=; for package in wire balance shared; do \
+	  echo "branch coverage of prefork_lb/$$package:"; \
+	  $(RUN) coverage report --show-missing --include="prefork_lb/$$package/*" --fail-under=95 || failed=1; \
+	done; [ -z "$$failed" ]
+
+clean:
+	rm -rf $(VENV) $(VERSIONS:%=.venv-%) build dist *.egg-info htmlcov .coverage .coverage.* \
+	  .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,66 @@
+"""What a policy is, and what it may look at.
+
+A policy is pure: it sees candidates (servers already filtered: usable, not full, not tried in this exchange), the
+request, and a small memory that all workers share; it returns one of the candidates. It never sees sockets, health or
+clocks, and it is never asked with no candidate.
+"""
+from __future__ import annotations
+
+import random
+from collections.abc import MutableSequence, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+class Candidate(Protocol):
+    """A server that may be picked."""
+
+    @property
+    def slot(self) -> int:
+        """Its place in every column of the policy's memory."""
+
+    @property
+    def weight(self) -> int:
+        """Its share of the load against the other servers, 1 or more."""
+
+    @property
+    def in_flight(self) -> int:
+        """Requests claimed on it and not yet released, over all workers, at this moment."""
+
+
+class RequestInfo(Protocol):
+    """What a policy may know of the request."""
+
+    @property
+    def method(self) -> bytes: ...
+
+    @property
+    def target(self) -> bytes: ...
+
+    @property
+    def client(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyMemory:
+    """Signed 64-bit integers, all zero at first, shared by all workers and changed only under the ledger's lock.
+
+    The eight `cells` belong to the pool; of each of the two columns `columns[n][candidate.slot]` belongs to one server. After a worker died inside the lock the
+    memory of every pool is zeroed, so a policy must be content with zeroes at any time.
+    """
+
+    cells: MutableSequence[int]
+    columns: Sequence[MutableSequence[int]]
+
+
+class Policy(Protocol):
+    """The rule by which a pool picks a server.
+
+    `__init__` gets a random generator of this process and the shared memory. `pick` runs under the ledger's lock: the
+    in-flight counts are exact across workers and no other claim comes between the pick and its own, so time spent in
+    it is every worker's time.
+    """
+
+    def __init__(self, rng: random.Random, memory: PolicyMemory) -> None: ...
+
+    def pick(self, candidates: Sequence[Candidate], request: RequestInfo) -> Candidate:
+        """Return one of `candidates`, which is never empty and stands in the order of the configuration."""

@@ -1,0 +1,50 @@
+"""Which policy a name stands for: one line a policy."""
+from __future__ import annotations
+
+import importlib
+import random
+
+from prefork_lb.balance.first import First
+from prefork_lb.balance.least_connections import LeastConnections
+from prefork_lb.balance.policy import Policy, PolicyMemory
+from prefork_lb.balance.power_of_two import PowerOfTwo
+from prefork_lb.balance.round_robin import RoundRobin
+from prefork_lb.balance.smooth import SmoothWeightedRoundRobin
+from prefork_lb.balance.weighted_random import WeightedRandom
+
+_POLICIES: dict[str, type[Policy]] = {
+    "round-robin": RoundRobin,
+    "weighted-round-robin": SmoothWeightedRoundRobin,
+    "least-connections": LeastConnections,
+    "random": WeightedRandom,
+    "power-of-two": PowerOfTwo,
+    "first": First,
+}
+
+POLICY_NAMES: tuple[str, ...] = tuple(_POLICIES)
+
+
+def policy_class(name: str) -> type[Policy]:
+    """The class of a policy by its name or as `package.module:Class`.
+
+    Raises ValueError with what was found and what is expected; errors that the user's module raises while it is imported
+    are passed on as they are, chained.
+    """
+    if name in _POLICIES:
+        return _POLICIES[name]
+    module_name, colon, class_name = name.partition(":")
+    if not colon or not class_name:
+        raise ValueError(f'{name!r} is not a policy: use one of {", ".join(POLICY_NAMES)}, or "package.module:Class"')
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as exc:
+        raise ValueError(f"policy {name!r}: no module named {exc.name!r}; is it on PYTHONPATH?") from exc
+    found = getattr(module, class_name, None)
+    if not (isinstance(found, type) and callable(getattr(found, "pick", None))):
+        raise ValueError(f"policy {name!r}: {module_name} has no class {class_name} with a method pick(candidates, request)")
+    return found
+
+
+def make_policy(name: str, rng: random.Random, memory: PolicyMemory) -> Policy:
+    """A policy by name, with its random generator and the memory that all workers share. Raises ValueError."""
+    return policy_class(name)(rng, memory)

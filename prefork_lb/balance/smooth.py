@@ -1,0 +1,32 @@
+"""Smooth weighted round robin: weights in proportion, and never a run of one server longer than it must be."""
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from prefork_lb.balance.policy import Candidate, PolicyMemory, RequestInfo
+
+
+class SmoothWeightedRoundRobin:
+    """nginx's sequence: with weights 5, 1, 1 it goes a a b a c a a.
+
+    Every candidate's current value grows by its weight; the greatest is picked (the first of equals) and pays the sum of
+    all weights. Source: nginx, `ngx_http_upstream_get_peer` in `ngx_http_upstream_round_robin.c`.
+    """
+
+    def __init__(self, rng: random.Random, memory: PolicyMemory) -> None:
+        self._current = memory.columns[0]
+
+    def pick(self, candidates: Sequence[Candidate], request: RequestInfo) -> Candidate:
+        current = self._current
+        total = 0
+        best = candidates[0]
+        greatest: int | None = None
+        for server in candidates:
+            slot, weight = server.slot, server.weight
+            value = current[slot] = current[slot] + weight
+            total += weight
+            if greatest is None or value > greatest:
+                best, greatest = server, value
+        current[best.slot] -= total
+        return best

@@ -1,0 +1,118 @@
+"""From TOML's values to the model, with every problem of a file found in one pass.
+
+msgspec checks types and ranges but stops at the first problem, so it is asked for each value on its own.
+"""
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from prefork_lb.config.model import Server
+from prefork_lb.config.positions import Path
+
+Report = Callable[[Path, str], None]
+"""Called with the path of a value and what is wrong with it."""
+
+_WRONG_TYPE = re.compile(r"Expected `(.+?)`, got `(.+?)`")
+_NAMES = {"str": "a string", "int": "a whole number", "float": "a number", "bool": "true or false", "array": "a list", "object": "a table",
+          "int | str": 'a whole number or "auto"'}
+
+
+def decode(kind: Any, value: object, path: Path, report: Report) -> Any:
+    """`value` as `kind`, a type of the model; problems go to `report`, and None comes back for what has any."""
+    bare = _without_metadata(kind)
+    if isinstance(bare, type) and issubclass(bare, msgspec.Struct):
+        if bare is Server and isinstance(value, str):
+            value = {"address": value}
+        return _section(bare, value, path, report)
+    if get_origin(bare) is tuple and isinstance(value, list) and not _too_short(kind, value, path, report):
+        item = get_args(bare)[0]
+        return tuple(decode(item, element, (*path, index), report) for index, element in enumerate(value))
+    if get_origin(bare) is dict and isinstance(value, dict) and not _too_short(kind, value, path, report):
+        item = get_args(bare)[1]
+        return {name: decode(item, element, (*path, name), report) for name, element in value.items()}
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as exc:
+        report(path, _in_words(str(exc), value, kind))
+        return None
+
+
+def _section(kind: type[msgspec.Struct], value: object, path: Path, report: Report) -> Any:
+    if not isinstance(value, dict):
+        report(path, f"found {_kind_of(value)}, expected a table")
+        return None
+    hints = get_type_hints(kind, include_extras=True)
+    fields = {field.name: field for field in msgspec.structs.fields(kind) if field.name != "source"}
+    for name in value:
+        if name not in fields:
+            report((*path, name), f"unknown key; expected one of {', '.join(sorted(fields))}{did_you_mean(name, fields)}")
+    values = {}
+    for name, field in fields.items():
+        if name in value:
+            values[name] = decode(_optional(hints[name]), value[name], (*path, name), report)
+        elif field.required:
+            report((*path, name), "missing")
+            values[name] = None
+    # Values that were refused stand as None here; the caller raises before anybody sees them.
+    return kind(**values)
+
+
+def did_you_mean(found: str, known: Any) -> str:
+    """A hint at the nearest right name, or nothing."""
+    near = difflib.get_close_matches(found, list(known), n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _without_metadata(kind: Any) -> Any:
+    return get_args(kind)[0] if get_origin(kind) is Annotated else kind
+
+
+def _optional(kind: Any) -> Any:
+    """X for `X | None`: TOML has no null, so a key that is there has a value."""
+    sections = [part for part in get_args(kind) if isinstance(part, type) and issubclass(part, msgspec.Struct)]
+    return sections[0] if type(None) in get_args(kind) and sections else kind
+
+
+def _too_short(kind: Any, value: list[Any] | dict[str, Any], path: Path, report: Report) -> bool:
+    least = next((meta.min_length for meta in getattr(kind, "__metadata__", ()) if isinstance(meta, msgspec.Meta)), None) or 0
+    if len(value) < least:
+        report(path, "is empty; expected at least one")
+        return True
+    return False
+
+
+def _in_words(message: str, value: object, kind: Any) -> str:
+    match = _WRONG_TYPE.match(message)
+    if match:
+        return f"found {_kind_of(value)}, expected {_NAMES.get(match[1], match[1])}"
+    limits = _limits(kind)
+    shown = repr(value) if len(repr(value)) <= 60 else f"{repr(value)[:57]}..."
+    if limits and isinstance(value, (int, float)):
+        return f"{shown} is not in {limits}"
+    choices = [choice for part in (kind, *get_args(kind)) for choice in get_args(_without_metadata(part)) if isinstance(choice, str)]
+    if choices:
+        return f"found {shown}, expected {' or '.join(map(repr, choices))}"
+    return f"found {shown}: {message[0].lower()}{message[1:]}"
+
+
+def _limits(kind: Any) -> str:
+    """The range that a number's type allows, as `1..1000`."""
+    low: Any = None
+    high: Any = None
+    for part in (kind, *get_args(kind), *get_args(_without_metadata(kind))):
+        for meta in getattr(part, "__metadata__", ()):
+            low = meta.ge if meta.ge is not None else f"more than {meta.gt}" if meta.gt is not None else low
+            high = meta.le if meta.le is not None else high
+    return f"{low}..{high}" if low is not None and high is not None else ""
+
+
+def _kind_of(value: object) -> str:
+    for kind, name in ((bool, "true or false"), (str, "a string"), (int, "a whole number"), (float, "a number"), (list, "a list"), (dict, "a table")):
+        if isinstance(value, kind):
+            return f"{str(value).lower() if kind is bool else repr(value) if kind in (str, int, float) else name}"
+    return f"a {type(value).__name__}"

@@ -1,0 +1,119 @@
+"""Find, read and check a configuration."""
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path as FilePath
+
+import msgspec
+
+from prefork_lb.config import checks
+from prefork_lb.config.decode import decode
+from prefork_lb.config.model import Config
+from prefork_lb.config.positions import Path, key_lines
+from prefork_lb.errors import ConfigError
+
+SYSTEM_FILE = "/etc/prefork-lb/prefork_lb.toml"
+LOCAL_FILE = "prefork_lb.toml"
+
+_BAD_SYNTAX = re.compile(r"(.*) \(at (?:line (\d+), column (\d+)|end of document)\)", re.S)
+
+
+def load(path: str | FilePath | None = None, environ: Mapping[str, str] | None = None, cwd: FilePath | None = None) -> Config:
+    """The configuration of `path`, else of $PREFORK_LB_CONFIG, ./prefork_lb.toml or /etc/prefork-lb/prefork_lb.toml, else the
+    servers of $PREFORK_LB_SERVERS. Raises ConfigError with all problems at once."""
+    environ = os.environ if environ is None else environ
+    file = path or environ.get("PREFORK_LB_CONFIG")
+    if file:
+        return load_file(str(file))
+    here = (cwd or FilePath()) / LOCAL_FILE
+    for candidate in (here, FilePath(SYSTEM_FILE)):
+        if candidate.exists():
+            return load_file(str(candidate))
+    if environ.get("PREFORK_LB_SERVERS"):
+        return _from_environment(environ)
+    raise ConfigError([
+        f"no configuration: $PREFORK_LB_CONFIG is not set, there is no {LOCAL_FILE} in {here.parent.resolve()}, no {SYSTEM_FILE}, "
+        "and $PREFORK_LB_SERVERS is not set; write one of the files, or set PREFORK_LB_SERVERS=127.0.0.1:8001,127.0.0.1:8002"])
+
+
+def load_file(name: str) -> Config:
+    """The configuration in the file `name`. Raises ConfigError."""
+    try:
+        text = FilePath(name).read_bytes().decode()
+    except OSError as exc:
+        raise ConfigError([f"{name}: cannot be read: {exc.strerror}"]) from exc
+    except UnicodeDecodeError as exc:
+        raise ConfigError([f"{name}: not UTF-8: {exc.reason} at byte {exc.start}"]) from exc
+    text = text.replace("\r\n", "\n")
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as exc:
+        match = _BAD_SYNTAX.fullmatch(str(exc))
+        line = int(match[2]) if match and match[2] else text.count("\n") + 1
+        raise ConfigError([f"{name}:{line}: not TOML: {match[1] if match else exc}"]) from exc
+    return _checked(values, name, key_lines(text))
+
+
+def notices(config: Config) -> list[str]:
+    """What the configuration asks for and this version does not do: a line each."""
+    lines = _lines_of(config.source)
+    asked: list[Path] = [("admin",)] if config.admin else []
+    for name, pool in config.pools.items():
+        asked += [("pools", name, key) for key in ("health", "ejection", "sticky") if getattr(pool, key) is not None]
+    return [f"{_place(config.source, lines, path)}: accepted, but not active in this version" for path in asked]
+
+
+def _checked(values: dict[str, object], source: str, lines: Mapping[Path, int]) -> Config:
+    problems: list[tuple[int, str]] = []
+
+    def report(path: Path, what: str) -> None:
+        problems.append((_line(lines, path), f"{_place(source, lines, path)}: {what}"))
+
+    config: Config = decode(Config, values, (), report)
+    checks.check(config, report)
+    if problems:
+        raise ConfigError([text for _, text in sorted(problems, key=lambda problem: problem[0])])
+    return msgspec.structs.replace(config, source=source)
+
+
+def _from_environment(environ: Mapping[str, str]) -> Config:
+    servers: list[object] = []
+    for entry in filter(None, (part.strip() for part in environ["PREFORK_LB_SERVERS"].split(","))):
+        address, *options = entry.split()
+        server: dict[str, object] = {"address": address}
+        for option in options:
+            key, _, value = option.partition("=")
+            server[key] = int(value) if value.isascii() and value.isdigit() else {"true": True, "false": False}.get(value, value)
+        servers.append(server)
+    pool: dict[str, object] = {"servers": servers}
+    if environ.get("PREFORK_LB_POLICY"):
+        pool["policy"] = environ["PREFORK_LB_POLICY"]
+    values: dict[str, object] = {"pools": {"default": pool}}
+    if environ.get("PREFORK_LB_BIND"):
+        values["listen"] = {"bind": [part.strip() for part in environ["PREFORK_LB_BIND"].split(",")]}
+    return _checked(values, "$PREFORK_LB_SERVERS", {})
+
+
+def _lines_of(source: str) -> Mapping[Path, int]:
+    if source.startswith("$"):
+        return {}
+    try:
+        return key_lines(FilePath(source).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError):  # the file changed since it was loaded: a notice without its line will do
+        return {}
+
+
+def _line(lines: Mapping[Path, int], path: Path) -> int:
+    while path and path not in lines:
+        path = path[:-1]
+    return lines.get(path, 1)
+
+
+def _place(source: str, lines: Mapping[Path, int], path: Path) -> str:
+    key = ""
+    for part in path:
+        key += f"[{part}]" if isinstance(part, int) else f".{part}" if key else part
+    return f"{source}:{_line(lines, path)}: {key}" if lines else f"{source}: {key}"

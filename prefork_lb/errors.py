@@ -1,0 +1,198 @@
+"""The error taxonomy: facts stand on the class, so that no handler asks "which kind are you?".
+
+A `ProxyError` says whose side failed (`side`), what the client is answered (`status`), what the access log calls it
+(`phase`) and whether another attempt may be made (`retry`). Messages are for the operator's log; the client sees only
+the status and its short text.
+"""
+from __future__ import annotations
+
+import enum
+
+
+class Retry(enum.Enum):
+    """Whether an exchange may make another attempt after this failure."""
+
+    NEVER = "never"
+    NOTHING_SENT = "nothing-sent"  # no byte of the request left this host: safe for every method
+    IF_REUSED = "if-reused"  # a kept-alive connection that the server closed under us: safe for idempotent methods
+
+
+class PreforkLBError(Exception):
+    """Every error that prefork_lb raises on purpose."""
+
+
+class ConfigError(PreforkLBError):
+    """A configuration that cannot be used.
+
+    `problems` holds one line each, `file:line: key: what was found, what is expected`; `str()` joins them.
+    """
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class InvariantError(PreforkLBError):
+    """Ours to mend: a state that the code says cannot be. Answered with 500, never retried."""
+
+
+class ProxyError(PreforkLBError):
+    """An exchange that cannot go on as asked."""
+
+    side = "proxy"
+    status = 500
+    phase = "internal"
+    retry = Retry.NEVER
+
+
+class DownstreamError(ProxyError):
+    """The client's doing. Never counts against a server."""
+
+    side = "downstream"
+
+
+class BadRequest(DownstreamError):
+    """The request breaks the rules of HTTP (RFC 9110, RFC 9112)."""
+
+    status = 400
+    phase = "request"
+
+
+class RequestTimeout(DownstreamError):
+    """The client was silent for longer than the idle timeout in the middle of its request."""
+
+    status = 408
+    phase = "request"
+
+
+class TargetTooLong(DownstreamError):
+    """The request line is over its limit (RFC 9110 15.5.15)."""
+
+    status = 414
+    phase = "request"
+
+
+class HeadTooLarge(DownstreamError):
+    """The header section is over its limit (RFC 6585 5)."""
+
+    status = 431
+    phase = "request"
+
+
+class ExpectationFailed(DownstreamError):
+    """An Expect other than 100-continue (RFC 9110 10.1.1)."""
+
+    status = 417
+    phase = "request"
+
+
+class NotImplementedByProxy(DownstreamError):
+    """A method or transfer coding that this proxy does not do (RFC 9110 15.6.2)."""
+
+    status = 501
+    phase = "request"
+
+
+class VersionNotSupported(DownstreamError):
+    """A major version other than HTTP/1 (RFC 9110 15.6.6)."""
+
+    status = 505
+    phase = "request"
+
+
+class NoRoute(DownstreamError):
+    """No route of the configuration matches the request."""
+
+    status = 404
+    phase = "route"
+
+
+class MethodNotAllowed(DownstreamError):
+    """A method that this proxy does not let through (RFC 9110 15.5.6)."""
+
+    status = 405
+    phase = "request"
+
+
+class LoopDetected(DownstreamError):
+    """The request has passed this proxy already (RFC 9110 7.6.3, RFC 5842 7.2)."""
+
+    status = 508
+    phase = "route"
+
+
+class ClientGone(DownstreamError):
+    """The client closed its connection before it had its response. Nobody is left to answer; logs say 499."""
+
+    status = 499
+    phase = "client"
+
+
+class UpstreamError(ProxyError):
+    """The server's doing."""
+
+    side = "upstream"
+    status = 502
+
+
+class ConnectFailed(UpstreamError):
+    """No connection to the server: refused, unreachable, or its name does not resolve."""
+
+    phase = "connect"
+    retry = Retry.NOTHING_SENT
+
+
+class ConnectTimeout(UpstreamError):
+    """The server did not accept within the connect timeout."""
+
+    status = 504
+    phase = "connect"
+    retry = Retry.NOTHING_SENT
+
+
+class StaleConnection(UpstreamError):
+    """A kept-alive connection turned out closed before a byte of the response."""
+
+    phase = "response"
+    retry = Retry.IF_REUSED
+
+
+class BadResponse(UpstreamError):
+    """The response breaks the rules of HTTP, or the server hung up before it was whole."""
+
+    phase = "response"
+
+
+class ResponseTimeout(UpstreamError):
+    """The response head did not come within the response timeout."""
+
+    status = 504
+    phase = "response"
+
+
+class SendTimeout(UpstreamError):
+    """The server took no byte of the request for the idle timeout."""
+
+    status = 504
+    phase = "request body"
+
+
+class TruncatedBody(UpstreamError):
+    """The server's body ended early after the head was passed on: the client's connection must be aborted."""
+
+    phase = "body"
+
+
+class CapacityError(ProxyError):
+    """No server may take the request now."""
+
+    status = 503
+    phase = "pick"
+
+
+class NoUsableServer(CapacityError):
+    """Every server of the pool is out, or was tried in this exchange."""
+
+
+class PoolFull(CapacityError):
+    """Every usable server is at its `max_connections`."""

@@ -1,0 +1,61 @@
+"""gunicorn's settings for prefork_lb, from the TOML configuration. gunicorn's command line wins over them.
+
+Imports nothing but the configuration: with gevent workers, what is imported here is loaded before gevent patches the
+standard library.
+"""
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from prefork_lb.config.current import load_or_keep
+from prefork_lb.config.model import Config
+from prefork_lb.errors import ConfigError
+
+CONF_FILE = Path(__file__).with_name("gunicorn_conf.py")
+"""The gunicorn configuration file that comes with the package."""
+
+# gunicorn refuses longer request lines whatever is set (its MAX_REQUEST_LINE).
+_GUNICORN_MOST_LINE_BYTES = 8190
+
+
+def settings() -> dict[str, Any]:
+    """The settings by name, as a gunicorn configuration file defines them. Exits with the problems of a configuration that
+    cannot be used; at a reload the last good one stays in force instead."""
+    try:
+        config = load_or_keep()
+    except ConfigError as exc:
+        print(f"{exc}\nprefork_lb: not started", file=sys.stderr)
+        sys.exit(1)
+    return {
+        "bind": list(config.listen.bind),
+        "workers": config.listen.worker_count(),
+        "worker_class": "gthread",
+        "threads": 32,  # clients served at once by a worker; with a setting above 1, -k sync becomes gthread, too: add --threads 1
+        "keepalive": 75,  # seconds; nginx's default. gunicorn's 2 s would make browsers connect anew for every click
+        "timeout": _timeout_s(config),
+        "graceful_timeout": 30,
+        "limit_request_line": min(config.proxy.limits.line_bytes, _GUNICORN_MOST_LINE_BYTES),
+        "limit_request_field_size": config.proxy.limits.line_bytes,
+        "limit_request_fields": config.proxy.limits.fields,
+        # prefork_lb decides itself whose X-Forwarded-Proto it believes (proxy.trusted_proxies).
+        "secure_scheme_headers": {},
+        # One fixed place in the home directory: two instances would fight for it, and a hardened service has no home.
+        "control_socket_disable": True,
+        "post_worker_init": post_worker_init,
+    }
+
+
+def post_worker_init(worker: Any) -> None:
+    """Let a worker join its instance before its first request, so that tools see it at once."""
+    from prefork_lb.wiring import Application
+
+    if isinstance(worker.wsgi, Application):
+        worker.wsgi.start()
+
+
+def _timeout_s(config: Config) -> int:
+    # A sync worker gives no sign of life while it waits for a server: as long as that may take, it must not be killed.
+    timeouts = config.proxy.timeouts
+    return int(timeouts.response + timeouts.connect * 2 + timeouts.idle) + 30

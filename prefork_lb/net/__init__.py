@@ -1,0 +1,1 @@
+"""Streams: the only I/O that the engine knows, here over real sockets."""

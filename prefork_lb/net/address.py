@@ -1,0 +1,74 @@
+"""Addresses of servers and listeners: host and port, or a unix socket's path."""
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+
+# RFC 1123 2.1: labels of letters, digits and hyphens; underscores occur in names that container tools make.
+_LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """`path` is set for a unix socket, else `host` (a name, or an IP address without brackets) and `port`."""
+
+    host: str = ""
+    port: int = 0
+    path: str = ""
+
+    @property
+    def is_unix(self) -> bool:
+        return bool(self.path)
+
+    def __str__(self) -> str:
+        if self.path:
+            return f"unix:{self.path}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def parse_address(text: str, default_port: int | None = None) -> Address:
+    """Parse "10.0.0.1:8001", "[::1]:8001", "name:8001" or "unix:/path". Raises ValueError that says what is expected."""
+    if text.startswith("unix:"):
+        path = text[5:]
+        # sun_path has 108 bytes, the last for NUL (unix(7)).
+        if not path.startswith("/") or "\0" in path or len(path.encode()) > 107:
+            raise ValueError(f"{text!r} is no unix socket; expected unix: and an absolute path of at most 107 bytes")
+        return Address(path=path)
+    host, port = _split(text, default_port)
+    return Address(host, port)
+
+
+def _split(text: str, default_port: int | None) -> tuple[str, int]:
+    if text.startswith("["):
+        host, closing, rest = text[1:].partition("]")
+        if not closing or not _is_ip(host, 6):
+            raise ValueError(f"{text!r} has no IPv6 address in its brackets; expected one like [::1]:8001")
+    else:
+        host, colon, port_text = text.partition(":")
+        if ":" in port_text:
+            raise ValueError(f"{text!r} looks like an IPv6 address without brackets; expected one like [::1]:8001")
+        rest = colon + port_text
+        if not _is_host(host):
+            raise ValueError(f"{host!r} is neither an IP address nor a host name; expected HOST:PORT or unix:/path")
+    if not rest and default_port is not None:
+        return host, default_port
+    if not rest.startswith(":"):
+        raise ValueError(f"{text!r} has no port; expected HOST:PORT, as in {text}:8001")
+    number = rest[1:]
+    if not (number.isascii() and number.isdigit()) or not 1 <= int(number) <= 65535:
+        raise ValueError(f"{number!r} is no port; expected a number in 1..65535")
+    return host, int(number)
+
+
+def _is_ip(text: str, version: int) -> bool:
+    try:
+        return ipaddress.ip_address(text).version == version
+    except ValueError:
+        return False
+
+
+def _is_host(text: str) -> bool:
+    if text.replace(".", "").isdigit():
+        return _is_ip(text, 4)
+    return 0 < len(text) <= 253 and all(_LABEL.fullmatch(label) for label in text.removesuffix(".").split("."))

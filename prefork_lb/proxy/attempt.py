@@ -1,0 +1,81 @@
+"""One attempt: one lease, and what comes of it."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from prefork_lb.clock import Clock
+from prefork_lb.errors import BadResponse, SendTimeout, StaleConnection
+from prefork_lb.net.dial import dial
+from prefork_lb.net.stream import Stream, StreamClosed, StreamTimeout
+from prefork_lb.proxy.inbound import BodyReader, HeadReader
+from prefork_lb.proxy.outbound import OutboundBody
+from prefork_lb.proxy.reply import Reply
+from prefork_lb.proxy.request import Request
+from prefork_lb.upstream.lease import Lease
+from prefork_lb.wire.framing import response_framing
+from prefork_lb.wire.head import Limits, ResponseHead
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds."""
+
+    connect: float
+    response: float  # until the response head
+    idle: float  # between two reads, or writes, of a body
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What every attempt goes by."""
+
+    timeouts: Timeouts
+    limits: Limits
+    pseudonym: bytes  # of this proxy in Via
+    clock: Clock
+
+
+def attempt(lease: Lease, request: Request, block: bytes, body: OutboundBody, fresh: bool, settings: Settings) -> Reply:
+    """Send the request to the lease's server and receive the head of its response; the reply then owns the lease.
+
+    With `fresh` no kept-alive connection is used. Raises UpstreamError, or DownstreamError for what the client did.
+    """
+    server = lease.server
+    stream = None if fresh else server.idle.take()
+    reused = stream is not None
+    if stream is None:
+        stream = dial(server.address, settings.timeouts.connect)
+    lease.stream = stream
+    reader = HeadReader(stream, settings.limits, reused)
+    early = _send(stream, reader, request, block, body, settings)
+    head = early or reader.read_final(request.downstream, settings.timeouts.response, settings.clock)
+    framing = response_framing(head, request.method)
+    contents = BodyReader(stream, framing, reader.rest, settings.limits, settings.timeouts.idle)
+    reply = Reply(head, framing, contents, lease, request_sent=early is None, pseudonym=settings.pseudonym)
+    lease.keep()
+    return reply
+
+
+def _send(stream: Stream, reader: HeadReader, request: Request, block: bytes, body: OutboundBody,
+          settings: Settings) -> ResponseHead | None:
+    """Send head and body. Returns the head of a final response that came before all was sent (RFC 9112 9.3: a server may
+    answer early, and the rest of the body is of no use then), else None."""
+    timeout_s = settings.timeouts.idle
+    try:
+        stream.send(block + body.first if body.first else block, timeout_s)
+        while piece := body.next_piece():
+            while (sent := stream.send_unless_answered(piece, timeout_s)) < len(piece):
+                piece = piece[sent:]
+                head = reader.read(request.downstream, settings.timeouts.response, settings.clock)
+                if head.status >= 200:
+                    return head
+                reader.relay(head, request.downstream)
+    except StreamTimeout as exc:
+        raise SendTimeout(f"the server took no byte of the request for {timeout_s:g} s") from exc
+    except StreamClosed as exc:
+        # It may have answered before it hung up, as servers do with a body that they do not want.
+        try:
+            return reader.read_final(request.downstream, settings.timeouts.response, settings.clock)
+        except (StaleConnection, BadResponse) as nothing:
+            raise type(nothing)(f"connection lost while the request was sent: {exc}") from nothing
+    return None

@@ -1,0 +1,150 @@
+"""The response as it comes from a server: heads, interim ones too, and the body by its framing."""
+from __future__ import annotations
+
+from prefork_lb.clock import Clock
+from prefork_lb.errors import BadResponse, ClientGone, ResponseTimeout, StaleConnection, TruncatedBody
+from prefork_lb.net.stream import Stream, StreamClosed, StreamTimeout
+from prefork_lb.proxy.request import Downstream
+from prefork_lb.wire.chunked import ChunkedDecoder
+from prefork_lb.wire.framing import Framing, Kind
+from prefork_lb.wire.head import Fields, Limits, ResponseHead, head_end, parse_response
+
+RECEIVE_BYTES = 64 * 1024
+_MOST_INTERIM = 64  # interim responses to one request; without a bound a server could go on for ever
+
+
+class HeadReader:
+    """Reads the heads of one response from a server's stream."""
+
+    def __init__(self, stream: Stream, limits: Limits, reused: bool) -> None:
+        self._stream = stream
+        self._limits = limits
+        self._reused = reused
+        self._buffer = b""
+        self._interim = 0
+
+    @property
+    def rest(self) -> bytes:
+        """What was received behind the last head."""
+        return self._buffer
+
+    def read_final(self, downstream: Downstream, timeout_s: float, clock: Clock) -> ResponseHead:
+        """The final response's head; interim ones before it are relayed.
+
+        `timeout_s` is for each head. Raises StaleConnection, BadResponse, ResponseTimeout, ClientGone.
+        """
+        while True:
+            head = self.read(downstream, timeout_s, clock)
+            if head.status >= 200:
+                return head
+            self.relay(head, downstream)
+
+    def relay(self, head: ResponseHead, downstream: Downstream) -> None:
+        """Pass an interim response on. Raises BadResponse for one that cannot be."""
+        self._interim += 1
+        if head.status == 101:
+            # RFC 9110 7.8: never without an Upgrade in the request, and that field stopped here.
+            raise BadResponse("101 Switching Protocols without an Upgrade in the request")
+        if self._interim > _MOST_INTERIM:
+            raise BadResponse(f"more than {_MOST_INTERIM} interim responses")
+        downstream.relay(head)
+
+    def read(self, downstream: Downstream, timeout_s: float, clock: Clock) -> ResponseHead:
+        """The next head. Raises as `read_final`."""
+        deadline = clock() + timeout_s
+        seen = 0
+        while (end := head_end(self._buffer, BadResponse, seen) if self._buffer else -1) < 0:
+            seen = len(self._buffer)
+            if seen > self._limits.head_bytes:
+                raise BadResponse(f"the head has more than {self._limits.head_bytes} bytes")
+            self._buffer += self._receive(deadline - clock(), downstream, timeout_s)
+        block, self._buffer = self._buffer[:end], self._buffer[end:]
+        return parse_response(block, self._limits)
+
+    def _receive(self, left_s: float, downstream: Downstream, timeout_s: float) -> bytes:
+        try:
+            if left_s <= 0:
+                raise StreamTimeout
+            data = self._stream.receive_or(RECEIVE_BYTES, left_s, downstream.is_gone)
+        except StreamTimeout as exc:
+            raise ResponseTimeout(f"no response head within {timeout_s:g} s") from exc
+        except StreamClosed as exc:
+            raise self._ended(f"connection lost before the response: {exc}") from exc
+        if data is None:
+            raise ClientGone("the client left before the response")
+        if not data:
+            raise self._ended("connection closed before the response" + (" head was whole" if self._buffer else ""))
+        return data
+
+    def _ended(self, what: str) -> StaleConnection | BadResponse:
+        if self._reused and not self._buffer and not self._interim:
+            return StaleConnection(what)
+        return BadResponse(what)
+
+
+class BodyReader:
+    """Reads one response's body from a server's stream.
+
+    `is_received` turns true with the last byte that came from the server, which `read` may still have to give out.
+    """
+
+    def __init__(self, stream: Stream, framing: Framing, rest: bytes, limits: Limits, idle_timeout_s: float) -> None:
+        """`rest` is what was received behind the head. Raises TruncatedBody when that is malformed already."""
+        self._stream = stream
+        self._kind = framing.kind
+        self._left = framing.length
+        self._decoder = ChunkedDecoder(TruncatedBody, limits) if framing.kind is Kind.CHUNKED else None
+        self._idle_timeout_s = idle_timeout_s
+        self.is_received = False
+        self.excess = False  # bytes behind the response's end: the connection is out of step
+        if framing.kind is Kind.NONE or (framing.kind is Kind.LENGTH and not framing.length):
+            self._ready = b""
+            self._end(bool(rest))
+        else:
+            self._ready = self._unframe(rest) if rest else b""
+
+    @property
+    def trailers(self) -> Fields:
+        """The trailer fields, once all is received."""
+        return self._decoder.trailers if self._decoder else []
+
+    def read(self) -> bytes:
+        """The next data, empty at the end. Raises TruncatedBody when the body cannot be had whole."""
+        while not self._ready and not self.is_received:
+            self._ready = self._unframe(self._receive())
+        data, self._ready = self._ready, b""
+        return data
+
+    def _unframe(self, data: bytes) -> bytes:
+        if self._decoder is not None:
+            data = self._decoder.decode(data)
+            if self._decoder.done:
+                self._end(bool(self._decoder.excess))
+        elif self._kind is Kind.LENGTH:
+            excess = len(data) > self._left
+            if excess:
+                data = data[:self._left]
+            self._left -= len(data)
+            if self._left == 0:
+                self._end(excess)
+        elif not data:
+            self._end(False)
+        return data
+
+    def _end(self, excess: bool) -> None:
+        self.is_received = True
+        self.excess = excess
+
+    def _receive(self) -> bytes:
+        limit = RECEIVE_BYTES
+        if self._kind is Kind.LENGTH:
+            limit = min(limit, self._left)  # what comes behind the body is seen when the connection is used again
+        try:
+            data = self._stream.receive(limit, self._idle_timeout_s)
+        except StreamTimeout as exc:
+            raise TruncatedBody(f"no byte of the body for {self._idle_timeout_s:g} s") from exc
+        except StreamClosed as exc:
+            raise TruncatedBody(f"connection lost in the middle of the body: {exc}") from exc
+        if not data and self._kind is not Kind.CLOSE:
+            raise TruncatedBody("connection closed in the middle of the body")
+        return data

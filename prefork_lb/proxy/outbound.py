@@ -1,0 +1,93 @@
+"""The request as it goes to a server: its head as bytes, and its body in pieces."""
+from __future__ import annotations
+
+from prefork_lb.errors import BadRequest, ExpectationFailed, InvariantError
+from prefork_lb.proxy.request import BodySource, Request
+from prefork_lb.wire import grammar
+from prefork_lb.wire.chunked import encode_chunk, encode_last_chunk
+from prefork_lb.wire.fields import HOP_BY_HOP, allowed_trailers, nominated
+from prefork_lb.wire.forwarded import forwarded_lines, is_told_by_proxies, via
+from prefork_lb.wire.framing import Framing, Kind
+from prefork_lb.wire.target import Destination
+
+PIECE_BYTES = 64 * 1024
+
+# Stop here, or are written anew: Host first (RFC 9110 7.2), the length as one number.
+_NOT_COPIED = HOP_BY_HOP | {b"host", b"content-length", b"expect", b"via"}
+
+
+def request_block(request: Request, destination: Destination, framing: Framing, default_host: str, pseudonym: bytes) -> bytes:
+    """The head to send; the same for every server. `default_host` is for an HTTP/1.0 client that gave none.
+
+    Raises BadRequest, ExpectationFailed.
+    """
+    head = request.head
+    index = head.index
+    for expectation in index.get(b"expect", ()):
+        # The front end has told a client that waits to go on; a server gets head and body in one go.
+        if expectation.lower() != b"100-continue":
+            raise ExpectationFailed(f"Expect: {expectation[:40]!r}")
+    host = destination.host
+    lines = [b"Host: %b\r\n" % (default_host.encode() if host is None else host)]
+    stop = nominated(index)
+    for field in head.fields:
+        name = field[0].lower()
+        if name not in _NOT_COPIED and name not in stop and not is_told_by_proxies(name):
+            lines.append(b"%b: %b\r\n" % field)
+    lines.append(forwarded_lines(index, request.peer, host))
+    lines.append(b"Via: %b\r\n" % via(index, head.minor, pseudonym))
+    if framing.kind is Kind.LENGTH:
+        lines.append(b"Content-Length: %d\r\n" % framing.length)
+    elif framing.kind is Kind.CHUNKED:
+        lines.append(b"Transfer-Encoding: chunked\r\n")
+    block = b"".join(lines)
+    # The last line of defence against a split request, whatever the front end let through.
+    match = grammar.field_block.match(block)
+    if match is None or match.end() != len(block):
+        raise BadRequest("a control byte in a field")
+    return b"%b %b HTTP/1.1\r\n%b\r\n" % (head.method, destination.target, block)
+
+
+class OutboundBody:
+    """A request's body on its way to a server, in pieces that are framed already.
+
+    The first piece is read before a server is claimed, so that a slow client holds no claim while it sends a small body,
+    and so that it can be sent again to another server as long as nothing more was read.
+    """
+
+    def __init__(self, source: BodySource, framing: Framing) -> None:
+        """Read the first piece. Raises what `source.read` raises."""
+        self._source = source
+        self._framing = framing
+        self._left = framing.length
+        self._first_only = True
+        self.ended = framing.kind is Kind.NONE
+        self.first = self._read()
+
+    @property
+    def is_replayable(self) -> bool:
+        """Whether the body can be sent from its beginning again."""
+        return self._first_only
+
+    def next_piece(self) -> bytes:
+        """The piece after the first, and so on; empty at the end."""
+        if self.ended:
+            return b""
+        self._first_only = False
+        return self._read()
+
+    def _read(self) -> bytes:
+        if self.ended:
+            return b""
+        if self._framing.kind is Kind.LENGTH:
+            data = self._source.read(min(PIECE_BYTES, self._left)) if self._left else b""
+            self._left -= len(data)
+            if not data and self._left:
+                raise InvariantError("a body source ended early without saying why")
+            self.ended = self._left == 0
+            return data
+        data = self._source.read(PIECE_BYTES)
+        if data:
+            return encode_chunk(data)
+        self.ended = True
+        return encode_last_chunk(allowed_trailers(self._source.trailers()))

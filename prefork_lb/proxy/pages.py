@@ -1,0 +1,48 @@
+"""Error pages: short, in the form the client prefers, and nothing of the inside."""
+from __future__ import annotations
+
+import html
+import json
+from http import HTTPStatus
+
+from werkzeug.datastructures import MIMEAccept
+from werkzeug.http import parse_accept_header
+
+from prefork_lb.errors import ProxyError, UpstreamError
+from prefork_lb.wire.head import Fields
+
+_TYPES = ("text/plain", "text/html", "application/json")
+
+
+def reason(status: int) -> str:
+    """The phrase of a status code (RFC 9110 15)."""
+    return HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else "Error"
+
+
+def error_page(error: ProxyError, accept: str) -> tuple[Fields, bytes]:
+    """The fields and the body that tell a client of `error`, as plain text, HTML or JSON by its Accept.
+
+    An upstream's failure names the phase it happened in (connect, request body, response, body), for whoever asks the
+    operator about it.
+    """
+    status = error.status
+    title = reason(status)
+    detail = f"The server behind this address failed in the phase: {error.phase}." if isinstance(error, UpstreamError) else ""
+    best = parse_accept_header(accept, MIMEAccept).best_match(_TYPES, default=_TYPES[0]) if accept else _TYPES[0]
+    if best == "application/json":
+        values: dict[str, object] = {"status": status, "error": title}
+        if detail:
+            values["phase"] = error.phase
+        text = json.dumps(values) + "\n"
+    elif best == "text/html":
+        text = (f"<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{status} {html.escape(title)}</title></head>"
+                f"<body><h1>{status} {html.escape(title)}</h1>{f'<p>{html.escape(detail)}</p>' if detail else ''}</body></html>\n")
+    else:
+        text = f"{status} {title}\n" + (f"{detail}\n" if detail else "")
+    body = text.encode()
+    fields = [(b"Content-Type", f"{best}; charset=utf-8".encode() if best != "application/json" else best.encode()),
+              (b"Content-Length", b"%d" % len(body)),
+              (b"Cache-Control", b"no-store")]
+    if status == 405:
+        fields.append((b"Allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"))
+    return fields, body

@@ -1,0 +1,66 @@
+"""A request as the front ends hand it to the engine."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from prefork_lb.wire.forwarded import ClientInfo
+from prefork_lb.wire.head import Fields, RequestHead, ResponseHead
+
+# RFC 9110 9.2.2. TRACE is idempotent, too, but never gets this far.
+_IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"))
+
+
+class BodySource(Protocol):
+    """Where the data of a request's body comes from, without its framing."""
+
+    def read(self, limit: int) -> bytes:
+        """The next data, at most `limit` bytes; empty at the end.
+
+        Raises ClientGone when the client left before the end, RequestTimeout when it is silent for too long, BadRequest
+        when the body is malformed.
+        """
+
+    def trailers(self) -> Fields:
+        """The trailer fields, once `read` came to the end."""
+
+
+class Downstream(Protocol):
+    """What the engine asks of the client's connection while it works."""
+
+    def is_gone(self) -> bool:
+        """Whether the client has left, without waiting."""
+
+    def relay(self, head: ResponseHead) -> None:
+        """Pass an interim response (1xx) on. Raises ClientGone."""
+
+
+@dataclass(slots=True)
+class Request:
+    """One client request; to a policy, the `RequestInfo`."""
+
+    head: RequestHead
+    peer: ClientInfo
+    body: BodySource
+    downstream: Downstream
+
+    @property
+    def method(self) -> bytes:
+        return self.head.method
+
+    @property
+    def target(self) -> bytes:
+        return self.head.target
+
+    @property
+    def client(self) -> str:
+        return self.peer.address
+
+    @property
+    def is_idempotent(self) -> bool:
+        return self.head.method in _IDEMPOTENT
+
+
+TrustCheck = Callable[[str], bool]
+"""Whether the proxy at this address is believed."""

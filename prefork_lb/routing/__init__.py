@@ -1,0 +1,1 @@
+"""Which pool answers a request: pure, from its host and path."""

@@ -1,0 +1,1 @@
+"""What all workers of an instance share: the segment, its lock, the ledger, the server table."""

@@ -1,0 +1,120 @@
+"""The format of the shared segment: where everything lies.
+
+Everything is a signed 64-bit integer at a multiple of eight bytes, except the lock and the texts. An aligned 64-bit store
+is one instruction on the machines we run on, so a process that is killed leaves the old value or the new one, and a
+reader that takes no lock sees one of the two.
+
+    header          cells of which some are named below, then the lock
+    server columns  one array a column, indexed by slot
+    server keys     pool and address, as text
+    pools           one block each: cells of its policy, then its key
+    rows            one block for each worker process: who it is, its claims, its statistics
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MAGIC = 0x3142_4C4B_5246_5250
+VERSION = 1
+CELL = 8
+
+# Header cells.
+H_MAGIC = 0  # written last: a segment without it is half made
+H_VERSION = 1
+H_ROWS = 2
+H_SERVERS = 3
+H_POOLS = 4
+H_GENERATION = 5
+H_CREATED = 6  # wall clock, seconds since the epoch
+H_RECLAIMED = 7  # claims given back for dead workers
+H_REPAIRS = 8  # times the lock's owner died inside it
+H_MASTERS = 16  # pairs (pid, start time): the gunicorn masters of this instance, old and new ones of an upgrade
+MASTERS = 8
+H_LOCK = 64  # eight cells for a pthread_mutex_t: 40 bytes on x86-64, 48 on aarch64
+HEADER_CELLS = 128
+
+# Server columns.
+C_TOTAL = 0  # in flight, over all rows
+C_USED = 1  # 1: the slot has a key
+C_SEEN = 2  # the generation that last named this server
+C_WEIGHT = 3
+C_MAX_CONNECTIONS = 4  # 0: no limit
+C_BACKUP = 5
+C_PAST_REQUESTS = 6  # statistics of rows that were given back
+C_PAST_FAILURES = 7
+C_POLICY = 8  # the first of the policy's columns
+POLICY_COLUMNS = 2
+SERVER_COLUMNS = C_POLICY + POLICY_COLUMNS
+
+# Cells at the head of a pool's block; its key follows.
+POLICY_CELLS = 8
+P_USED = POLICY_CELLS
+POOL_HEAD_CELLS = POLICY_CELLS + 8
+
+# Cells at the head of a worker's row; then three arrays indexed by slot.
+R_PID = 0  # 0: the row is free
+R_START = 1  # the process' start time in clock ticks since boot: pids come again, this pair does not
+R_GENERATION = 2  # the generation this worker's view was built from
+ROW_HEAD_CELLS = 8
+ROW_ARRAYS = 3  # claims, requests, failures
+
+KEY_BYTES = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Offsets, in cells, for a number of rows, servers and pools."""
+
+    rows: int
+    servers: int
+    pools: int
+
+    @property
+    def lock_byte(self) -> int:
+        return H_LOCK * CELL
+
+    def column(self, number: int) -> slice:
+        """A server column: `servers` cells."""
+        start = HEADER_CELLS + number * self.servers
+        return slice(start, start + self.servers)
+
+    def server_key_byte(self, slot: int) -> int:
+        """Where the text of a slot's key begins: `KEY_BYTES` bytes, ended by NUL."""
+        return (HEADER_CELLS + SERVER_COLUMNS * self.servers) * CELL + slot * KEY_BYTES
+
+    @property
+    def _pools_start(self) -> int:
+        return self.server_key_byte(self.servers) // CELL
+
+    @property
+    def _pool_stride(self) -> int:
+        return POOL_HEAD_CELLS + KEY_BYTES // CELL
+
+    def pool(self, number: int) -> int:
+        """The first cell of a pool's block."""
+        return self._pools_start + number * self._pool_stride
+
+    def pool_key_byte(self, number: int) -> int:
+        return (self.pool(number) + POOL_HEAD_CELLS) * CELL
+
+    @property
+    def _row_stride(self) -> int:
+        return ROW_HEAD_CELLS + ROW_ARRAYS * self.servers
+
+    def row(self, number: int) -> int:
+        """The first cell of a worker's row."""
+        return self.pool(self.pools) + number * self._row_stride
+
+    def row_array(self, number: int, array: int) -> slice:
+        """One of a row's arrays: 0 claims, 1 requests, 2 failures."""
+        start = self.row(number) + ROW_HEAD_CELLS + array * self.servers
+        return slice(start, start + self.servers)
+
+    @property
+    def cells(self) -> int:
+        return self.row(self.rows)
+
+    @property
+    def size(self) -> int:
+        """Bytes in all."""
+        return self.cells * CELL

@@ -1,0 +1,182 @@
+"""The ledger: how many requests every server has in flight, exact over all workers and after any of them dies.
+
+For each server there is a total, and for each worker process a row of its own claims. A claim is picked and counted under
+one lock, so no two workers decide on the same count. When a process dies its row tells what must be given back; whoever
+notices first (a sibling's sweep) clears the row and counts the totals anew. One shared number a server, without rows,
+would stay too high for ever after a kill.
+
+Order inside a section matters, for a signal handler may raise anywhere: a claim is written to the row before the total, a
+release to the total before the row. So a slot that is off has a claim in the row of the process that was broken off, and
+the recount after its end puts it right.
+"""
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from prefork_lb.errors import InvariantError
+from prefork_lb.shared import layout as at
+from prefork_lb.shared.identity import is_alive, myself
+from prefork_lb.shared.lock import RobustLock
+from prefork_lb.shared.segment import Segment, SegmentError
+
+
+class Reclaimed(NamedTuple):
+    """What was given back for processes that are gone."""
+
+    workers: int
+    claims: int
+
+
+class Ledger:
+    """This process' hand on the ledger of a segment: one row, taken when it is made."""
+
+    def __init__(self, segment: Segment) -> None:
+        """Take a row. Rows of dead processes are given back first. Raises SegmentError when all are in use."""
+        layout = segment.layout
+        self._segment = segment
+        self._cells = segment.cells
+        self._totals = segment.cells[layout.column(at.C_TOTAL)]
+        self._lock = RobustLock(segment.text, layout.lock_byte, self._repair)
+        self.acquire, self.release_lock = self._lock.acquire, self._lock.release
+        with self.locked():
+            self._reclaim(self._dead_rows())
+            self._row = self._take_row()
+        self._claims, self._requests, self._failures = (
+            segment.cells[layout.row_array(self._row, array)] for array in range(at.ROW_ARRAYS))
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the lock of the ledger; on the way of a request `acquire` and `release_lock` are used instead."""
+        self.acquire()
+        try:
+            yield
+        finally:
+            self.release_lock()
+
+    @property
+    def totals(self) -> memoryview:
+        """In-flight totals by slot. Read under the lock to decide by; without it to look."""
+        return self._totals
+
+    def claim(self, slot: int) -> None:
+        """Add one claim on a server to this worker's row. The lock must be held."""
+        self._claims[slot] += 1
+        self._totals[slot] += 1
+        self._requests[slot] += 1
+
+    def release(self, slot: int, failed: bool = False) -> None:
+        """Take one claim of this worker back; `failed` counts it as a failure of the server. Takes the lock.
+
+        Raises InvariantError, and changes nothing, when this worker has no claim there.
+        """
+        self.acquire()
+        try:
+            mine = self._claims[slot]
+            if mine < 1:
+                raise InvariantError(f"release without a claim: slot {slot}, row {self._row}")
+            self._totals[slot] -= 1
+            self._claims[slot] = mine - 1
+            if failed:
+                self._failures[slot] += 1
+        finally:
+            self.release_lock()
+
+    def reclaim_dead(self) -> Reclaimed:
+        """Give back the rows of processes that are gone.
+
+        Cheap when nobody died: one look into /proc for each worker.
+        """
+        if not self._dead_rows():
+            return Reclaimed(0, 0)
+        with self.locked():
+            # Looked at again under the lock: a sibling may have been faster, and a new worker may have the row by now.
+            return self._reclaim(self._dead_rows())
+
+    @property
+    def generation(self) -> int:
+        """The number of the server table's state; it changes whenever the table does."""
+        return self._cells[at.H_GENERATION]
+
+    def adopt_generation(self, generation: int) -> None:
+        """Note that this worker's view was built from `generation`."""
+        self._cells[self._segment.layout.row(self._row) + at.R_GENERATION] = generation
+
+    def oldest_generation(self) -> int:
+        """The oldest generation that a worker's view was built from. The lock must be held."""
+        cells, layout = self._cells, self._segment.layout
+        found = [cells[layout.row(row) + at.R_GENERATION] for row in self._rows()]
+        return min(found, default=self.generation)
+
+    def close(self) -> None:
+        """Detach from the segment. Claims that are still open are given back by a sibling once this process ended."""
+        for view in (self._totals, self._claims, self._requests, self._failures):
+            view.release()
+        self._lock.close()
+
+    def _rows(self) -> list[int]:
+        """The rows in use, dead or alive."""
+        cells, layout = self._cells, self._segment.layout
+        return [row for row in range(layout.rows) if cells[layout.row(row) + at.R_PID]]
+
+    def _dead_rows(self) -> list[int]:
+        cells, layout = self._cells, self._segment.layout
+        heads = [(row, layout.row(row)) for row in self._rows()]
+        return [row for row, head in heads if not is_alive(cells[head + at.R_PID], cells[head + at.R_START])]
+
+    def _take_row(self) -> int:
+        cells, layout = self._cells, self._segment.layout
+        for row in range(layout.rows):
+            head = layout.row(row)
+            if cells[head + at.R_PID] == 0:
+                pid, start = myself()
+                cells[head + at.R_START] = start
+                cells[head + at.R_GENERATION] = self.generation
+                cells[head + at.R_PID] = pid
+                return row
+        raise SegmentError(f"{self._segment.name}: all {layout.rows} rows for worker processes are in use; run fewer workers")
+
+    def _reclaim(self, dead: list[int]) -> Reclaimed:
+        cells, layout = self._cells, self._segment.layout
+        claims = 0
+        for row in dead:
+            for array, past in ((1, at.C_PAST_REQUESTS), (2, at.C_PAST_FAILURES)):
+                with cells[layout.row_array(row, array)] as counted, cells[layout.column(past)] as column:
+                    for slot, number in enumerate(counted):
+                        if number:
+                            column[slot] += number
+                            counted[slot] = 0
+            with cells[layout.row_array(row, 0)] as held:
+                claims += sum(held)
+                for slot, number in enumerate(held):
+                    if number:
+                        held[slot] = 0
+            cells[layout.row(row) + at.R_PID] = 0
+        if dead:
+            self._recount()
+            cells[at.H_RECLAIMED] += claims
+        return Reclaimed(len(dead), claims)
+
+    def _recount(self) -> None:
+        """Totals anew from the rows: the rows are the truth."""
+        cells, layout = self._cells, self._segment.layout
+        rows = [cells[layout.row_array(row, 0)].tolist() for row in self._rows()]
+        sums = [sum(column) for column in zip(*rows, strict=True)] if rows else [0] * layout.servers
+        for slot, number in enumerate(sums):
+            if self._totals[slot] != number:
+                self._totals[slot] = number
+
+    def _repair(self) -> None:
+        """The lock's last owner was broken off inside it: totals from the rows, and every policy starts anew."""
+        cells, layout = self._cells, self._segment.layout
+        self._recount()
+        for column in range(at.C_POLICY, at.C_POLICY + at.POLICY_COLUMNS):
+            with cells[layout.column(column)] as values:
+                for slot in range(layout.servers):
+                    values[slot] = 0
+        for pool in range(layout.pools):
+            start = layout.pool(pool)
+            for cell in range(start, start + at.POLICY_CELLS):
+                cells[cell] = 0
+        cells[at.H_REPAIRS] += 1

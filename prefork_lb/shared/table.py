@@ -1,0 +1,145 @@
+"""The server table: which slot stands for which server of which pool, in shared memory for all workers and tools.
+
+A worker names the servers of its configuration; those that are there keep their slot and so their counts, new ones get a
+free slot. After a reload the old workers' servers stay until no worker's view names them and nothing is in flight on them.
+"""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from prefork_lb.shared import layout as at
+from prefork_lb.shared.ledger import Ledger
+from prefork_lb.shared.segment import Segment, SegmentError
+from prefork_lb.shared.text import read_text, write_text
+
+
+@dataclass(frozen=True, slots=True)
+class ServerEntry:
+    """A server as the configuration names it."""
+
+    address: str
+    weight: int
+    max_connections: int  # 0: no limit
+    backup: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PoolEntry:
+    name: str
+    servers: Sequence[ServerEntry]
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSlots:
+    """Where a pool lies: a slot for each of its servers, in order, and its policy's memory (cells, and columns by slot)."""
+
+    slots: Sequence[int]
+    cells: memoryview
+    columns: tuple[memoryview, ...]
+
+
+def register(segment: Segment, ledger: Ledger, pools: Sequence[PoolEntry]) -> dict[str, PoolSlots]:
+    """Enter these pools and servers, and adopt the generation that results. Raises SegmentError when there is no room."""
+    with ledger.locked():
+        table = _Table(segment)
+        table.free_unused(ledger)
+        for pool in pools:
+            for server in pool.servers:
+                table.enter_server(pool.name, server)
+            table.enter_pool(pool.name)
+        if table.changed:
+            segment.cells[at.H_GENERATION] += 1
+        generation = segment.cells[at.H_GENERATION]
+        table.mark_seen(pools, generation)
+        ledger.adopt_generation(generation)
+        return {pool.name: table.pool_slots(pool) for pool in pools}
+
+
+def free_unused(segment: Segment, ledger: Ledger) -> None:
+    """Free the slots of servers that no worker's configuration names any more and that have nothing in flight."""
+    with ledger.locked():
+        _Table(segment).free_unused(ledger)
+
+
+class _Table:
+    """The table while the lock is held."""
+
+    def __init__(self, segment: Segment) -> None:
+        self._segment = segment
+        self._cells = segment.cells
+        self._layout = layout = segment.layout
+        used = segment.cells[layout.column(at.C_USED)]
+        self._slots = {read_text(segment.text, layout.server_key_byte(slot)): slot
+                       for slot in range(layout.servers) if used[slot]}
+        self._pools = {read_text(segment.text, layout.pool_key_byte(number)): number
+                       for number in range(layout.pools) if segment.cells[layout.pool(number) + at.P_USED]}
+        self.changed = False
+
+    def free_unused(self, ledger: Ledger) -> None:
+        oldest = ledger.oldest_generation()
+        for key, slot in list(self._slots.items()):
+            if self._get(at.C_SEEN, slot) < oldest and self._get(at.C_TOTAL, slot) == 0:
+                self._set(at.C_USED, slot, 0)
+                del self._slots[key]
+
+    def enter_server(self, pool: str, server: ServerEntry) -> None:
+        key = _key(pool, server.address)
+        slot = self._slots.get(key)
+        if slot is None:
+            slot = self._free_slot()
+            write_text(self._segment.text, self._layout.server_key_byte(slot), key)
+            for column in range(at.SERVER_COLUMNS):
+                if column != at.C_TOTAL:
+                    self._set(column, slot, 0)
+            self._slots[key] = slot
+            self.changed = True
+        for column, value in ((at.C_WEIGHT, server.weight), (at.C_MAX_CONNECTIONS, server.max_connections),
+                              (at.C_BACKUP, int(server.backup))):
+            if self._get(column, slot) != value:
+                self._set(column, slot, value)
+                self.changed = True
+        self._set(at.C_USED, slot, 1)
+
+    def enter_pool(self, name: str) -> None:
+        if name in self._pools:
+            return
+        for number in range(self._layout.pools):
+            start = self._layout.pool(number)
+            if not self._cells[start + at.P_USED]:
+                write_text(self._segment.text, self._layout.pool_key_byte(number), name)
+                for cell in range(start, start + at.POLICY_CELLS):
+                    self._cells[cell] = 0
+                self._cells[start + at.P_USED] = 1
+                self._pools[name] = number
+                self.changed = True
+                return
+        raise SegmentError(f"{self._segment.name}: room for {self._layout.pools} pools only; restart gunicorn to make more")
+
+    def mark_seen(self, pools: Sequence[PoolEntry], generation: int) -> None:
+        for pool in pools:
+            for server in pool.servers:
+                self._set(at.C_SEEN, self._slots[_key(pool.name, server.address)], generation)
+
+    def pool_slots(self, pool: PoolEntry) -> PoolSlots:
+        start = self._layout.pool(self._pools[pool.name])
+        return PoolSlots(
+            [self._slots[_key(pool.name, server.address)] for server in pool.servers],
+            cells=self._cells[start:start + at.POLICY_CELLS],
+            columns=tuple(self._cells[self._layout.column(at.C_POLICY + column)] for column in range(at.POLICY_COLUMNS)))
+
+    def _free_slot(self) -> int:
+        for slot in range(self._layout.servers):
+            if not self._get(at.C_USED, slot) and not self._get(at.C_TOTAL, slot):
+                return slot
+        raise SegmentError(f"{self._segment.name}: room for {self._layout.servers} servers only; restart gunicorn to make more")
+
+    def _get(self, column: int, slot: int) -> int:
+        return self._cells[self._layout.column(column).start + slot]
+
+    def _set(self, column: int, slot: int, value: int) -> None:
+        self._cells[self._layout.column(column).start + slot] = value
+
+
+def _key(pool: str, address: str) -> str:
+    return f"{pool}\n{address}"

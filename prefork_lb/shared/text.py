@@ -1,0 +1,18 @@
+"""Short texts in shared memory: UTF-8, ended by NUL, in a field of fixed size."""
+from __future__ import annotations
+
+from prefork_lb.shared.layout import KEY_BYTES
+from prefork_lb.shared.segment import SegmentError
+
+
+def read_text(memory: memoryview, start: int) -> str:
+    """The text of the field that begins at byte `start`."""
+    return bytes(memory[start:start + KEY_BYTES]).split(b"\0", 1)[0].decode(errors="replace")
+
+
+def write_text(memory: memoryview, start: int, text: str) -> None:
+    """Write `text` into the field that begins at byte `start`. Raises SegmentError when it is too long."""
+    data = text.encode()
+    if len(data) >= KEY_BYTES:
+        raise SegmentError(f"{text!r}: longer than the {KEY_BYTES - 1} bytes that the server table has for a name")
+    memory[start:start + KEY_BYTES] = data.ljust(KEY_BYTES, b"\0")

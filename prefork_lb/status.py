@@ -1,0 +1,48 @@
+"""`prefork-lb status`: every running instance of this user (of all users for root), from its shared memory."""
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from prefork_lb.shared.segment import open_segment, segment_names
+from prefork_lb.shared.view import InstanceView, view
+
+
+def instances() -> list[InstanceView]:
+    """The instances whose gunicorn master runs."""
+    found = []
+    for name in segment_names(None if os.geteuid() == 0 else os.geteuid()):
+        segment = open_segment(name)
+        if segment is None:
+            continue
+        if segment.masters():
+            found.append(view(segment))
+        segment.close()
+    return found
+
+
+@click.command("status")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def status_command(as_json: bool) -> None:
+    """Show the running instances: workers, servers, requests in flight."""
+    found = instances()
+    if as_json:
+        click.echo(json.dumps({"instances": [dataclasses.asdict(instance) for instance in found]}, indent=1))
+        return
+    if not found:
+        raise click.ClickException("no instance runs (of this user); an instance shows itself after its first request")
+    console = Console()
+    for instance in found:
+        table = Table(title=f"gunicorn master {instance.master}, {len(instance.workers)} workers, generation {instance.generation}",
+                      title_justify="left")
+        for heading in ("pool", "server", "weight", "limit", "in flight", "requests", "failures"):
+            table.add_column(heading, justify="left" if heading in ("pool", "server") else "right")
+        for server in instance.servers:
+            table.add_row(server.pool, server.address + (" (backup)" if server.backup else ""), str(server.weight),
+                          str(server.max_connections or "-"), str(server.in_flight), str(server.requests), str(server.failures))
+        console.print(table)

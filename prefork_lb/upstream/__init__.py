@@ -1,0 +1,1 @@
+"""Pools and servers as the data plane sees them: candidates, claims, leases, idle connections."""

@@ -1,0 +1,109 @@
+"""The chunked transfer coding (RFC 9112 7.1), decoded piece by piece and strictly."""
+from __future__ import annotations
+
+from prefork_lb.errors import ProxyError
+from prefork_lb.wire import grammar
+from prefork_lb.wire.head import Fields, Limits, parse_fields
+
+LAST_CHUNK = b"0\r\n\r\n"
+
+
+class ChunkedDecoder:
+    """Takes a chunked body's bytes in pieces of any size and gives the data.
+
+    Extensions are checked and dropped (RFC 9112 7.1.1). After the last chunk `done` is true, `trailers` holds the trailer
+    fields and `excess` what came behind the body.
+    """
+
+    def __init__(self, malformed: type[ProxyError], limits: Limits) -> None:
+        """`malformed` is raised for anything that is not the coding, and for trailers or extensions beyond `limits`."""
+        self._malformed = malformed
+        self._limits = limits
+        self._pending = b""  # an unfinished line, or trailer section
+        self._left = 0  # bytes of the present chunk's data that are still to come
+        self._after_data = False  # the CRLF behind a chunk's data is due
+        self._in_trailers = False
+        self.done = False
+        self.trailers: Fields = []
+        self.excess = b""
+
+    def decode(self, data: bytes) -> bytes:
+        """The data in the next bytes of the body; may be empty while a line is incomplete. Raises the error given."""
+        left = self._left
+        if left > len(data):  # a large chunk arrives in many pieces: nothing to look at, nothing to copy
+            self._left = left - len(data)
+            return data
+        parts: list[bytes] = []
+        if self._pending:
+            data, self._pending = self._pending + data, b""
+        position = 0
+        while not self.done and position < len(data):
+            if self._left:
+                piece = data[position:position + self._left]
+                parts.append(piece)
+                position += len(piece)
+                self._left -= len(piece)
+                self._after_data = self._left == 0
+                continue
+            if self._in_trailers:
+                position = self._trailer_section(data, position)
+            elif self._after_data:
+                position = self._data_end(data, position)
+            else:
+                position = self._size_line(data, position)
+            if position < 0:
+                return b"".join(parts)
+        if self.done:
+            self.excess = data[position:]
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _size_line(self, data: bytes, position: int) -> int:
+        end = data.find(b"\r\n", position)
+        if end < 0:
+            line = data[position:]
+            if b"\n" in line:
+                raise self._malformed(f"a chunk's line ends with LF alone: {line[:80]!r}")
+            return self._wait(data, position, self._limits.line_bytes)
+        match = grammar.chunk_size.fullmatch(data, position, end)
+        if match is None or end - position > self._limits.line_bytes:
+            raise self._malformed(f"not a chunk size: {data[position:min(end, position + 80)]!r}")
+        self._left = int(match[1], 16)
+        self._in_trailers = self._left == 0
+        return end + 2
+
+    def _data_end(self, data: bytes, position: int) -> int:
+        if data[position:position + 2] == b"\r\n":
+            self._after_data = False
+            return position + 2
+        if data[position:] == b"\r":
+            return self._wait(data, position, 2)
+        raise self._malformed(f"a chunk is longer than its size says: {data[position:position + 20]!r}")
+
+    def _trailer_section(self, data: bytes, position: int) -> int:
+        if data[position:position + 2] == b"\r\n":
+            self.done = True
+            return position + 2
+        end = data.find(b"\r\n\r\n", position)
+        if end < 0:
+            return self._wait(data, position, self._limits.head_bytes)
+        self.trailers = parse_fields(data[position:end + 4], 0, self._limits, self._malformed, self._malformed)
+        self.done = True
+        return end + 4
+
+    def _wait(self, data: bytes, position: int, limit: int) -> int:
+        if len(data) - position > limit:
+            raise self._malformed(f"a line of the chunked coding is longer than {limit} bytes")
+        self._pending = data[position:]
+        return -1
+
+
+def encode_chunk(data: bytes) -> bytes:
+    """One chunk; `data` must not be empty, for an empty chunk is the last one."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def encode_last_chunk(trailers: Fields) -> bytes:
+    """The last chunk with a trailer section."""
+    if not trailers:
+        return LAST_CHUNK
+    return b"0\r\n" + b"".join(b"%b: %b\r\n" % field for field in trailers) + b"\r\n"

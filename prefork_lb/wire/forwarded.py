@@ -1,0 +1,87 @@
+"""What a server is told about the client: X-Forwarded-*, Forwarded (RFC 7239) and Via (RFC 9110 7.6.3).
+
+A trusted proxy's values are believed and extended; a stranger's are dropped, for everybody can write them.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from prefork_lb.wire.head import Index
+
+_PREFIX = b"x-forwarded-"
+_TOLD_BY_PROXIES = frozenset((b"forwarded", b"x-real-ip"))
+
+
+@dataclass(frozen=True, slots=True)
+class ClientInfo:
+    """The peer of the client's connection, as this proxy sees it."""
+
+    address: str  # "" for a unix socket's client, which has none
+    scheme: bytes  # http or https
+    port: int  # of the listener that accepted; 0 for a unix socket
+    trusted: bool  # its X-Forwarded-* and Forwarded are believed
+
+
+def is_told_by_proxies(name: bytes) -> bool:
+    """Whether a field (lower-case name) tells of the client, and so is written anew here."""
+    return name[:12] == _PREFIX or name in _TOLD_BY_PROXIES
+
+
+def forwarded_lines(index: Index, client: ClientInfo, host: bytes | None) -> bytes:
+    """The X-Forwarded-* and Forwarded lines that the server shall see, for a request that came with `index`."""
+    own = _own_lines(client.address, client.scheme, client.port, host)
+    if not client.trusted:
+        return own.whole
+    lines = []
+    for name, values in index.items():
+        if is_told_by_proxies(name) and name not in (b"x-forwarded-for", b"forwarded"):
+            # What the first proxy said about the client's own connection stays.
+            lines += [b"%b: %b\r\n" % (name.title(), value) for value in values]
+    for name, line in own.about_connection.items():
+        if name not in index:
+            lines.append(line)
+    chain = [*filter(None, index.get(b"x-forwarded-for", ())), own.address]
+    elements = [*filter(None, index.get(b"forwarded", ())), own.element]
+    return b"%bX-Forwarded-For: %b\r\nForwarded: %b\r\n" % (b"".join(lines), b", ".join(chain), b", ".join(elements))
+
+
+def via(index: Index, minor: int, pseudonym: bytes) -> bytes:
+    """The value of Via with this proxy in it; `minor` is the version in which the message came in."""
+    received = index.get(b"via")
+    member = b"1.%d %b" % (minor, pseudonym)
+    return b", ".join([*filter(None, received), member]) if received else member
+
+
+def times_passed(index: Index, pseudonym: bytes) -> int:
+    """How many members of Via name this proxy: how often the message has come by already."""
+    received = index.get(b"via")
+    if received is None:
+        return 0
+    members = [member.split() for value in received for member in value.split(b",")]
+    return sum(1 for member in members if len(member) > 1 and member[1].lower() == pseudonym.lower())
+
+
+@dataclass(frozen=True, slots=True)
+class _OwnLines:
+    """What this proxy itself says of a client."""
+
+    address: bytes
+    element: bytes
+    about_connection: dict[bytes, bytes]
+    whole: bytes
+
+
+@lru_cache(maxsize=4096)
+def _own_lines(client: str, scheme: bytes, port: int, host: bytes | None) -> _OwnLines:
+    address = client.encode() or b"unknown"
+    # RFC 7239 4 and 6: an IPv6 address stands in brackets, and whatever is no token in quotes.
+    node = b'"[%b]"' % address if b":" in address else address
+    element = b"for=%b;proto=%b" % (node, scheme) + (b';host="%b"' % host if host else b"")
+    about = {b"x-forwarded-proto": b"X-Forwarded-Proto: %b\r\n" % scheme}
+    if host:
+        about[b"x-forwarded-host"] = b"X-Forwarded-Host: %b\r\n" % host
+    if port:
+        about[b"x-forwarded-port"] = b"X-Forwarded-Port: %d\r\n" % port
+    whole = b"%bX-Forwarded-For: %b\r\nForwarded: %b\r\n" % (b"".join(about.values()), address, element)
+    return _OwnLines(address, element, about, whole)

@@ -1,0 +1,93 @@
+"""Framing: how the end of a body is known (RFC 9112 6)."""
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from prefork_lb.errors import BadRequest, BadResponse, NotImplementedByProxy, ProxyError
+from prefork_lb.wire import grammar
+from prefork_lb.wire.head import Index, RequestHead, ResponseHead
+
+
+class Kind(enum.Enum):
+    NONE = "none"
+    LENGTH = "length"
+    CHUNKED = "chunked"
+    CLOSE = "close"  # responses only: the body ends with the connection
+
+
+@dataclass(frozen=True, slots=True)
+class Framing:
+    kind: Kind
+    length: int = 0  # of Kind.LENGTH, in bytes
+
+
+NO_BODY = Framing(Kind.NONE)
+CHUNKED = Framing(Kind.CHUNKED)
+UNTIL_CLOSE = Framing(Kind.CLOSE)
+
+
+def request_framing(head: RequestHead) -> Framing:
+    """How a request's body ends (RFC 9112 6.3). Raises BadRequest or NotImplementedByProxy for anything that two readers could read differently."""
+    codings = head.index.get(b"transfer-encoding")
+    lengths = head.index.get(b"content-length")
+    if codings:
+        if lengths:
+            # RFC 9112 6.1: may be an attempt at smuggling; answered, then closed.
+            raise BadRequest("both Transfer-Encoding and Content-Length")
+        if head.minor == 0:
+            # RFC 9112 6.1: HTTP/1.0 has no transfer codings, the framing is faulty.
+            raise BadRequest("Transfer-Encoding in an HTTP/1.0 request")
+        if len(codings) > 1 or codings[0].lower() != b"chunked":
+            raise _bad_coding(codings)
+        return CHUNKED
+    if lengths:
+        return _length(lengths, BadRequest)
+    return NO_BODY
+
+
+def response_framing(head: ResponseHead, method: bytes) -> Framing:
+    """How a response's body ends (RFC 9112 6.3), for a request made with `method`. Raises BadResponse."""
+    codings = head.index.get(b"transfer-encoding")
+    lengths = head.index.get(b"content-length")
+    if codings:
+        if lengths:
+            raise BadResponse("both Transfer-Encoding and Content-Length")
+        if head.minor == 0:
+            raise BadResponse("Transfer-Encoding in an HTTP/1.0 response")
+        if len(codings) > 1 or codings[0].lower() != b"chunked":
+            raise BadResponse(f"a transfer coding that was not asked for: {b', '.join(codings)[:80]!r}")
+    # Checked also where there is no body: a length that cannot be read is wrong for the client, too.
+    framing = _length(lengths, BadResponse) if lengths else CHUNKED if codings else UNTIL_CLOSE
+    # RFC 9112 6.3, rule 1.
+    if method == b"HEAD" or head.status < 200 or head.status in (204, 304):
+        return NO_BODY
+    return framing
+
+
+def content_length(index: Index) -> int | None:
+    """The length that a response to HEAD, or a 304, tells of a body that is not there (RFC 9110 8.6); None without."""
+    lengths = index.get(b"content-length")
+    return _length(lengths, BadResponse).length if lengths else None
+
+
+def _length(lengths: Sequence[bytes], malformed: type[ProxyError]) -> Framing:
+    if len(lengths) == 1 and grammar.length.fullmatch(lengths[0]):
+        return Framing(Kind.LENGTH, int(lengths[0]))
+    # RFC 9110 8.6: a list of the same decimal value may be taken as that value; anything else is refused.
+    members = {member.strip(b" \t") for value in lengths for member in value.split(b",")}
+    if len(members) != 1:
+        raise malformed(f"Content-Length differs: {b', '.join(lengths)[:80]!r}")
+    text = members.pop()
+    if not grammar.length.fullmatch(text):
+        raise malformed(f"Content-Length is not a number of bytes: {text[:80]!r}")
+    return Framing(Kind.LENGTH, int(text))
+
+
+def _bad_coding(codings: Sequence[bytes]) -> ProxyError:
+    members = [member.strip(b" \t").lower() for value in codings for member in value.split(b",")]
+    if members[-1] == b"chunked" and members.count(b"chunked") == 1 and all(grammar.token.fullmatch(m) for m in members):
+        # RFC 9112 6.1: an unknown coding under a good framing is answered with 501.
+        return NotImplementedByProxy(f"transfer coding {b', '.join(members)[:80]!r}")
+    return BadRequest(f"Transfer-Encoding whose end is unknown: {b', '.join(codings)[:80]!r}")

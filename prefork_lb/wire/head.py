@@ -1,0 +1,163 @@
+"""Heads: the start line and the fields of a request or a response, from bytes, strictly.
+
+What does not match the grammar is refused, never mended: a head that two readers could understand differently is how
+requests are smuggled (RFC 9112 11.2).
+"""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from prefork_lb.errors import BadRequest, BadResponse, HeadTooLarge, ProxyError, TargetTooLong, VersionNotSupported
+from prefork_lb.wire import grammar
+
+Fields = list[tuple[bytes, bytes]]
+"""Names as they came, and values without surrounding blanks, in order."""
+
+Index = Mapping[bytes, Sequence[bytes]]
+"""The values under each lower-case name, in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Sizes of a head. Defaults: nginx's 32 KiB in all (4 buffers of 8 KiB) and 8 KiB a line; Apache's 100 fields."""
+
+    head_bytes: int = 32 * 1024
+    line_bytes: int = 8 * 1024
+    fields: int = 100
+
+
+@dataclass(slots=True)
+class RequestHead:
+    method: bytes
+    target: bytes
+    minor: int  # of the version: 0 or 1
+    fields: Fields
+    index: Index = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        self.index = index_fields(self.fields)
+
+
+@dataclass(slots=True)
+class ResponseHead:
+    status: int
+    reason: bytes
+    minor: int
+    fields: Fields
+    index: Index = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        self.index = index_fields(self.fields)
+
+
+def head_end(data: bytes | bytearray, malformed: type[ProxyError], start: int = 0) -> int:
+    """Where the head that begins at the front of `data` ends: just after its blank line, -1 if that is not there yet.
+
+    `start` tells how many bytes were looked at before. Raises `malformed` when a line ends with LF alone: such a head
+    would never end the way it is read here (RFC 9112 2.2).
+    """
+    end = data.find(b"\r\n\r\n", max(0, start - 3))
+    if end >= 0:
+        return end + 4  # LF alone further up is no field line to the parser
+    line_feed = data.find(b"\n", max(0, start - 1))
+    while line_feed >= 0:
+        if line_feed == 0 or data[line_feed - 1] != 0x0D:
+            raise malformed("a line of the head ends with LF alone")
+        line_feed = data.find(b"\n", line_feed + 1)
+    return -1
+
+
+def index_fields(fields: Fields) -> Index:
+    """The fields by lower-case name: one pass, then every look-up is cheap."""
+    index: dict[bytes, list[bytes]] = {}
+    for name, value in fields:
+        key = name.lower()
+        if key in index:
+            index[key].append(value)
+        else:
+            index[key] = [value]
+    return index
+
+
+def parse_request(block: bytes, limits: Limits) -> RequestHead:
+    """Parse a whole request head, blank line included.
+
+    Raises BadRequest, TargetTooLong, HeadTooLarge or VersionNotSupported.
+    """
+    line_end = block.find(b"\r\n")
+    line = block[:line_end]
+    if len(line) > limits.line_bytes:
+        raise TargetTooLong(f"the request line has {len(line)} bytes, at most {limits.line_bytes} are allowed")
+    match = grammar.request_line.fullmatch(line)
+    if match is None:
+        raise _bad_request_line(line)
+    method, target, major, minor = match.groups()
+    if major != b"1":
+        raise VersionNotSupported(f"HTTP/{major.decode()}.{minor.decode()}")
+    # RFC 9110 2.5: a minor version that we do not know is read as the highest one that we do.
+    return RequestHead(method, target, min(int(minor), 1), parse_fields(block, line_end + 2, limits, HeadTooLarge, BadRequest))
+
+
+def parse_response(block: bytes, limits: Limits) -> ResponseHead:
+    """Parse a whole response head, blank line included. Raises BadResponse."""
+    line_end = block.find(b"\r\n")
+    match = grammar.status_line.fullmatch(block, 0, line_end)
+    if match is None:
+        raise BadResponse(f"not a status line: {block[:min(line_end, 80)]!r}")
+    major, minor, status, reason = match.groups()
+    if major != b"1":
+        raise BadResponse(f"the server speaks HTTP/{major.decode()}.{minor.decode()}")
+    fields = parse_fields(block, line_end + 2, limits, BadResponse, BadResponse)
+    return ResponseHead(int(status), reason or b"", min(int(minor), 1), fields)
+
+
+def parse_fields(block: bytes, start: int, limits: Limits, too_large: type[ProxyError], malformed: type[ProxyError]) -> Fields:
+    """The fields from `start` up to the blank line that ends `block` (RFC 9112 5), also of a trailer section.
+
+    Raises `too_large` beyond the limits and `malformed` for anything that is not a field line.
+    """
+    if len(block) > limits.head_bytes:
+        raise too_large(f"the head has {len(block)} bytes, at most {limits.head_bytes} are allowed")
+    match = grammar.field_block.match(block, start)
+    if match is None or match.end() != len(block) - 2:
+        raise malformed(_what_is_wrong(block, match.end() if match else start))
+    found = grammar.fields.findall(block, start)
+    if len(found) > limits.fields:
+        raise too_large(f"the head has {len(found)} fields, at most {limits.fields} are allowed")
+    # A line can only be too long when all of them together are.
+    if len(block) - start > limits.line_bytes:
+        for name, value in found:
+            if len(name) + len(value) + 2 > limits.line_bytes:
+                raise too_large(f"the field {name.decode()} has {len(value)} bytes, at most {limits.line_bytes} are allowed")
+    if b" \r\n" in block or b"\t\r\n" in block:
+        return [(name, value.rstrip(b" \t")) for name, value in found]
+    return found
+
+
+def list_members(values: Sequence[bytes]) -> list[bytes]:
+    """The members of a comma-separated list field, lower-case, empty ones left out (RFC 9110 5.6.1)."""
+    members = [member.strip(b" \t").lower() for value in values for member in value.split(b",")]
+    return [member for member in members if member]
+
+
+def _bad_request_line(line: bytes) -> ProxyError:
+    parts = line.split(b" ")
+    if len(parts) == 3 and parts[2].startswith(b"HTTP/") and grammar.token.fullmatch(parts[0]):
+        version = parts[2][5:]
+        if not (len(version) == 3 and version[:1].isdigit() and version[1:2] == b"." and version[2:].isdigit()):
+            return VersionNotSupported(f"not a version of HTTP: {parts[2][:20]!r}")
+        return BadRequest(f"a byte in the request target that no URI may hold: {parts[1][:80]!r}")
+    return BadRequest(f"not a request line: {line[:80]!r}")
+
+
+def _what_is_wrong(block: bytes, position: int) -> str:
+    line = block[position:].split(b"\n", 1)[0][:80]
+    if line[:1] in (b" ", b"\t"):
+        return f"a folded line (obs-fold): {line!r}"
+    name, colon, _ = line.partition(b":")
+    if colon and name.rstrip(b" \t") != name:
+        return f"a blank between field name and colon: {line!r}"
+    if b"\r" in line[:-1] or b"\0" in line:
+        return f"a control byte in a field: {line!r}"
+    return f"not a field line: {line!r}"

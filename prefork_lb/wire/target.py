@@ -1,0 +1,66 @@
+"""Where a request goes: its target's form and its Host (RFC 9112 3.2)."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from prefork_lb.errors import BadRequest, NotImplementedByProxy
+from prefork_lb.wire import grammar
+from prefork_lb.wire.head import RequestHead
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    target: bytes  # as it is sent to a server: origin-form unchanged, or `*`
+    host: bytes | None  # the authority for Host; None when an HTTP/1.0 client gave none
+    name: str  # the host's name, lower-case and without port; empty without a host
+    path: bytes  # for routing
+
+
+def destination(head: RequestHead) -> Destination:
+    """Check target and Host of a request. Raises BadRequest, or NotImplementedByProxy for CONNECT."""
+    method, target = head.method, head.target
+    hosts = head.index.get(b"host")
+    # RFC 9112 3.2: a request without a Host, with several, or with an invalid one is answered with 400.
+    if hosts is None:
+        if head.minor == 1:
+            raise BadRequest("no Host")
+        host = None
+    elif len(hosts) == 1:
+        host = hosts[0]
+    else:
+        raise BadRequest("more than one Host")
+    if method == b"CONNECT":
+        raise NotImplementedByProxy("CONNECT: this is a reverse proxy")
+    if target.startswith(b"/"):
+        path = target
+    elif target == b"*":
+        if method != b"OPTIONS":
+            raise BadRequest("the target * is for OPTIONS")
+        path = target
+    else:
+        target, host = _absolute(target)
+        path = target
+    if b"#" in target:
+        raise BadRequest("a fragment in the request target")
+    return Destination(target, host, _name(host), path)
+
+
+def _absolute(target: bytes) -> tuple[bytes, bytes]:
+    # RFC 9112 3.2.2: the authority of an absolute-form target replaces Host, and a server gets the origin-form.
+    match = grammar.absolute_target.fullmatch(target)
+    if match is None or match[1].lower() not in (b"http", b"https") or not match[2]:
+        raise BadRequest(f"a request target of no known form: {target[:80]!r}")
+    rest = match[3]
+    return rest if rest.startswith(b"/") else b"/" + rest, match[2]
+
+
+@lru_cache(maxsize=1024)
+def _name(host: bytes | None) -> str:
+    if not host:
+        return ""
+    match = grammar.authority.fullmatch(host)
+    if match is None or (match[2] and int(match[2]) > 65535):
+        raise BadRequest(f"not a host: {host[:80]!r}")
+    # RFC 1034 3.1: a last dot means the same name.
+    return match[1].decode("ascii").lower().removesuffix(".")

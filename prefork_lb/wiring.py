@@ -1,0 +1,175 @@
+"""The composition root: from a configuration to the objects of one worker."""
+from __future__ import annotations
+
+import functools
+import ipaddress
+import logging
+import os
+import random
+import threading
+from collections.abc import Iterator, Sequence
+
+from gunicorn.errors import AppImportError
+
+from prefork_lb.balance.policy import PolicyMemory
+from prefork_lb.balance.registry import make_policy, policy_class
+from prefork_lb.clock import monotonic
+from prefork_lb.config import Config, model
+from prefork_lb.config.current import load_or_keep
+from prefork_lb.errors import ConfigError, InvariantError, PreforkLBError
+from prefork_lb.net.address import parse_address
+from prefork_lb.proxy.attempt import Settings, Timeouts
+from prefork_lb.proxy.engine import Engine
+from prefork_lb.proxy.request import TrustCheck
+from prefork_lb.routing.match import Route, Router
+from prefork_lb.shared.ledger import Ledger
+from prefork_lb.shared.segment import attach_or_create
+from prefork_lb.shared.table import PoolEntry, PoolSlots, ServerEntry, free_unused, register
+from prefork_lb.upstream.housekeeping import Housekeeping
+from prefork_lb.upstream.idle import IdleConnections
+from prefork_lb.upstream.pool import Pool
+from prefork_lb.upstream.server import UNLIMITED, Server
+from prefork_lb.wire.head import Limits
+from prefork_lb.wsgi import Environ, StartResponse, WSGIFrontEnd
+
+log = logging.getLogger("prefork_lb")
+
+# Room in shared memory: rows for worker processes (old and new ones of a reload together), and for servers at least.
+WORKER_ROWS = 256
+LEAST_SERVERS = 256
+
+
+class Worker:
+    """Everything one worker process has: its row in the ledger, its pools, its engine."""
+
+    def __init__(self, config: Config, master: int) -> None:
+        """Attach to the instance of the gunicorn master with the pid `master`. Raises PreforkLBError."""
+        servers = sum(len(pool.servers) for pool in config.pools.values())
+        self._segment = attach_or_create(master, WORKER_ROWS, max(LEAST_SERVERS, 2 * servers), _predecessor())
+        self._ledger = Ledger(self._segment)
+        entries = [PoolEntry(name, [_entry(server) for server in pool.servers]) for name, pool in config.pools.items()]
+        slots = register(self._segment, self._ledger, entries)
+        self._pools = {name: self._pool(name, pool, slots[name], config) for name, pool in config.pools.items()}
+        timeouts = config.proxy.timeouts
+        self.engine = Engine(_router(config), self._pools, Settings(
+            Timeouts(timeouts.connect, timeouts.response, timeouts.idle),
+            Limits(config.proxy.limits.head_bytes, config.proxy.limits.line_bytes, config.proxy.limits.fields),
+            config.proxy.via.encode(), monotonic))
+        self._housekeeping = Housekeeping(self._look_after)
+        self._housekeeping.start()
+
+    def _pool(self, name: str, pool: model.Pool, slots: PoolSlots, config: Config) -> Pool:
+        keepalive = config.proxy.keepalive
+        servers = [
+            Server(slot, parse_address(server.address), server.address, server.weight, server.max_connections or UNLIMITED,
+                   server.backup, IdleConnections(keepalive.connections, keepalive.seconds, monotonic))
+            for slot, server in zip(slots.slots, pool.servers, strict=True)
+        ]
+        policy = make_policy(pool.policy, random.Random(), PolicyMemory(slots.cells, slots.columns))
+        return Pool(name, servers, policy, self._ledger, pool.retries.attempts)
+
+    def _look_after(self) -> None:
+        reclaimed = self._ledger.reclaim_dead()
+        if reclaimed.claims:
+            log.warning("%d claims of ended workers given back", reclaimed.claims)
+        if reclaimed.workers:
+            free_unused(self._segment, self._ledger)
+        for pool in self._pools.values():
+            pool.expire_idle()
+
+
+class Application:
+    """`prefork_lb:app`: a WSGI callable that attaches to its instance at the first request, or when told to.
+
+    It may be made in gunicorn's master (with --preload) or in each worker; nothing is shared or started before the worker
+    is its own process.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._made_by = os.getpid()
+        self._front_end: WSGIFrontEnd | None = None
+        self._starting = threading.Lock()
+        self._worker: Worker | None = None
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterator[bytes]:
+        front_end = self._front_end or self.start()
+        return front_end(environ, start_response)
+
+    def start(self) -> WSGIFrontEnd:
+        """Attach this process. Calling it again does nothing. Raises PreforkLBError."""
+        with self._starting:
+            if self._front_end is None:
+                _log_like_gunicorn()
+                self._worker = Worker(self._config, self._master())
+                self._front_end = WSGIFrontEnd(self._worker.engine, trust_check(self._config.proxy.trusted_proxies),
+                                               self._config.proxy.timeouts.idle)
+            return self._front_end
+
+
+    def _master(self) -> int:
+        """The process whose children share one instance."""
+        if self._made_by != os.getpid():
+            return self._made_by  # --preload: made in the master
+        # gunicorn's master says so in the environment; another server is taken for a single process.
+        return os.getppid() if os.environ.get("SERVER_SOFTWARE", "").startswith("gunicorn/") else os.getpid()
+
+
+def application() -> Application:
+    """The application for the configuration that is found. Raises gunicorn's AppImportError, which ends the start with the message."""
+    try:
+        config = load_or_keep()
+        for name, pool in config.pools.items():
+            try:
+                policy_class(pool.policy)
+            except ValueError as exc:
+                raise ConfigError([f"{config.source}: pools.{name}.policy: {exc}"]) from exc
+    except PreforkLBError as exc:
+        raise AppImportError(str(exc)) from exc
+    return Application(config)
+
+
+def trust_check(networks: Sequence[str]) -> TrustCheck:
+    """Whether an address lies in one of `networks`; answers are remembered."""
+    parsed = [ipaddress.ip_network(network, strict=False) for network in networks]
+    if not parsed:
+        return lambda address: False
+
+    @functools.lru_cache(maxsize=4096)
+    def is_trusted(address: str) -> bool:
+        try:
+            ip = ipaddress.ip_address(address.partition("%")[0])
+        except ValueError:
+            return False
+        if ip.version == 6 and ip.ipv4_mapped is not None:
+            ip = ip.ipv4_mapped
+        return any(ip in network for network in parsed)
+
+    return is_trusted
+
+
+def _router(config: Config) -> Router:
+    routes = [Route(route.hosts, route.paths, route.pool) for route in config.routes]
+    if not routes:
+        if len(config.pools) != 1:
+            raise InvariantError("several pools and no route: the configuration's check lets no such file pass")
+        routes = [Route((), (), next(iter(config.pools)))]
+    return Router(routes)
+
+
+def _entry(server: model.Server) -> ServerEntry:
+    return ServerEntry(server.address, server.weight, server.max_connections, server.backup)
+
+
+def _log_like_gunicorn() -> None:
+    """Write our log lines where gunicorn writes its own, unless the site has set up something else."""
+    gunicorn = logging.getLogger("gunicorn.error")
+    if gunicorn.handlers and not log.hasHandlers():
+        log.handlers = gunicorn.handlers
+        log.setLevel(gunicorn.level)
+
+
+def _predecessor() -> int:
+    """The pid of the master that this one replaces: gunicorn tells it so at an upgrade by USR2."""
+    pid = os.environ.get("GUNICORN_PID", "")
+    return int(pid) if pid.isdigit() else 0

@@ -1,0 +1,102 @@
+"""The client's connection behind a WSGI environ: its body, and what else the engine asks of it."""
+from __future__ import annotations
+
+import ctypes
+import logging
+import select
+import socket
+import ssl
+import struct
+from typing import Any
+
+from gunicorn.http.errors import NoMoreData, ParseException
+
+from prefork_lb.errors import BadRequest, ClientGone, RequestTimeout
+from prefork_lb.net.readable import has_event
+from prefork_lb.net.timeouts import Expired, set_receive_timeout, set_send_timeout
+from prefork_lb.proxy.pages import reason
+from prefork_lb.wire.head import Fields, ResponseHead
+
+log = logging.getLogger("prefork_lb")
+
+
+class WSGIClient:
+    """The socket of the client, where the server hands it over (gunicorn does)."""
+
+    def __init__(self, environ: dict[str, Any], idle_timeout_s: float) -> None:
+        """A read or a write that stands still for `idle_timeout_s` is broken off, once it was said that there will be some."""
+        self._socket: socket.socket | None = environ.get("gunicorn.socket")
+        self._version = environ.get("SERVER_PROTOCOL")
+        self._idle_timeout_s = idle_timeout_s
+        self.is_tls = isinstance(self._socket, ssl.SSLSocket)
+
+    def expect_body(self) -> None:
+        """The client's body will be read."""
+        if self._socket is not None:
+            set_receive_timeout(self._socket, self._idle_timeout_s)
+
+    def expect_slow_reader(self) -> None:
+        """The response is larger than what a socket takes at once."""
+        if self._socket is not None:
+            set_send_timeout(self._socket, self._idle_timeout_s)
+
+    def is_gone(self) -> bool:
+        """Whether the client has ended its side: it closed, or (which looks the same) sent all that it will ever send."""
+        return self._socket is not None and has_event(self._socket.fileno(), select.POLLRDHUP)
+
+    def relay(self, head: ResponseHead) -> None:
+        """Pass an interim response on. HTTP/1.0 has none (RFC 9110 15.2); 100 gunicorn has sent where it was asked for."""
+        if self._socket is None or self._version != "HTTP/1.1" or head.status == 100:
+            return
+        text = head.reason or reason(head.status).encode()
+        block = b"HTTP/1.1 %d %b\r\n" % (head.status, text) + b"".join(b"%b: %b\r\n" % field for field in head.fields) + b"\r\n"
+        try:
+            self._socket.sendall(block)
+        except OSError as exc:
+            raise ClientGone("the client left before the response") from exc
+
+    def reset(self) -> None:
+        """Break the connection off, so that what was sent does not look whole: TCP's reset instead of its normal end.
+
+        connect(2) to AF_UNSPEC dissolves a connection with a reset and leaves the descriptor to its owner; closing it
+        under gunicorn would break its count of connections.
+        """
+        if self._socket is None or self._socket.family == socket.AF_UNIX:
+            return
+        address = struct.pack("@H14x", socket.AF_UNSPEC)
+        if ctypes.CDLL(None, use_errno=True).connect(self._socket.fileno(), address, len(address)):
+            log.debug("the client's connection could not be reset: errno %d", ctypes.get_errno())
+
+
+class WSGIBody:
+    """`wsgi.input` as a body source."""
+
+    def __init__(self, environ: dict[str, Any], client: WSGIClient) -> None:
+        self._input = environ["wsgi.input"]
+        self._client: WSGIClient | None = client
+        length = environ.get("CONTENT_LENGTH")
+        self._left = int(length) if length else None  # None: chunked, the server knows the end
+
+    def read(self, limit: int) -> bytes:
+        if self._client is not None:
+            self._client.expect_body()
+            self._client = None
+        try:
+            data: bytes = self._input.read(limit)
+        except Expired as exc:
+            raise RequestTimeout("the client sent nothing of its body for too long") from exc
+        except (NoMoreData, ConnectionError) as exc:
+            raise ClientGone("the client left in the middle of its body") from exc
+        except ParseException as exc:
+            raise BadRequest(f"malformed body: {exc}") from exc
+        if self._left is not None:
+            self._left -= len(data)
+            if not data and self._left:
+                raise ClientGone("the client left in the middle of its body")
+        return data
+
+    def trailers(self) -> Fields:
+        """Those that gunicorn kept of a chunked body; its environ has no place for them."""
+        message = getattr(getattr(self._input, "reader", None), "req", None)
+        found = getattr(message, "trailers", None) or []
+        return [(name.title().encode("latin-1"), value.encode("latin-1")) for name, value in found]

@@ -1,0 +1,67 @@
+"""Packaging of prefork_lb."""
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).resolve().parent
+
+
+def version() -> str:
+    """What prefork_lb/__init__.py says, read without importing it: its dependencies may be missing here."""
+    source = HERE / "prefork_lb" / "__init__.py"
+    found = re.search(r"""^__version__(?:: str)? = ["']([^"']+)["']""", source.read_text("utf-8"), re.MULTILINE)
+    if found is None:
+        raise SystemExit(f'{source}: no line `__version__ = "..."`')
+    return found[1]
+
+
+setup(
+    name="prefork-lb",
+    version=version(),
+    description="An HTTP load balancer on gunicorn's pre-fork workers, exact across all of them",
+    long_description=(HERE / "README.md").read_text("utf-8"),
+    long_description_content_type="text/markdown",
+    author="the prefork_lb developers",
+    license="MIT",
+    license_files=["LICENSE"],
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Environment :: No Input/Output (Daemon)",
+        "Intended Audience :: System Administrators",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Internet :: WWW/HTTP :: WSGI :: Server",
+        "Topic :: System :: Networking",
+        "Typing :: Typed",
+    ],
+    packages=find_packages(include=["prefork_lb", "prefork_lb.*"]),
+    package_data={"prefork_lb": ["py.typed"]},
+    zip_safe=False,
+    python_requires=">=3.11",
+    install_requires=[
+        "gunicorn>=23",
+        "werkzeug>=3.0",
+        "requests>=2.31",
+        "greenlet>=3.1",  # the first with wheels for Python 3.13
+        "msgspec>=0.19",  # the first with wheels for Python 3.13
+        "click>=8.1",
+        "rich>=13",
+    ],
+    extras_require={
+        "gevent": ["gevent>=24.10"],
+        "test": [
+            "coverage[toml]>=7.6",
+            "gevent>=24.10",
+            "h11>=0.14",
+            "hypothesis>=6.100",
+            "mypy>=1.11",
+            "pytest>=8",
+            "ruff>=0.6",
+            "types-requests>=2.31",
+        ],
+    },
+    entry_points={"console_scripts": ["prefork-lb = prefork_lb.cli:main"]},
+)

@@ -1,0 +1,95 @@
+"""The units of deploy/, as systemd's own tools judge them."""
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
+SERVICE, SOCKET = DEPLOY / "prefork-lb.service", DEPLOY / "prefork-lb.socket"
+MOST_EXPOSED = 20  # tenths: 2.0 of systemd's scale from 0 (sealed) to 10 (open)
+GRACEFUL_TIMEOUT_S = 30  # gunicorn's default
+
+needs_systemd = pytest.mark.skipif(
+    shutil.which("systemd-analyze") is None, reason="systemd-analyze is not here: apt-get install systemd"
+)
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    plain = {**os.environ, "SYSTEMD_COLORS": "0", "LC_ALL": "C"}
+    return subprocess.run(arguments, capture_output=True, text=True, timeout=60, env=plain, check=False)
+
+
+def settings(unit: Path) -> dict[str, list[str]]:
+    """The values of each key of a unit, in their order."""
+    found: dict[str, list[str]] = {}
+    for key, value in re.findall(r"^(\w+)=(.*)$", unit.read_text("utf-8"), re.MULTILINE):
+        found.setdefault(key, []).append(value)
+    return found
+
+
+@needs_systemd
+def test_systemd_accepts_both_units(tmp_path: Path) -> None:
+    # The installation's path does not exist here: the same units with one that does.
+    command = settings(SERVICE)["ExecStart"][0].split()[0]
+    for unit in (SERVICE, SOCKET):
+        (tmp_path / unit.name).write_text(unit.read_text("utf-8").replace(command, sys.executable))
+    found = run("systemd-analyze", "verify", "--man=no", *(str(tmp_path / unit.name) for unit in (SERVICE, SOCKET)))
+    assert (found.returncode, found.stderr) == (0, "")
+
+
+@needs_systemd
+def test_systemd_refuses_a_broken_unit(tmp_path: Path) -> None:
+    """The test above can fail."""
+    broken = tmp_path / SERVICE.name
+    broken.write_text(SERVICE.read_text("utf-8").replace("ProtectSystem=strict", "ProtectSystem=sometimes"))
+    found = run("systemd-analyze", "verify", "--man=no", str(broken))
+    assert "Failed to parse protect system" in found.stderr
+
+
+@needs_systemd
+def test_the_service_is_hardened() -> None:
+    found = run("systemd-analyze", "security", "--offline=true", f"--threshold={MOST_EXPOSED}", str(SERVICE))
+    assert found.returncode == 0, found.stdout + found.stderr
+    level = re.search(r"Overall exposure level for prefork-lb.service: (\d+\.\d)", found.stdout)
+    assert level is not None, found.stdout
+    assert float(level[1]) <= MOST_EXPOSED / 10
+
+
+@needs_systemd
+def test_the_user_of_the_service_is_the_one_that_sysusers_makes(tmp_path: Path) -> None:
+    found = run("systemd-sysusers", "--dry-run", str(DEPLOY / "prefork-lb.sysusers.conf"))
+    assert found.returncode == 0, found.stderr
+    assert f"u {settings(SERVICE)['User'][0]} " in re.sub(r" +", " ", (DEPLOY / "prefork-lb.sysusers.conf").read_text())
+
+
+@needs_systemd
+@pytest.mark.skipif(os.geteuid() != 0, reason="systemd-tmpfiles --root needs root")
+def test_tmpfiles_makes_the_folders(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    (root / "etc").mkdir(parents=True)
+    (root / "etc/passwd").write_text("root:x:0:0::/:/bin/sh\nprefork-lb:x:990:991::/:/bin/sh\n")
+    (root / "etc/group").write_text("root:x:0:\nprefork-lb:x:991:\n")
+    found = run("systemd-tmpfiles", "--create", f"--root={root}", str(DEPLOY / "prefork-lb.conf"))
+    assert found.returncode == 0, found.stderr
+    facts = {name: (root / name).stat() for name in ("etc/prefork-lb", "run/prefork-lb")}
+    owners = {name: (oct(fact.st_mode & 0o777), fact.st_uid, fact.st_gid) for name, fact in facts.items()}
+    assert owners == {"etc/prefork-lb": ("0o750", 0, 991), "run/prefork-lb": ("0o750", 990, 991)}
+
+
+def test_stopping_waits_longer_than_gunicorn_does() -> None:
+    assert int(settings(SERVICE)["TimeoutStopSec"][0]) > GRACEFUL_TIMEOUT_S
+
+
+def test_the_command_of_the_service_is_one_that_the_command_line_knows() -> None:
+    from prefork_lb.cli import run as run_command
+
+    script, command, *arguments = settings(SERVICE)["ExecStart"][0].split()
+    assert (Path(script).name, command) == ("prefork-lb", "run")
+    context = run_command.make_context("run", arguments, resilient_parsing=False)
+    assert context.params["config_file"] == "/etc/prefork-lb/prefork_lb.toml"

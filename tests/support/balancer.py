@@ -1,0 +1,312 @@
+"""The balancer as a user starts it: a real gunicorn in a folder of its own, with a TOML file beside it."""
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.support import processes
+from tests.support.client import Connection, Truncated
+from tests.support.waiting import wait_until
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SETTINGS = REPOSITORY / "gunicorn.conf.py"
+SHARED_MEMORY = Path("/dev/shm")
+
+
+@dataclass(frozen=True, slots=True)
+class FrontEnd:
+    """A worker class with the numbers that it needs for a test.
+
+    `workers` and `threads` for the tests that hold requests: a sync worker holds one request, so that holding 16 takes
+    16 workers. `held` is how many requests one burst holds.
+    """
+
+    worker_class: str
+    workers: int
+    threads: int
+    held: int
+
+    @property
+    def arguments(self) -> list[str]:
+        return ["-k", self.worker_class] + (["--threads", str(self.threads)] if self.threads else [])
+
+    def __str__(self) -> str:
+        return self.worker_class.rpartition(".")[2]
+
+
+# gthread accepts more connections than it has threads and lets them wait, whichever worker they came to: for 64 held
+# requests over 4 workers each worker must be able to hold all.
+FRONT_ENDS = (
+    FrontEnd("sync", workers=16, threads=0, held=16),
+    FrontEnd("gthread", workers=4, threads=64, held=64),
+    FrontEnd("gevent", workers=4, threads=0, held=64),
+)
+SYNC, GTHREAD, GEVENT = FRONT_ENDS
+
+
+def pool_text(servers: Iterable[str], policy: str = "least-connections", name: str = "web", more: str = "") -> str:
+    """A pool of the configuration; a server is an address, or an inline table that starts with "{"."""
+    items = ",\n".join("  " + (server if server.startswith("{") else f'"{server}"') for server in servers)
+    return f'[pools.{name}]\npolicy = "{policy}"\nservers = [\n{items},\n]\n{more}\n'
+
+
+class StartFailed(Exception):
+    """The balancer ended instead of starting. `code` is its exit code, `log` all that it wrote."""
+
+    def __init__(self, code: int, log: str) -> None:
+        super().__init__(f"exit code {code}:\n{log}")
+        self.code, self.log = code, log
+
+
+class Balancer:
+    """One running instance; a context manager.
+
+    `config` is the TOML file's text (None: no file). `settings` is the gunicorn settings file, None for none at all.
+    It binds a port of the kernel's choice, unless `bind` is None (then the TOML's bind counts). `workers` None leaves
+    the number to the TOML.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        config: str | None,
+        front_end: FrontEnd = GTHREAD,
+        *,
+        workers: int | None = 4,
+        bind: str | None = "127.0.0.1:0",
+        settings: Path | str | None = SETTINGS,
+        extra: Iterable[str] = (),
+        environ: dict[str, str] | None = None,
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder, self.front_end = folder, front_end
+        self.config_file = folder / "prefork_lb.toml"
+        self.log_file = folder / "gunicorn.log"
+        self._environ = dict(environ or {})
+        if config is not None:
+            self.config_file.write_text(config)
+            self._environ.setdefault("PREFORK_LB_CONFIG", str(self.config_file))
+        self._arguments = [sys.executable, "-m", "gunicorn"]
+        self._arguments += ["-c", str(settings)] if settings else []
+        self._arguments += front_end.arguments
+        self._arguments += ["-w", str(workers)] if workers is not None else []
+        self._arguments += ["-b", bind] if bind is not None else []
+        # Two instances of one user would share gunicorn's default control socket.
+        self._arguments += ["--no-control-socket", *extra, "prefork_lb:app"]
+        self.expected_workers = workers
+        self.process: subprocess.Popen[bytes] | None = None
+        self._log_start = 0
+
+    def __enter__(self) -> Balancer:
+        self.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop()
+
+    # -- start and end ------------------------------------------------------------------------------------------
+
+    def environment(self) -> dict[str, str]:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFORK_LB_", "GUNICORN_"))}
+        path = os.pathsep.join(filter(None, [str(REPOSITORY), kept.get("PYTHONPATH", "")]))
+        return {**kept, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **self._environ}
+
+    def start(self) -> None:
+        """Start it and wait until all its workers are there and it answers. Raises StartFailed."""
+        self._log_start = self.log_file.stat().st_size if self.log_file.exists() else 0
+        with self.log_file.open("ab") as log:
+            self.process = subprocess.Popen(
+                self._arguments, cwd=self.folder, env=self.environment(), stdin=subprocess.DEVNULL,
+                stdout=log, stderr=log, start_new_session=True,
+            )
+        try:
+            wait_until(self._is_up, lambda: f"the balancer is up\n{self.log()}", 30, every=0.05)
+        except BaseException:
+            self.stop()
+            raise
+
+    def _is_up(self) -> bool:
+        assert self.process is not None
+        code = self.process.poll()
+        if code is not None:
+            raise StartFailed(code, self.log(since_start=True))
+        if "Listening at:" not in self.log(since_start=True) or not self.workers():
+            return False
+        if self.expected_workers is not None and len(self.workers()) < self.expected_workers:
+            return False
+        return answers(self.address)
+
+    def stop(self, signal_number: int = signal.SIGQUIT) -> int:
+        """End it and everything it started; return the master's exit code."""
+        process = self.process
+        if process is None:
+            return 0
+        workers = self.workers()
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(signal_number)
+        try:
+            code = process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            code = process.wait(10)
+        for pid in workers:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process = None
+        for segment in segments(process.pid):
+            segment.unlink(missing_ok=True)
+        return code
+
+    # -- what it is ---------------------------------------------------------------------------------------------
+
+    @property
+    def master(self) -> int:
+        assert self.process is not None, "not started"
+        return self.process.pid
+
+    def workers(self) -> list[int]:
+        """The worker processes, oldest first (other children, such as Python's resource tracker, are left out)."""
+        if self.process is None:
+            return []
+        own = processes.command_line(self.process.pid)
+        found = processes.children(self.process.pid)
+        return [pid for pid in found if processes.is_running(pid) and processes.command_line(pid) == own]
+
+    def log(self, since_start: bool = False) -> str:
+        """Everything written to stdout and stderr."""
+        if not self.log_file.exists():
+            return ""
+        return self.log_file.read_bytes()[self._log_start if since_start else 0 :].decode(errors="replace")
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where it listens (the last "Listening at", since a reload may move it)."""
+        found = re.findall(r"Listening at: http://(\[[^]]+\]|[^:\s]+):(\d+)", self.log(since_start=True))
+        assert found, f"no TCP address in the log:\n{self.log()}"
+        return found[-1][0].strip("[]"), int(found[-1][1])
+
+    # -- what a test does to it ---------------------------------------------------------------------------------
+
+    def kill_worker(self, pid: int, signal_number: int = signal.SIGKILL) -> None:
+        os.kill(pid, signal_number)
+
+    def wait_for_workers(self, count: int, without: Iterable[int] = (), seconds: float = 15.0) -> list[int]:
+        """Wait until exactly `count` workers run and none of them is one of `without`."""
+        gone = set(without)
+
+        def ready() -> list[int]:
+            now = self.workers()
+            return now if len(now) == count and not gone & set(now) else []
+
+        return wait_until(
+            ready, lambda: f"{count} workers without {gone}, now {self.workers()}\n{self.log()}", seconds, every=0.02
+        )
+
+    def reload(self) -> None:
+        """HUP, and wait until new workers are there (old ones may still be finishing requests)."""
+        before = set(self.workers())
+        os.kill(self.master, signal.SIGHUP)
+        wait_until(
+            lambda: len(set(self.workers()) - before) >= len(before),
+            lambda: f"new workers after HUP, now {self.workers()} before {before}\n{self.log()}",
+            15, every=0.02,
+        )
+
+    # -- what it says of itself ---------------------------------------------------------------------------------
+
+    def command(self, *arguments: str, timeout: float = 20.0) -> subprocess.CompletedProcess[str]:
+        """Run `prefork-lb ARGUMENTS` in the balancer's folder and environment."""
+        return subprocess.run(
+            [sys.executable, "-m", "prefork_lb", *arguments], cwd=self.folder, env=self.environment(),
+            capture_output=True, text=True, timeout=timeout, check=False,
+        )
+
+    def status(self) -> Status:
+        """What `prefork-lb status --json` says of this instance."""
+        done = self.command("status", "--json")
+        assert done.returncode == 0, f"prefork-lb status: exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+        instances = [found for found in json.loads(done.stdout)["instances"] if found["master"] == self.master]
+        assert len(instances) == 1, f"master {self.master} is not once in {done.stdout}"
+        return Status(instances[0])
+
+    def wait_until_idle(self, seconds: float = 5.0) -> Status:
+        """Wait until all in-flight totals, of servers and of workers, are 0."""
+        last: list[Status] = []
+
+        def idle() -> bool:
+            last[:] = [self.status()]
+            return last[0].is_idle
+
+        wait_until(idle, lambda: f"in-flight totals return to 0: {last}", seconds, every=0.05)
+        return last[0]
+
+
+class Status:
+    """One instance's part of `prefork-lb status --json`."""
+
+    def __init__(self, instance: dict[str, Any]) -> None:
+        self.instance = instance
+
+    @property
+    def segment(self) -> str:
+        return str(self.instance["segment"])
+
+    @property
+    def in_flight(self) -> dict[str, int]:
+        """In-flight total by server address (over all pools)."""
+        totals: dict[str, int] = {}
+        for server in self.instance["servers"]:
+            totals[server["address"]] = totals.get(server["address"], 0) + int(server["in_flight"])
+        return totals
+
+    @property
+    def workers(self) -> dict[int, int]:
+        """Claims by worker pid."""
+        return {int(worker["pid"]): int(worker["in_flight"]) for worker in self.instance["workers"]}
+
+    @property
+    def is_idle(self) -> bool:
+        return not any(self.in_flight.values()) and not any(self.workers.values())
+
+    def __repr__(self) -> str:
+        return f"Status({json.dumps(self.instance)})"
+
+
+def segments(master: int | None = None) -> list[Path]:
+    """Shared memory segments of prefork_lb; of one master when its pid is given."""
+    # prefork-lb-<uid>-<master pid>-<start time>
+    return sorted(SHARED_MEMORY.glob(f"prefork-lb-*-{'*' if master is None else master}-*"))
+
+
+def answers(address: tuple[str, int]) -> bool:
+    """Whether a request without Host is refused: the app is loaded, and no server is asked for it."""
+    try:
+        with Connection(address, timeout=2) as connection:
+            connection.send(b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n")
+            return connection.response().status == 400
+    except (OSError, Truncated):
+        return False
+
+
+@contextlib.contextmanager
+def stopped(pids: Iterable[int]) -> Iterator[None]:
+    """Hold these processes still (SIGSTOP) while the block runs, so that others take all the work."""
+    held: list[int] = []
+    try:
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+            held.append(pid)
+        yield
+    finally:
+        for pid in held:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
