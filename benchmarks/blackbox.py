@@ -17,10 +17,11 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tests.blackbox.origin import Origin  # noqa: E402
-from tests.blackbox.proxies import PROXIES, NotStarted  # noqa: E402
-from tests.blackbox.runner import Verdict, run_suite  # noqa: E402
-from tests.blackbox.suite import CASES  # noqa: E402
+from tests.blackbox.describe import one_line
+from tests.blackbox.origin import Origin
+from tests.blackbox.proxies import PROXIES, NotStarted
+from tests.blackbox.runner import Verdict, run_suite
+from tests.blackbox.suite import CASES
 
 
 def run(name: str, word: str, at_once: int) -> list[Verdict]:
@@ -68,7 +69,7 @@ def main() -> int:
         parser.error(f"no such proxy: {', '.join(sorted(unknown))}; there are {', '.join(PROXIES)}")
     if options.list:
         for case in CASES:
-            sys.stdout.write(f"{case.name} [{case.basis}]\n")
+            sys.stdout.write(one_line(case) + "\n")
         return 0
     console, results = Console(), {}
     for name in options.proxies or PROXIES:

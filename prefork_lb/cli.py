@@ -58,7 +58,8 @@ def fail(problems: Sequence[str]) -> NoReturn:
 
 def summary(config: Config) -> list[str]:
     """What the configuration comes to, in lines."""
-    lines = [f"{config.source}: good", f"listen: {', '.join(config.listen.bind)}, workers: {config.listen.worker_count()}"]
+    listen = config.listen
+    lines = [f"{config.source}: good", f"listen: {', '.join(listen.bind)}, workers: {listen.worker_count()}"]
     for name, pool in config.pools.items():
         count = len(pool.servers)
         lines.append(f"pool {name}: {pool.policy}, {count} server{'s' if count != 1 else ''}")
@@ -97,6 +98,8 @@ def run(
         raise click.UsageError("--server and --config: give one of them; the file has its own servers")
     if policy is not None and not servers:
         raise click.UsageError("--policy goes with --server; in a file it is the pool's `policy`")
+    if gunicorn_arguments and not gunicorn_arguments[0].startswith("-"):
+        raise click.UsageError(f"{gunicorn_arguments[0]!r} is no option; gunicorn's options stand after --")
     if config_file is not None:
         os.environ["PREFORK_LB_CONFIG"] = config_file
     if servers:

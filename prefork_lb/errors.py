@@ -114,6 +114,13 @@ class MethodNotAllowed(DownstreamError):
     phase = "request"
 
 
+class FinalRecipient(DownstreamError):
+    """OPTIONS with Max-Forwards: 0, which must go no further than here (RFC 9110 7.6.2)."""
+
+    status = 204
+    phase = "request"
+
+
 class LoopDetected(DownstreamError):
     """The request has passed this proxy already (RFC 9110 7.6.3, RFC 5842 7.2)."""
 

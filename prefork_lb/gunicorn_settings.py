@@ -32,7 +32,8 @@ def settings() -> dict[str, Any]:
         "bind": list(config.listen.bind),
         "workers": config.listen.worker_count(),
         "worker_class": "gthread",
-        "threads": 32,  # clients served at once by a worker; with a setting above 1, -k sync becomes gthread, too: add --threads 1
+        # Clients served at once by a worker. gunicorn turns -k sync with more than one thread into gthread: add --threads 1.
+        "threads": 32,
         "keepalive": 75,  # seconds; nginx's default. gunicorn's 2 s would make browsers connect anew for every click
         "timeout": _timeout_s(config),
         "graceful_timeout": 30,
@@ -44,6 +45,7 @@ def settings() -> dict[str, Any]:
         # One fixed place in the home directory: two instances would fight for it, and a hardened service has no home.
         "control_socket_disable": True,
         "post_worker_init": post_worker_init,
+        "on_exit": on_exit,
     }
 
 
@@ -53,6 +55,13 @@ def post_worker_init(worker: Any) -> None:
 
     if isinstance(worker.wsgi, Application):
         worker.wsgi.start()
+
+
+def on_exit(server: Any) -> None:
+    """Remove the instance's shared memory when its master ends in the ordinary way; after a kill the next start does."""
+    from prefork_lb.shared.segment import remove
+
+    remove(server.pid)
 
 
 def _timeout_s(config: Config) -> int:

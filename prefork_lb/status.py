@@ -38,8 +38,8 @@ def status_command(as_json: bool) -> None:
         raise click.ClickException("no instance runs (of this user); an instance shows itself after its first request")
     console = Console()
     for instance in found:
-        table = Table(title=f"gunicorn master {instance.master}, {len(instance.workers)} workers, generation {instance.generation}",
-                      title_justify="left")
+        title = f"gunicorn master {instance.master}, {len(instance.workers)} workers, generation {instance.generation}"
+        table = Table(title=title, title_justify="left")
         for heading in ("pool", "server", "weight", "limit", "in flight", "requests", "failures"):
             table.add_column(heading, justify="left" if heading in ("pool", "server") else "right")
         for server in instance.servers:

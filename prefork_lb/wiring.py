@@ -6,10 +6,12 @@ import ipaddress
 import logging
 import os
 import random
+import signal
 import threading
 from collections.abc import Iterator, Sequence
 
 from gunicorn.errors import AppImportError
+from gunicorn.workers.base import Worker as GunicornWorker
 
 from prefork_lb.balance.policy import PolicyMemory
 from prefork_lb.balance.registry import make_policy, policy_class
@@ -87,9 +89,9 @@ class Application:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._made_by = os.getpid()
+        # Remembered now: a worker whose master was killed has another parent.
+        self._made_by, self._made_under = os.getpid(), os.getppid()
         self._front_end: WSGIFrontEnd | None = None
-        self._starting = threading.Lock()
         self._worker: Worker | None = None
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterator[bytes]:
@@ -98,7 +100,9 @@ class Application:
 
     def start(self) -> WSGIFrontEnd:
         """Attach this process. Calling it again does nothing. Raises PreforkLBError."""
-        with self._starting:
+        # Made here and not in __init__: under --preload that ran before gevent replaced the locks. setdefault is atomic.
+        starting = self.__dict__.setdefault("_starting", threading.Lock())
+        with starting:
             if self._front_end is None:
                 _log_like_gunicorn()
                 self._worker = Worker(self._config, self._master())
@@ -106,17 +110,19 @@ class Application:
                                                self._config.proxy.timeouts.idle)
             return self._front_end
 
-
     def _master(self) -> int:
         """The process whose children share one instance."""
         if self._made_by != os.getpid():
             return self._made_by  # --preload: made in the master
         # gunicorn's master says so in the environment; another server is taken for a single process.
-        return os.getppid() if os.environ.get("SERVER_SOFTWARE", "").startswith("gunicorn/") else os.getpid()
+        return self._made_under if os.environ.get("SERVER_SOFTWARE", "").startswith("gunicorn/") else os.getpid()
 
 
 def application() -> Application:
-    """The application for the configuration that is found. Raises gunicorn's AppImportError, which ends the start with the message."""
+    """The application for the configuration that is found.
+
+    Raises gunicorn's AppImportError, which ends the start with the message.
+    """
     try:
         config = load_or_keep()
         for name, pool in config.pools.items():
@@ -126,7 +132,16 @@ def application() -> Application:
                 raise ConfigError([f"{config.source}: pools.{name}.policy: {exc}"]) from exc
     except PreforkLBError as exc:
         raise AppImportError(str(exc)) from exc
-    return Application(config)
+    made = Application(config)
+    if _in_gunicorn_worker():
+        made.start()
+    return made
+
+
+def _in_gunicorn_worker() -> bool:
+    """Whether this process is a worker already, and not a master that preloads: a worker has taken its signals over."""
+    handler = signal.getsignal(signal.SIGTERM)
+    return isinstance(getattr(handler, "__self__", None), GunicornWorker)
 
 
 def trust_check(networks: Sequence[str]) -> TrustCheck:
@@ -141,8 +156,6 @@ def trust_check(networks: Sequence[str]) -> TrustCheck:
             ip = ipaddress.ip_address(address.partition("%")[0])
         except ValueError:
             return False
-        if ip.version == 6 and ip.ipv4_mapped is not None:
-            ip = ip.ipv4_mapped
         return any(ip in network for network in parsed)
 
     return is_trusted

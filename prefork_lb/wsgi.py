@@ -38,7 +38,8 @@ class WSGIFrontEnd:
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterator[bytes]:
         client = WSGIClient(environ, self._idle_timeout_s)
         try:
-            request = Request(request_head(environ), client_info(environ, client.is_tls, self._is_trusted), WSGIBody(environ, client), client)
+            peer = client_info(environ, client.is_tls, self._is_trusted)
+            request = Request(request_head(environ), peer, WSGIBody(environ, client), client)
             reply = self._engine.exchange(request)
         except ClientGone as exc:
             log.debug("%s", exc)
@@ -79,6 +80,9 @@ class _ReplyBody:
     def __next__(self) -> bytes:
         try:
             data = self._reply.read()
+        except ClientGone as exc:
+            log.debug("%s", exc)
+            raise _abort(exc) from exc
         except TruncatedBody as exc:
             log.warning("response broken off: %s", exc)
             # To a client that waits for the connection's end, a normal end would look like the body's.

@@ -69,20 +69,26 @@ class WSGIClient:
 
 
 class WSGIBody:
-    """`wsgi.input` as a body source."""
+    """`wsgi.input` as a body source.
+
+    Facts: gunicorn's `wsgi.input.read(n)` waits until it has all of `n` bytes, and receives up to 1 MiB at a time. A proxy
+    passes on what has come, and holds little. So where gunicorn's reader behind it is to be had, that is asked for one
+    byte, and then for what has come with it.
+    """
 
     def __init__(self, environ: dict[str, Any], client: WSGIClient) -> None:
         self._input = environ["wsgi.input"]
-        self._client: WSGIClient | None = client
+        self._reader: Any = getattr(self._input, "reader", None)
+        self._client = client
+        self._begun = False
         length = environ.get("CONTENT_LENGTH")
         self._left = int(length) if length else None  # None: chunked, the server knows the end
 
     def read(self, limit: int) -> bytes:
-        if self._client is not None:
-            self._client.expect_body()
-            self._client = None
+        if not self._begun:
+            self._begin(limit)
         try:
-            data: bytes = self._input.read(limit)
+            data = self._input.read(limit) if self._reader is None else self._read_some(limit)
         except Expired as exc:
             raise RequestTimeout("the client sent nothing of its body for too long") from exc
         except (NoMoreData, ConnectionError) as exc:
@@ -97,6 +103,22 @@ class WSGIBody:
 
     def trailers(self) -> Fields:
         """Those that gunicorn kept of a chunked body; its environ has no place for them."""
-        message = getattr(getattr(self._input, "reader", None), "req", None)
+        message = getattr(self._reader, "req", None)
         found = getattr(message, "trailers", None) or []
         return [(name.title().encode("latin-1"), value.encode("latin-1")) for name, value in found]
+
+    def _begin(self, limit: int) -> None:
+        self._begun = True
+        self._client.expect_body()
+        unreader = getattr(self._reader, "unreader", None)
+        if hasattr(unreader, "max_body_chunk"):
+            unreader.max_body_chunk = limit
+
+    def _read_some(self, limit: int) -> bytes:
+        first: bytes = self._reader.read(1)
+        if not first:
+            return b""
+        # A chunked body's decoded surplus is with the reader, that of one with a length with what it reads from.
+        surplus = getattr(self._reader, "buf", None) or self._reader.unreader.buf
+        at_hand = min(surplus.tell(), limit - 1)
+        return first + self._reader.read(at_hand) if at_hand else first

@@ -10,7 +10,8 @@ from prefork_lb.proxy.request import TrustCheck
 from prefork_lb.wire.forwarded import ClientInfo
 from prefork_lb.wire.head import RequestHead
 
-_MINOR = {"HTTP/1.0": 0, "HTTP/1.1": 1}
+# RFC 9110 2.5: a minor version that we do not know is read as the highest one that we do.
+_MINOR = {"HTTP/1.0": 0, **{f"HTTP/1.{minor}": 1 for minor in range(1, 10)}}
 
 
 def request_head(environ: dict[str, Any]) -> RequestHead:
@@ -33,7 +34,8 @@ def request_head(environ: dict[str, Any]) -> RequestHead:
 def client_info(environ: dict[str, Any], is_tls: bool, is_trusted: TrustCheck) -> ClientInfo:
     """The client's side of the connection. Only a unix socket's clients have no address; they are on this host, with
     the permission to use the socket, and so trusted."""
-    address = environ.get("REMOTE_ADDR", "")
+    # A socket for both families tells IPv4 clients' addresses in IPv6's form (RFC 4291 2.5.5.2).
+    address = environ.get("REMOTE_ADDR", "").removeprefix("::ffff:")
     port = environ.get("SERVER_PORT", "")
     # Not wsgi.url_scheme: gunicorn lets X-Forwarded-Proto of its own list of proxies decide that.
     return ClientInfo(address, b"https" if is_tls else b"http", int(port) if port.isdigit() else 0,

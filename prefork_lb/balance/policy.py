@@ -7,9 +7,10 @@ clocks, and it is never asked with no candidate.
 from __future__ import annotations
 
 import random
-from collections.abc import MutableSequence, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
+
 
 class Candidate(Protocol):
     """A server that may be picked."""
@@ -40,16 +41,24 @@ class RequestInfo(Protocol):
     def client(self) -> str: ...
 
 
+class Cells(Protocol):
+    """Integers by index, as in a list or in shared memory."""
+
+    def __getitem__(self, index: int, /) -> int: ...
+
+    def __setitem__(self, index: int, value: int, /) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class PolicyMemory:
     """Signed 64-bit integers, all zero at first, shared by all workers and changed only under the ledger's lock.
 
-    The eight `cells` belong to the pool; of each of the two columns `columns[n][candidate.slot]` belongs to one server. After a worker died inside the lock the
-    memory of every pool is zeroed, so a policy must be content with zeroes at any time.
+    The eight `cells` belong to the pool; of each of the two columns `columns[n][candidate.slot]` belongs to one server.
+    After a worker died inside the lock the memory of every pool is zeroed, so a policy must be content with zeroes at any time.
     """
 
-    cells: MutableSequence[int]
-    columns: Sequence[MutableSequence[int]]
+    cells: Cells
+    columns: Sequence[Cells]
 
 
 class Policy(Protocol):

@@ -25,10 +25,8 @@ def check(config: Config, report: Report) -> None:
     if config.admin:
         _address(config.admin.bind, ("admin", "bind"), report)
     for index, network in enumerate(config.proxy.trusted_proxies or () if config.proxy else ()):
-        if network is None:
-            continue
         try:
-            ipaddress.ip_network(network, strict=False)
+            ipaddress.ip_network(network or "::", strict=False)
         except ValueError:
             report(("proxy", "trusted_proxies", index), f"{network!r} is neither an address nor a network such as 10.0.0.0/8")
     pools = config.pools or {}
@@ -56,7 +54,8 @@ def _pool(name: str, pool: Pool, report: Report) -> None:
             continue
         address = str(parse_address(server.address))
         if address in seen:
-            report(path, f"{server.address!r} is the same server as servers[{seen[address]}]; give one of them the sum of the weights")
+            report(path, f"{server.address!r} is the same server as servers[{seen[address]}]; "
+                   "give one of them the sum of the weights")
         seen.setdefault(address, index)
     if servers and all(server is not None and server.backup for server in servers):
         report(("pools", name, "servers"), "every server is a backup; at least one must not be")
@@ -65,7 +64,8 @@ def _pool(name: str, pool: Pool, report: Report) -> None:
 def _route(index: int, route: Route, pools: Mapping[str, Pool], report: Report) -> None:
     path = ("routes", index)
     if route.pool is not None and route.pool not in pools:
-        report((*path, "pool"), f"there is no pool {route.pool!r}; expected one of {', '.join(pools)}{did_you_mean(route.pool, pools)}")
+        report((*path, "pool"), f"there is no pool {route.pool!r}; expected one of {', '.join(pools)}"
+               f"{did_you_mean(route.pool, pools)}")
     for number, host in enumerate(route.hosts or ()):
         if host is not None and not _HOST.fullmatch(host):
             report((*path, "hosts", number), f'{host!r} is no host; expected a name without port, or "*." and a name')

@@ -18,8 +18,10 @@ Report = Callable[[Path, str], None]
 """Called with the path of a value and what is wrong with it."""
 
 _WRONG_TYPE = re.compile(r"Expected `(.+?)`, got `(.+?)`")
-_NAMES = {"str": "a string", "int": "a whole number", "float": "a number", "bool": "true or false", "array": "a list", "object": "a table",
-          "int | str": 'a whole number or "auto"'}
+_NAMES = {
+    "str": "a string", "int": "a whole number", "float": "a number", "bool": "true or false", "array": "a list",
+    "object": "a table", "int | str": 'a whole number or "auto"',
+}
 
 
 def decode(kind: Any, value: object, path: Path, report: Report) -> Any:
@@ -94,7 +96,8 @@ def _in_words(message: str, value: object, kind: Any) -> str:
     shown = repr(value) if len(repr(value)) <= 60 else f"{repr(value)[:57]}..."
     if limits and isinstance(value, (int, float)):
         return f"{shown} is not in {limits}"
-    choices = [choice for part in (kind, *get_args(kind)) for choice in get_args(_without_metadata(part)) if isinstance(choice, str)]
+    parts = [_without_metadata(part) for part in (kind, *get_args(kind))]
+    choices = [choice for part in parts for choice in get_args(part) if isinstance(choice, str)]
     if choices:
         return f"found {shown}, expected {' or '.join(map(repr, choices))}"
     return f"found {shown}: {message[0].lower()}{message[1:]}"
@@ -112,7 +115,10 @@ def _limits(kind: Any) -> str:
 
 
 def _kind_of(value: object) -> str:
-    for kind, name in ((bool, "true or false"), (str, "a string"), (int, "a whole number"), (float, "a number"), (list, "a list"), (dict, "a table")):
-        if isinstance(value, kind):
-            return f"{str(value).lower() if kind is bool else repr(value) if kind in (str, int, float) else name}"
-    return f"a {type(value).__name__}"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (str, int, float)):
+        return repr(value)
+    if isinstance(value, list):
+        return "a list"
+    return "a table" if isinstance(value, dict) else f"a {type(value).__name__}"

@@ -35,8 +35,9 @@ def load(path: str | FilePath | None = None, environ: Mapping[str, str] | None =
     if environ.get("PREFORK_LB_SERVERS"):
         return _from_environment(environ)
     raise ConfigError([
-        f"no configuration: $PREFORK_LB_CONFIG is not set, there is no {LOCAL_FILE} in {here.parent.resolve()}, no {SYSTEM_FILE}, "
-        "and $PREFORK_LB_SERVERS is not set; write one of the files, or set PREFORK_LB_SERVERS=127.0.0.1:8001,127.0.0.1:8002"])
+        f"no configuration: $PREFORK_LB_CONFIG is not set, there is no {LOCAL_FILE} in {here.parent.resolve()}, "
+        f"no {SYSTEM_FILE}, and $PREFORK_LB_SERVERS is not set; write one of the files, "
+        "or set PREFORK_LB_SERVERS=127.0.0.1:8001,127.0.0.1:8002"])
 
 
 def load_file(name: str) -> Config:

@@ -27,8 +27,12 @@ class _Section(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 class Listen(_Section, frozen=True):
     """Where gunicorn accepts connections. gunicorn's own command line wins, and so do sockets inherited from systemd."""
 
-    bind: Annotated[tuple[str, ...], _meta('Addresses to listen on: "HOST:PORT", "[IPv6]:PORT" or "unix:/path".', min_length=1)] = (DEFAULT_BIND,)
-    workers: Annotated[Annotated[int, Meta(ge=1, le=256)] | Literal["auto"], _meta('Worker processes; "auto" is the number of CPU cores that may be used.')] = "auto"
+    bind: Annotated[tuple[str, ...], _meta(
+        'Addresses to listen on: "HOST:PORT", "[IPv6]:PORT" or "unix:/path".', min_length=1
+    )] = (DEFAULT_BIND,)
+    workers: Annotated[Annotated[int, Meta(ge=1, le=256)] | Literal["auto"], _meta(
+        'Worker processes; "auto" is the number of CPU cores that may be used.'
+    )] = "auto"
 
     def worker_count(self) -> int:
         """The number of worker processes."""
@@ -44,16 +48,24 @@ class Admin(_Section, frozen=True):
 class Timeouts(_Section, frozen=True):
     """How long to wait. The client gets 504, with the phase in it, when a server lets one of the first two run out."""
 
-    connect: Annotated[Seconds, _meta("Seconds until a server has accepted a connection; of a name, over all its addresses.")] = 3.0
+    connect: Annotated[Seconds, _meta(
+        "Seconds until a server has accepted a connection; of a name, over all its addresses."
+    )] = 3.0
     response: Annotated[Seconds, _meta("Seconds from the request until the head of the response.")] = 60.0
-    idle: Annotated[Seconds, _meta("Seconds between two reads, or two writes, of a body, on either side.")] = 60.0
+    idle: Annotated[Seconds, _meta(
+        "Seconds between two reads, or two writes, of a body, on either side."
+    )] = 60.0
 
 
 class Keepalive(_Section, frozen=True):
     """Connections to servers that are kept for the next request."""
 
-    connections: Annotated[int, _meta("Idle connections kept for each server by each worker; 0: none.", ge=0, le=65536)] = 64
-    seconds: Annotated[Seconds, _meta("How long a connection may idle. Less than the servers' own keep-alive time is best.")] = 60.0
+    connections: Annotated[int, _meta(
+        "Idle connections kept for each server by each worker; 0: none.", ge=0, le=65536
+    )] = 64
+    seconds: Annotated[Seconds, _meta(
+        "How long a connection may idle. Less than the servers' own keep-alive time is best."
+    )] = 60.0
 
 
 class Limits(_Section, frozen=True):
@@ -67,8 +79,13 @@ class Limits(_Section, frozen=True):
 class Proxy(_Section, frozen=True):
     """How requests are passed on."""
 
-    trusted_proxies: Annotated[tuple[str, ...], _meta("Addresses and networks (CIDR) of proxies in front of this one, whose X-Forwarded-* and Forwarded are believed and extended. Everybody else's are dropped.")] = ()
-    via: Annotated[str, _meta("This proxy's name in the Via field.", pattern=r"^[!#$%&'*+\-.^_`|~0-9A-Za-z]+(:[0-9]+)?$", max_length=100)] = "prefork_lb"
+    trusted_proxies: Annotated[tuple[str, ...], _meta(
+        "Addresses and networks (CIDR) of proxies in front of this one, whose X-Forwarded-* and Forwarded are "
+        "believed and extended. Everybody else's are dropped."
+    )] = ()
+    via: Annotated[str, _meta(
+        "This proxy's name in the Via field.", pattern=r"^[!#$%&'*+\-.^_`|~0-9A-Za-z]+(:[0-9]+)?$", max_length=100
+    )] = "prefork_lb"
     timeouts: Timeouts = field(default_factory=Timeouts)
     keepalive: Keepalive = field(default_factory=Keepalive)
     limits: Limits = field(default_factory=Limits)
@@ -79,14 +96,19 @@ class Server(_Section, frozen=True):
 
     address: Annotated[str, _meta('"HOST:PORT", "[IPv6]:PORT" or "unix:/path".')]
     weight: Annotated[int, _meta("Its share of the load against the other servers.", ge=1, le=1000)] = 1
-    max_connections: Annotated[int, _meta("Requests in flight on it at most, over all workers; 0: no limit. When all servers are full the client gets 503.", ge=0, le=1_000_000)] = 0
+    max_connections: Annotated[int, _meta(
+        "Requests in flight on it at most, over all workers; 0: no limit. When all servers are full the client gets "
+        "503.", ge=0, le=1_000_000
+    )] = 0
     backup: Annotated[bool, _meta("Used only while no other server of the pool can be.")] = False
 
 
 class Retries(_Section, frozen=True):
     """What happens when a server cannot be reached."""
 
-    attempts: Annotated[int, _meta("Servers tried for one request at most. Another is tried only when no byte of the request was sent.", ge=1, le=10)] = 2
+    attempts: Annotated[int, _meta(
+        "Servers tried for one request at most. Another is tried only when no byte of the request was sent.", ge=1, le=10
+    )] = 2
 
 
 class Health(_Section, frozen=True):
@@ -115,7 +137,9 @@ class Pool(_Section, frozen=True):
     """A set of servers, `[pools.NAME]`."""
 
     servers: Annotated[tuple[Server, ...], _meta("The servers.", min_length=1)]
-    policy: Annotated[str, _meta('How a server is picked: a policy\'s name, or "package.module:Class" for one\'s own.')] = "least-connections"
+    policy: Annotated[str, _meta(
+        'How a server is picked: a policy\'s name, or "package.module:Class" for one\'s own.'
+    )] = "least-connections"
     retries: Retries = field(default_factory=Retries)
     health: Health | None = None
     ejection: Ejection | None = None
@@ -126,7 +150,9 @@ class Route(_Section, frozen=True):
     """Which requests a pool gets, `[[routes]]`. The most specific one wins: host, then the longest path."""
 
     pool: Annotated[str, _meta("Name of the pool.")]
-    hosts: Annotated[tuple[str, ...], _meta('Host names, or "*.example.org" for all below one; none: any host.')] = ()
+    hosts: Annotated[tuple[str, ...], _meta(
+        'Host names, or "*.example.org" for all below one; none: any host.'
+    )] = ()
     paths: Annotated[tuple[str, ...], _meta("Prefixes of the path; none: any path.")] = ()
 
 

@@ -50,7 +50,8 @@ def attempt(lease: Lease, request: Request, block: bytes, body: OutboundBody, fr
     early = _send(stream, reader, request, block, body, settings)
     head = early or reader.read_final(request.downstream, settings.timeouts.response, settings.clock)
     framing = response_framing(head, request.method)
-    contents = BodyReader(stream, framing, reader.rest, settings.limits, settings.timeouts.idle)
+    contents = BodyReader(stream, framing, reader.rest, settings.limits, settings.timeouts.idle,
+                          request.downstream.is_gone)
     reply = Reply(head, framing, contents, lease, request_sent=early is None, pseudonym=settings.pseudonym)
     lease.keep()
     return reply

@@ -1,6 +1,8 @@
 """The response as it comes from a server: heads, interim ones too, and the body by its framing."""
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from prefork_lb.clock import Clock
 from prefork_lb.errors import BadResponse, ClientGone, ResponseTimeout, StaleConnection, TruncatedBody
 from prefork_lb.net.stream import Stream, StreamClosed, StreamTimeout
@@ -88,9 +90,14 @@ class BodyReader:
     `is_received` turns true with the last byte that came from the server, which `read` may still have to give out.
     """
 
-    def __init__(self, stream: Stream, framing: Framing, rest: bytes, limits: Limits, idle_timeout_s: float) -> None:
-        """`rest` is what was received behind the head. Raises TruncatedBody when that is malformed already."""
+    def __init__(self, stream: Stream, framing: Framing, rest: bytes, limits: Limits, idle_timeout_s: float,
+                 gone: Callable[[], bool]) -> None:
+        """`rest` is what was received behind the head; `gone` tells whether the client has left.
+
+        Raises TruncatedBody when the rest is malformed already.
+        """
         self._stream = stream
+        self._gone = gone
         self._kind = framing.kind
         self._left = framing.length
         self._decoder = ChunkedDecoder(TruncatedBody, limits) if framing.kind is Kind.CHUNKED else None
@@ -109,7 +116,10 @@ class BodyReader:
         return self._decoder.trailers if self._decoder else []
 
     def read(self) -> bytes:
-        """The next data, empty at the end. Raises TruncatedBody when the body cannot be had whole."""
+        """The next data, empty at the end.
+
+        Raises TruncatedBody when the body cannot be had whole, ClientGone when the client left while the server paused.
+        """
         while not self._ready and not self.is_received:
             self._ready = self._unframe(self._receive())
         data, self._ready = self._ready, b""
@@ -140,11 +150,13 @@ class BodyReader:
         if self._kind is Kind.LENGTH:
             limit = min(limit, self._left)  # what comes behind the body is seen when the connection is used again
         try:
-            data = self._stream.receive(limit, self._idle_timeout_s)
+            data = self._stream.receive_or(limit, self._idle_timeout_s, self._gone)
         except StreamTimeout as exc:
             raise TruncatedBody(f"no byte of the body for {self._idle_timeout_s:g} s") from exc
         except StreamClosed as exc:
             raise TruncatedBody(f"connection lost in the middle of the body: {exc}") from exc
+        if data is None:
+            raise ClientGone("the client left in the middle of the response")
         if not data and self._kind is not Kind.CLOSE:
             raise TruncatedBody("connection closed in the middle of the body")
         return data

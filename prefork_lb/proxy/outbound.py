@@ -1,7 +1,7 @@
 """The request as it goes to a server: its head as bytes, and its body in pieces."""
 from __future__ import annotations
 
-from prefork_lb.errors import BadRequest, ExpectationFailed, InvariantError
+from prefork_lb.errors import BadRequest, ExpectationFailed, FinalRecipient, InvariantError
 from prefork_lb.proxy.request import BodySource, Request
 from prefork_lb.wire import grammar
 from prefork_lb.wire.chunked import encode_chunk, encode_last_chunk
@@ -13,13 +13,13 @@ from prefork_lb.wire.target import Destination
 PIECE_BYTES = 64 * 1024
 
 # Stop here, or are written anew: Host first (RFC 9110 7.2), the length as one number.
-_NOT_COPIED = HOP_BY_HOP | {b"host", b"content-length", b"expect", b"via"}
+_NOT_COPIED = HOP_BY_HOP | {b"host", b"content-length", b"expect", b"via", b"max-forwards"}
 
 
 def request_block(request: Request, destination: Destination, framing: Framing, default_host: str, pseudonym: bytes) -> bytes:
     """The head to send; the same for every server. `default_host` is for an HTTP/1.0 client that gave none.
 
-    Raises BadRequest, ExpectationFailed.
+    Raises BadRequest, ExpectationFailed, FinalRecipient.
     """
     head = request.head
     index = head.index
@@ -36,6 +36,8 @@ def request_block(request: Request, destination: Destination, framing: Framing, 
             lines.append(b"%b: %b\r\n" % field)
     lines.append(forwarded_lines(index, request.peer, host))
     lines.append(b"Via: %b\r\n" % via(index, head.minor, pseudonym))
+    for forwards in index.get(b"max-forwards", ()):
+        lines.append(b"Max-Forwards: %b\r\n" % (_one_less(forwards) if head.method == b"OPTIONS" else forwards))
     if framing.kind is Kind.LENGTH:
         lines.append(b"Content-Length: %d\r\n" % framing.length)
     elif framing.kind is Kind.CHUNKED:
@@ -46,6 +48,15 @@ def request_block(request: Request, destination: Destination, framing: Framing, 
     if match is None or match.end() != len(block):
         raise BadRequest("a control byte in a field")
     return b"%b %b HTTP/1.1\r\n%b\r\n" % (head.method, destination.target, block)
+
+
+def _one_less(forwards: bytes) -> bytes:
+    # RFC 9110 7.6.2: counted down on the way; at zero this proxy is the final recipient.
+    if not grammar.length.fullmatch(forwards):
+        raise BadRequest(f"Max-Forwards is no number: {forwards[:40]!r}")
+    if int(forwards) == 0:
+        raise FinalRecipient("OPTIONS with Max-Forwards: 0")
+    return b"%d" % (int(forwards) - 1)
 
 
 class OutboundBody:

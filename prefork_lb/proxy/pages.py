@@ -11,6 +11,7 @@ from werkzeug.http import parse_accept_header
 from prefork_lb.errors import ProxyError, UpstreamError
 from prefork_lb.wire.head import Fields
 
+_ALLOW = (b"Allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
 _TYPES = ("text/plain", "text/html", "application/json")
 
 
@@ -26,6 +27,8 @@ def error_page(error: ProxyError, accept: str) -> tuple[Fields, bytes]:
     operator about it.
     """
     status = error.status
+    if status == 204:
+        return [_ALLOW], b""
     title = reason(status)
     detail = f"The server behind this address failed in the phase: {error.phase}." if isinstance(error, UpstreamError) else ""
     best = parse_accept_header(accept, MIMEAccept).best_match(_TYPES, default=_TYPES[0]) if accept else _TYPES[0]
@@ -35,8 +38,10 @@ def error_page(error: ProxyError, accept: str) -> tuple[Fields, bytes]:
             values["phase"] = error.phase
         text = json.dumps(values) + "\n"
     elif best == "text/html":
-        text = (f"<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{status} {html.escape(title)}</title></head>"
-                f"<body><h1>{status} {html.escape(title)}</h1>{f'<p>{html.escape(detail)}</p>' if detail else ''}</body></html>\n")
+        heading = f"{status} {html.escape(title)}"
+        paragraph = f"<p>{html.escape(detail)}</p>" if detail else ""
+        text = (f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{heading}</title></head>'
+                f"<body><h1>{heading}</h1>{paragraph}</body></html>\n")
     else:
         text = f"{status} {title}\n" + (f"{detail}\n" if detail else "")
     body = text.encode()
@@ -44,5 +49,5 @@ def error_page(error: ProxyError, accept: str) -> tuple[Fields, bytes]:
               (b"Content-Length", b"%d" % len(body)),
               (b"Cache-Control", b"no-store")]
     if status == 405:
-        fields.append((b"Allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"))
+        fields.append(_ALLOW)
     return fields, body

@@ -31,7 +31,10 @@ class Reply:
             self._release()
 
     def read(self) -> bytes:
-        """The next data of the body, empty at the end. Raises TruncatedBody; the client must then see a broken end."""
+        """The next data of the body, empty at the end.
+
+        Raises TruncatedBody, after which the client must see a broken end, and ClientGone.
+        """
         try:
             data = self._body.read()
         except TruncatedBody:

@@ -8,7 +8,6 @@ header lists the masters. All of it happens under a file lock, which the kernel 
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
 import re
@@ -48,7 +47,7 @@ class Segment:
         self.name = memory.name
         self.layout = layout
         self._memory = memory
-        self.text: memoryview = memory.buf[:layout.size]
+        self.text: memoryview = _buffer(memory)[:layout.size]
         self.cells: memoryview = self.text.cast("q")
 
     def close(self) -> None:
@@ -89,6 +88,19 @@ def attach_or_create(master: int, rows: int, servers: int, predecessor: int = 0)
         return chosen or _create(uid, master, Layout(rows, servers, max(16, servers // 4)))
 
 
+def remove(master: int) -> None:
+    """Remove the segment of the instance whose only living gunicorn master is `master`; workers that still run keep theirs."""
+    for name in segment_names():
+        try:
+            segment = open_segment(name)
+        except SegmentError:  # another user's, so not this master's
+            continue
+        if segment is not None:
+            if segment.masters() == [master]:
+                _unlink(name)
+            segment.close()
+
+
 def open_segment(name: str) -> Segment | None:
     """Attach to a segment by name; None if it is gone, half made, or of another version's format."""
     try:
@@ -99,7 +111,7 @@ def open_segment(name: str) -> Segment | None:
     except PermissionError as exc:
         raise SegmentError(f"{DIRECTORY / name}: {exc.strerror}; it belongs to another user: use that user, or root") from exc
     if memory.size >= at.HEADER_CELLS * at.CELL:
-        with memory.buf[:at.HEADER_CELLS * at.CELL] as text, text.cast("q") as head:
+        with _buffer(memory)[:at.HEADER_CELLS * at.CELL] as text, text.cast("q") as head:
             good = head[at.H_MAGIC] == at.MAGIC and head[at.H_VERSION] == at.VERSION
             layout = Layout(head[at.H_ROWS], head[at.H_SERVERS], head[at.H_POOLS])
         if good and memory.size >= layout.size:
@@ -124,7 +136,8 @@ def _create(uid: int, master: int, layout: Layout) -> Segment:
         with _untracked():
             memory = _Memory(name, create=True, size=layout.size)
     except OSError as exc:
-        raise SegmentError(f"{DIRECTORY / name}: cannot be created: {exc.strerror}; prefork_lb needs shared memory at {DIRECTORY}") from exc
+        raise SegmentError(f"{DIRECTORY / name}: cannot be created: {exc.strerror}; "
+                           f"prefork_lb needs shared memory at {DIRECTORY}") from exc
     try:
         # Room is claimed now: a full /dev/shm would otherwise show itself as SIGBUS in the middle of a request.
         with open(DIRECTORY / name, "r+b") as file:
@@ -132,8 +145,8 @@ def _create(uid: int, master: int, layout: Layout) -> Segment:
     except OSError as exc:
         memory.close()
         _unlink(name)
-        way_out = "enlarge it (mount -o remount,size=...) or remove what fills it" if exc.errno == errno.ENOSPC else "see the error"
-        raise SegmentError(f"{DIRECTORY}: no room for {layout.size} bytes: {exc.strerror}; {way_out}") from exc
+        raise SegmentError(f"{DIRECTORY}: no room for {layout.size} bytes: {exc.strerror}; "
+                           "enlarge it (mount -o remount,size=...) or remove what fills it") from exc
     segment = Segment(memory, layout)
     cells = segment.cells
     cells[at.H_ROWS], cells[at.H_SERVERS], cells[at.H_POOLS] = layout.rows, layout.servers, layout.pools
@@ -144,6 +157,11 @@ def _create(uid: int, master: int, layout: Layout) -> Segment:
     cells[at.H_VERSION] = at.VERSION
     cells[at.H_MAGIC] = at.MAGIC
     return segment
+
+
+def _buffer(memory: shared_memory.SharedMemory) -> memoryview:
+    assert memory.buf is not None  # it is only after close
+    return memory.buf
 
 
 def _add_master(segment: Segment, master: int) -> None:

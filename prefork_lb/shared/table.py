@@ -135,7 +135,7 @@ class _Table:
         raise SegmentError(f"{self._segment.name}: room for {self._layout.servers} servers only; restart gunicorn to make more")
 
     def _get(self, column: int, slot: int) -> int:
-        return self._cells[self._layout.column(column).start + slot]
+        return int(self._cells[self._layout.column(column).start + slot])
 
     def _set(self, column: int, slot: int, value: int) -> None:
         self._cells[self._layout.column(column).start + slot] = value

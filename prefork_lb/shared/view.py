@@ -47,7 +47,7 @@ def view(segment: Segment) -> InstanceView:
     failures = _sums(segment, rows, 2, at.C_PAST_FAILURES)
 
     def get(column: int, slot: int) -> int:
-        return cells[layout.column(column).start + slot]
+        return int(cells[layout.column(column).start + slot])
 
     servers = []
     for slot in range(layout.servers):

@@ -29,7 +29,10 @@ UNTIL_CLOSE = Framing(Kind.CLOSE)
 
 
 def request_framing(head: RequestHead) -> Framing:
-    """How a request's body ends (RFC 9112 6.3). Raises BadRequest or NotImplementedByProxy for anything that two readers could read differently."""
+    """How a request's body ends (RFC 9112 6.3).
+
+    Raises BadRequest or NotImplementedByProxy for anything that two readers could read differently.
+    """
     codings = head.index.get(b"transfer-encoding")
     lengths = head.index.get(b"content-length")
     if codings:

@@ -5,6 +5,7 @@ import functools
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 from .checks import Check
 
@@ -57,6 +58,16 @@ class AwaitOriginClosed:
 
 
 @dataclass(frozen=True)
+class Release:
+    """The origin's script may go on after its `AwaitRelease`."""
+
+
+@dataclass(frozen=True)
+class OriginCloses:
+    """The origin closes every connection it has, idle as they are (only in a case that runs alone)."""
+
+
+@dataclass(frozen=True)
 class HalfClose:
     """The client ends its sending side and goes on reading."""
 
@@ -71,12 +82,17 @@ class Reconnect:
     """The client goes on over a new connection."""
 
 
-Step = Send | Pause | AwaitReplies | AwaitBytes | AwaitOrigin | AwaitOriginClosed | HalfClose | Leave | Reconnect
+Step = (
+    Send | Pause | AwaitReplies | AwaitBytes | AwaitOrigin | AwaitOriginClosed | OriginCloses | Release | HalfClose
+    | Leave | Reconnect
+)
 
 
 @dataclass(frozen=True)
 class ReadBody:
-    """The origin reads the request's body to its end."""
+    """The origin reads the request's body to its end; asked for a 100 (RFC 9110 10.1.1) it says so first."""
+
+    says_continue: bool = True
 
 
 @dataclass(frozen=True)
@@ -93,6 +109,11 @@ class Write:
     data: Data
     piece: int = 0
     pause_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class AwaitRelease:
+    """The origin waits for the client's `Release`: what it wrote before has then arrived, or the case has failed."""
 
 
 @dataclass(frozen=True)
@@ -119,10 +140,10 @@ class Echo:
 class IfReused:
     """What to do when the connection has carried a request before; the script goes on only on a fresh one."""
 
-    actions: tuple["Action", ...]
+    actions: tuple[Action, ...]
 
 
-Action = ReadBody | ReadSome | Write | Pause | Close | Reset | Hold | Echo | IfReused
+Action = ReadBody | ReadSome | Write | Pause | AwaitRelease | Close | Reset | Hold | Echo | IfReused
 Script = tuple[Action, ...]
 ANSWER: Script = (ReadBody(), Write(OK))
 
@@ -158,9 +179,9 @@ def case(name: str, basis: str, send: bytes | Step | tuple[bytes | Step, ...], *
     elif isinstance(origin, bytes):
         scripts = ((ReadBody(), Write(origin)),)
     elif origin and isinstance(origin[0], tuple):
-        scripts = origin  # type: ignore[assignment]
+        scripts = origin
     else:
-        scripts = (origin,)  # type: ignore[assignment]
+        scripts = (cast(Script, origin),)
     return lambda topic: Case(f"{topic}: {name}", topic, basis, steps, expect, scripts, **more)  # type: ignore[arg-type]
 
 

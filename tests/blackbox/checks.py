@@ -124,7 +124,9 @@ class Requests:
     def problems(self, outcome: Outcome) -> list[str]:
         seen = len(outcome.whole_requests())
         least = self.count if self.least is None else self.least
-        return [] if least <= seen <= self.count else [f"origin saw {seen} whole requests, expected {least}..{self.count}"]
+        if least <= seen <= self.count:
+            return []
+        return [f"origin saw {seen} whole requests, expected {least}..{self.count}"]
 
 
 @dataclass(frozen=True)

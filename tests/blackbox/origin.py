@@ -16,11 +16,26 @@ from dataclasses import dataclass, field
 import h11
 
 from .case import (
-    ANSWER, TOKEN, Action, Close, Data, Echo, Hold, IfReused, Pause, ReadBody, ReadSome, Reset, Script, Write,
+    ANSWER,
+    TOKEN,
+    Action,
+    AwaitRelease,
+    Close,
+    Data,
+    Echo,
+    Hold,
+    IfReused,
+    Pause,
+    ReadBody,
+    ReadSome,
+    Reset,
+    Script,
+    Write,
 )
 from .wire import Ended, Malformed, Message, Source, read_body, read_request_head
 
 WORD = re.compile(rb"Q[0-9a-z]{4}Q")  # as long as the mark it replaces: lengths stay right
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _WAIT_S = 12.0
 _LINGER = struct.pack("ii", 1, 0)
 
@@ -37,6 +52,7 @@ class Record:
     scripts: tuple[Script, ...]
     requests: list[Message] = field(default_factory=list)
     closed: int = 0
+    released: bool = False
 
 
 def expand(data: Data, word: bytes) -> bytes:
@@ -189,6 +205,10 @@ class _Run:
 
     def do(self, action: Action) -> None:
         if isinstance(action, ReadBody):
+            # Of HTTP/1.0 no 100 may be sent; without a body there is none to wait for.
+            asked = self.message.tokens("expect") == [b"100-continue"] and self.message.start[2:] == (b"HTTP/1.1",)
+            if asked and action.says_continue and not self.message.complete:
+                self.connection.sendall(CONTINUE)
             self.read()
         elif isinstance(action, ReadSome):
             self.source.wait_for(action.count)
@@ -196,6 +216,9 @@ class _Run:
             self._write(action)
         elif isinstance(action, Pause):
             time.sleep(action.seconds)
+        elif isinstance(action, AwaitRelease):
+            with self.origin.changed:
+                self.origin.changed.wait_for(lambda: self.record is None or self.record.released, _WAIT_S)
         elif isinstance(action, Close):
             raise _End
         elif isinstance(action, Reset):

@@ -1,4 +1,4 @@
-"""Starts a proxy before an origin on loopback: nginx, HAProxy and Apache as a careful operator would, and prefork_lb."""
+"""Starts a proxy before an origin: nginx, HAProxy and Apache as a careful operator would, and prefork_lb."""
 from __future__ import annotations
 
 import contextlib
@@ -30,7 +30,7 @@ http {{
     listen 127.0.0.1:{port};
     location / {{
       proxy_pass http://origin; proxy_http_version 1.1;
-      proxy_set_header Host $http_host; proxy_set_header Connection "";
+      proxy_set_header Host $http_host; proxy_set_header Connection ""; proxy_set_header Forwarded "";
       proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for; proxy_set_header X-Forwarded-Proto $scheme;
       proxy_read_timeout {timeout}s; proxy_send_timeout {timeout}s; proxy_connect_timeout {timeout}s;
     }}
@@ -55,6 +55,8 @@ defaults
 frontend in
   bind 127.0.0.1:{port}
   http-request disable-l7-retry if METH_POST
+  http-request del-header Forwarded
+  http-request set-header X-Forwarded-Proto http
   default_backend origin
 backend origin
   server one 127.0.0.1:{origin}
@@ -78,14 +80,13 @@ TraceEnable off
 ProxyVia On
 ProxyTimeout {timeout}
 AllowEncodedSlashes NoDecode
-<Proxy balancer://origin>
-  BalancerMember http://127.0.0.1:{origin} timeout={timeout} retry=0
-</Proxy>
+
+RequestHeader unset Forwarded
+RequestHeader set X-Forwarded-Proto http
 ProxyPreserveHost On
-ProxyPass / balancer://origin/ nocanon
+ProxyPass / http://127.0.0.1:{origin}/ nocanon timeout={timeout} retry=0
 """
-APACHE_MODULES = ("mpm_event", "authz_core", "proxy", "proxy_http", "proxy_balancer", "slotmem_shm",
-                  "lbmethod_byrequests", "unixd", "headers")
+APACHE_MODULES = ("mpm_event", "authz_core", "proxy", "proxy_http", "headers")
 
 PREFORK_LB = """
 [listen]

@@ -7,7 +7,19 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from .case import (
-    TOKEN, AwaitBytes, AwaitOrigin, AwaitOriginClosed, AwaitReplies, Case, HalfClose, Leave, Pause, Reconnect, Send,
+    TOKEN,
+    AwaitBytes,
+    AwaitOrigin,
+    AwaitOriginClosed,
+    AwaitReplies,
+    Case,
+    HalfClose,
+    Leave,
+    OriginCloses,
+    Pause,
+    Reconnect,
+    Release,
+    Send,
     Step,
 )
 from .checks import well_formed
@@ -63,6 +75,12 @@ class _Play:
             self.wait(str(step), lambda: len(self.record.requests) >= step.count or self.ended())
         elif isinstance(step, AwaitOriginClosed):
             self.wait(str(step), lambda: self.record.closed > 0)
+        elif isinstance(step, Release):
+            with self.origin.changed:
+                self.record.released = True
+                self.origin.changed.notify_all()
+        elif isinstance(step, OriginCloses):
+            self.origin.drop_connections()
         elif isinstance(step, HalfClose):
             self.client.half_close()
         elif isinstance(step, Leave):
@@ -83,7 +101,7 @@ def run_case(case: Case, proxy_port: int, origin: Origin) -> Outcome:
     for step in case.steps:
         play.do(step)
     if not any(isinstance(step, Leave) for step in case.steps):
-        play.do(AwaitReplies(case.replies))
+        play.wait("", lambda: len(play.outcome.whole_replies()) >= case.replies or play.ended())
         play.wait("", play.ended, case.close_wait_s if case.close_wait_s else SETTLE_S)
     if play.ended() or not case.close_wait_s:
         time.sleep(SETTLE_S)
@@ -109,7 +127,7 @@ def _put_mark_back(message: Message, word: bytes) -> None:
 
 def judge(case: Case, outcome: Outcome) -> list[str]:
     """What is wrong with an outcome."""
-    lines = [] if case.lax else well_formed(outcome)
+    lines = ([] if case.lax else well_formed(outcome)) + outcome.timeline
     if len(outcome.replies) > case.replies:
         lines.append(f"{len(outcome.replies)} responses to {case.replies} requests")
     return lines + [line for check in case.expect for line in check.problems(outcome)]

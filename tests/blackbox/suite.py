@@ -2,7 +2,13 @@
 from __future__ import annotations
 
 from . import (
-    cases_bodies, cases_connections, cases_framing, cases_hop_by_hop, cases_servers, cases_smuggling, cases_syntax,
+    cases_bodies,
+    cases_connections,
+    cases_framing,
+    cases_hop_by_hop,
+    cases_servers,
+    cases_smuggling,
+    cases_syntax,
 )
 from .case import Case
 

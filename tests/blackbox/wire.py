@@ -14,7 +14,8 @@ Field = tuple[bytes, bytes]
 
 TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
-_FIELD = re.compile(rb"(" + TOKEN + rb"):[ \t]*((?:[\x21-\x7e\x80-\xff](?:[ \t\x21-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?)[ \t]*")
+_VCHAR = rb"[\x21-\x7e\x80-\xff]"
+_FIELD = re.compile(rb"(%b):[ \t]*((?:%b(?:[ \t\x21-\x7e\x80-\xff]*%b)?)?)[ \t]*" % (TOKEN, _VCHAR, _VCHAR))
 _REQUEST_LINE = re.compile(rb"(" + TOKEN + rb") ([\x21-\x7e\x80-\xff]+) (HTTP/1\.[01])")
 _STATUS_LINE = re.compile(rb"(HTTP/1\.[01]) ([1-9][0-9]{2}) ([ \t\x21-\x7e\x80-\xff]*)")
 _CHUNK_LINE = re.compile(rb"([0-9a-fA-F]{1,15})((?:[ \t]*;[^\r\n\x00]*)?)")
@@ -50,7 +51,7 @@ class Message:
     extensions: list[bytes] = field(default_factory=list)
     complete: bool = False
     problems: list[str] = field(default_factory=list)
-    interims: list["Message"] = field(default_factory=list)
+    interims: list[Message] = field(default_factory=list)
 
     def all(self, name: str) -> list[bytes]:
         """Every value of a field, in order; names compare without case."""

@@ -16,7 +16,9 @@ import pytest
 import requests
 
 from prefork_lb.demo import START_S, STOP_S
+from prefork_lb.status import instances
 from tests.support import processes
+from tests.support.balancer import segments
 from tests.support.waiting import wait_until
 
 NAMES = {"app-1", "app-2", "app-3-slow"}
@@ -45,15 +47,21 @@ class RunningDemo:
     def log(self) -> str:
         return self.log_file.read_text("utf-8", "replace")
 
-    def wait_until_up(self) -> str:
-        """The URL that it invites to."""
+    def wait_until_up(self, workers: int = 2) -> str:
+        """The URL that it invites to, once all its workers have joined the balancer's instance."""
         wait_until(
             lambda: "Ctrl-C ends" in self.log or self.process.poll() is not None, lambda: f"up: {self.log}", UP_S
         )
         found = re.search(r"http://127\.0\.0\.1:\d+/", self.log)
         assert found is not None and self.process.poll() is None, self.log
+        wait_until(lambda: self.joined() == workers, lambda: f"{workers} workers: {self.log}", UP_S)
         self.family = descendants(self.process.pid)
         return found[0]
+
+    def joined(self) -> int:
+        """How many workers share the balancer's memory."""
+        family = descendants(self.process.pid)
+        return sum(len(instance.workers) for instance in instances() if instance.master in family)
 
     def wait_for_end(self) -> int:
         """Its exit code, after everything that it started has ended."""
@@ -83,6 +91,8 @@ def running_demo(folder: Path, *arguments: str, environ: dict[str, str] | None =
         for pid in filter(processes.is_running, left):
             os.kill(pid, signal.SIGKILL)
         started.process.wait()
+        for segment in (each for pid in left for each in segments(pid)):
+            segment.unlink(missing_ok=True)
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -91,9 +101,7 @@ def test_all_three_servers_answer_through_the_balancer_until_a_signal_ends_every
 ) -> None:
     with running_demo(tmp_path, "--port", "0") as demo:
         url = demo.wait_until_up()
-        # Three servers, gunicorn's master and its two workers.
-        wait_until(lambda: len(descendants(demo.process.pid)) >= 6, "all processes")
-        demo.family = descendants(demo.process.pid)
+        assert len(demo.family) == 6  # three servers, gunicorn's master and its two workers
         with requests.Session() as session:
             answers = [session.get(url, timeout=10) for _ in range(9)]
         assert {answer.status_code for answer in answers} == {200}
@@ -111,7 +119,7 @@ def test_it_balances_over_its_own_servers_whatever_is_configured_around_it(tmp_p
     (tmp_path / "gunicorn.conf.py").write_text("raise SystemExit('not for the demo')")
     around = {"PREFORK_LB_SERVERS": "127.0.0.1:1", "GUNICORN_CMD_ARGS": "--workers=7", "http_proxy": "http://127.0.0.1:1"}
     with running_demo(tmp_path, "--port", "0", "--workers", "1", environ=around) as demo:
-        demo.wait_until_up()
+        demo.wait_until_up(workers=1)
         assert "with 1 worker over" in demo.log
         demo.process.terminate()
         assert demo.wait_for_end() == 0, demo.log
@@ -130,7 +138,7 @@ def test_a_child_that_dies_is_named_and_ends_the_demo(tmp_path: Path, part: str,
 def test_nothing_outlives_a_demo_that_is_killed(tmp_path: Path) -> None:
     with running_demo(tmp_path, "--port", "0") as demo:
         demo.wait_until_up()
-        assert len(demo.family) >= 4
+        assert len(demo.family) == 6
         demo.process.kill()
         assert demo.wait_for_end() == -signal.SIGKILL
 

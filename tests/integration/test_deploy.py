@@ -4,16 +4,29 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import requests
+
+from prefork_lb.cli import run as run_command
+from tests.support.balancer import segments
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 SERVICE, SOCKET = DEPLOY / "prefork-lb.service", DEPLOY / "prefork-lb.socket"
 MOST_EXPOSED = 20  # tenths: 2.0 of systemd's scale from 0 (sealed) to 10 (open)
 GRACEFUL_TIMEOUT_S = 30  # gunicorn's default
+
+# The descriptor must be number 3, and the variable the pid of the process that takes it over.
+HAND_OVER = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()))
+os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
+"""
 
 needs_systemd = pytest.mark.skipif(
     shutil.which("systemd-analyze") is None, reason="systemd-analyze is not here: apt-get install systemd"
@@ -82,13 +95,39 @@ def test_tmpfiles_makes_the_folders(tmp_path: Path) -> None:
     assert owners == {"etc/prefork-lb": ("0o750", 0, 991), "run/prefork-lb": ("0o750", 990, 991)}
 
 
+def test_the_service_takes_over_the_listening_socket_and_says_when_it_is_ready(tmp_path: Path) -> None:
+    """What systemd does with prefork-lb.socket and Type=notify (sd_listen_fds(3), sd_notify(3)), done by hand."""
+    (tmp_path / "lb.toml").write_text(
+        '[listen]\nbind = ["127.0.0.1:1"]\nworkers = 1\n[pools.web]\nservers = ["127.0.0.1:1"]\n'
+    )
+    arguments = settings(SERVICE)["ExecStart"][0].split()[1:]
+    arguments[-1] = "lb.toml"
+    with socket.socket(socket.AF_INET6) as listener, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
+        listener.bind(("::1", 0))
+        listener.listen()
+        notified.bind(str(tmp_path / "notify"))
+        notified.settimeout(30)
+        process = subprocess.Popen(
+            [sys.executable, "-c", HAND_OVER, str(listener.fileno()), "-m", "prefork_lb", *arguments],
+            cwd=tmp_path, pass_fds=[listener.fileno()], stdin=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": str(DEPLOY.parent), "NOTIFY_SOCKET": str(tmp_path / "notify")},
+        )
+        try:
+            assert b"READY=1" in notified.recv(4096).splitlines()
+            answer = requests.get(f"http://[::1]:{listener.getsockname()[1]}/", timeout=10)
+        finally:
+            process.terminate()
+            assert process.wait(40) == 0
+            for segment in segments(process.pid):
+                segment.unlink(missing_ok=True)
+    assert answer.status_code == 502  # the balancer's own page: nobody serves at port 1
+
+
 def test_stopping_waits_longer_than_gunicorn_does() -> None:
     assert int(settings(SERVICE)["TimeoutStopSec"][0]) > GRACEFUL_TIMEOUT_S
 
 
 def test_the_command_of_the_service_is_one_that_the_command_line_knows() -> None:
-    from prefork_lb.cli import run as run_command
-
     script, command, *arguments = settings(SERVICE)["ExecStart"][0].split()
     assert (Path(script).name, command) == ("prefork-lb", "run")
     context = run_command.make_context("run", arguments, resilient_parsing=False)

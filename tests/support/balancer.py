@@ -105,6 +105,7 @@ class Balancer:
         self.expected_workers = workers
         self.process: subprocess.Popen[bytes] | None = None
         self._log_start = 0
+        self.last_master = 0  # the master's pid, also after its end
 
     def __enter__(self) -> Balancer:
         self.start()
@@ -128,6 +129,7 @@ class Balancer:
                 self._arguments, cwd=self.folder, env=self.environment(), stdin=subprocess.DEVNULL,
                 stdout=log, stderr=log, start_new_session=True,
             )
+        self.last_master = self.process.pid
         try:
             wait_until(self._is_up, lambda: f"the balancer is up\n{self.log()}", 30, every=0.05)
         except BaseException:
@@ -141,9 +143,11 @@ class Balancer:
             raise StartFailed(code, self.log(since_start=True))
         if "Listening at:" not in self.log(since_start=True) or not self.workers():
             return False
-        if self.expected_workers is not None and len(self.workers()) < self.expected_workers:
+        workers = self.workers()
+        if self.expected_workers is not None and len(workers) < self.expected_workers:
             return False
-        return answers(self.address)
+        # A signal to a worker that still has the handlers of its master is lost. Only workers catch SIGABRT.
+        return all(processes.catches(pid, signal.SIGABRT) for pid in workers) and answers(self.address)
 
     def stop(self, signal_number: int = signal.SIGQUIT) -> int:
         """End it and everything it started; return the master's exit code."""
@@ -205,7 +209,8 @@ class Balancer:
 
         def ready() -> list[int]:
             now = self.workers()
-            return now if len(now) == count and not gone & set(now) else []
+            right = len(now) == count and not gone & set(now)
+            return now if right and all(processes.catches(pid, signal.SIGABRT) for pid in now) else []
 
         return wait_until(
             ready, lambda: f"{count} workers without {gone}, now {self.workers()}\n{self.log()}", seconds, every=0.02
@@ -214,9 +219,10 @@ class Balancer:
     def reload(self) -> None:
         """HUP, and wait until new workers are there (old ones may still be finishing requests)."""
         before = set(self.workers())
+        wanted = self.expected_workers or len(before)
         os.kill(self.master, signal.SIGHUP)
         wait_until(
-            lambda: len(set(self.workers()) - before) >= len(before),
+            lambda: len(set(self.workers()) - before) >= wanted,
             lambda: f"new workers after HUP, now {self.workers()} before {before}\n{self.log()}",
             15, every=0.02,
         )

@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 
 from prefork_lb import __version__
 from prefork_lb.cli import main
+from prefork_lb.gunicorn_settings import CONF_FILE
 
 GOOD = """
 [listen]
@@ -40,14 +41,14 @@ pool = "web"
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder to be in, and an environment without settings; both are put back, whatever a command did to them."""
+    """An empty folder to be in, and an environment without settings; both are put back, whatever a command did."""
     monkeypatch.chdir(tmp_path)
     for name in ("PREFORK_LB_CONFIG", "PREFORK_LB_SERVERS", "PREFORK_LB_POLICY", "PREFORK_LB_BIND"):
         monkeypatch.setenv(name, "")  # so that it is put back even if it is not set now
         monkeypatch.delenv(name)
     # A machine that runs tests may run the balancer, too.
-    monkeypatch.setattr("prefork_lb.config.load.SYSTEM_FILE", str(tmp_path / "none/prefork_lb.toml"))
-    monkeypatch.setattr("prefork_lb.cli.SYSTEM_FILE", str(tmp_path / "none/prefork_lb.toml"))
+    for module in ("prefork_lb.config.load", "prefork_lb.cli"):
+        monkeypatch.setattr(sys.modules[module], "SYSTEM_FILE", str(tmp_path / "none/prefork_lb.toml"))
     return tmp_path
 
 
@@ -101,7 +102,8 @@ def test_check_takes_servers_of_the_environment(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_check_prints_all_problems_to_stderr_and_fails(folder: Path) -> None:
-    (folder / "bad.toml").write_text('[pools.web]\npolicy = 7\nservers = [\n  { address = "10.0.0.1:8001", weight = 0 },\n]\n')
+    servers = '[\n  { address = "10.0.0.1:8001", weight = 0 },\n]\n'
+    (folder / "bad.toml").write_text(f"[pools.web]\npolicy = 7\nservers = {servers}")
     found = invoke("check", "bad.toml")
     assert (found.exit_code, found.stdout) == (1, "")
     lines = found.stderr.splitlines()
@@ -139,7 +141,7 @@ class Replaced(Exception):
 
 @pytest.fixture
 def executed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The command that `run` executes. Executing it for real would end the tests; tests/unit/test_cli_run.py does that."""
+    """The command that `run` executes; for real it would end the tests (test_cli_run.py does that in a process)."""
     command: list[str] = []
 
     def execv(path: str, arguments: list[str]) -> None:
@@ -156,7 +158,7 @@ def run(*arguments: str) -> None:
         invoke("run", *arguments)
 
 
-GUNICORN = [sys.executable, "-m", "gunicorn", "-c", "python:prefork_lb.gunicorn_conf"]
+GUNICORN = [sys.executable, "-m", "gunicorn", "-c", f"file:{CONF_FILE}"]
 
 
 def test_run_becomes_gunicorn_with_our_settings(executed: list[str]) -> None:
@@ -185,19 +187,11 @@ def test_run_hands_servers_and_policy_over_in_the_environment(
     assert "PREFORK_LB_CONFIG" not in os.environ
 
 
-def test_a_policy_of_the_environment_does_not_reach_servers_of_the_command_line(
-    executed: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PREFORK_LB_POLICY", "first")
-    run("--server", "127.0.0.1:8001")
-    assert os.environ.get("PREFORK_LB_POLICY") == "first"
-
-
 @pytest.mark.parametrize(("arguments", "message"), [
     (["--server", "127.0.0.1:1", "--config", "a.toml"], "--server and --config: give one of them"),
     (["--policy", "random"], "--policy goes with --server"),
     (["--workers", "0"], "--workers"),
-    (["stray"], "stray"),
+    (["stray"], "'stray' is no option; gunicorn's options stand after --"),
 ])
 def test_run_refuses_what_does_not_go_together(executed: list[str], arguments: list[str], message: str) -> None:
     found = invoke("run", *arguments)
