@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import ipaddress
 import logging
 import os
@@ -31,7 +32,8 @@ from prefork_lb.upstream.housekeeping import Housekeeping
 from prefork_lb.upstream.idle import IdleConnections
 from prefork_lb.upstream.pool import Pool
 from prefork_lb.upstream.server import UNLIMITED, Server
-from prefork_lb.wire.head import Limits
+from prefork_lb.wire.head import Limits, ResponseHead, parse_response
+from prefork_lb.wire.memo import Memo
 from prefork_lb.wsgi import Environ, StartResponse, WSGIFrontEnd
 
 log = logging.getLogger("prefork_lb")
@@ -53,12 +55,15 @@ class Worker:
         slots = register(self._segment, self._ledger, entries)
         self._pools = {name: self._pool(name, pool, slots[name], config) for name, pool in config.pools.items()}
         timeouts = config.proxy.timeouts
+        limits = Limits(config.proxy.limits.head_bytes, config.proxy.limits.line_bytes, config.proxy.limits.fields)
         self.engine = Engine(_router(config), self._pools, Settings(
-            Timeouts(timeouts.connect, timeouts.response, timeouts.idle),
-            Limits(config.proxy.limits.head_bytes, config.proxy.limits.line_bytes, config.proxy.limits.fields),
-            config.proxy.via.encode(), monotonic))
+            Timeouts(timeouts.connect, timeouts.response, timeouts.idle), limits, config.proxy.via.encode(), monotonic,
+            Memo[bytes, ResponseHead](lambda block: parse_response(block, limits))))
         self._housekeeping = Housekeeping(self._look_after)
         self._housekeeping.start()
+        # What is here now stays: the collector need not look at it again in the middle of requests.
+        gc.collect()
+        gc.freeze()
 
     def _pool(self, name: str, pool: model.Pool, slots: PoolSlots, config: Config) -> Pool:
         keepalive = config.proxy.keepalive

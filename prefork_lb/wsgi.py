@@ -7,8 +7,9 @@ responses, and to break a response off so that it does not look whole.
 from __future__ import annotations
 
 import errno
+import functools
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from prefork_lb.errors import ClientGone, InvariantError, ProxyError, TruncatedBody
@@ -17,7 +18,6 @@ from prefork_lb.proxy.pages import error_page, reason
 from prefork_lb.proxy.reply import Reply
 from prefork_lb.proxy.request import Request, TrustCheck
 from prefork_lb.wire.framing import Kind
-from prefork_lb.wire.head import Fields
 from prefork_lb.wsgi_client import WSGIBody, WSGIClient
 from prefork_lb.wsgi_environ import client_info, request_head
 
@@ -39,8 +39,7 @@ class WSGIFrontEnd:
         client = WSGIClient(environ, self._idle_timeout_s)
         try:
             peer = client_info(environ, client.is_tls, self._is_trusted)
-            request = Request(request_head(environ), peer, WSGIBody(environ, client), client)
-            reply = self._engine.exchange(request)
+            reply = self._engine.exchange(Request(request_head(environ), peer, WSGIBody(environ, client), client))
         except ClientGone as exc:
             log.debug("%s", exc)
             raise _abort(exc) from exc
@@ -48,8 +47,9 @@ class WSGIFrontEnd:
             return self._refuse(exc, environ, start_response)
         text = reply.reason.decode("latin-1") or reason(reply.status)
         start_response(f"{reply.status} {text}", _wsgi_fields(reply.fields))
-        if not reply.is_received:
-            client.expect_slow_reader()
+        if reply.is_received:  # nothing is held any more, and nothing can fail
+            return iter((reply.read(),))
+        client.expect_slow_reader()
         return _ReplyBody(reply, client)
 
     def _refuse(self, exc: ProxyError | InvariantError, environ: Environ,
@@ -109,5 +109,10 @@ def _close_afterwards(start_response: StartResponse) -> None:
         force_close()
 
 
-def _wsgi_fields(fields: Fields) -> list[tuple[str, str]]:
-    return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in fields]
+@functools.lru_cache(maxsize=2048)
+def _text(field: tuple[bytes, bytes]) -> tuple[str, str]:
+    return field[0].decode("latin-1"), field[1].decode("latin-1")
+
+
+def _wsgi_fields(fields: Sequence[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
+    return [_text(field) for field in fields]

@@ -12,7 +12,7 @@ from typing import Any
 from gunicorn.http.errors import NoMoreData, ParseException
 
 from prefork_lb.errors import BadRequest, ClientGone, RequestTimeout
-from prefork_lb.net.readable import has_event
+from prefork_lb.net.readable import Readable
 from prefork_lb.net.timeouts import Expired, set_receive_timeout, set_send_timeout
 from prefork_lb.proxy.pages import reason
 from prefork_lb.wire.head import Fields, ResponseHead
@@ -42,7 +42,7 @@ class WSGIClient:
 
     def is_gone(self) -> bool:
         """Whether the client has ended its side: it closed, or (which looks the same) sent all that it will ever send."""
-        return self._socket is not None and has_event(self._socket.fileno(), select.POLLRDHUP)
+        return self._socket is not None and Readable(self._socket.fileno(), select.POLLRDHUP).now()
 
     def relay(self, head: ResponseHead) -> None:
         """Pass an interim response on. HTTP/1.0 has none (RFC 9110 15.2); 100 gunicorn has sent where it was asked for."""
@@ -110,7 +110,7 @@ class WSGIBody:
     def _begin(self, limit: int) -> None:
         self._begun = True
         self._client.expect_body()
-        unreader = getattr(self._reader, "unreader", None)
+        unreader: Any = getattr(self._reader, "unreader", None)
         if hasattr(unreader, "max_body_chunk"):
             unreader.max_body_chunk = limit
 

@@ -8,7 +8,8 @@ from urllib.parse import quote
 from prefork_lb.errors import BadRequest, VersionNotSupported
 from prefork_lb.proxy.request import TrustCheck
 from prefork_lb.wire.forwarded import ClientInfo
-from prefork_lb.wire.head import RequestHead
+from prefork_lb.wire.head import FieldSection, RequestHead
+from prefork_lb.wire.memo import Memo
 
 # RFC 9110 2.5: a minor version that we do not know is read as the highest one that we do.
 _MINOR = {"HTTP/1.0": 0, **{f"HTTP/1.{minor}": 1 for minor in range(1, 10)}}
@@ -21,14 +22,20 @@ def request_head(environ: dict[str, Any]) -> RequestHead:
     if minor is None:
         raise VersionNotSupported(environ["SERVER_PROTOCOL"])
     target = environ.get("RAW_URI") or _target(environ)
+    pairs = tuple([item for item in environ.items() if item[0][:5] == "HTTP_" or item[0] in _CONTENT])
     try:
-        fields = [(_field_name(key), value.encode("latin-1")) for key, value in environ.items() if key[:5] == "HTTP_"]
-        for key, name in (("CONTENT_TYPE", b"Content-Type"), ("CONTENT_LENGTH", b"Content-Length")):
-            if environ.get(key):
-                fields.append((name, environ[key].encode("latin-1")))
-        return RequestHead(environ["REQUEST_METHOD"].encode("latin-1"), target.encode("latin-1"), minor, fields)
+        return RequestHead(environ["REQUEST_METHOD"].encode("latin-1"), target.encode("latin-1"), minor, _fields(pairs))
     except UnicodeEncodeError as exc:
         raise BadRequest("a character in the head that is no byte") from exc
+
+
+def _section(pairs: tuple[tuple[str, str], ...]) -> FieldSection:
+    return FieldSection((_field_name(key), value.encode("latin-1")) for key, value in pairs if value or key not in _CONTENT)
+
+
+# PEP 3333 lets these two stand empty instead of absent.
+_CONTENT = {"CONTENT_TYPE": b"Content-Type", "CONTENT_LENGTH": b"Content-Length"}
+_fields = Memo[tuple[tuple[str, str], ...], FieldSection](_section, most=256)
 
 
 def client_info(environ: dict[str, Any], is_tls: bool, is_trusted: TrustCheck) -> ClientInfo:
@@ -45,6 +52,8 @@ def client_info(environ: dict[str, Any], is_tls: bool, is_trusted: TrustCheck) -
 @lru_cache(maxsize=512)
 def _field_name(key: str) -> bytes:
     """The field's name for an environ key: HTTP_ACCEPT_LANGUAGE is Accept-Language."""
+    if key in _CONTENT:
+        return _CONTENT[key]
     return "-".join(part.capitalize() for part in key[5:].split("_")).encode("latin-1")
 
 

@@ -38,9 +38,12 @@ class LeastConnections:
                 tied = [server]
             elif difference == 0:
                 tied.append(server)
-        if in_flight == 0:
-            chosen = self._rotation.first(candidates)
-        else:
-            chosen = tied[0] if len(tied) == 1 else self._rotation.first(tied)
-        self._rotation.taken(chosen, total_weight)
-        return chosen
+        equal = self._weights_are_equal(candidates, total_weight)
+        return self._rotation.pick(tied if in_flight else candidates, total_weight, equal)
+
+    @staticmethod
+    def _weights_are_equal(candidates: Sequence[Candidate], total_weight: int) -> bool:
+        if total_weight == len(candidates):
+            return True  # each is 1
+        weight = candidates[0].weight
+        return all(server.weight == weight for server in candidates)

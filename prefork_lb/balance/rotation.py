@@ -27,26 +27,30 @@ class Rotation:
         self._cells = memory.cells
         self._last, self._finish = memory.columns
 
-    def first(self, tied: Sequence[Candidate]) -> Candidate:
-        """Whose turn it is among `tied`, which is not empty. Changes nothing."""
-        last, finish = self._last, self._finish
+    def pick(self, tied: Sequence[Candidate], total_weight: int, equal: bool) -> Candidate:
+        """Whose turn it is among `tied`, which is not empty, and account for it.
+
+        `total_weight` is the sum over all candidates, `equal` whether their weights are all the same.
+        """
+        last, cells = self._last, self._cells
         best = tied[0]
-        weight = best.weight
-        for server in tied:
-            if server.weight != weight:
-                return min(tied, key=lambda s: (finish[s.slot], last[s.slot]))
-        oldest = last[best.slot]
-        for server in tied:
-            turn = last[server.slot]
-            if turn < oldest:
-                best, oldest = server, turn
+        if len(tied) > 1:
+            if equal:
+                oldest = last[best.slot]
+                for server in tied:
+                    turn = last[server.slot]
+                    if turn < oldest:
+                        best, oldest = server, turn
+            else:
+                finish = self._finish
+                best = min(tied, key=lambda server: (finish[server.slot], last[server.slot]))
+        cells[0] = last[best.slot] = cells[0] + 1
+        if not equal:
+            self._account(best, total_weight)
         return best
 
-    def taken(self, server: Candidate, total_weight: int) -> None:
-        """Account for a pick of `server`; `total_weight` is the sum over all candidates."""
+    def _account(self, server: Candidate, total_weight: int) -> None:
         cells, slot = self._cells, server.slot
-        cells[0] += 1
-        self._last[slot] = cells[0]
         step = UNIT // server.weight
         virtual = cells[1]
         start = max(virtual - step, self._finish[slot])

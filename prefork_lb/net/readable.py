@@ -18,7 +18,14 @@ class _PollFd(ctypes.Structure):
 _poll = ctypes.PyDLL(None).poll
 
 
-def has_event(descriptor: int, events: int = select.POLLIN) -> bool:
-    """Whether one of `events` (poll(2)), an error or a hang-up is there now; `descriptor` must be open."""
-    entry = _PollFd(descriptor, events, 0)
-    return bool(_poll(ctypes.byref(entry), 1, 0))
+class Readable:
+    """Asks again and again about one descriptor, which must be open."""
+
+    def __init__(self, descriptor: int, events: int = select.POLLIN) -> None:
+        """`events` as for poll(2)."""
+        self._entry = _PollFd(descriptor, events, 0)
+        self._pointer = ctypes.byref(self._entry)
+
+    def now(self) -> bool:
+        """Whether one of the events, an error or a hang-up is there at this moment."""
+        return bool(_poll(self._pointer, 1, 0))

@@ -5,7 +5,7 @@ import select
 import socket
 from collections.abc import Callable
 
-from prefork_lb.net.readable import has_event
+from prefork_lb.net.readable import Readable
 from prefork_lb.net.stream import StreamClosed, StreamTimeout
 from prefork_lb.net.timeouts import Expired, kernel_keeps_time, set_receive_timeout, set_send_timeout
 
@@ -19,6 +19,7 @@ class SocketStream:
     def __init__(self, connected: socket.socket) -> None:
         self._socket = connected
         self._receive_timeout_s = self._send_timeout_s = 0.0
+        self._readable = Readable(connected.fileno())
         self._one_timeout = not kernel_keeps_time(connected)  # for both directions
 
     def receive(self, limit: int, timeout_s: float) -> bytes:
@@ -73,7 +74,7 @@ class SocketStream:
         return sent
 
     def is_quiet(self) -> bool:
-        return not has_event(self._socket.fileno())
+        return not self._readable.now()
 
     def close(self) -> None:
         self._socket.close()

@@ -7,7 +7,7 @@ from prefork_lb.clock import Clock
 from prefork_lb.errors import BadResponse, SendTimeout, StaleConnection
 from prefork_lb.net.dial import dial
 from prefork_lb.net.stream import Stream, StreamClosed, StreamTimeout
-from prefork_lb.proxy.inbound import BodyReader, HeadReader
+from prefork_lb.proxy.inbound import BodyReader, HeadReader, ResponseParser
 from prefork_lb.proxy.outbound import OutboundBody
 from prefork_lb.proxy.reply import Reply
 from prefork_lb.proxy.request import Request
@@ -33,6 +33,7 @@ class Settings:
     limits: Limits
     pseudonym: bytes  # of this proxy in Via
     clock: Clock
+    parse: ResponseParser
 
 
 def attempt(lease: Lease, request: Request, block: bytes, body: OutboundBody, fresh: bool, settings: Settings) -> Reply:
@@ -46,7 +47,7 @@ def attempt(lease: Lease, request: Request, block: bytes, body: OutboundBody, fr
     if stream is None:
         stream = dial(server.address, settings.timeouts.connect)
     lease.stream = stream
-    reader = HeadReader(stream, settings.limits, reused)
+    reader = HeadReader(stream, settings.limits, reused, settings.parse)
     early = _send(stream, reader, request, block, body, settings)
     head = early or reader.read_final(request.downstream, settings.timeouts.response, settings.clock)
     framing = response_framing(head, request.method)

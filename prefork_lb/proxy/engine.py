@@ -6,14 +6,14 @@ from collections.abc import Mapping
 
 from prefork_lb.errors import CapacityError, LoopDetected, MethodNotAllowed, Retry, UpstreamError
 from prefork_lb.proxy.attempt import Settings, attempt
-from prefork_lb.proxy.outbound import OutboundBody, request_block
+from prefork_lb.proxy.outbound import EMPTY, OutboundBody, request_block
 from prefork_lb.proxy.reply import Reply
 from prefork_lb.proxy.request import Request
 from prefork_lb.routing.match import Router
 from prefork_lb.upstream.pool import Pool
 from prefork_lb.upstream.server import Server
 from prefork_lb.wire.forwarded import times_passed
-from prefork_lb.wire.framing import request_framing
+from prefork_lb.wire.framing import NO_BODY, request_framing
 from prefork_lb.wire.target import destination
 
 # A request may pass several balancers of the same name in a row, but not go in circles.
@@ -45,7 +45,7 @@ class Engine:
             raise LoopDetected(f"the request has come by {_MOST_PASSES} times")
         pool = self._pools[self._router.pool(goal.name, goal.path)]
         block = request_block(request, goal, framing, pool.name, self._settings.pseudonym)
-        body = OutboundBody(request.body, framing)
+        body = EMPTY if framing is NO_BODY else OutboundBody(request.body, framing)
         return self._attempts(pool, request, block, body)
 
     def _attempts(self, pool: Pool, request: Request, block: bytes, body: OutboundBody) -> Reply:

@@ -8,19 +8,28 @@ from prefork_lb.errors import BadResponse, ClientGone, ResponseTimeout, StaleCon
 from prefork_lb.net.stream import Stream, StreamClosed, StreamTimeout
 from prefork_lb.proxy.request import Downstream
 from prefork_lb.wire.chunked import ChunkedDecoder
+from prefork_lb.wire.fields import HOP_BY_HOP, nominated
 from prefork_lb.wire.framing import Framing, Kind
-from prefork_lb.wire.head import Fields, Limits, ResponseHead, head_end, parse_response
+from prefork_lb.wire.head import Fields, Limits, ResponseHead, head_end
+
+ResponseParser = Callable[[bytes], ResponseHead]
+"""From a whole head to its values, as `parse_response` does; raises BadResponse. What comes back is not changed by anybody."""
 
 RECEIVE_BYTES = 64 * 1024
 _MOST_INTERIM = 64  # interim responses to one request; without a bound a server could go on for ever
+
+# RFC 9110 8.6: an interim response has no length either.
+_NOT_RELAYED = HOP_BY_HOP | {b"content-length"}
 
 
 class HeadReader:
     """Reads the heads of one response from a server's stream."""
 
-    def __init__(self, stream: Stream, limits: Limits, reused: bool) -> None:
+    def __init__(self, stream: Stream, limits: Limits, reused: bool, parse: ResponseParser) -> None:
+        """`reused` tells that the connection has served an exchange before."""
         self._stream = stream
         self._limits = limits
+        self._parse = parse
         self._reused = reused
         self._buffer = b""
         self._interim = 0
@@ -49,7 +58,9 @@ class HeadReader:
             raise BadResponse("101 Switching Protocols without an Upgrade in the request")
         if self._interim > _MOST_INTERIM:
             raise BadResponse(f"more than {_MOST_INTERIM} interim responses")
-        downstream.relay(head)
+        stop = nominated(head.index)
+        fields = [field for field in head.fields if (name := field[0].lower()) not in _NOT_RELAYED and name not in stop]
+        downstream.relay(ResponseHead(head.status, head.reason, head.minor, fields))
 
     def read(self, downstream: Downstream, timeout_s: float, clock: Clock) -> ResponseHead:
         """The next head. Raises as `read_final`."""
@@ -61,7 +72,7 @@ class HeadReader:
                 raise BadResponse(f"the head has more than {self._limits.head_bytes} bytes")
             self._buffer += self._receive(deadline - clock(), downstream, timeout_s)
         block, self._buffer = self._buffer[:end], self._buffer[end:]
-        return parse_response(block, self._limits)
+        return self._parse(block)
 
     def _receive(self, left_s: float, downstream: Downstream, timeout_s: float) -> bytes:
         try:

@@ -7,7 +7,8 @@ from prefork_lb.wire import grammar
 from prefork_lb.wire.chunked import encode_chunk, encode_last_chunk
 from prefork_lb.wire.fields import HOP_BY_HOP, allowed_trailers, nominated
 from prefork_lb.wire.forwarded import forwarded_lines, is_told_by_proxies, via
-from prefork_lb.wire.framing import Framing, Kind
+from prefork_lb.wire.framing import NO_BODY, Framing, Kind
+from prefork_lb.wire.head import Fields, FieldSection
 from prefork_lb.wire.target import Destination
 
 PIECE_BYTES = 64 * 1024
@@ -28,26 +29,45 @@ def request_block(request: Request, destination: Destination, framing: Framing, 
         if expectation.lower() != b"100-continue":
             raise ExpectationFailed(f"Expect: {expectation[:40]!r}")
     host = destination.host
-    lines = [b"Host: %b\r\n" % (default_host.encode() if host is None else host)]
-    stop = nominated(index)
-    for field in head.fields:
-        name = field[0].lower()
-        if name not in _NOT_COPIED and name not in stop and not is_told_by_proxies(name):
-            lines.append(b"%b: %b\r\n" % field)
-    lines.append(forwarded_lines(index, request.peer, host))
-    lines.append(b"Via: %b\r\n" % via(index, head.minor, pseudonym))
+    carried = head.section.carried
+    lines = [
+        b"Host: %b\r\n" % (default_host.encode() if host is None else host),
+        _carried(head.section) if carried is None else carried,
+        forwarded_lines(index, request.peer, host),
+        b"Via: %b\r\n" % via(index, head.minor, pseudonym),
+    ]
     for forwards in index.get(b"max-forwards", ()):
         lines.append(b"Max-Forwards: %b\r\n" % (_one_less(forwards) if head.method == b"OPTIONS" else forwards))
     if framing.kind is Kind.LENGTH:
         lines.append(b"Content-Length: %d\r\n" % framing.length)
     elif framing.kind is Kind.CHUNKED:
         lines.append(b"Transfer-Encoding: chunked\r\n")
-    block = b"".join(lines)
-    # The last line of defence against a split request, whatever the front end let through.
-    match = grammar.field_block.match(block)
-    if match is None or match.end() != len(block):
-        raise BadRequest("a control byte in a field")
-    return b"%b %b HTTP/1.1\r\n%b\r\n" % (head.method, destination.target, block)
+    start = b"%b %b HTTP/1.1" % (head.method, destination.target)
+    # The last line of defence against a split request, whatever the front end let through; here and for the fields below.
+    if grammar.request_line.fullmatch(start) is None:
+        raise BadRequest(f"not a request line: {start[:80]!r}")
+    return b"%b\r\n%b\r\n" % (start, b"".join(lines))
+
+
+def _carried(section: FieldSection) -> bytes:
+    """The lines of the fields that travel on unchanged."""
+    # One by one, those that stop here too, for some are told anew: a value that holds a whole line, or a name that holds a
+    # colon, would look well in the block of all.
+    _check(section)
+    stop = nominated(section.by_name)
+    carried = b"".join([b"%b: %b\r\n" % field for field in section if _travels(field[0].lower(), stop)])
+    section.carried = carried
+    return carried
+
+
+def _check(fields: Fields) -> None:
+    for name, value in fields:
+        if not (grammar.token.fullmatch(name) and grammar.value.fullmatch(value)):
+            raise BadRequest(f"a byte that no field may hold, in the field {name[:40]!r}")
+
+
+def _travels(name: bytes, stop: frozenset[bytes]) -> bool:
+    return name not in _NOT_COPIED and name not in stop and not is_told_by_proxies(name)
 
 
 def _one_less(forwards: bytes) -> bytes:
@@ -101,4 +121,20 @@ class OutboundBody:
         if data:
             return encode_chunk(data)
         self.ended = True
-        return encode_last_chunk(allowed_trailers(self._source.trailers()))
+        trailers = allowed_trailers(self._source.trailers())
+        _check(trailers)
+        return encode_last_chunk(trailers)
+
+
+class _NoSource:
+    """The source of a body that is not there."""
+
+    def read(self, limit: int) -> bytes:
+        return b""
+
+    def trailers(self) -> Fields:
+        return []
+
+
+EMPTY = OutboundBody(_NoSource(), NO_BODY)
+"""The body of a request that has none."""

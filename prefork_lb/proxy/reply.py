@@ -1,6 +1,8 @@
 """The reply: what the client gets, and the owner of the lease while the body streams."""
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from prefork_lb.errors import TruncatedBody
 from prefork_lb.proxy.inbound import BodyReader
 from prefork_lb.upstream.lease import Lease
@@ -23,7 +25,7 @@ class Reply:
         self.status = head.status
         self.reason = head.reason
         self.framing = framing
-        self.fields = _response_fields(head, framing, pseudonym)
+        self.fields: Sequence[tuple[bytes, bytes]] = _response_fields(head, framing, pseudonym)
         self._body = body
         self._lease = lease
         self._reusable = request_sent and framing.kind is not Kind.CLOSE and _is_persistent(head)
@@ -76,15 +78,17 @@ _NOT_COPIED = HOP_BY_HOP | {b"content-length", b"via"}
 
 
 def _response_fields(head: ResponseHead, framing: Framing, pseudonym: bytes) -> Fields:
-    index = head.index
-    stop = nominated(index)
-    fields = [field for field in head.fields if (name := field[0].lower()) not in _NOT_COPIED and name not in stop]
-    fields.append((b"Via", via(index, head.minor, pseudonym)))
+    carried = head.carried
+    if carried is None:
+        stop = nominated(head.index)
+        carried = [field for field in head.fields if (name := field[0].lower()) not in _NOT_COPIED and name not in stop]
+        carried.append((b"Via", via(head.index, head.minor, pseudonym)))
+        head.carried = carried
     if framing.kind is Kind.LENGTH:
-        fields.append((b"Content-Length", b"%d" % framing.length))
-    elif framing.kind is Kind.NONE and head.status != 204:
+        return [*carried, (b"Content-Length", b"%d" % framing.length)]
+    if framing.kind is Kind.NONE and head.status != 204:
         # RFC 9110 8.6: to HEAD, and with 304, it tells the length of the body that is not sent.
-        length = content_length(index)
+        length = content_length(head.index)
         if length is not None:
-            fields.append((b"Content-Length", b"%d" % length))
-    return fields
+            return [*carried, (b"Content-Length", b"%d" % length)]
+    return carried

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from prefork_lb.errors import ProxyError
 from prefork_lb.wire import grammar
-from prefork_lb.wire.head import Fields, Limits, parse_fields
+from prefork_lb.wire.head import Fields, Limits, head_end, parse_fields
 
 LAST_CHUNK = b"0\r\n\r\n"
 
@@ -54,22 +54,25 @@ class ChunkedDecoder:
             if position < 0:
                 return b"".join(parts)
         if self.done:
-            self.excess = data[position:]
+            self.excess += data[position:]
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _size_line(self, data: bytes, position: int) -> int:
         end = data.find(b"\r\n", position)
         if end < 0:
-            line = data[position:]
-            if b"\n" in line:
-                raise self._malformed(f"a chunk's line ends with LF alone: {line[:80]!r}")
-            return self._wait(data, position, self._limits.line_bytes)
+            if data.find(b"\n", position) >= 0:
+                raise self._not_a_size(data[position:])
+            return self._wait(data, position, self._limits.line_bytes + 1)  # CR may be there already
         match = grammar.chunk_size.fullmatch(data, position, end)
         if match is None or end - position > self._limits.line_bytes:
-            raise self._malformed(f"not a chunk size: {data[position:min(end, position + 80)]!r}")
+            raise self._not_a_size(data[position:end])
         self._left = int(match[1], 16)
         self._in_trailers = self._left == 0
         return end + 2
+
+    def _not_a_size(self, line: bytes) -> ProxyError:
+        what = "a chunk's line ends with LF alone" if b"\n" in line else "not a chunk size"
+        return self._malformed(f"{what}: {line[:80]!r}")
 
     def _data_end(self, data: bytes, position: int) -> int:
         if data[position:position + 2] == b"\r\n":
@@ -83,12 +86,13 @@ class ChunkedDecoder:
         if data[position:position + 2] == b"\r\n":
             self.done = True
             return position + 2
-        end = data.find(b"\r\n\r\n", position)
+        section = data[position:]
+        end = head_end(section, self._malformed)
         if end < 0:
             return self._wait(data, position, self._limits.head_bytes)
-        self.trailers = parse_fields(data[position:end + 4], 0, self._limits, self._malformed, self._malformed)
+        self.trailers = parse_fields(section[:end], 0, self._limits, self._malformed, self._malformed)
         self.done = True
-        return end + 4
+        return position + end
 
     def _wait(self, data: bytes, position: int, limit: int) -> int:
         if len(data) - position > limit:

@@ -6,7 +6,7 @@ from prefork_lb.wire.head import Fields, Index, list_members
 HOP_BY_HOP = frozenset((
     b"connection", b"keep-alive", b"proxy-connection", b"te", b"transfer-encoding", b"upgrade",
     # RFC 9110 11.7: credentials between a client and the next proxy.
-    b"proxy-authenticate", b"proxy-authorization",
+    b"proxy-authenticate", b"proxy-authorization", b"proxy-authentication-info",
     # HTTP/2's upgrade (RFC 7540 3.2.1), obsolete; RFC 9113 says not to use it.
     b"http2-settings",
 ))
@@ -22,11 +22,13 @@ _KEPT_PREFIX = b"x-forwarded-"
 
 _NONE: frozenset[bytes] = frozenset()
 
-# RFC 9110 6.5.1: fields that must not come in a trailer, for they would change framing, routing, or how the head was read.
+# RFC 9110 6.5.1: fields that must not come in a trailer, for they would change framing, routing, or how the head was read;
+# RFC 7230 4.1.2 lists them.
 FORBIDDEN_IN_TRAILERS = HOP_BY_HOP | frozenset((
     b"host", b"content-length", b"content-type", b"content-encoding", b"content-range", b"trailer", b"authorization",
     b"cookie", b"set-cookie", b"cache-control", b"expect", b"max-forwards", b"range", b"age", b"date", b"expires", b"location",
-    b"retry-after", b"vary", b"warning", b"via", b"forwarded",
+    b"retry-after", b"vary", b"warning", b"via", b"forwarded", b"x-real-ip", b"pragma", b"www-authenticate", b"if-match",
+    b"if-none-match", b"if-modified-since", b"if-unmodified-since", b"if-range",
 ))
 
 

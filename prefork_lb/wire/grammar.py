@@ -9,6 +9,8 @@ TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 VALUE = rb"[\t\x20-\x7e\x80-\xff]*"
 
 token = re.compile(TOKEN)
+value = re.compile(VALUE)
+control = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 # RFC 9112 5: field-name ":" OWS field-value OWS CRLF. No blank before the colon, no line folding. The surrounding blanks
 # are taken off the value afterwards: one greedy class is far cheaper than a lazy one.
@@ -32,8 +34,8 @@ _EXTENSION = (rb"[ \t]*;[ \t]*" + TOKEN + rb"(?:[ \t]*=[ \t]*(?:" + TOKEN
 chunk_size = re.compile(rb"([0-9A-Fa-f]{1,15})(?:" + _EXTENSION + rb")*")
 
 # RFC 3986 3.2.2 and 3.2.3: host [ ":" port ], no user information (RFC 9110 4.2.4). An IP literal in brackets, or what a
-# registered name may hold.
-authority = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|\[v[0-9A-Fa-f]+\.[0-9A-Za-z\-._~!$&'()*+,;=:]+\]|"
-                       rb"(?:[0-9A-Za-z\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})*)(?::([0-9]{0,5}))?")
+# registered name may hold but the comma: WSGI servers join two Hosts with it. An empty name is invalid (RFC 9110 4.2.1).
+authority = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|\[v[0-9A-Fa-f]+\.[0-9A-Za-z\-._~!$&'()*+;=:]+\]|"
+                       rb"(?:[0-9A-Za-z\-._~!$&'()*+;=]|%[0-9A-Fa-f]{2})+)(?::([0-9]{0,5}))?")
 
 absolute_target = re.compile(rb"([A-Za-z][A-Za-z0-9+.\-]*)://([^/?#]*)([^#]*)")

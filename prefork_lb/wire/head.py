@@ -5,7 +5,7 @@ requests are smuggled (RFC 9112 11.2).
 """
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from prefork_lb.errors import BadRequest, BadResponse, HeadTooLarge, ProxyError, TargetTooLong, VersionNotSupported
@@ -16,6 +16,24 @@ Fields = list[tuple[bytes, bytes]]
 
 Index = Mapping[bytes, Sequence[bytes]]
 """The values under each lower-case name, in order."""
+
+
+LF_ALONE = "a line of the head ends with LF alone"
+
+
+class FieldSection(list[tuple[bytes, bytes]]):
+    """The fields of a head that is not changed any more, with what is worked out from them once and used again.
+
+    Heads come again: a client sends the same fields with every request of a connection, a server with every response of a
+    second. `Memo` finds them by their bytes, so a section outlives its message.
+    """
+
+    __slots__ = ("by_name", "carried")
+
+    def __init__(self, fields: Iterable[tuple[bytes, bytes]]) -> None:
+        super().__init__(fields)
+        self.by_name: Index = index_fields(self)
+        self.carried: bytes | None = None  # the lines that travel on unchanged, once somebody needed them
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +51,12 @@ class RequestHead:
     target: bytes
     minor: int  # of the version: 0 or 1
     fields: Fields
+    section: FieldSection = field(init=False, repr=False, compare=False)
     index: Index = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        self.index = index_fields(self.fields)
+        self.section = _section(self.fields)
+        self.index = self.section.by_name
 
 
 @dataclass(slots=True)
@@ -46,9 +66,15 @@ class ResponseHead:
     minor: int
     fields: Fields
     index: Index = field(init=False, repr=False, compare=False)
+    carried: Fields | None = field(init=False, repr=False, compare=False)  # those that travel on, once somebody needed them
 
     def __post_init__(self) -> None:
         self.index = index_fields(self.fields)
+        self.carried = None
+
+
+def _section(fields: Fields) -> FieldSection:
+    return fields if isinstance(fields, FieldSection) else FieldSection(fields)
 
 
 def head_end(data: bytes | bytearray, malformed: type[ProxyError], start: int = 0) -> int:
@@ -63,7 +89,7 @@ def head_end(data: bytes | bytearray, malformed: type[ProxyError], start: int = 
     line_feed = data.find(b"\n", max(0, start - 1))
     while line_feed >= 0:
         if line_feed == 0 or data[line_feed - 1] != 0x0D:
-            raise malformed("a line of the head ends with LF alone")
+            raise malformed(LF_ALONE)
         line_feed = data.find(b"\n", line_feed + 1)
     return -1
 
@@ -104,7 +130,8 @@ def parse_response(block: bytes, limits: Limits) -> ResponseHead:
     line_end = block.find(b"\r\n")
     match = grammar.status_line.fullmatch(block, 0, line_end)
     if match is None:
-        raise BadResponse(f"not a status line: {block[:min(line_end, 80)]!r}")
+        line = block[:line_end]
+        raise BadResponse(LF_ALONE if b"\n" in line else f"not a status line: {line[:80]!r}")
     major, minor, status, reason = match.groups()
     if major != b"1":
         raise BadResponse(f"the server speaks HTTP/{major.decode()}.{minor.decode()}")
@@ -147,17 +174,24 @@ def _bad_request_line(line: bytes) -> ProxyError:
         version = parts[2][5:]
         if not (len(version) == 3 and version[:1].isdigit() and version[1:2] == b"." and version[2:].isdigit()):
             return VersionNotSupported(f"not a version of HTTP: {parts[2][:20]!r}")
+        if not parts[1]:
+            return BadRequest(f"no target in the request line: {line[:80]!r}")
         return BadRequest(f"a byte in the request target that no URI may hold: {parts[1][:80]!r}")
+    if b"\n" in line:
+        return BadRequest(LF_ALONE)
     return BadRequest(f"not a request line: {line[:80]!r}")
 
 
 def _what_is_wrong(block: bytes, position: int) -> str:
-    line = block[position:].split(b"\n", 1)[0][:80]
+    whole = block[position:].split(b"\n", 1)[0]
+    line = whole[:80]
+    if not whole.endswith(b"\r"):
+        return LF_ALONE
     if line[:1] in (b" ", b"\t"):
         return f"a folded line (obs-fold): {line!r}"
     name, colon, _ = line.partition(b":")
     if colon and name.rstrip(b" \t") != name:
         return f"a blank between field name and colon: {line!r}"
-    if b"\r" in line[:-1] or b"\0" in line:
+    if grammar.control.search(whole, 0, len(whole) - 1):
         return f"a control byte in a field: {line!r}"
     return f"not a field line: {line!r}"

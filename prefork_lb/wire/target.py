@@ -1,12 +1,16 @@
 """Where a request goes: its target's form and its Host (RFC 9112 3.2)."""
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass
 from functools import lru_cache
 
 from prefork_lb.errors import BadRequest, NotImplementedByProxy
 from prefork_lb.wire import grammar
 from prefork_lb.wire.head import RequestHead
+
+# RFC 1035 2.3.4, and a port. Names are remembered here and in `forwarded`, so their size must have a bound.
+_LONGEST_HOST = 255 + len(":65535")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,19 +43,22 @@ def destination(head: RequestHead) -> Destination:
             raise BadRequest("the target * is for OPTIONS")
         path = target
     else:
-        target, host = _absolute(target)
+        _name(host)  # replaced below, but an invalid one is refused all the same
+        target, host = _absolute(method, target)
         path = target
     if b"#" in target:
         raise BadRequest("a fragment in the request target")
     return Destination(target, host, _name(host), path)
 
 
-def _absolute(target: bytes) -> tuple[bytes, bytes]:
+def _absolute(method: bytes, target: bytes) -> tuple[bytes, bytes]:
     # RFC 9112 3.2.2: the authority of an absolute-form target replaces Host, and a server gets the origin-form.
     match = grammar.absolute_target.fullmatch(target)
     if match is None or match[1].lower() not in (b"http", b"https") or not match[2]:
         raise BadRequest(f"a request target of no known form: {target[:80]!r}")
     rest = match[3]
+    if not rest and method == b"OPTIONS":
+        return b"*", match[2]  # RFC 9112 3.2.4
     return rest if rest.startswith(b"/") else b"/" + rest, match[2]
 
 
@@ -60,7 +67,18 @@ def _name(host: bytes | None) -> str:
     if not host:
         return ""
     match = grammar.authority.fullmatch(host)
-    if match is None or (match[2] and int(match[2]) > 65535):
+    if match is None or len(host) > _LONGEST_HOST or (match[2] and int(match[2]) > 65535) or not _is_well_bracketed(match[1]):
         raise BadRequest(f"not a host: {host[:80]!r}")
     # RFC 1034 3.1: a last dot means the same name.
     return match[1].decode("ascii").lower().removesuffix(".")
+
+
+def _is_well_bracketed(host: bytes) -> bool:
+    """Whether brackets, if there are any, hold an IPv6 address; of a future kind (`v`) the grammar is all that is known."""
+    if host[:1] != b"[" or host[1:2] == b"v":
+        return True
+    try:
+        ipaddress.IPv6Address(host[1:-1].decode("ascii"))
+    except ValueError:
+        return False
+    return True

@@ -2,20 +2,14 @@
 from __future__ import annotations
 
 _TUNNEL = "tunnels after 101 are not built yet; the origin's 101 becomes a 502"
-_FORWARDS = "Max-Forwards is passed on as it came"
 _DATE = "gunicorn writes a Date of its own over the origin's"
-_BUFFERED = "gunicorn's body reader returns only what was asked for in full, so a slow upload times out"
 _CHUNK = "gunicorn's chunk reader waits for more where it could refuse; the client gets 408 instead of 400"
 
 KNOWN_FAILURES: dict[str, str] = {
     "syntax: HTTP/1.2": "gunicorn answers in the request's version, HTTP/1.2",
     "hop-by-hop: a WebSocket tunnel": _TUNNEL,
-    "hop-by-hop: Max-Forwards: 0 on OPTIONS": _FORWARDS,
-    "hop-by-hop: Max-Forwards: 5 on OPTIONS": _FORWARDS,
     "hop-by-hop: Date and ETag pass": _DATE,
     "framing: chunk size over 64 bits": _CHUNK,
     "framing: chunk size of -1 in 64 bits": _CHUNK,
     "framing: the last chunk ends in bare LF": _CHUNK,
-    "bodies: an upload is streamed": _BUFFERED,
-    "bodies: a chunked upload is streamed": _BUFFERED,
 }

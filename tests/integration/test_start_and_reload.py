@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import processes
-from tests.support.balancer import GTHREAD, SETTINGS, Balancer, FrontEnd, StartFailed, pool_text, segments
+from tests.support.balancer import SETTINGS, Balancer, FrontEnd, StartFailed, pool_text, segments, stopped
 from tests.support.client import Burst, Truncated, fetch
 from tests.support.load import Load
 from tests.support.origin import Origin
@@ -76,7 +76,9 @@ def test_hup_takes_over_a_changed_configuration(rig: Rig, front_end: FrontEnd) -
         balancer.config_file.write_text(pool_text([second, third]))
         balancer.reload()
         # The old workers still hold their requests; new ones go by the new table, and the held ones still count.
-        wait_until(lambda: fetch(balancer.address).served_by == "origin-2", "the new server is used")
+        wait_until(
+            lambda: "origin-0" not in {fetch(balancer.address).served_by for _ in range(40)}, "only new workers accept"
+        )
         with Burst(balancer.address, 2) as more:
             origin.wait_for_in_flight(6)
             assert origin.in_flight == [2, 2, 2]
@@ -291,27 +293,36 @@ def test_a_new_master_by_usr2_and_the_old_one_count_together(rig: Rig) -> None:
     """gunicorn's upgrade: USR2 starts a new master beside the old one; both take requests."""
     origin = rig.origin(SERVERS)
     balancer = rig.balancer(pool_text(origin.addresses), extra=["--pid", "gunicorn.pid"])
-    old_master = balancer.master
+    old_master, old = balancer.master, balancer.workers()
     with origin.released_at_end(), Burst(balancer.address, 16) as burst:
         origin.wait_for_in_flight(16)
-        old = balancer.workers()
         os.kill(old_master, signal.SIGUSR2)
         new_master = wait_until(
-            lambda: next(
-                (pid for pid in processes.children(old_master)
-                 if pid not in old and len(processes.children(pid)) >= 4), 0
-            ),
-            "a new master with its workers", 20,
+            lambda: next((pid for pid in processes.children(old_master) if is_master(pid, old)), 0),
+            lambda: f"a new master with 4 workers\n{balancer.log()}", 20,
         )
+        new = processes.children(new_master)
         try:
-            os.kill(old_master, signal.SIGTTOU)
-            with Burst(balancer.address, 16) as more:
+            with stopped(old), Burst(balancer.address, 16) as more:
                 origin.wait_for_in_flight(32)
                 assert origin.in_flight == [8] * SERVERS
                 origin.release()
                 assert more.statuses() == [200] * 16
             assert burst.statuses() == [200] * 16
+            # The upgrade's end: the old master goes, the new one goes on with the same shared memory.
+            os.kill(old_master, signal.SIGTERM)
+            wait_until(lambda: not processes.is_running(old_master), "the old master is gone", 20)
+            with Burst(balancer.address, 64) as alone:
+                origin.wait_for_in_flight(64)
+                assert origin.in_flight == [16] * SERVERS
+                origin.release()
+                assert alone.statuses() == [200] * 64
         finally:
             os.kill(new_master, signal.SIGTERM)
-            wait_until(lambda: not processes.is_running(new_master), "the new master is gone", 20)
-    balancer.wait_until_idle()
+            wait_until(lambda: not any(map(processes.is_running, [new_master, *new])), "the new master is gone", 20)
+
+
+def is_master(pid: int, workers: list[int]) -> bool:
+    """Whether `pid`, a child of the old master, is none of its workers and has four of its own that are ready."""
+    own = processes.children(pid)
+    return pid not in workers and len(own) == 4 and all(processes.catches(child, signal.SIGABRT) for child in own)

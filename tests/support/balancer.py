@@ -21,6 +21,10 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 SETTINGS = REPOSITORY / "gunicorn.conf.py"
 SHARED_MEMORY = Path("/dev/shm")
 
+# The script of this interpreter's environment, whether or not it is on the PATH. Not `-m gunicorn`: after USR2 that one
+# runs gunicorn/__main__.py as a file, and gunicorn's own `http` package hides Python's.
+GUNICORN = (sys.executable, str(Path(sys.executable).with_name("gunicorn")))
+
 
 @dataclass(frozen=True, slots=True)
 class FrontEnd:
@@ -95,7 +99,7 @@ class Balancer:
         if config is not None:
             self.config_file.write_text(config)
             self._environ.setdefault("PREFORK_LB_CONFIG", str(self.config_file))
-        self._arguments = [sys.executable, "-m", "gunicorn"]
+        self._arguments = list(GUNICORN)
         self._arguments += ["-c", str(settings)] if settings else []
         self._arguments += front_end.arguments
         self._arguments += ["-w", str(workers)] if workers is not None else []

@@ -214,6 +214,8 @@ class Burst:
                 whole.append(connection.response())
             except (Truncated, OSError) as exc:
                 failed.append(exc)
+            # As it said with its request; a server may wait for that before it ends.
+            connection.close()
         return whole, failed
 
     def statuses(self) -> list[int]:

@@ -1,0 +1,41 @@
+"""Remembering the results of a pure function whose arguments come again and again."""
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sized
+from typing import Generic, Protocol, TypeVar
+
+
+class _Key(Hashable, Sized, Protocol):
+    """What can be looked up and measured: bytes, a tuple."""
+
+
+K = TypeVar("K", bound=_Key)
+V = TypeVar("V")
+
+
+class Memo(Generic[K, V]):
+    """Calls `function` once for each key it sees; what comes back must not be changed by anybody.
+
+    Bounded: keys longer than `longest` are not kept, and when `most` are there all are forgotten. That is cheaper than knowing
+    which was used last, and what is worth remembering is back at once. Safe among threads: each step is one of a dict.
+    """
+
+    def __init__(self, function: Callable[[K], V], most: int = 512, longest: int = 2048) -> None:
+        self._function = function
+        self._most = most
+        self._longest = longest
+        self._known: dict[K, V] = {}
+
+    def __call__(self, key: K) -> V:
+        known = self._known
+        if key in known:
+            try:
+                return known[key]
+            except KeyError:  # another thread has just cleared it
+                pass
+        value = self._function(key)
+        if len(key) <= self._longest:
+            if len(known) >= self._most:
+                known.clear()
+            known[key] = value
+        return value

@@ -1,0 +1,220 @@
+"""The request as it goes to a server."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from prefork_lb.errors import BadRequest, ClientGone, ExpectationFailed, InvariantError
+from prefork_lb.proxy.outbound import PIECE_BYTES, OutboundBody, request_block
+from prefork_lb.proxy.request import Request
+from prefork_lb.wire.forwarded import ClientInfo
+from prefork_lb.wire.framing import CHUNKED, NO_BODY, Framing, Kind, request_framing
+from prefork_lb.wire.head import Fields, Limits, RequestHead, parse_request
+from prefork_lb.wire.target import destination
+from tests.unit.proxy.loopback import STRANGER, Client, Source
+
+HOST = (b"Host", b"a.test")
+TRUSTED = ClientInfo("192.0.2.7", b"http", 8000, True)
+
+
+def block(*fields: tuple[bytes, bytes], method: bytes = b"GET", target: bytes = b"/", minor: int = 1, host: bool = True,
+          peer: ClientInfo = STRANGER) -> bytes:
+    head = RequestHead(method, target, minor, [HOST, *fields] if host else list(fields))
+    request = Request(head, peer, Source(), Client())
+    return request_block(request, destination(head), request_framing(head), "web", b"lb")
+
+
+def parsed(*fields: tuple[bytes, bytes], **options: object) -> RequestHead:
+    return parse_request(block(*fields, **options), Limits())  # type: ignore[arg-type]
+
+
+def end_to_end(head: RequestHead) -> Fields:
+    """Without what every request gets."""
+    return [field for field in head.fields if not field[0].startswith((b"X-Forwarded-", b"Forwarded", b"Via", b"Host"))]
+
+
+def test_a_plain_request_is_told_where_it_comes_from() -> None:
+    assert block((b"X-A", b"1"), target=b"/p?q") == (
+        b"GET /p?q HTTP/1.1\r\nHost: a.test\r\nX-A: 1\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: a.test\r\n"
+        b"X-Forwarded-Port: 8000\r\nX-Forwarded-For: 192.0.2.7\r\nForwarded: for=192.0.2.7;proto=http;host=\"a.test\"\r\n"
+        b"Via: 1.1 lb\r\n\r\n")
+
+
+def test_host_comes_first_and_once() -> None:
+    head = parsed((b"X-A", b"1"), target=b"http://b.test:81/p")
+    assert head.target == b"/p"
+    assert head.fields[0] == (b"Host", b"b.test:81")
+    assert head.index[b"host"] == [b"b.test:81"]
+
+
+def test_a_client_without_host_gets_the_name_of_the_pool() -> None:
+    assert parsed(minor=0, host=False).index[b"host"] == [b"web"]
+
+
+def test_an_old_client_is_spoken_for_in_http_1_1() -> None:
+    head = parsed(minor=0)
+    assert head.minor == 1
+    assert head.index[b"via"] == [b"1.0 lb"]
+
+
+def test_hop_by_hop_fields_stop_and_the_others_travel_in_order() -> None:
+    kept = [(b"X-A", b"1"), (b"Cookie", b"c"), (b"x-a", b"2"), (b"Authorization", b"t")]
+    stopped = [(b"Connection", b"X-Hop, cookie, close"), (b"X-Hop", b"1"), (b"Keep-Alive", b"5"), (b"TE", b"trailers"),
+               (b"Upgrade", b"websocket"), (b"Proxy-Authorization", b"x"), (b"Proxy-Connection", b"close"), (b"HTTP2-Settings", b"x")]
+    mixed = [field for pair in zip(stopped, kept, strict=False) for field in pair] + stopped[len(kept):]
+    assert end_to_end(parsed(*mixed)) == kept
+
+
+def test_via_and_the_chain_of_proxies_are_extended() -> None:
+    index = parsed((b"Via", b"1.1 x"), (b"Via", b"1.0 y"), (b"X-Forwarded-For", b"10.0.0.1"), peer=TRUSTED).index
+    assert index[b"via"] == [b"1.1 x, 1.0 y, 1.1 lb"]
+    assert index[b"x-forwarded-for"] == [b"10.0.0.1, 192.0.2.7"]
+
+
+@pytest.mark.parametrize(("value", "sent"), [(b"5", b"5"), (b"005", b"5"), (b"0", b"0"), (b"5, 5", b"5")])
+def test_a_length_is_sent_as_one_plain_number(value: bytes, sent: bytes) -> None:
+    assert parsed((b"Content-Length", value)).index[b"content-length"] == [sent]
+
+
+def test_a_chunked_body_is_announced_anew() -> None:
+    head = parsed((b"Transfer-Encoding", b"CHUNKED"))
+    assert head.index[b"transfer-encoding"] == [b"chunked"]
+    assert b"content-length" not in head.index
+
+
+def test_framing_fields_named_by_connection_are_still_written() -> None:
+    head = parsed((b"Connection", b"Content-Length, Host"), (b"Content-Length", b"3"))
+    assert (head.index[b"content-length"], head.index[b"host"]) == ([b"3"], [b"a.test"])
+
+
+@pytest.mark.parametrize("value", [b"100-continue", b"100-Continue"])
+def test_expect_continue_was_answered_by_the_front_end(value: bytes) -> None:
+    assert b"expect" not in parsed((b"Expect", value)).index
+
+
+@pytest.mark.parametrize("values", [[b"something"], [b""], [b"100-continue", b"x"], [b"100-continue, 100-continue"]])
+def test_other_expectations_fail(values: list[bytes]) -> None:
+    with pytest.raises(ExpectationFailed, match="Expect: "):
+        block(*[(b"Expect", value) for value in values])
+
+
+# What no parser of ours has looked at: a WSGI server's environ may hold anything.
+@pytest.mark.parametrize("value", [b"a\rb", b"a\nb", b"a\0b", b"a\x01b", b"a\x7f", b"a\r\n b", b"a\r\nX-Evil: 1", b"a\r\n", b"\r\n\r\nGET / HTTP/1.1"])
+@pytest.mark.parametrize("name", [b"X-A", b"X-Forwarded-For", b"Forwarded", b"X-Forwarded-Proto", b"X-Real-IP", b"Via"])
+def test_a_value_cannot_split_the_request(name: bytes, value: bytes) -> None:
+    with pytest.raises(BadRequest, match="no field may hold"):
+        block((name, value), peer=TRUSTED)
+
+
+@pytest.mark.parametrize("name", [b"X A", b"X:A", b"X\r\nY", b"", b"X\n", b"A: 1\r\nB", b"X\0"])
+def test_a_name_cannot_split_the_request(name: bytes) -> None:
+    with pytest.raises(BadRequest, match="no field may hold"):
+        block((name, b"1"))
+
+
+@pytest.mark.parametrize("target", [
+    b"/ HTTP/1.1\r\nX-Evil: 1\r\nX:", b"/\n", b"/\r", b"/\0", b"/ ", b"/\x7f", b"/\xff", b"/a b", b"http://a.test/\r\nX-Evil: 1",
+])
+def test_a_target_cannot_split_the_request(target: bytes) -> None:
+    with pytest.raises(BadRequest, match="request line"):
+        block(target=target)
+
+
+@pytest.mark.parametrize("method", [b"", b"G T", b"GET / HTTP/1.1\r\nX:", b"G\0", b"G\n", b"G\xff"])
+def test_a_method_cannot_split_the_request(method: bytes) -> None:
+    with pytest.raises(BadRequest, match="request line"):
+        block(method=method)
+
+
+def test_a_value_with_bytes_above_ascii_passes_unchanged() -> None:
+    assert end_to_end(parsed((b"X-A", b"gr\xfc\xdfe\t\xe2\x82\xac"))) == [(b"X-A", b"gr\xfc\xdfe\t\xe2\x82\xac")]
+
+
+def drained(body: OutboundBody) -> list[bytes]:
+    return [body.first, *iter(body.next_piece, b"")]
+
+
+def body_of(framing: Framing, *parts: bytes, trailers: Sequence[tuple[bytes, bytes]] = ()) -> OutboundBody:
+    return OutboundBody(Source(*parts, trailers=trailers), framing)
+
+
+def length(number: int) -> Framing:
+    return Framing(Kind.LENGTH, number)
+
+
+def test_no_body_is_no_piece_and_no_read() -> None:
+    source = Source(b"never")
+    body = OutboundBody(source, NO_BODY)
+    assert drained(body) == [b""]
+    assert body.ended and body.is_replayable
+    assert source.limits == []
+
+
+def test_a_length_of_zero_reads_nothing() -> None:
+    source = Source(b"never")
+    assert drained(OutboundBody(source, length(0))) == [b""]
+    assert source.limits == []
+
+
+def test_a_body_of_known_length_is_read_to_its_length_and_no_further() -> None:
+    source = Source(b"hello", b" wo", b"rld", b"excess")
+    body = OutboundBody(source, length(11))
+    assert drained(body) == [b"hello", b" wo", b"rld"]
+    assert source.limits == [11, 6, 3]
+    assert body.ended
+
+
+def test_pieces_have_a_bound() -> None:
+    source = Source(bytes(PIECE_BYTES), b"x")
+    assert [len(piece) for piece in drained(OutboundBody(source, length(PIECE_BYTES + 1)))] == [PIECE_BYTES, 1]
+    assert source.limits == [PIECE_BYTES, 1]
+
+
+def test_a_chunked_body_is_framed_anew_with_its_trailers() -> None:
+    body = body_of(CHUNKED, b"hello", b"x" * 16, trailers=[(b"X-Sum", b"1"), (b"Host", b"evil.test")])
+    assert drained(body) == [b"5\r\nhello\r\n", b"10\r\n" + b"x" * 16 + b"\r\n", b"0\r\nX-Sum: 1\r\n\r\n"]
+
+
+def test_an_empty_chunked_body_is_its_last_chunk() -> None:
+    body = body_of(CHUNKED)
+    assert drained(body) == [b"0\r\n\r\n"]
+    assert body.ended and body.is_replayable
+
+
+@pytest.mark.parametrize("field", [(b"X-A", b"1\r\nX-B: 2"), (b"X-A", b"\n"), (b"X-A", b"\0"), (b"X A", b"1"), (b"X-A\r\nX-B", b"1"), (b"", b"1"),
+                                   (b"X-A", b"1\r\n\r\nGET / HTTP/1.1")])
+def test_a_trailer_cannot_split_the_request(field: tuple[bytes, bytes]) -> None:
+    with pytest.raises(BadRequest, match="no field may hold"):
+        drained(body_of(CHUNKED, b"x", trailers=[field]))
+
+
+def test_a_body_is_replayable_until_its_second_piece_is_asked_for() -> None:
+    body = body_of(length(4), b"ab", b"cd")
+    assert body.is_replayable and not body.ended
+    assert body.next_piece() == b"cd"
+    assert not body.is_replayable
+
+
+def test_a_body_in_one_piece_stays_replayable() -> None:
+    body = body_of(length(2), b"ab")
+    assert body.next_piece() == b"" and body.next_piece() == b""
+    assert body.is_replayable
+
+
+def test_a_body_whose_second_read_fails_cannot_be_replayed() -> None:
+    body = OutboundBody(Source(b"ab", ClientGone("left")), length(4))
+    with pytest.raises(ClientGone):
+        body.next_piece()
+    assert not body.is_replayable
+
+
+def test_an_error_of_the_first_read_comes_before_any_server_is_claimed() -> None:
+    with pytest.raises(ClientGone):
+        OutboundBody(Source(ClientGone("left")), length(4))
+
+
+def test_a_source_that_ends_early_without_an_error_is_our_bug() -> None:
+    body = body_of(length(4), b"ab")
+    with pytest.raises(InvariantError, match="ended early"):
+        body.next_piece()
