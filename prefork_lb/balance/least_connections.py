@@ -6,6 +6,10 @@ from collections.abc import Sequence
 
 from prefork_lb.balance.policy import Candidate, PolicyMemory, RequestInfo
 from prefork_lb.balance.rotation import Rotation
+from prefork_lb.balance.smooth import smooth_pick
+
+_IDLE_PICKS = 2  # the cell that counts the picks since something was in flight
+_SETTLING_PICKS = 2
 
 
 class LeastConnections:
@@ -13,7 +17,8 @@ class LeastConnections:
 
     The load of a server is (in-flight + 1/2) / weight: Sainte-Lague's rule for dividing seats, which follows the weights
     without bias. in-flight / weight (nginx) favours small servers, (in-flight + 1) / weight (HAProxy) large ones. When
-    nothing at all is in flight every server ties, so that idle traffic, too, is divided by weight.
+    nothing at all is in flight every server ties, so that idle traffic, too, is divided by weight: once it has lasted for a
+    few picks, in the smooth sequence, which owes nothing to the load that was before.
 
     Runs under the ledger's lock: the counts are exact across workers, and no other claim comes between this pick and
     its own.
@@ -21,6 +26,8 @@ class LeastConnections:
 
     def __init__(self, rng: random.Random, memory: PolicyMemory) -> None:
         self._rotation = Rotation(memory)
+        self._cells = memory.cells
+        self._current = memory.columns[2]
 
     def pick(self, candidates: Sequence[Candidate], request: RequestInfo) -> Candidate:
         tied: list[Candidate] = []
@@ -39,7 +46,26 @@ class LeastConnections:
             elif difference == 0:
                 tied.append(server)
         equal = self._weights_are_equal(candidates, total_weight)
-        return self._rotation.pick(tied if in_flight else candidates, total_weight, equal)
+        if in_flight == 0:
+            return self._pick_idle(candidates, total_weight, equal)
+        if self._cells[_IDLE_PICKS]:
+            self._cells[_IDLE_PICKS] = 0
+        return self._rotation.pick(tied, total_weight, equal)
+
+    def _pick_idle(self, candidates: Sequence[Candidate], total_weight: int, equal: bool) -> Candidate:
+        if equal:
+            return self._rotation.pick(candidates, total_weight, equal)
+        cells, current = self._cells, self._current
+        idle_picks = cells[_IDLE_PICKS] = cells[_IDLE_PICKS] + 1
+        if idle_picks > _SETTLING_PICKS:
+            server = smooth_pick(current, candidates)
+            self._rotation.taken(server, total_weight, equal)
+            return server
+        if idle_picks == 1:
+            for server in candidates:
+                current[server.slot] = 0
+        # Light load is idle now and then: there the rotation evens out what the picks between were forced to.
+        return smooth_pick(current, candidates, self._rotation.pick(candidates, total_weight, equal))
 
     @staticmethod
     def _weights_are_equal(candidates: Sequence[Candidate], total_weight: int) -> bool:

@@ -53,7 +53,7 @@ class Cells(Protocol):
 class PolicyMemory:
     """Signed 64-bit integers, all zero at first, shared by all workers and changed only under the ledger's lock.
 
-    The eight `cells` belong to the pool; of each of the two columns `columns[n][candidate.slot]` belongs to one server.
+    The eight `cells` belong to the pool; of each of the three columns `columns[n][candidate.slot]` belongs to one server.
     After a worker died inside the lock the memory of every pool is zeroed, so a policy must be content with zeroes at any time.
     """
 

@@ -9,8 +9,8 @@ from prefork_lb.balance.policy import Candidate, PolicyMemory
 # the usual larger ones (20, 25, 50, 100, 200, 250, 500, 1000); at most 0.006 % off for any weight up to 1000.
 UNIT = 18_018_000
 
-# How many rounds a server that was picked often for want of a choice is held back afterwards. More makes the shares more
-# exact under light load, fewer forgets an uneven past sooner.
+# How many rounds a server that was picked often for want of a choice is held back afterwards. More makes the shares a little
+# more exact under light load, fewer forgets an uneven past sooner.
 MEMORY_ROUNDS = 4
 
 
@@ -25,14 +25,14 @@ class Rotation:
 
     def __init__(self, memory: PolicyMemory) -> None:
         self._cells = memory.cells
-        self._last, self._finish = memory.columns
+        self._last, self._finish = memory.columns[:2]
 
     def pick(self, tied: Sequence[Candidate], total_weight: int, equal: bool) -> Candidate:
         """Whose turn it is among `tied`, which is not empty, and account for it.
 
         `total_weight` is the sum over all candidates, `equal` whether their weights are all the same.
         """
-        last, cells = self._last, self._cells
+        last = self._last
         best = tied[0]
         if len(tied) > 1:
             if equal:
@@ -44,13 +44,15 @@ class Rotation:
             else:
                 finish = self._finish
                 best = min(tied, key=lambda server: (finish[server.slot], last[server.slot]))
-        cells[0] = last[best.slot] = cells[0] + 1
-        if not equal:
-            self._account(best, total_weight)
+        self.taken(best, total_weight, equal)
         return best
 
-    def _account(self, server: Candidate, total_weight: int) -> None:
+    def taken(self, server: Candidate, total_weight: int, equal: bool) -> None:
+        """Account for a pick of `server`; the others as for `pick`."""
         cells, slot = self._cells, server.slot
+        cells[0] = self._last[slot] = cells[0] + 1
+        if equal:
+            return
         step = UNIT // server.weight
         virtual = cells[1]
         start = max(virtual - step, self._finish[slot])

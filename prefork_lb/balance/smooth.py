@@ -4,7 +4,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from prefork_lb.balance.policy import Candidate, PolicyMemory, RequestInfo
+from prefork_lb.balance.policy import Candidate, Cells, PolicyMemory, RequestInfo
 
 
 class SmoothWeightedRoundRobin:
@@ -18,15 +18,20 @@ class SmoothWeightedRoundRobin:
         self._current = memory.columns[0]
 
     def pick(self, candidates: Sequence[Candidate], request: RequestInfo) -> Candidate:
-        current = self._current
-        total = 0
-        best = candidates[0]
-        greatest: int | None = None
-        for server in candidates:
-            slot, weight = server.slot, server.weight
-            value = current[slot] = current[slot] + weight
-            total += weight
-            if greatest is None or value > greatest:
-                best, greatest = server, value
-        current[best.slot] -= total
-        return best
+        return smooth_pick(self._current, candidates)
+
+
+def smooth_pick(current: Cells, candidates: Sequence[Candidate], chosen: Candidate | None = None) -> Candidate:
+    """The next of the sequence whose current values are in `current`, by slot. `chosen` takes the turn without being it."""
+    total = 0
+    best = candidates[0]
+    greatest: int | None = None
+    for server in candidates:
+        slot, weight = server.slot, server.weight
+        value = current[slot] = current[slot] + weight
+        total += weight
+        if greatest is None or value > greatest:
+            best, greatest = server, value
+    best = chosen or best
+    current[best.slot] -= total
+    return best

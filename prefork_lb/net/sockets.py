@@ -69,6 +69,8 @@ class SocketStream:
                 try:
                     # Writable means room for some of it; a blocking send would wait until all of it is out.
                     sent += self._socket.send(view[sent:], socket.MSG_DONTWAIT)
+                except Expired:
+                    continue  # a kernel short of memory for sockets may refuse all the same; the time is kept above
                 except OSError as exc:
                     raise StreamClosed(exc.strerror) from exc
         return sent

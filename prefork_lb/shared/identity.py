@@ -23,7 +23,8 @@ def start_time(pid: int) -> int:
 
 def is_alive(pid: int, started: int) -> bool:
     """Whether the process that had this pid and start time still runs."""
-    return pid > 0 and start_time(pid) == started
+    # A start time of 0 was noted when the process had ended already.
+    return pid > 0 and started > 0 and start_time(pid) == started
 
 
 def myself() -> tuple[int, int]:

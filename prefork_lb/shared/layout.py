@@ -43,7 +43,7 @@ C_BACKUP = 5
 C_PAST_REQUESTS = 6  # statistics of rows that were given back
 C_PAST_FAILURES = 7
 C_POLICY = 8  # the first of the policy's columns
-POLICY_COLUMNS = 2
+POLICY_COLUMNS = 3
 SERVER_COLUMNS = C_POLICY + POLICY_COLUMNS
 
 # Cells at the head of a pool's block; its key follows.

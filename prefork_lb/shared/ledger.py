@@ -152,10 +152,12 @@ class Ledger:
                 for slot, number in enumerate(held):
                     if number:
                         held[slot] = 0
-            cells[layout.row(row) + at.R_PID] = 0
         if dead:
             self._recount()
             cells[at.H_RECLAIMED] += claims
+        # Last: whoever is broken off before it leaves a row that somebody will look at again.
+        for row in dead:
+            cells[layout.row(row) + at.R_PID] = 0
         return Reclaimed(len(dead), claims)
 
     def _recount(self) -> None:

@@ -52,8 +52,8 @@ class RobustLock:
         self._keep = (ctypes.c_char * MUTEX_BYTES).from_buffer(buffer, offset)
         self._mutex = ctypes.c_void_p(ctypes.addressof(self._keep))
         self._repair = repair
-        self._trylock = self._library.pthread_mutex_trylock
-        self._unlock = self._library.pthread_mutex_unlock
+        self._trylock: Callable[[ctypes.c_void_p], int] = self._library.pthread_mutex_trylock
+        self._unlock: Callable[[ctypes.c_void_p], int] = self._library.pthread_mutex_unlock
 
     def acquire(self) -> None:
         """Take the lock; waits as long as a living owner holds it. Raises InvariantError if the mutex is unusable."""
@@ -79,20 +79,28 @@ class RobustLock:
             self._recover(result)
 
     def _recover(self, result: int) -> None:
-        if result == _EOWNERDEAD:
-            self._repair()
-            self._library.pthread_mutex_consistent(self._mutex)
-        elif result == _EDEADLK:
-            # This thread holds it already: an exception from a signal handler (gunicorn's SIGQUIT and SIGABRT raise
-            # SystemExit) left the section without its `finally`. The same cure as for a death, and it stays ours.
-            self._repair()
-        else:
+        # EOWNERDEAD: the last owner died inside. EDEADLK: this thread holds it already, since an exception from a signal
+        # handler (gunicorn's SIGQUIT and SIGABRT raise SystemExit) left the section without its `finally`. The same cure for
+        # both, and it stays ours.
+        if result not in (_EOWNERDEAD, _EDEADLK):
             raise InvariantError(f"pthread_mutex_lock: {os.strerror(result)}")
+        self._repair()
+        # For EDEADLK too: the section broken off may have been the repair after a death, and a mutex that is unlocked
+        # before it was declared consistent is of no use to anybody any more (ENOTRECOVERABLE). Else it does nothing.
+        self._library.pthread_mutex_consistent(self._mutex)
 
     def close(self) -> None:
-        """Let go of the buffer, so that it can be unmapped. The lock itself stays as it is for the others."""
+        """Let go of the buffer, so that it can be unmapped. The lock itself stays as it is for the others.
+
+        `acquire` and `release` raise InvariantError from here on.
+        """
+        self._trylock = self._unlock = _closed
         self._mutex = ctypes.c_void_p()
         del self._keep
+
+
+def _closed(mutex: ctypes.c_void_p) -> int:
+    raise InvariantError("the lock was closed: this process has left the shared memory")
 
 
 def initialise(buffer: memoryview, offset: int) -> None:

@@ -7,10 +7,12 @@ header lists the masters. All of it happens under a file lock, which the kernel 
 """
 from __future__ import annotations
 
+import array
 import contextlib
 import fcntl
 import os
 import re
+import stat
 import threading
 import time
 from collections.abc import Iterator
@@ -57,10 +59,10 @@ class Segment:
         self._memory.close()
 
     def masters(self) -> list[int]:
-        """The pids of this instance's living gunicorn masters."""
+        """The pids of this instance's living gunicorn masters, oldest first."""
         cells = self.cells
-        pairs = [(cells[i], cells[i + 1]) for i in range(at.H_MASTERS, at.H_MASTERS + 2 * at.MASTERS, 2)]
-        return [pid for pid, start in pairs if is_alive(pid, start)]
+        pairs = [(cells[i + 1], cells[i]) for i in range(at.H_MASTERS, at.H_MASTERS + 2 * at.MASTERS, 2)]
+        return [pid for start, pid in sorted(pairs) if is_alive(pid, start)]
 
 
 def attach_or_create(master: int, rows: int, servers: int, predecessor: int = 0) -> Segment:
@@ -71,21 +73,25 @@ def attach_or_create(master: int, rows: int, servers: int, predecessor: int = 0)
     dead are removed. Raises SegmentError.
     """
     uid = os.geteuid()
+    if not start_time(master):
+        # A segment made now would belong to nobody who could ever be seen to end.
+        raise SegmentError(f"gunicorn's master (pid {master}) has ended; its workers end, too")
     with _file_lock(uid):
         chosen: Segment | None = None
         for name in segment_names(uid):
             segment = open_segment(name)
             masters = segment.masters() if segment else []
-            if segment is None or not masters:
-                _unlink(name)
-            elif chosen is None and (master in masters or predecessor in masters):
+            if not masters:
+                if segment is not None or not _is_of_another_version(name):
+                    _unlink(name)
+            elif segment is not None and chosen is None and (master in masters or predecessor in masters):
                 if master not in masters:
                     _add_master(segment, master)
                 chosen = segment
                 continue
             if segment is not None:
                 segment.close()
-        return chosen or _create(uid, master, Layout(rows, servers, max(16, servers // 4)))
+        return chosen or _create(uid, master, Layout(rows, servers, servers))  # a pool has one server at least
 
 
 def remove(master: int) -> None:
@@ -123,11 +129,31 @@ def open_segment(name: str) -> Segment | None:
 def segment_names(uid: int | None = None) -> list[str]:
     """The names of all segments of a user (of all users when None), oldest first."""
     found = []
-    for entry in os.listdir(DIRECTORY) if DIRECTORY.is_dir() else []:
-        match = _NAME.fullmatch(entry)
-        if match and (uid is None or int(match[1]) == uid):
-            found.append((int(match[3]), entry))
-    return [entry for _, entry in sorted(found)]
+    for entry in os.scandir(DIRECTORY) if DIRECTORY.is_dir() else []:
+        match = _NAME.fullmatch(entry.name)
+        if match and (uid is None or int(match[1]) == uid) and _is_owned(entry, int(match[1])):
+            found.append((int(match[3]), entry.name))
+    return [name for _, name in sorted(found)]
+
+
+def _is_owned(entry: os.DirEntry[str], uid: int) -> bool:
+    # Anybody may lay a file of any name there, and memory that a stranger can write to is a way into this process.
+    try:
+        status = entry.stat(follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return stat.S_ISREG(status.st_mode) and status.st_uid == uid
+
+
+def _is_of_another_version(name: str) -> bool:
+    """Whether a segment has another version's format and the master that made it lives: the running instance needs it."""
+    match = _NAME.fullmatch(name)
+    if match is None or not is_alive(int(match[2]), int(match[3])):
+        return False
+    with contextlib.suppress(FileNotFoundError), open(DIRECTORY / name, "rb") as file:
+        head = array.array("q", file.read(2 * at.CELL))
+        return len(head) == 2 and head[at.H_MAGIC] == at.MAGIC and head[at.H_VERSION] != at.VERSION
+    return False
 
 
 def _create(uid: int, master: int, layout: Layout) -> Segment:

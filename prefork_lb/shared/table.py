@@ -48,7 +48,7 @@ def register(segment: Segment, ledger: Ledger, pools: Sequence[PoolEntry]) -> di
             for server in pool.servers:
                 table.enter_server(pool.name, server)
             table.enter_pool(pool.name)
-        if table.changed:
+        if table.changed or table.names_more_than(pools):
             segment.cells[at.H_GENERATION] += 1
         generation = segment.cells[at.H_GENERATION]
         table.mark_seen(pools, generation)
@@ -57,7 +57,8 @@ def register(segment: Segment, ledger: Ledger, pools: Sequence[PoolEntry]) -> di
 
 
 def free_unused(segment: Segment, ledger: Ledger) -> None:
-    """Free the slots of servers that no worker's configuration names any more and that have nothing in flight."""
+    """Free the slots of servers that no worker's configuration names any more and that have nothing in flight, and pools
+    without a server."""
     with ledger.locked():
         _Table(segment).free_unused(ledger)
 
@@ -82,6 +83,15 @@ class _Table:
             if self._get(at.C_SEEN, slot) < oldest and self._get(at.C_TOTAL, slot) == 0:
                 self._set(at.C_USED, slot, 0)
                 del self._slots[key]
+        in_use = {key.partition("\n")[0] for key in self._slots}
+        for name in self._pools.keys() - in_use:
+            self._cells[self._layout.pool(self._pools.pop(name)) + at.P_USED] = 0
+
+    def names_more_than(self, pools: Sequence[PoolEntry]) -> bool:
+        """Whether the current generation names a server that is not in `pools`: without a new one it would never be unused."""
+        named = {_key(pool.name, server.address) for pool in pools for server in pool.servers}
+        current = self._cells[at.H_GENERATION]
+        return any(self._get(at.C_SEEN, slot) == current for key, slot in self._slots.items() if key not in named)
 
     def enter_server(self, pool: str, server: ServerEntry) -> None:
         key = _key(pool, server.address)

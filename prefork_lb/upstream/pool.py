@@ -36,12 +36,11 @@ class Pool:
             if not candidates:
                 raise self._nobody(tried)
             server = self._policy.pick(candidates, request)
-            if server not in candidates:
+            if not isinstance(server, Server) or server not in candidates:
                 raise InvariantError(f"pool {self.name}: the policy {self._policy!r} picked {server!r}, which is no candidate")
             ledger.claim(server.slot)
         finally:
             ledger.release_lock()
-        assert isinstance(server, Server)
         return Lease(server, ledger)
 
     def expire_idle(self) -> None:

@@ -12,6 +12,7 @@ from tests.support.client import Burst, fetch
 from tests.support.load import Load
 from tests.support.origin import Origin
 from tests.support.rig import Rig
+from tests.support.waiting import wait_until
 
 SERVERS = 4
 WORKERS = 4
@@ -71,6 +72,7 @@ def test_claims_of_a_worker_that_died_are_given_back_within_a_second(
             origin.release(1, 2, 3)
             origin.wait_for_in_flight(8)
             assert origin.in_flight == [8, 0, 0, 0]
+            wait_until(lambda: burst.answered() == 24, lambda: f"24 answers relayed, {burst.answered()} are")
             killed_at = time.monotonic()
             balancer.kill_worker(victim, death)
             wait_until_given_back(balancer, killed_at)

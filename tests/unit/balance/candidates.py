@@ -40,7 +40,7 @@ def backends(*weights: int) -> list[Backend]:
 
 
 def fresh_memory() -> PolicyMemory:
-    return PolicyMemory([0] * 8, ([0] * SLOTS, [0] * SLOTS))
+    return PolicyMemory([0] * 8, ([0] * SLOTS, [0] * SLOTS, [0] * SLOTS))
 
 
 def new_policy(name: str, seed: int = 1, memory: PolicyMemory | None = None) -> Policy:

@@ -1,0 +1,84 @@
+"""An engine over one pool, with a real ledger in shared memory, for scripted servers on loopback ports."""
+from __future__ import annotations
+
+import functools
+import os
+import random
+from collections.abc import Sequence
+
+from prefork_lb.balance.first import First
+from prefork_lb.balance.policy import PolicyMemory
+from prefork_lb.clock import monotonic
+from prefork_lb.net.address import Address
+from prefork_lb.proxy.attempt import Settings, Timeouts
+from prefork_lb.proxy.engine import Engine
+from prefork_lb.proxy.reply import Reply
+from prefork_lb.proxy.request import BodySource, Request
+from prefork_lb.routing.match import Route, Router
+from prefork_lb.shared.ledger import Ledger
+from prefork_lb.shared.segment import attach_or_create, remove
+from prefork_lb.upstream.idle import IdleConnections
+from prefork_lb.upstream.lease import Lease
+from prefork_lb.upstream.pool import Pool
+from prefork_lb.upstream.server import UNLIMITED, Server
+from prefork_lb.wire.head import Limits, RequestHead, parse_response
+from tests.unit.proxy.loopback import DEADLINE_S, STRANGER, Client, Source
+
+IDLE_MOST = 4
+
+
+class Rig:
+    """One pool "web" whose policy takes the first candidate. `close` it, or use it as a context manager."""
+
+    def __init__(self, *addresses: Address, attempts: int = 2, timeouts: Timeouts | None = None) -> None:
+        self._segment = attach_or_create(os.getpid(), 2, max(1, len(addresses)))
+        self.ledger = Ledger(self._segment)
+        self.servers = [
+            Server(slot, address, str(address), 1, UNLIMITED, False, IdleConnections(IDLE_MOST, 60.0, monotonic))
+            for slot, address in enumerate(addresses)
+        ]
+        policy = First(random.Random(1), PolicyMemory([0] * 8, []))
+        self.pool = Pool("web", self.servers, policy, self.ledger, attempts)
+        self.settings = Settings(timeouts or Timeouts(DEADLINE_S, DEADLINE_S, DEADLINE_S), Limits(), b"lb", monotonic,
+                                 functools.partial(parse_response, limits=Limits()))
+        self.engine = Engine(Router([Route((), (), "web")]), {"web": self.pool}, self.settings)
+
+    def __enter__(self) -> Rig:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.pool.close()
+        self.ledger.close()
+        self._segment.close()
+        remove(os.getpid())
+
+    @property
+    def in_flight(self) -> list[int]:
+        """Claims by server."""
+        return list(self.ledger.totals[:len(self.servers)])
+
+    @property
+    def idle(self) -> list[int]:
+        """Kept connections by server."""
+        return [len(server.idle) for server in self.servers]
+
+    def lease(self) -> Lease:
+        """A lease of the first server."""
+        return self.pool.lease(request(), [])
+
+    def exchange(self, asked: Request) -> Reply:
+        return self.engine.exchange(asked)
+
+    def fetch(self, method: bytes = b"GET", source: BodySource | None = None, fields: Sequence[tuple[bytes, bytes]] = ()) -> tuple[int, bytes]:
+        """Status and body of a whole exchange."""
+        reply = self.exchange(request(method, source, fields))
+        try:
+            return reply.status, b"".join(iter(reply.read, b""))
+        finally:
+            reply.close()
+
+
+def request(method: bytes = b"GET", source: BodySource | None = None, fields: Sequence[tuple[bytes, bytes]] = (),
+            client: Client | None = None, target: bytes = b"/") -> Request:
+    head = RequestHead(method, target, 1, [(b"Host", b"a.test"), *fields])
+    return Request(head, STRANGER, source or Source(), client or Client())

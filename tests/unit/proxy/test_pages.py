@@ -1,0 +1,99 @@
+"""Error pages: in the form asked for, and nothing of the inside."""
+from __future__ import annotations
+
+import inspect
+import json
+import random
+
+import pytest
+
+from prefork_lb import errors
+from prefork_lb.errors import (
+    BadRequest,
+    ConnectFailed,
+    FinalRecipient,
+    MethodNotAllowed,
+    NoUsableServer,
+    ProxyError,
+    ResponseTimeout,
+    UpstreamError,
+)
+from prefork_lb.proxy.pages import error_page, reason
+
+SECRET = "10.0.0.1:8001 <script>alert(1)</script>"
+KINDS = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, ProxyError) and kind is not FinalRecipient]
+
+
+def page(error: ProxyError, accept: str) -> tuple[dict[bytes, bytes], str]:
+    fields, body = error_page(error, accept)
+    assert len(dict(fields)) == len(fields)
+    return dict(fields), body.decode()
+
+
+@pytest.mark.parametrize(("accept", "kind"), [
+    ("", b"text/plain"), ("*/*", b"text/plain"), ("text/plain", b"text/plain"), ("text/*", b"text/plain"),
+    ("text/html", b"text/html"), ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", b"text/html"),
+    ("application/json", b"application/json"), ("application/*", b"application/json"), ("text/html;q=0.5, application/json", b"application/json"),
+    ("text/plain;q=0.1, text/html;q=0.2", b"text/html"), ("text/plain;q=0, application/json;q=0.1", b"application/json"),
+    ("TEXT/HTML", b"text/html"), ("image/png", b"text/plain"), ("text/plain;q=0", b"text/plain"),
+    ("nonsense", b"text/plain"), (";;;q=,,,", b"text/plain"), ("\xff\x00", b"text/plain"),
+])
+def test_the_form_follows_accept(accept: str, kind: bytes) -> None:
+    fields, text = page(ConnectFailed(SECRET), accept)
+    assert fields[b"Content-Type"].partition(b";")[0] == kind
+    assert ("<html" in text) is (kind == b"text/html")
+    assert text.startswith("{") is (kind == b"application/json")
+
+
+@pytest.mark.parametrize("accept", ["text/plain", "text/html", "application/json"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_error_has_a_short_page_without_its_message(kind: type[ProxyError], accept: str) -> None:
+    fields, text = page(kind(SECRET), accept)
+    assert "10.0.0.1" not in text and "script" not in text
+    assert str(kind.status) in text and reason(kind.status) in text
+    assert int(fields[b"Content-Length"]) == len(text.encode()) < 500
+    assert fields[b"Cache-Control"] == b"no-store"
+    if issubclass(kind, UpstreamError):
+        assert kind.phase in text
+
+
+@pytest.mark.parametrize("accept", ["text/plain", "text/html", "application/json"])
+def test_a_servers_failure_names_its_phase(accept: str) -> None:
+    assert "connect" in page(ConnectFailed(SECRET), accept)[1]
+    assert "response" in page(ResponseTimeout(SECRET), accept)[1]
+
+
+def test_other_failures_name_none() -> None:
+    assert page(BadRequest(SECRET), "text/plain")[1] == "400 Bad Request\n"
+    assert page(NoUsableServer(SECRET), "text/plain")[1] == "503 Service Unavailable\n"
+
+
+def test_json_is_complete() -> None:
+    assert json.loads(page(ResponseTimeout(SECRET), "application/json")[1]) == {"status": 504, "error": "Gateway Timeout", "phase": "response"}
+    assert json.loads(page(BadRequest(SECRET), "application/json")[1]) == {"status": 400, "error": "Bad Request"}
+
+
+def test_a_refused_method_tells_the_allowed_ones() -> None:
+    assert b"GET" in page(MethodNotAllowed("TRACE"), "")[0][b"Allow"]
+    assert b"TRACE" not in page(MethodNotAllowed("TRACE"), "")[0][b"Allow"]
+    assert b"Allow" not in page(BadRequest("x"), "")[0]
+
+
+def test_an_answer_of_our_own_to_options_has_no_page() -> None:
+    fields, text = page(FinalRecipient("OPTIONS"), "")
+    assert text == ""
+    assert b"Content-Length" not in fields  # RFC 9110 8.6: never with 204
+    assert b"OPTIONS" in fields[b"Allow"]
+
+
+def test_a_status_without_a_phrase_has_one_all_the_same() -> None:
+    assert (reason(404), reason(499), reason(799)) == ("Not Found", "Error", "Error")
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_no_accept_field_breaks_a_page(seed: int) -> None:
+    rng = random.Random(seed)
+    alphabet = ["text/html", "application/json", "*", "/", "*/*", ";", "q=", "0.5", "=", '"', "\\", ",", " ", "\t", "é", "x" * 50, "1e9", "-1", "nan"]
+    for _ in range(200):
+        fields, body = error_page(ConnectFailed("x"), "".join(rng.choices(alphabet, k=rng.randrange(12))))
+        assert int(dict(fields)[b"Content-Length"]) == len(body)

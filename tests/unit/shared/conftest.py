@@ -1,0 +1,59 @@
+"""Segments in the machine's own shared memory, each of an instance that only the test has."""
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from prefork_lb.shared.segment import DIRECTORY, Segment, attach_or_create, segment_names
+from tests.unit.shared.processes import Master, Signals
+
+ROWS, SERVERS = 8, 8
+
+
+@pytest.fixture
+def new_master() -> Iterator[Callable[[], Master]]:
+    """Makes processes that stand in for gunicorn masters; they end, and their segments go, with the test."""
+    masters: list[Master] = []
+
+    def make() -> Master:
+        masters.append(Master())
+        return masters[-1]
+
+    yield make
+    for master in masters:
+        master.kill()
+    for name in segment_names(os.geteuid()):
+        if any(name.endswith(f"-{master.pid}-{master.started}") for master in masters):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(DIRECTORY / name)
+
+
+@pytest.fixture
+def master(new_master: Callable[[], Master]) -> Master:
+    return new_master()
+
+
+@pytest.fixture
+def segment(master: Master) -> Segment:
+    return attach_or_create(master.pid, ROWS, SERVERS)
+
+
+@pytest.fixture
+def new_signals() -> Iterator[Callable[[], Signals]]:
+    made: list[Signals] = []
+
+    def make() -> Signals:
+        made.append(Signals())
+        return made[-1]
+
+    yield make
+    for signals in made:
+        signals.close()
+
+
+@pytest.fixture
+def signals(new_signals: Callable[[], Signals]) -> Signals:
+    return new_signals()

@@ -1,0 +1,389 @@
+"""The segment of an instance: found, made, replaced, removed."""
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from prefork_lb.shared import layout as at
+from prefork_lb.shared import segment as segment_module
+from prefork_lb.shared.layout import Layout
+from prefork_lb.shared.ledger import Ledger
+from prefork_lb.shared.lock import MUTEX_BYTES
+from prefork_lb.shared.segment import (
+    DIRECTORY,
+    Segment,
+    SegmentError,
+    attach_or_create,
+    open_segment,
+    remove,
+    segment_names,
+)
+from tests.unit.shared.breaking import Break, broken_off
+from tests.unit.shared.conftest import ROWS, SERVERS
+from tests.unit.shared.processes import Child, Master, running
+
+NewMaster = Callable[[], Master]
+
+
+def name_of(master: Master) -> str:
+    return f"prefork-lb-{os.geteuid()}-{master.pid}-{master.started}"
+
+
+def attach(master: Master, predecessor: int = 0) -> Segment:
+    return attach_or_create(master.pid, ROWS, SERVERS, predecessor)
+
+
+@pytest.fixture
+def file(master: Master) -> Path:
+    """Where the segment of `master` is, or will be."""
+    return DIRECTORY / name_of(master)
+
+
+def test_the_first_makes_it_and_the_others_find_it(master: Master, file: Path) -> None:
+    first, second = attach(master), attach(master)
+    assert first.name == second.name == file.name
+    first.cells[at.H_RECLAIMED] = 42
+    assert second.cells[at.H_RECLAIMED] == 42
+    assert first.masters() == [master.pid]
+
+
+def test_room_is_that_of_the_first_whatever_the_others_ask_for(master: Master) -> None:
+    attach(master)
+    assert attach_or_create(master.pid, 99, 99).layout == Layout(ROWS, SERVERS, attach(master).layout.pools)
+
+
+def test_there_is_room_for_as_many_pools_as_servers(master: Master) -> None:
+    """Each pool has one server at least, so that is enough."""
+    assert attach_or_create(master.pid, 2, 100).layout.pools == 100
+
+
+def test_only_its_user_can_read_it(master: Master, file: Path) -> None:
+    attach(master)
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert (DIRECTORY / f"prefork-lb-{os.geteuid()}.lock").stat().st_mode & 0o777 == 0o600
+
+
+def test_workers_that_start_at_once_share_one(master: Master) -> None:
+    def start() -> None:
+        cells = attach(master)
+        assert cells.masters() == [master.pid]
+        ledger = Ledger(cells)
+        ledger.acquire()
+        cells.cells[at.H_RECLAIMED] += 1
+        ledger.release_lock()
+
+    with running(start, 6) as workers:
+        assert [worker.wait() for worker in workers] == [0] * 6
+    assert attach(master).cells[at.H_RECLAIMED] == 6
+
+
+def test_it_outlives_the_process_that_made_it(master: Master, file: Path) -> None:
+    """No resource tracker takes it away when the first worker ends."""
+    code = f"from prefork_lb.shared.segment import attach_or_create; attach_or_create({master.pid}, {ROWS}, {SERVERS})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert file.exists()
+
+
+def test_a_segment_whose_master_was_killed_is_removed_by_the_next_start(new_master: NewMaster) -> None:
+    dead, alive = new_master(), new_master()
+    attach(dead).cells[at.H_RECLAIMED] = 42
+    dead.kill()
+    assert attach(alive).cells[at.H_RECLAIMED] == 0
+    assert name_of(dead) not in segment_names()
+    assert name_of(alive) in segment_names()
+
+
+def test_two_instances_at_once_do_not_meet(new_master: NewMaster) -> None:
+    one, other = new_master(), new_master()
+    ours, theirs = attach(one), attach(other)
+    assert ours.name != theirs.name
+    mine = Ledger(ours)
+    mine.acquire()
+    mine.claim(3)
+    mine.release_lock()
+    assert Ledger(theirs).totals.tolist() == [0] * SERVERS
+    assert Ledger(attach(one)).totals.tolist() == [0, 0, 0, 1, 0, 0, 0, 0]
+
+
+def test_a_successor_joins_its_predecessors_segment(new_master: NewMaster) -> None:
+    """gunicorn's USR2: both masters balance at once, and count together."""
+    old, new = new_master(), new_master()
+    before = attach(old)
+    after = attach(new, predecessor=old.pid)
+    assert after.name == before.name
+    assert before.masters() == [old.pid, new.pid]
+    assert attach(new, predecessor=old.pid).masters() == [old.pid, new.pid], "entered once"
+    old.kill()
+    assert attach(new, predecessor=old.pid).name == before.name
+    assert before.masters() == [new.pid]
+
+
+def test_a_predecessor_that_is_gone_leaves_a_segment_of_ones_own(new_master: NewMaster) -> None:
+    old, new = new_master(), new_master()
+    attach(old)
+    old.kill()
+    assert attach(new, predecessor=old.pid).name == name_of(new)
+
+
+def test_masters_are_listed_oldest_first_also_when_places_are_used_again(new_master: NewMaster) -> None:
+    first = new_master()
+    segment = attach(first)
+    second = new_master()
+    attach(second, first.pid)
+    first.kill()
+    third = later_than(second, new_master)
+    attach(third, second.pid)
+    assert segment.masters() == [second.pid, third.pid]
+
+
+def later_than(earlier: Master, new_master: NewMaster) -> Master:
+    """Start times have a hundredth of a second; one that differs."""
+    for _ in range(200):
+        master = new_master()
+        if master.started > earlier.started:
+            return master
+        master.kill()
+    raise AssertionError("no later start time")
+
+
+def test_too_many_masters_are_refused(new_master: NewMaster) -> None:
+    masters = [new_master() for _ in range(at.MASTERS + 1)]
+    attach(masters[0])
+    for master in masters[1:-1]:
+        attach(master, masters[0].pid)
+    with pytest.raises(SegmentError, match=f"{at.MASTERS} gunicorn masters share it already"):
+        attach(masters[-1], masters[0].pid)
+
+
+def test_a_master_that_has_ended_gets_none(master: Master) -> None:
+    """A worker whose master was killed while it started: it must not make a segment that nobody ever removes."""
+    before = segment_names()
+    master.kill()
+    with pytest.raises(SegmentError, match=rf"gunicorn's master \(pid {master.pid}\) has ended"):
+        attach(master)
+    assert set(segment_names()) <= set(before)
+
+
+def write(file: Path, cells: dict[int, int], size: int) -> None:
+    data = bytearray(size)
+    with memoryview(data).cast("q") as view:
+        for cell, value in cells.items():
+            view[cell] = value
+    file.write_bytes(data)
+    file.chmod(0o600)
+
+
+HALF_MADE = [
+    ({}, 0),
+    ({}, 8),
+    ({}, 65536),
+    ({at.H_ROWS: ROWS, at.H_SERVERS: SERVERS, at.H_POOLS: 4, at.H_VERSION: at.VERSION}, 65536),
+    ({at.H_MAGIC: at.MAGIC, at.H_VERSION: at.VERSION, at.H_ROWS: ROWS, at.H_SERVERS: SERVERS, at.H_POOLS: 4}, 2048),
+]
+
+
+@pytest.mark.parametrize(("cells", "size"), HALF_MADE)
+def test_a_half_made_segment_is_replaced(master: Master, file: Path, cells: dict[int, int], size: int) -> None:
+    """Its maker was killed before it had written the mark; under the file lock nobody else can be in the middle."""
+    write(file, cells, size)
+    assert open_segment(file.name) is None
+    segment = attach(master)
+    assert segment.name == file.name and segment.masters() == [master.pid]
+    assert Ledger(segment).totals.tolist() == [0] * SERVERS
+
+
+def test_a_maker_killed_at_any_moment_leaves_something_that_the_next_replaces(master: Master) -> None:
+    instruction = 1
+    while not broken_off(instruction, Break.KILL, lambda: lambda: attach(master)):
+        assert attach(master).masters() == [master.pid]
+        remove(master.pid)
+        assert name_of(master) not in segment_names()
+        instruction += 23
+    assert instruction > 500  # it was traced
+
+
+def test_another_versions_segment_stays_while_its_master_lives(new_master: NewMaster) -> None:
+    """Two versions of this package on one host, or an upgrade: the running one must not lose its memory."""
+    other, ours = new_master(), new_master()
+    attach(other).cells[at.H_VERSION] = at.VERSION + 1
+    assert attach(ours).name == name_of(ours)
+    assert name_of(other) in segment_names()
+    assert open_segment(name_of(other)) is None
+    other.kill()
+    attach(ours)
+    assert name_of(other) not in segment_names()
+
+
+def test_remove_takes_away_the_only_masters_segment(master: Master, file: Path) -> None:
+    segment = attach(master)
+    remove(master.pid)
+    assert not file.exists()
+    # Workers that still run keep theirs.
+    assert Ledger(segment).totals.tolist() == [0] * SERVERS
+
+
+def test_remove_leaves_what_a_successor_uses_and_what_is_of_others(new_master: NewMaster) -> None:
+    old, new, stranger = new_master(), new_master(), new_master()
+    attach(old)
+    attach(new, old.pid)
+    attach(stranger)
+    remove(old.pid)
+    assert {name_of(old), name_of(stranger)} <= set(segment_names())
+    remove(12345678)
+    assert {name_of(old), name_of(stranger)} <= set(segment_names())
+
+
+def test_remove_passes_over_what_cannot_be_opened(master: Master, monkeypatch: pytest.MonkeyPatch) -> None:
+    attach(master)
+
+    def refuse(name: str) -> Segment:
+        raise SegmentError("another user's")
+
+    monkeypatch.setattr(segment_module, "open_segment", refuse)
+    remove(master.pid)
+    assert name_of(master) in segment_names()
+
+
+def test_open_segment_finds_nothing_where_there_is_nothing() -> None:
+    assert open_segment("prefork-lb-0-0-0") is None
+
+
+def test_names_are_listed_oldest_first_and_strange_files_are_not(new_master: NewMaster) -> None:
+    one = new_master()
+    two = later_than(one, new_master)
+    for master in (two, one):
+        attach(master)
+    strange = DIRECTORY / f"{name_of(one)}.old"
+    strange.touch()
+    try:
+        found = segment_names(os.geteuid())
+    finally:
+        strange.unlink()
+    assert [name for name in found if name in (name_of(one), name_of(two), strange.name)] == [name_of(one), name_of(two)]
+    assert name_of(one) not in segment_names(os.geteuid() + 1)
+
+
+def test_without_shared_memory_there_are_no_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(segment_module, "DIRECTORY", tmp_path / "none")
+    assert segment_names() == []
+
+
+def test_a_full_dev_shm_is_told_at_the_start_and_leaves_nothing(
+    master: Master, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int, offset: int, length: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(SegmentError, match=r"/dev/shm: no room for \d+ bytes: No space left on device; enlarge it"):
+        attach(master)
+    assert not file.exists()
+    monkeypatch.undo()
+    assert attach(master).masters() == [master.pid]
+
+
+def test_its_memory_is_there_from_the_start(master: Master, file: Path) -> None:
+    """Not promised: a page that cannot be had later is SIGBUS in the middle of a request."""
+    attach_or_create(master.pid, 64, 64)
+    status = file.stat()
+    assert status.st_blocks * 512 >= status.st_size
+
+
+def test_a_segment_that_cannot_be_made_names_the_file_and_the_reason(
+    master: Master, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = segment_module._Memory.__init__
+
+    def refuse(self: object, name: str, create: bool = False, size: int = 0) -> None:
+        if create:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        make(self, name)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(segment_module._Memory, "__init__", refuse)
+    with pytest.raises(SegmentError, match=f"{name_of(master)}: cannot be created: Permission denied"):
+        attach(master)
+
+
+@pytest.fixture
+def other_uid(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """This process believes that it is another user; its files say otherwise."""
+    uid = os.geteuid() + 4242
+    monkeypatch.setattr(os, "geteuid", lambda: uid)
+    yield uid
+    for path in DIRECTORY.glob(f"prefork-lb-{uid}*"):
+        path.unlink()
+
+
+def test_a_lock_file_of_another_user_is_refused(master: Master, other_uid: int) -> None:
+    """Whoever holds it could stop every start; the file's name alone says nothing of whose it is."""
+    (DIRECTORY / f"prefork-lb-{other_uid}.lock").touch()
+    with pytest.raises(SegmentError, match=rf"prefork-lb-{other_uid}\.lock: belongs to another user \(uid \d+\); remove it"):
+        attach(master)
+    assert segment_names(other_uid) == []
+
+
+def test_a_lock_file_that_is_a_link_is_not_followed(master: Master, other_uid: int, tmp_path: Path) -> None:
+    (DIRECTORY / f"prefork-lb-{other_uid}.lock").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(SegmentError, match="prefork_lb needs to write to /dev/shm"):
+        attach(master)
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_segment_that_another_user_laid_under_our_name_is_not_ours(master: Master, other_uid: int) -> None:
+    """The name can be foreseen; memory that a stranger can write to would let him into this process."""
+    attached = Layout(ROWS, SERVERS, SERVERS)
+    laid = DIRECTORY / f"prefork-lb-{other_uid}-{master.pid}-{master.started}"
+    write(laid, {at.H_MAGIC: at.MAGIC, at.H_VERSION: at.VERSION, at.H_ROWS: ROWS, at.H_SERVERS: SERVERS,
+                 at.H_POOLS: SERVERS, at.H_MASTERS: master.pid, at.H_MASTERS + 1: master.started}, attached.size)
+    assert segment_names(other_uid) == []
+    assert laid.name not in segment_names()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become another user")
+def test_another_users_segment_cannot_be_opened(master: Master, file: Path) -> None:
+    attach(master)
+
+    def look() -> None:
+        os.setuid(65534)
+        with pytest.raises(SegmentError, match=f"{file}: Permission denied; it belongs to another user"):
+            open_segment(file.name)
+
+    assert Child(look).wait() == 0
+
+
+def test_a_segment_with_a_view_outside_cannot_be_closed_silently(master: Master) -> None:
+    segment = attach(master)
+    view = segment.cells[:4]
+    with pytest.raises(BufferError):
+        segment.close()
+    view.release()
+
+
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (256, 256, 256), (3, 1000, 17)])
+def test_no_two_parts_of_the_layout_overlap(sizes: tuple[int, int, int]) -> None:
+    layout = Layout(*sizes)
+    rows, servers, pools = sizes
+    key_cells = at.KEY_BYTES // at.CELL
+    parts = [(0, at.H_MASTERS), (at.H_MASTERS, at.H_MASTERS + 2 * at.MASTERS),
+             (layout.lock_byte // at.CELL, layout.lock_byte // at.CELL + MUTEX_BYTES // at.CELL)]
+    parts += [(layout.column(number).start, layout.column(number).stop) for number in range(at.SERVER_COLUMNS)]
+    parts += [(byte // at.CELL, byte // at.CELL + key_cells) for byte in map(layout.server_key_byte, range(servers))]
+    for pool in range(pools):
+        parts.append((layout.pool(pool), layout.pool(pool) + at.POOL_HEAD_CELLS))
+        parts.append((layout.pool_key_byte(pool) // at.CELL, layout.pool_key_byte(pool) // at.CELL + key_cells))
+    for row in range(rows):
+        parts.append((layout.row(row), layout.row(row) + at.ROW_HEAD_CELLS))
+        parts += [(layout.row_array(row, array).start, layout.row_array(row, array).stop) for array in range(at.ROW_ARRAYS)]
+    parts.sort()
+    for (_, end), (start, _) in zip(parts, parts[1:], strict=False):
+        assert end <= start
+    assert parts[-1][1] <= layout.cells == layout.size // at.CELL
+    assert at.H_LOCK + MUTEX_BYTES // at.CELL <= at.HEADER_CELLS
+    assert at.P_USED < at.POOL_HEAD_CELLS and at.R_GENERATION < at.ROW_HEAD_CELLS

@@ -1,0 +1,77 @@
+"""What tools see of an instance."""
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+
+from prefork_lb.shared.ledger import Ledger
+from prefork_lb.shared.segment import Segment, attach_or_create, open_segment
+from prefork_lb.shared.table import PoolEntry, ServerEntry, register
+from prefork_lb.shared.view import ServerView, WorkerView, view
+from tests.unit.shared.processes import Child, Master, Signals, running
+from tests.unit.shared.test_ledger import claim
+
+WEB = PoolEntry("web", [ServerEntry("10.0.0.1:80", 2, 7, False), ServerEntry("unix:/run/b.sock", 1, 0, True)])
+
+
+def test_an_instance_is_shown_as_it_is(segment: Segment, master: Master, signals: Signals) -> None:
+    ledger = Ledger(segment)
+    slots = register(segment, ledger, [WEB])["web"].slots
+    for slot in (slots[0], slots[0], slots[1]):
+        claim(ledger, slot)
+    ledger.release(slots[0], failed=True)
+
+    def work() -> None:
+        mine = Ledger(segment)
+        register(segment, mine, [WEB])
+        claim(mine, slots[1])
+        signals.send()
+        signal.pause()
+
+    with running(work) as (worker,):
+        signals.wait()
+        shown = view(segment)
+        assert (shown.master, shown.segment, shown.generation) == (master.pid, segment.name, 2)
+        assert (shown.reclaimed, shown.repairs) == (0, 0)
+        assert shown.workers == [WorkerView(os.getpid(), 2, 2), WorkerView(worker.pid, 2, 1)]
+        assert shown.servers == [
+            ServerView("web", "10.0.0.1:80", 2, 7, False, in_flight=1, requests=2, failures=1),
+            ServerView("web", "unix:/run/b.sock", 1, 0, True, in_flight=2, requests=2, failures=0),
+        ]
+        worker.kill()
+    # Dead, not given back yet: not among the workers, still in the totals.
+    shown = view(segment)
+    assert [worker.pid for worker in shown.workers] == [os.getpid()]
+    assert shown.servers[1].in_flight == 2
+    ledger.reclaim_dead()
+    shown = view(segment)
+    assert (shown.reclaimed, shown.servers[1].in_flight, shown.servers[1].requests) == (1, 1, 2)
+
+
+def test_looking_takes_no_lock(segment: Segment) -> None:
+    """Also while a worker that is stopped holds it, a tool answers."""
+    ledger = Ledger(segment)
+    ledger.acquire()
+    assert Child(lambda: view(segment)).wait() == 0
+    ledger.release_lock()
+
+
+def test_a_segment_without_a_master_has_none_to_show(segment: Segment, master: Master) -> None:
+    master.kill()
+    assert view(segment).master == 0
+
+
+def test_the_newest_master_is_shown(segment: Segment, master: Master, new_master: Callable[[], Master]) -> None:
+    successor = new_master()
+    attach_or_create(successor.pid, 1, 1, master.pid)
+    expected = successor if successor.started > master.started else max(master, successor, key=lambda m: (m.started, m.pid))
+    assert view(segment).master == expected.pid
+
+
+def test_a_tool_can_open_look_and_close(segment: Segment) -> None:
+    register(segment, Ledger(segment), [WEB])
+    opened = open_segment(segment.name)
+    assert opened is not None
+    assert [server.address for server in view(opened).servers] == ["10.0.0.1:80", "unix:/run/b.sock"]
+    opened.close()

@@ -1,0 +1,27 @@
+"""A ledger in real shared memory."""
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from prefork_lb.shared.ledger import Ledger
+from prefork_lb.shared.segment import DIRECTORY, Segment, attach_or_create
+from tests.unit.shared.processes import Master
+
+
+@pytest.fixture
+def segment() -> Iterator[Segment]:
+    master = Master()
+    segment = attach_or_create(master.pid, 4, 8)
+    yield segment
+    master.kill()
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(DIRECTORY / segment.name)
+
+
+@pytest.fixture
+def ledger(segment: Segment) -> Ledger:
+    return Ledger(segment)

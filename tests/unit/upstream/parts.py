@@ -1,0 +1,52 @@
+"""Servers, pools and streams for the tests of the data plane: a real ledger, streams that note what is done to them."""
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from prefork_lb.balance.policy import Policy
+from prefork_lb.clock import ManualClock
+from prefork_lb.net.address import Address
+from prefork_lb.shared.ledger import Ledger
+from prefork_lb.upstream.idle import IdleConnections
+from prefork_lb.upstream.pool import Pool
+from prefork_lb.upstream.server import UNLIMITED, Server
+from tests.unit.balance.candidates import new_policy
+
+
+class NotedStream:
+    """A stream without a network."""
+
+    def __init__(self, quiet: bool = True, close_fails: bool = False) -> None:
+        self.quiet = quiet
+        self.closed = 0
+        self._close_fails = close_fails
+
+    def receive(self, limit: int, timeout_s: float) -> bytes:
+        raise AssertionError("nobody receives here")
+
+    def receive_or(self, limit: int, timeout_s: float, gone: Callable[[], bool]) -> bytes | None:
+        raise AssertionError("nobody receives here")
+
+    def send(self, data: bytes, timeout_s: float) -> None:
+        raise AssertionError("nobody sends here")
+
+    def send_unless_answered(self, data: bytes, timeout_s: float) -> int:
+        raise AssertionError("nobody sends here")
+
+    def is_quiet(self) -> bool:
+        assert not self.closed, "asked after it was closed"
+        return self.quiet
+
+    def close(self) -> None:
+        self.closed += 1
+        if self._close_fails:
+            raise OSError("close failed")
+
+
+def new_server(slot: int, weight: int = 1, limit: int = UNLIMITED, backup: bool = False, most_idle: int = 4) -> Server:
+    idle = IdleConnections(most_idle, 60.0, ManualClock())
+    return Server(slot, Address("127.0.0.1", 8000 + slot), f"127.0.0.1:{8000 + slot}", weight, limit, backup, idle)
+
+
+def new_pool(ledger: Ledger, *servers: Server, policy: Policy | None = None) -> Pool:
+    return Pool("web", servers, policy or new_policy("least-connections"), ledger, attempts=2)
