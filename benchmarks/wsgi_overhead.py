@@ -47,7 +47,8 @@ def main() -> None:
         for number in range(arguments.rounds):
             for name, (pid, port) in masters.items():
                 figures[name].append(measure(pid, port, arguments))
-            print(f"round {number + 1}:", ", ".join(f"{name} {values[-1]:.0f} us" for name, values in figures.items()), flush=True)
+            last = ", ".join(f"{name} {values[-1]:.0f} us" for name, values in figures.items())
+            print(f"round {number + 1}: {last}", flush=True)
     medians = {name: statistics.median(values) for name, values in figures.items()}
     ratios = [ours / bare for ours, bare in zip(figures["prefork_lb"], figures["bare socket"], strict=True)]
     for name, value in medians.items():
@@ -100,7 +101,7 @@ def wait_until_it_answers(port: int, log: Path) -> None:
 
 
 def measure(master: int, port: int, arguments: argparse.Namespace) -> float:
-    """Microseconds of CPU a request of the master's workers, under wrk's load from as many connections as a worker has threads."""
+    """Microseconds of CPU a request of the master's workers, under wrk's load: a connection for each thread of a worker."""
     command = ["wrk", "-t1", f"-c{arguments.threads}", f"http://127.0.0.1:{port}/"]
     subprocess.run([*command, "-d1"], check=True, capture_output=True)
     before = cpu_seconds(master)

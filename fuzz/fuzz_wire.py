@@ -6,6 +6,7 @@
 
 An input's first byte says what the rest is (`TARGETS`). What fails is written to `fuzz/failures/`, and the run ends with 1.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -40,7 +41,9 @@ def _chunked(data: bytes) -> bool:
     invariants.decoder_state_is_final(data)
     # The cuts come from the data, so that an input says all about its run.
     digest = hashlib.blake2b(data, digest_size=16).digest()
-    return invariants.check_chunked(data, [int.from_bytes(digest[i:i + 2], "big") for i in range(0, 2 * (digest[0] % 8), 2)])
+    return invariants.check_chunked(
+        data, [int.from_bytes(digest[i : i + 2], "big") for i in range(0, 2 * (digest[0] % 8), 2)]
+    )
 
 
 def _unchecked(data: bytes) -> bool:
@@ -57,7 +60,10 @@ def _unchecked(data: bytes) -> bool:
 
 
 TARGETS: tuple[tuple[str, Callable[[bytes], bool]], ...] = (
-    ("request", _request), ("response", _response), ("chunked", _chunked), ("request", _unchecked),
+    ("request", _request),
+    ("response", _response),
+    ("chunked", _chunked),
+    ("request", _unchecked),
 )
 
 
@@ -96,14 +102,20 @@ def _keep(data: bytes) -> None:
     FAILURES.mkdir(exist_ok=True)
     path = FAILURES / hashlib.blake2b(data, digest_size=8).hexdigest()
     path.write_bytes(data)
-    print(f"kept as {path.relative_to(REPOSITORY)}; again with: python fuzz/fuzz_wire.py --replay {path.relative_to(REPOSITORY)}", file=sys.stderr)
+    print(
+        f"kept as {path.relative_to(REPOSITORY)}; again with: python fuzz/fuzz_wire.py --replay {path.relative_to(REPOSITORY)}",
+        file=sys.stderr,
+    )
 
 
 def _atheris(arguments: list[str]) -> int:
     try:
         import atheris  # type: ignore[import-not-found]
     except ImportError:
-        print("atheris is not installed (pip install atheris); without --atheris the corpus is mutated by a seed", file=sys.stderr)
+        print(
+            "atheris is not installed (pip install atheris); without --atheris the corpus is mutated by a seed",
+            file=sys.stderr,
+        )
         return 2
     atheris.instrument_all()
     atheris.Setup([sys.argv[0], *arguments], run_one)

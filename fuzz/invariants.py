@@ -1,10 +1,12 @@
 """What must hold for any bytes. Each check raises AssertionError, or lets through an exception that should not be."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from prefork_lb.errors import ProxyError, TruncatedBody
+from prefork_lb.net.stream import Stream
 from prefork_lb.proxy.outbound import request_block
 from prefork_lb.proxy.request import Request
 from prefork_lb.wire.chunked import ChunkedDecoder, encode_chunk, encode_last_chunk
@@ -18,13 +20,20 @@ from tests.wire.reading import ChunkedReading, read_chunked, read_chunked_pieces
 T = TypeVar("T")
 
 LIMITS = Limits(head_bytes=4096, line_bytes=512, fields=40)
-PEERS = (ClientInfo("192.0.2.7", b"http", 8000, False), ClientInfo("2001:db8::7", b"https", 443, True), ClientInfo("", b"http", 0, True))
+PEERS = (
+    ClientInfo("192.0.2.7", b"http", 8000, False),
+    ClientInfo("2001:db8::7", b"https", 443, True),
+    ClientInfo("", b"http", 0, True),
+)
 
 
 class NoBody:
     """A body source and a client for requests that are never sent."""
 
     def read(self, limit: int) -> bytes:
+        raise NotImplementedError("nothing is sent here")
+
+    def wait(self, server: Stream, timeout_s: float) -> bool:
         raise NotImplementedError("nothing is sent here")
 
     def trailers(self) -> Fields:
@@ -54,7 +63,8 @@ def check_response(data: bytes, method: bytes, pieces: Sequence[int]) -> bool:
 
 def check_unchecked_head(method: bytes, target: bytes, fields: Fields) -> bool:
     """Whether a head that no parser of ours has seen, as WSGI brings it, is accepted; then it must be sent on well."""
-    return any([_check_sent(RequestHead(method, target, 1, list(fields)), peer) for peer in PEERS])
+    verdicts = [_check_sent(RequestHead(method, target, 1, list(fields)), peer) for peer in PEERS]  # all of them
+    return any(verdicts)
 
 
 def check_chunked(data: bytes, cuts: Sequence[int]) -> bool:
@@ -62,7 +72,10 @@ def check_chunked(data: bytes, cuts: Sequence[int]) -> bool:
     whole = _chunked(lambda: read_chunked(data, LIMITS))
     edges = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
     parts = [data[start:end] for start, end in zip(edges, edges[1:], strict=False)]
-    for other in (_chunked(lambda: read_chunked(data, LIMITS, 1)), _chunked(lambda: read_chunked_pieces(iter(parts), LIMITS))):
+    for other in (
+        _chunked(lambda: read_chunked(data, LIMITS, 1)),
+        _chunked(lambda: read_chunked_pieces(iter(parts), LIMITS)),
+    ):
         assert other == whole, f"split: {other!r}, whole: {whole!r}"
     if whole is None or not whole.done:
         return False

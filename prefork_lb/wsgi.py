@@ -7,7 +7,6 @@ responses, and to break a response off so that it does not look whole.
 from __future__ import annotations
 
 import errno
-import functools
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -18,6 +17,7 @@ from prefork_lb.proxy.pages import error_page, reason
 from prefork_lb.proxy.reply import Reply
 from prefork_lb.proxy.request import Request, TrustCheck
 from prefork_lb.wire.framing import Kind
+from prefork_lb.wire.memo import Memo
 from prefork_lb.wsgi_client import WSGIBody, WSGIClient
 from prefork_lb.wsgi_environ import client_info, request_head
 
@@ -46,7 +46,11 @@ class WSGIFrontEnd:
         except (ProxyError, InvariantError) as exc:
             return self._refuse(exc, environ, start_response)
         text = reply.reason.decode("latin-1") or reason(reply.status)
-        start_response(f"{reply.status} {text}", _wsgi_fields(reply.fields))
+        try:
+            start_response(f"{reply.status} {text}", _wsgi_fields(reply.fields))
+        except BaseException:
+            reply.close()
+            raise
         if reply.is_received:  # nothing is held any more, and nothing can fail
             return iter((reply.read(),))
         client.expect_slow_reader()
@@ -109,10 +113,12 @@ def _close_afterwards(start_response: StartResponse) -> None:
         force_close()
 
 
-@functools.lru_cache(maxsize=2048)
 def _text(field: tuple[bytes, bytes]) -> tuple[str, str]:
     return field[0].decode("latin-1"), field[1].decode("latin-1")
 
 
+_remembered_text = Memo[tuple[bytes, bytes], tuple[str, str]](_text, most=1024, longest=512, size=lambda field: len(field[1]))
+
+
 def _wsgi_fields(fields: Sequence[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
-    return [_text(field) for field in fields]
+    return [_remembered_text(field) for field in fields]

@@ -13,6 +13,7 @@ from gunicorn.http.errors import NoMoreData, ParseException
 
 from prefork_lb.errors import BadRequest, ClientGone, RequestTimeout
 from prefork_lb.net.readable import Readable
+from prefork_lb.net.stream import Stream
 from prefork_lb.net.timeouts import Expired, set_receive_timeout, set_send_timeout
 from prefork_lb.proxy.pages import reason
 from prefork_lb.wire.head import Fields, ResponseHead
@@ -39,6 +40,18 @@ class WSGIClient:
         """The response is larger than what a socket takes at once."""
         if self._socket is not None:
             set_send_timeout(self._socket, self._idle_timeout_s)
+
+    def wait(self, server: Stream, timeout_s: float) -> bool:
+        """Wait until the client has sent something (or left); False when the server's stream has something first."""
+        if self._socket is None or (isinstance(self._socket, ssl.SSLSocket) and self._socket.pending()):
+            return True
+        poller = select.poll()
+        poller.register(self._socket.fileno(), select.POLLIN)
+        poller.register(server.fileno(), select.POLLIN)
+        events = poller.poll(timeout_s * 1000)
+        if not events:
+            raise RequestTimeout("the client sent nothing of its body for too long")
+        return all(descriptor != server.fileno() for descriptor, _ in events)
 
     def is_gone(self) -> bool:
         """Whether the client has ended its side: it closed, or (which looks the same) sent all that it will ever send."""
@@ -81,8 +94,9 @@ class WSGIBody:
         self._reader: Any = getattr(self._input, "reader", None)
         self._client = client
         self._begun = False
-        length = environ.get("CONTENT_LENGTH")
-        self._left = int(length) if length else None  # None: chunked, the server knows the end
+        length = environ.get("CONTENT_LENGTH", "")
+        # None: chunked, the server knows the end. What is no number the engine refuses before it reads.
+        self._left = int(length) if length.isdecimal() else None
 
     def read(self, limit: int) -> bytes:
         if not self._begun:
@@ -101,6 +115,11 @@ class WSGIBody:
                 raise ClientGone("the client left in the middle of its body")
         return data
 
+    def wait(self, server: Stream, timeout_s: float) -> bool:
+        if self._reader is None:
+            return True  # not gunicorn's input: what it has read ahead cannot be known, and the socket would not tell
+        return self._surplus() > 0 or self._client.wait(server, timeout_s)
+
     def trailers(self) -> Fields:
         """Those that gunicorn kept of a chunked body; its environ has no place for them."""
         message = getattr(self._reader, "req", None)
@@ -118,7 +137,10 @@ class WSGIBody:
         first: bytes = self._reader.read(1)
         if not first:
             return b""
+        at_hand = min(self._surplus(), limit - 1)
+        return first + self._reader.read(at_hand) if at_hand else first
+
+    def _surplus(self) -> int:
         # A chunked body's decoded surplus is with the reader, that of one with a length with what it reads from.
         surplus = getattr(self._reader, "buf", None) or self._reader.unreader.buf
-        at_hand = min(surplus.tell(), limit - 1)
-        return first + self._reader.read(at_hand) if at_hand else first
+        return int(surplus.tell())

@@ -35,7 +35,8 @@ def _section(pairs: tuple[tuple[str, str], ...]) -> FieldSection:
 
 # PEP 3333 lets these two stand empty instead of absent.
 _CONTENT = {"CONTENT_TYPE": b"Content-Type", "CONTENT_LENGTH": b"Content-Length"}
-_fields = Memo[tuple[tuple[str, str], ...], FieldSection](_section, most=256)
+_fields = Memo[tuple[tuple[str, str], ...], FieldSection](
+    _section, size=lambda pairs: sum([len(value) for _, value in pairs]))
 
 
 def client_info(environ: dict[str, Any], is_tls: bool, is_trusted: TrustCheck) -> ClientInfo:

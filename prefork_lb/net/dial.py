@@ -8,6 +8,8 @@ from prefork_lb.errors import ConnectFailed, ConnectTimeout
 from prefork_lb.net.address import Address
 from prefork_lb.net.sockets import SocketStream
 
+_FULL_QUEUE_PAUSE_S = 0.005
+
 
 def dial(address: Address, timeout_s: float) -> SocketStream:
     """Connect to a server; of a name, all addresses are tried in the resolver's order within `timeout_s` in all.
@@ -48,7 +50,7 @@ def _connect(family: int, endpoint: tuple[str, int] | str, timeout_s: float, nam
         if family != socket.AF_UNIX:
             # A small head must not wait for the acknowledgement of the one before (RFC 9293 3.7.4).
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connection.connect(endpoint)
+        _connect_within(connection, endpoint, timeout_s)
         connection.settimeout(None)
     except TimeoutError as exc:
         connection.close()
@@ -60,3 +62,16 @@ def _connect(family: int, endpoint: tuple[str, int] | str, timeout_s: float, nam
         connection.close()
         raise
     return SocketStream(connection)
+
+
+def _connect_within(connection: socket.socket, endpoint: tuple[str, int] | str, timeout_s: float) -> None:
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            connection.connect(endpoint)
+            return
+        except BlockingIOError as exc:
+            # A unix socket whose queue is full says so at once, whatever the timeout (connect(2), EAGAIN).
+            if time.monotonic() >= deadline:
+                raise TimeoutError from exc
+            time.sleep(_FULL_QUEUE_PAUSE_S)

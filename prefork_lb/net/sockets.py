@@ -75,6 +75,9 @@ class SocketStream:
                     raise StreamClosed(exc.strerror) from exc
         return sent
 
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
     def is_quiet(self) -> bool:
         return not self._readable.now()
 

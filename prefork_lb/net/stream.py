@@ -28,6 +28,9 @@ class Stream(Protocol):
     def send_unless_answered(self, data: bytes, timeout_s: float) -> int:
         """Send until everything is out or the peer has sent something; returns how many bytes went out."""
 
+    def fileno(self) -> int:
+        """The descriptor, to wait for it together with another."""
+
     def is_quiet(self) -> bool:
         """Whether the connection is open and nothing waits to be received, without waiting."""
 

@@ -65,9 +65,18 @@ def _send(stream: Stream, reader: HeadReader, request: Request, block: bytes, bo
     timeout_s = settings.timeouts.idle
     try:
         stream.send(block + body.first if body.first else block, timeout_s)
-        while piece := body.next_piece():
-            while (sent := stream.send_unless_answered(piece, timeout_s)) < len(piece):
-                piece = piece[sent:]
+        piece = b""
+        while piece or not body.ended:
+            # With a piece at hand the server may have answered before it is out; without, before the client sent more.
+            if reader.rest:
+                answered = True  # behind an interim response: received already, no wait would tell
+            elif piece:
+                piece = piece[stream.send_unless_answered(piece, timeout_s):]
+                answered = bool(piece)
+            else:
+                answered = not body.wait(stream, timeout_s)
+                piece = b"" if answered else body.next_piece()
+            if answered:
                 head = reader.read(request.downstream, settings.timeouts.response, settings.clock)
                 if head.status >= 200:
                     return head

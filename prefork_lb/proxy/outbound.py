@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from prefork_lb.errors import BadRequest, ExpectationFailed, FinalRecipient, InvariantError
+from prefork_lb.net.stream import Stream
 from prefork_lb.proxy.request import BodySource, Request
 from prefork_lb.wire import grammar
 from prefork_lb.wire.chunked import encode_chunk, encode_last_chunk
@@ -100,6 +101,10 @@ class OutboundBody:
         """Whether the body can be sent from its beginning again."""
         return self._first_only
 
+    def wait(self, server: Stream, timeout_s: float) -> bool:
+        """Wait for the next piece; False when the server has something to say first. Raises RequestTimeout."""
+        return self._source.wait(server, timeout_s)
+
     def next_piece(self) -> bytes:
         """The piece after the first, and so on; empty at the end."""
         if self.ended:
@@ -131,6 +136,9 @@ class _NoSource:
 
     def read(self, limit: int) -> bytes:
         return b""
+
+    def wait(self, server: Stream, timeout_s: float) -> bool:
+        return True
 
     def trailers(self) -> Fields:
         return []

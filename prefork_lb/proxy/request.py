@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from prefork_lb.net.stream import Stream
 from prefork_lb.wire.forwarded import ClientInfo
 from prefork_lb.wire.head import Fields, RequestHead, ResponseHead
 
@@ -20,6 +21,12 @@ class BodySource(Protocol):
 
         Raises ClientGone when the client left before the end, RequestTimeout when it is silent for too long, BadRequest
         when the body is malformed.
+        """
+
+    def wait(self, server: Stream, timeout_s: float) -> bool:
+        """Wait until `read` has something to say, or the server's stream has: False then, it has answered early.
+
+        Raises RequestTimeout when nothing comes for `timeout_s`.
         """
 
     def trailers(self) -> Fields:

@@ -24,8 +24,12 @@ class ClientInfo:
 
 
 def is_told_by_proxies(name: bytes) -> bool:
-    """Whether a field (lower-case name) tells of the client, and so is written anew here."""
-    return name[:12] == _PREFIX or name in _TOLD_BY_PROXIES
+    """Whether a field (lower-case name) tells of the client, and so is written anew here.
+
+    With underscores as well: CGI and WSGI servers cannot tell X_Forwarded_For from X-Forwarded-For (RFC 3875 4.1.18).
+    """
+    name = name.replace(b"_", b"-")
+    return name.startswith(_PREFIX) or name in _TOLD_BY_PROXIES
 
 
 def forwarded_lines(index: Index, client: ClientInfo, host: bytes | None) -> bytes:
@@ -35,7 +39,7 @@ def forwarded_lines(index: Index, client: ClientInfo, host: bytes | None) -> byt
         return own.whole
     lines = []
     for name, values in index.items():
-        if is_told_by_proxies(name) and name not in (b"x-forwarded-for", b"forwarded"):
+        if is_told_by_proxies(name) and b"_" not in name and name not in (b"x-forwarded-for", b"forwarded"):
             # What the first proxy said about the client's own connection stays.
             lines += [b"%b: %b\r\n" % (name.title(), value) for value in values]
     for name, line in own.about_connection.items():

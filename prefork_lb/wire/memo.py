@@ -16,14 +16,17 @@ V = TypeVar("V")
 class Memo(Generic[K, V]):
     """Calls `function` once for each key it sees; what comes back must not be changed by anybody.
 
-    Bounded: keys longer than `longest` are not kept, and when `most` are there all are forgotten. That is cheaper than knowing
-    which was used last, and what is worth remembering is back at once. Safe among threads: each step is one of a dict.
+    Bounded: keys whose `size` (their length, if nothing else is said) is above `longest` are not kept, and when `most` are
+    there all are forgotten. That is cheaper than knowing which was used last, and what is worth remembering is back at
+    once. Safe among threads: each step is one of a dict.
     """
 
-    def __init__(self, function: Callable[[K], V], most: int = 512, longest: int = 2048) -> None:
+    def __init__(self, function: Callable[[K], V], most: int = 512, longest: int = 2048,
+                 size: Callable[[K], int] = len) -> None:
         self._function = function
         self._most = most
         self._longest = longest
+        self._size = size
         self._known: dict[K, V] = {}
 
     def __call__(self, key: K) -> V:
@@ -34,7 +37,7 @@ class Memo(Generic[K, V]):
             except KeyError:  # another thread has just cleared it
                 pass
         value = self._function(key)
-        if len(key) <= self._longest:
+        if self._size(key) <= self._longest:
             if len(known) >= self._most:
                 known.clear()
             known[key] = value

@@ -10,6 +10,7 @@ not meant. Text stands for bytes by Latin-1.
 - valid and `complete = false`: more must come
 - invalid: `error`, the class in `prefork_lb.errors`, and `message`, a part of its text
 """
+
 from __future__ import annotations
 
 import tomllib
@@ -59,6 +60,15 @@ def cases(verdict: str, kind: str) -> list[Case]:
     folder = FOLDER / verdict / kind
     stems = {path.stem for path in folder.iterdir()}
     for stem in stems:
-        assert (folder / f"{stem}.http").is_file() and (folder / f"{stem}.toml").is_file(), f"{folder / stem}: one of two files"
-    return [Case(kind, stem, (folder / f"{stem}.http").read_bytes(), tomllib.loads((folder / f"{stem}.toml").read_text("utf-8")))
-            for stem in sorted(stems)]
+        assert (folder / f"{stem}.http").is_file() and (folder / f"{stem}.toml").is_file(), (
+            f"{folder / stem}: one of two files"
+        )
+    return [
+        Case(
+            kind,
+            stem,
+            (folder / f"{stem}.http").read_bytes(),
+            tomllib.loads((folder / f"{stem}.toml").read_text("utf-8")),
+        )
+        for stem in sorted(stems)
+    ]

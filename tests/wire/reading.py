@@ -1,4 +1,5 @@
 """A message read the way a front end or the engine reads it: all at once, or in pieces of a given size."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -39,7 +40,7 @@ class ChunkedReading:
 def pieces(data: bytes, size: int) -> Iterator[bytes]:
     """`data` in pieces of `size` bytes; 0 gives it whole."""
     step = size or max(1, len(data))
-    return (data[start:start + step] for start in range(0, len(data), step))
+    return (data[start : start + step] for start in range(0, len(data), step))
 
 
 def read_request(data: bytes, limits: Limits = DEFAULT, piece: int = 0) -> RequestReading | None:
@@ -52,7 +53,9 @@ def read_request(data: bytes, limits: Limits = DEFAULT, piece: int = 0) -> Reque
     return RequestReading(head, framing, destination(head), data[end:])
 
 
-def read_response(data: bytes, method: bytes = b"GET", limits: Limits = DEFAULT, piece: int = 0) -> ResponseReading | None:
+def read_response(
+    data: bytes, method: bytes = b"GET", limits: Limits = DEFAULT, piece: int = 0
+) -> ResponseReading | None:
     """None when the head is not complete. Raises BadResponse."""
     end = _head_end(data, BadResponse, piece)
     if end < 0:

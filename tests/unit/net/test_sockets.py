@@ -1,4 +1,5 @@
 """Streams over real socket pairs and loopback connections: waiting, ends, resets, early answers."""
+
 from __future__ import annotations
 
 import socket
@@ -135,6 +136,7 @@ def reader(peer: socket.socket, received: list[bytes], stop_at: int) -> threadin
             data = peer.recv(1 << 16)
             received.append(data)
             size += len(data)
+
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     return thread
@@ -158,7 +160,9 @@ def test_a_peer_that_takes_nothing_is_a_timeout(stream: SocketStream, method: st
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.3])
-def test_the_timeout_is_for_standing_still_not_for_the_whole(stream: SocketStream, peer: socket.socket, seconds: float) -> None:
+def test_the_timeout_is_for_standing_still_not_for_the_whole(
+    stream: SocketStream, peer: socket.socket, seconds: float
+) -> None:
     data = bytes(1 << 23)
     received: list[bytes] = []
 
@@ -166,6 +170,7 @@ def test_the_timeout_is_for_standing_still_not_for_the_whole(stream: SocketStrea
         while sum(map(len, received)) < len(data):
             received.append(peer.recv(1 << 20))
             threading.Event().wait(seconds / 10)  # slower than the sender, never still
+
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     stream.send(data, DEADLINE_S)
@@ -183,6 +188,7 @@ def test_sending_to_a_closed_peer_says_so(stream: SocketStream, peer: socket.soc
         except StreamClosed as exc:
             return str(exc)
         return ""
+
     assert wait_until(refused, "the reset") in ("Broken pipe", "Connection reset by peer")
 
 
@@ -200,6 +206,7 @@ def test_an_answer_in_the_middle_stops_sending_there(stream: SocketStream, peer:
     def run() -> None:
         peer.recv(1)
         peer.sendall(b"enough")
+
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     sent = stream.send_unless_answered(data, DEADLINE_S)
@@ -208,8 +215,12 @@ def test_an_answer_in_the_middle_stops_sending_there(stream: SocketStream, peer:
     assert stream.receive(9, DEADLINE_S) == b"enough"
 
 
-@pytest.mark.parametrize("end", [lambda peer: peer.shutdown(socket.SHUT_WR), socket.socket.close, reset], ids=["half", "close", "reset"])
-def test_an_end_stops_sending_like_an_answer(stream: SocketStream, peer: socket.socket, end: Callable[[socket.socket], None]) -> None:
+@pytest.mark.parametrize(
+    "end", [lambda peer: peer.shutdown(socket.SHUT_WR), socket.socket.close, reset], ids=["half", "close", "reset"]
+)
+def test_an_end_stops_sending_like_an_answer(
+    stream: SocketStream, peer: socket.socket, end: Callable[[socket.socket], None]
+) -> None:
     end(peer)
     wait_until(lambda: not stream.is_quiet(), "the end")
     try:
@@ -228,9 +239,14 @@ def test_an_open_connection_is_quiet(stream: SocketStream, peer: socket.socket) 
     assert stream.is_quiet()
 
 
-@pytest.mark.parametrize("end", [lambda peer: peer.sendall(b"x"), lambda peer: peer.shutdown(socket.SHUT_WR), socket.socket.close, reset],
-                         ids=["data", "half", "close", "reset"])
-def test_a_connection_with_anything_to_say_is_not_quiet(stream: SocketStream, peer: socket.socket, end: Callable[[socket.socket], None]) -> None:
+@pytest.mark.parametrize(
+    "end",
+    [lambda peer: peer.sendall(b"x"), lambda peer: peer.shutdown(socket.SHUT_WR), socket.socket.close, reset],
+    ids=["data", "half", "close", "reset"],
+)
+def test_a_connection_with_anything_to_say_is_not_quiet(
+    stream: SocketStream, peer: socket.socket, end: Callable[[socket.socket], None]
+) -> None:
     end(peer)
     wait_until(lambda: not stream.is_quiet(), "what the peer did")
 
@@ -282,6 +298,7 @@ def test_a_gevent_socket_waits_for_the_shorter_side_too() -> None:
         seen.append(stream.receive_or(9, DEADLINE_S, never))
         stream.close()
         return seen
+
     assert in_greenlet(run) == [b"late", True, b""]
 
 
@@ -294,6 +311,7 @@ def test_a_gevent_socket_that_takes_nothing_is_a_timeout() -> None:
                 stream.send(bytes(1 << 16), SHORT_S)
         stream.close()
         theirs.close()
+
     in_greenlet(run)
 
 
@@ -314,3 +332,16 @@ def test_a_kernel_short_of_memory_is_no_lost_connection() -> None:
     with theirs, Starved(fileno=mine.detach()) as starved:
         assert SocketStream(starved).send_unless_answered(b"data", DEADLINE_S) == 4
         assert theirs.recv(9) == b"data"
+
+
+class Broken(socket.socket):
+    """A socket whose connection breaks between the look and the send."""
+
+    def send(self, *arguments: object) -> int:  # type: ignore[override]
+        raise BrokenPipeError(32, "Broken pipe")
+
+
+def test_a_connection_that_breaks_in_the_middle_says_so() -> None:
+    mine, theirs = socket.socketpair()
+    with theirs, Broken(fileno=mine.detach()) as broken, pytest.raises(StreamClosed, match="Broken pipe"):
+        SocketStream(broken).send_unless_answered(b"data", DEADLINE_S)

@@ -1,4 +1,5 @@
 """Stands in for the two sides of the engine: a client, and a server over a real socket pair or a loopback port."""
+
 from __future__ import annotations
 
 import socket
@@ -9,7 +10,7 @@ from collections.abc import Callable, Sequence
 from prefork_lb.clock import ManualClock
 from prefork_lb.net.address import Address
 from prefork_lb.net.sockets import SocketStream
-from prefork_lb.net.stream import StreamTimeout
+from prefork_lb.net.stream import Stream, StreamTimeout
 from prefork_lb.wire.forwarded import ClientInfo
 from prefork_lb.wire.head import Fields, ResponseHead
 
@@ -48,6 +49,9 @@ class Source:
             raise part
         assert len(part) <= limit, f"a read of {limit} bytes for a part of {len(part)}"
         return part
+
+    def wait(self, server: Stream, timeout_s: float) -> bool:
+        return True
 
     def trailers(self) -> Fields:
         return self._trailers
@@ -100,6 +104,9 @@ class PiecewiseStream:
 
     def send_unless_answered(self, data: bytes, timeout_s: float) -> int:
         raise NotImplementedError("this stream is only read")
+
+    def fileno(self) -> int:
+        raise NotImplementedError("there is no descriptor")
 
     def is_quiet(self) -> bool:
         return True

@@ -1,4 +1,5 @@
 """An engine over one pool, with a real ledger in shared memory, for scripted servers on loopback ports."""
+
 from __future__ import annotations
 
 import functools
@@ -39,8 +40,13 @@ class Rig:
         ]
         policy = First(random.Random(1), PolicyMemory([0] * 8, []))
         self.pool = Pool("web", self.servers, policy, self.ledger, attempts)
-        self.settings = Settings(timeouts or Timeouts(DEADLINE_S, DEADLINE_S, DEADLINE_S), Limits(), b"lb", monotonic,
-                                 functools.partial(parse_response, limits=Limits()))
+        self.settings = Settings(
+            timeouts or Timeouts(DEADLINE_S, DEADLINE_S, DEADLINE_S),
+            Limits(),
+            b"lb",
+            monotonic,
+            functools.partial(parse_response, limits=Limits()),
+        )
         self.engine = Engine(Router([Route((), (), "web")]), {"web": self.pool}, self.settings)
 
     def __enter__(self) -> Rig:
@@ -55,7 +61,7 @@ class Rig:
     @property
     def in_flight(self) -> list[int]:
         """Claims by server."""
-        return list(self.ledger.totals[:len(self.servers)])
+        return list(self.ledger.totals[: len(self.servers)])
 
     @property
     def idle(self) -> list[int]:
@@ -69,7 +75,9 @@ class Rig:
     def exchange(self, asked: Request) -> Reply:
         return self.engine.exchange(asked)
 
-    def fetch(self, method: bytes = b"GET", source: BodySource | None = None, fields: Sequence[tuple[bytes, bytes]] = ()) -> tuple[int, bytes]:
+    def fetch(
+        self, method: bytes = b"GET", source: BodySource | None = None, fields: Sequence[tuple[bytes, bytes]] = ()
+    ) -> tuple[int, bytes]:
         """Status and body of a whole exchange."""
         reply = self.exchange(request(method, source, fields))
         try:
@@ -78,7 +86,12 @@ class Rig:
             reply.close()
 
 
-def request(method: bytes = b"GET", source: BodySource | None = None, fields: Sequence[tuple[bytes, bytes]] = (),
-            client: Client | None = None, target: bytes = b"/") -> Request:
+def request(
+    method: bytes = b"GET",
+    source: BodySource | None = None,
+    fields: Sequence[tuple[bytes, bytes]] = (),
+    client: Client | None = None,
+    target: bytes = b"/",
+) -> Request:
     head = RequestHead(method, target, 1, [(b"Host", b"a.test"), *fields])
     return Request(head, STRANGER, source or Source(), client or Client())

@@ -1,4 +1,5 @@
 """The response as it comes from a server: heads and bodies, whole and broken, quick and slow."""
+
 from __future__ import annotations
 
 import functools
@@ -24,7 +25,9 @@ def head_reader(stream: Stream, reused: bool = False, limits: Limits | None = No
     return HeadReader(stream, limits, reused, functools.partial(parse_response, limits=limits))
 
 
-def final(*parts: bytes, reused: bool = False, client: Client | None = None, limits: Limits | None = None) -> tuple[ResponseHead, bytes]:
+def final(
+    *parts: bytes, reused: bool = False, client: Client | None = None, limits: Limits | None = None
+) -> tuple[ResponseHead, bytes]:
     """The final head, and what came behind it, of what a server says before it ends its side."""
     with Loopback() as loopback:
         loopback.say(*parts)
@@ -40,21 +43,28 @@ def test_a_head_is_read_and_what_follows_is_kept() -> None:
 
 def test_a_head_may_come_a_byte_at_a_time() -> None:
     clock = ManualClock()
-    reader = head_reader(PiecewiseStream([OK[i:i + 1] for i in range(len(OK))], clock, 0.0))
+    reader = head_reader(PiecewiseStream([OK[i : i + 1] for i in range(len(OK))], clock, 0.0))
     assert reader.read_final(Client(), 1.0, clock).status == 200
 
 
 def test_interim_responses_are_relayed_in_order() -> None:
     client = Client()
     head, rest = final(CONTINUE + HINTS + OK + b"hi", client=client)
-    assert [(interim.status, interim.fields) for interim in client.relayed] == [(100, []), (103, [(b"Link", b"</a.css>")])]
+    assert [(interim.status, interim.fields) for interim in client.relayed] == [
+        (100, []),
+        (103, [(b"Link", b"</a.css>")]),
+    ]
     assert (head.status, rest) == (200, b"hi")
 
 
 def test_fields_of_the_servers_connection_are_not_relayed() -> None:
     client = Client()
-    final(b"HTTP/1.1 103 Early Hints\r\nLink: <a>\r\nConnection: X-Hop, close\r\nX-Hop: 1\r\nKeep-Alive: 5\r\nTransfer-Encoding: chunked\r\n"
-          b"Content-Length: 5\r\nLink: <b>\r\n\r\n" + OK, client=client)
+    final(
+        b"HTTP/1.1 103 Early Hints\r\nLink: <a>\r\nConnection: X-Hop, close\r\nX-Hop: 1\r\n"
+        b"Keep-Alive: 5\r\nTransfer-Encoding: chunked\r\n"
+        b"Content-Length: 5\r\nLink: <b>\r\n\r\n" + OK,
+        client=client,
+    )
     assert client.relayed[0].fields == [(b"Link", b"<a>"), (b"Link", b"<b>")]
 
 
@@ -72,7 +82,10 @@ def test_interim_responses_have_a_bound() -> None:
     assert len(client.relayed) == 64
 
 
-@pytest.mark.parametrize("part", [b"garbage\r\n\r\n", b"HTTP/1.1 200 OK\n\n", b"HTTP/1.1 200 OK\r\n folded\r\n\r\n", b"HTTP/2.0 200 OK\r\n\r\n"])
+@pytest.mark.parametrize(
+    "part",
+    [b"garbage\r\n\r\n", b"HTTP/1.1 200 OK\n\n", b"HTTP/1.1 200 OK\r\n folded\r\n\r\n", b"HTTP/2.0 200 OK\r\n\r\n"],
+)
 @pytest.mark.parametrize("reused", [False, True])
 def test_a_malformed_head_is_the_servers_fault_also_on_a_kept_connection(part: bytes, reused: bool) -> None:
     with pytest.raises(BadResponse):
@@ -93,7 +106,9 @@ def test_an_end_before_the_response_is_stale_only_on_a_kept_connection() -> None
         final(reused=False)
 
 
-@pytest.mark.parametrize("parts", [(b"H",), (OK[:-1],), (CONTINUE,)], ids=["a byte", "most of a head", "an interim response"])
+@pytest.mark.parametrize(
+    "parts", [(b"H",), (OK[:-1],), (CONTINUE,)], ids=["a byte", "most of a head", "an interim response"]
+)
 def test_an_end_after_a_byte_of_the_response_is_never_stale(parts: Sequence[bytes]) -> None:
     with pytest.raises(BadResponse, match="closed before the response"):
         final(*parts, reused=True)
@@ -116,7 +131,7 @@ def test_a_client_that_left_ends_the_wait() -> None:
 
 def test_the_response_timeout_is_for_the_whole_head() -> None:
     clock = ManualClock()
-    stream = PiecewiseStream([OK[i:i + 1] for i in range(len(OK))], clock, 1.0)
+    stream = PiecewiseStream([OK[i : i + 1] for i in range(len(OK))], clock, 1.0)
     with pytest.raises(ResponseTimeout, match="no response head within 5 s"):
         head_reader(stream).read_final(Client(), 5.0, clock)
     assert stream.asked == [5.0, 4.0, 3.0, 2.0, 1.0]  # and at 0 the stream is not asked again
@@ -137,7 +152,9 @@ def test_silence_is_a_timeout_also_on_a_kept_connection() -> None:
     assert clock.now == 5.0
 
 
-def body_reader(stream: Stream, framing: Framing, rest: bytes = b"", gone: Callable[[], bool] = lambda: False) -> BodyReader:
+def body_reader(
+    stream: Stream, framing: Framing, rest: bytes = b"", gone: Callable[[], bool] = lambda: False
+) -> BodyReader:
     return BodyReader(stream, framing, rest, Limits(), DEADLINE_S, gone)
 
 
@@ -188,8 +205,16 @@ def test_no_body_is_received_at_once(framing: Framing) -> None:
     assert stream.asked == []
 
 
-@pytest.mark.parametrize(("framing", "rest"), [(NO_BODY, b"x"), (length(0), b"x"), (length(2), b"hix"), (CHUNKED, b"0\r\n\r\nx"),
-                                               (NO_BODY, b"HTTP/1.1 200 OK\r\n\r\n")])
+@pytest.mark.parametrize(
+    ("framing", "rest"),
+    [
+        (NO_BODY, b"x"),
+        (length(0), b"x"),
+        (length(2), b"hix"),
+        (CHUNKED, b"0\r\n\r\nx"),
+        (NO_BODY, b"HTTP/1.1 200 OK\r\n\r\n"),
+    ],
+)
 def test_bytes_behind_the_body_put_the_connection_out_of_step(framing: Framing, rest: bytes) -> None:
     data, reader = body(framing, rest=rest)
     assert reader.is_received and reader.excess
@@ -211,7 +236,10 @@ def test_no_byte_beyond_the_length_is_taken_from_the_stream() -> None:
         assert loopback.stream.receive(100, DEADLINE_S) == OK
 
 
-@pytest.mark.parametrize(("framing", "part"), [(length(11), b"hello"), (length(1), b""), (CHUNKED, CODED[:12]), (CHUNKED, b""), (CHUNKED, CODED[:-1])])
+@pytest.mark.parametrize(
+    ("framing", "part"),
+    [(length(11), b"hello"), (length(1), b""), (CHUNKED, CODED[:12]), (CHUNKED, b""), (CHUNKED, CODED[:-1])],
+)
 def test_an_early_end_is_no_end(framing: Framing, part: bytes) -> None:
     with pytest.raises(TruncatedBody, match="closed in the middle of the body"):
         body(framing, part)

@@ -1,11 +1,12 @@
 """The request as it goes to a server."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import pytest
 
-from prefork_lb.errors import BadRequest, ClientGone, ExpectationFailed, InvariantError
+from prefork_lb.errors import BadRequest, ClientGone, ExpectationFailed, FinalRecipient, InvariantError
 from prefork_lb.proxy.outbound import PIECE_BYTES, OutboundBody, request_block
 from prefork_lb.proxy.request import Request
 from prefork_lb.wire.forwarded import ClientInfo
@@ -18,8 +19,14 @@ HOST = (b"Host", b"a.test")
 TRUSTED = ClientInfo("192.0.2.7", b"http", 8000, True)
 
 
-def block(*fields: tuple[bytes, bytes], method: bytes = b"GET", target: bytes = b"/", minor: int = 1, host: bool = True,
-          peer: ClientInfo = STRANGER) -> bytes:
+def block(
+    *fields: tuple[bytes, bytes],
+    method: bytes = b"GET",
+    target: bytes = b"/",
+    minor: int = 1,
+    host: bool = True,
+    peer: ClientInfo = STRANGER,
+) -> bytes:
     head = RequestHead(method, target, minor, [HOST, *fields] if host else list(fields))
     request = Request(head, peer, Source(), Client())
     return request_block(request, destination(head), request_framing(head), "web", b"lb")
@@ -37,8 +44,9 @@ def end_to_end(head: RequestHead) -> Fields:
 def test_a_plain_request_is_told_where_it_comes_from() -> None:
     assert block((b"X-A", b"1"), target=b"/p?q") == (
         b"GET /p?q HTTP/1.1\r\nHost: a.test\r\nX-A: 1\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: a.test\r\n"
-        b"X-Forwarded-Port: 8000\r\nX-Forwarded-For: 192.0.2.7\r\nForwarded: for=192.0.2.7;proto=http;host=\"a.test\"\r\n"
-        b"Via: 1.1 lb\r\n\r\n")
+        b'X-Forwarded-Port: 8000\r\nX-Forwarded-For: 192.0.2.7\r\nForwarded: for=192.0.2.7;proto=http;host="a.test"\r\n'
+        b"Via: 1.1 lb\r\n\r\n"
+    )
 
 
 def test_host_comes_first_and_once() -> None:
@@ -60,9 +68,17 @@ def test_an_old_client_is_spoken_for_in_http_1_1() -> None:
 
 def test_hop_by_hop_fields_stop_and_the_others_travel_in_order() -> None:
     kept = [(b"X-A", b"1"), (b"Cookie", b"c"), (b"x-a", b"2"), (b"Authorization", b"t")]
-    stopped = [(b"Connection", b"X-Hop, cookie, close"), (b"X-Hop", b"1"), (b"Keep-Alive", b"5"), (b"TE", b"trailers"),
-               (b"Upgrade", b"websocket"), (b"Proxy-Authorization", b"x"), (b"Proxy-Connection", b"close"), (b"HTTP2-Settings", b"x")]
-    mixed = [field for pair in zip(stopped, kept, strict=False) for field in pair] + stopped[len(kept):]
+    stopped = [
+        (b"Connection", b"X-Hop, cookie, close"),
+        (b"X-Hop", b"1"),
+        (b"Keep-Alive", b"5"),
+        (b"TE", b"trailers"),
+        (b"Upgrade", b"websocket"),
+        (b"Proxy-Authorization", b"x"),
+        (b"Proxy-Connection", b"close"),
+        (b"HTTP2-Settings", b"x"),
+    ]
+    mixed = [field for pair in zip(stopped, kept, strict=False) for field in pair] + stopped[len(kept) :]
     assert end_to_end(parsed(*mixed)) == kept
 
 
@@ -100,7 +116,20 @@ def test_other_expectations_fail(values: list[bytes]) -> None:
 
 
 # What no parser of ours has looked at: a WSGI server's environ may hold anything.
-@pytest.mark.parametrize("value", [b"a\rb", b"a\nb", b"a\0b", b"a\x01b", b"a\x7f", b"a\r\n b", b"a\r\nX-Evil: 1", b"a\r\n", b"\r\n\r\nGET / HTTP/1.1"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"a\rb",
+        b"a\nb",
+        b"a\0b",
+        b"a\x01b",
+        b"a\x7f",
+        b"a\r\n b",
+        b"a\r\nX-Evil: 1",
+        b"a\r\n",
+        b"\r\n\r\nGET / HTTP/1.1",
+    ],
+)
 @pytest.mark.parametrize("name", [b"X-A", b"X-Forwarded-For", b"Forwarded", b"X-Forwarded-Proto", b"X-Real-IP", b"Via"])
 def test_a_value_cannot_split_the_request(name: bytes, value: bytes) -> None:
     with pytest.raises(BadRequest, match="no field may hold"):
@@ -113,9 +142,20 @@ def test_a_name_cannot_split_the_request(name: bytes) -> None:
         block((name, b"1"))
 
 
-@pytest.mark.parametrize("target", [
-    b"/ HTTP/1.1\r\nX-Evil: 1\r\nX:", b"/\n", b"/\r", b"/\0", b"/ ", b"/\x7f", b"/\xff", b"/a b", b"http://a.test/\r\nX-Evil: 1",
-])
+@pytest.mark.parametrize(
+    "target",
+    [
+        b"/ HTTP/1.1\r\nX-Evil: 1\r\nX:",
+        b"/\n",
+        b"/\r",
+        b"/\0",
+        b"/ ",
+        b"/\x7f",
+        b"/\xff",
+        b"/a b",
+        b"http://a.test/\r\nX-Evil: 1",
+    ],
+)
 def test_a_target_cannot_split_the_request(target: bytes) -> None:
     with pytest.raises(BadRequest, match="request line"):
         block(target=target)
@@ -182,8 +222,18 @@ def test_an_empty_chunked_body_is_its_last_chunk() -> None:
     assert body.ended and body.is_replayable
 
 
-@pytest.mark.parametrize("field", [(b"X-A", b"1\r\nX-B: 2"), (b"X-A", b"\n"), (b"X-A", b"\0"), (b"X A", b"1"), (b"X-A\r\nX-B", b"1"), (b"", b"1"),
-                                   (b"X-A", b"1\r\n\r\nGET / HTTP/1.1")])
+@pytest.mark.parametrize(
+    "field",
+    [
+        (b"X-A", b"1\r\nX-B: 2"),
+        (b"X-A", b"\n"),
+        (b"X-A", b"\0"),
+        (b"X A", b"1"),
+        (b"X-A\r\nX-B", b"1"),
+        (b"", b"1"),
+        (b"X-A", b"1\r\n\r\nGET / HTTP/1.1"),
+    ],
+)
 def test_a_trailer_cannot_split_the_request(field: tuple[bytes, bytes]) -> None:
     with pytest.raises(BadRequest, match="no field may hold"):
         drained(body_of(CHUNKED, b"x", trailers=[field]))
@@ -218,3 +268,19 @@ def test_a_source_that_ends_early_without_an_error_is_our_bug() -> None:
     body = body_of(length(4), b"ab")
     with pytest.raises(InvariantError, match="ended early"):
         body.next_piece()
+
+
+@pytest.mark.parametrize(("method", "value", "sent"), [(b"OPTIONS", b"5", b"4"), (b"OPTIONS", b"1", b"0"), (b"GET", b"0", b"0")])
+def test_max_forwards_is_counted_down_for_options(method: bytes, value: bytes, sent: bytes) -> None:
+    assert parsed((b"Max-Forwards", value), method=method).index[b"max-forwards"] == [sent]
+
+
+def test_at_zero_this_proxy_is_the_final_recipient() -> None:
+    with pytest.raises(FinalRecipient):
+        block((b"Max-Forwards", b"0"), method=b"OPTIONS")
+
+
+@pytest.mark.parametrize("value", [b"", b"-1", b"x", b"1, 2", b"9" * 30])
+def test_max_forwards_that_is_no_number_is_refused(value: bytes) -> None:
+    with pytest.raises(BadRequest, match="Max-Forwards"):
+        block((b"Max-Forwards", value), method=b"OPTIONS")

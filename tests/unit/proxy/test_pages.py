@@ -1,4 +1,5 @@
 """Error pages: in the form asked for, and nothing of the inside."""
+
 from __future__ import annotations
 
 import inspect
@@ -21,7 +22,11 @@ from prefork_lb.errors import (
 from prefork_lb.proxy.pages import error_page, reason
 
 SECRET = "10.0.0.1:8001 <script>alert(1)</script>"
-KINDS = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, ProxyError) and kind is not FinalRecipient]
+KINDS = [
+    kind
+    for _, kind in inspect.getmembers(errors, inspect.isclass)
+    if issubclass(kind, ProxyError) and kind is not FinalRecipient
+]
 
 
 def page(error: ProxyError, accept: str) -> tuple[dict[bytes, bytes], str]:
@@ -30,14 +35,28 @@ def page(error: ProxyError, accept: str) -> tuple[dict[bytes, bytes], str]:
     return dict(fields), body.decode()
 
 
-@pytest.mark.parametrize(("accept", "kind"), [
-    ("", b"text/plain"), ("*/*", b"text/plain"), ("text/plain", b"text/plain"), ("text/*", b"text/plain"),
-    ("text/html", b"text/html"), ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", b"text/html"),
-    ("application/json", b"application/json"), ("application/*", b"application/json"), ("text/html;q=0.5, application/json", b"application/json"),
-    ("text/plain;q=0.1, text/html;q=0.2", b"text/html"), ("text/plain;q=0, application/json;q=0.1", b"application/json"),
-    ("TEXT/HTML", b"text/html"), ("image/png", b"text/plain"), ("text/plain;q=0", b"text/plain"),
-    ("nonsense", b"text/plain"), (";;;q=,,,", b"text/plain"), ("\xff\x00", b"text/plain"),
-])
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [
+        ("", b"text/plain"),
+        ("*/*", b"text/plain"),
+        ("text/plain", b"text/plain"),
+        ("text/*", b"text/plain"),
+        ("text/html", b"text/html"),
+        ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", b"text/html"),
+        ("application/json", b"application/json"),
+        ("application/*", b"application/json"),
+        ("text/html;q=0.5, application/json", b"application/json"),
+        ("text/plain;q=0.1, text/html;q=0.2", b"text/html"),
+        ("text/plain;q=0, application/json;q=0.1", b"application/json"),
+        ("TEXT/HTML", b"text/html"),
+        ("image/png", b"text/plain"),
+        ("text/plain;q=0", b"text/plain"),
+        ("nonsense", b"text/plain"),
+        (";;;q=,,,", b"text/plain"),
+        ("\xff\x00", b"text/plain"),
+    ],
+)
 def test_the_form_follows_accept(accept: str, kind: bytes) -> None:
     fields, text = page(ConnectFailed(SECRET), accept)
     assert fields[b"Content-Type"].partition(b";")[0] == kind
@@ -69,7 +88,11 @@ def test_other_failures_name_none() -> None:
 
 
 def test_json_is_complete() -> None:
-    assert json.loads(page(ResponseTimeout(SECRET), "application/json")[1]) == {"status": 504, "error": "Gateway Timeout", "phase": "response"}
+    assert json.loads(page(ResponseTimeout(SECRET), "application/json")[1]) == {
+        "status": 504,
+        "error": "Gateway Timeout",
+        "phase": "response",
+    }
     assert json.loads(page(BadRequest(SECRET), "application/json")[1]) == {"status": 400, "error": "Bad Request"}
 
 
@@ -93,7 +116,27 @@ def test_a_status_without_a_phrase_has_one_all_the_same() -> None:
 @pytest.mark.parametrize("seed", range(10))
 def test_no_accept_field_breaks_a_page(seed: int) -> None:
     rng = random.Random(seed)
-    alphabet = ["text/html", "application/json", "*", "/", "*/*", ";", "q=", "0.5", "=", '"', "\\", ",", " ", "\t", "é", "x" * 50, "1e9", "-1", "nan"]
+    alphabet = [
+        "text/html",
+        "application/json",
+        "*",
+        "/",
+        "*/*",
+        ";",
+        "q=",
+        "0.5",
+        "=",
+        '"',
+        "\\",
+        ",",
+        " ",
+        "\t",
+        "é",
+        "x" * 50,
+        "1e9",
+        "-1",
+        "nan",
+    ]
     for _ in range(200):
         fields, body = error_page(ConnectFailed("x"), "".join(rng.choices(alphabet, k=rng.randrange(12))))
         assert int(dict(fields)[b"Content-Length"]) == len(body)

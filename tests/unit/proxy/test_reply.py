@@ -1,4 +1,5 @@
 """The reply gives its lease back exactly once, whatever its end, and keeps a connection only when that is safe."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -41,7 +42,9 @@ def lease(rig: Rig, loopback: Loopback) -> Lease:
     return taken
 
 
-def reply_of(lease: Lease, head: bytes, rest: bytes = b"", method: bytes = b"GET", request_sent: bool = True, gone: bool = False) -> Reply:
+def reply_of(
+    lease: Lease, head: bytes, rest: bytes = b"", method: bytes = b"GET", request_sent: bool = True, gone: bool = False
+) -> Reply:
     assert lease.stream is not None
     parsed = parse_response(head, Limits())
     framing = response_framing(parsed, method)
@@ -102,11 +105,20 @@ def test_a_body_that_came_with_its_head_holds_nothing(rig: Rig, loopback: Loopba
     assert rig.idle == [1]
 
 
-@pytest.mark.parametrize(("head", "method"), [
-    (EMPTY, b"GET"), (LENGTH, b"HEAD"), (CHUNKED, b"HEAD"), (CLOSE, b"HEAD"), (b"HTTP/1.1 204 No Content\r\n\r\n", b"GET"),
-    (b"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n", b"GET"),
-])
-def test_a_response_without_body_is_over_at_once(rig: Rig, loopback: Loopback, lease: Lease, head: bytes, method: bytes) -> None:
+@pytest.mark.parametrize(
+    ("head", "method"),
+    [
+        (EMPTY, b"GET"),
+        (LENGTH, b"HEAD"),
+        (CHUNKED, b"HEAD"),
+        (CLOSE, b"HEAD"),
+        (b"HTTP/1.1 204 No Content\r\n\r\n", b"GET"),
+        (b"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n", b"GET"),
+    ],
+)
+def test_a_response_without_body_is_over_at_once(
+    rig: Rig, loopback: Loopback, lease: Lease, head: bytes, method: bytes
+) -> None:
     reply = reply_of(lease, head, method=method)
     assert_given_back(rig, loopback, kept=True)
     assert reply.read() == b""
@@ -114,7 +126,9 @@ def test_a_response_without_body_is_over_at_once(rig: Rig, loopback: Loopback, l
 
 
 @pytest.mark.parametrize("head", [LENGTH, CHUNKED, CLOSE])
-def test_a_client_that_leaves_closes_the_servers_connection(rig: Rig, loopback: Loopback, lease: Lease, head: bytes) -> None:
+def test_a_client_that_leaves_closes_the_servers_connection(
+    rig: Rig, loopback: Loopback, lease: Lease, head: bytes
+) -> None:
     reply_of(lease, head).close()
     assert_given_back(rig, loopback, kept=False)
 
@@ -127,7 +141,9 @@ def test_a_client_that_is_seen_to_have_left_is_no_failure(rig: Rig, loopback: Lo
 
 
 @pytest.mark.parametrize(("head", "part"), [(LENGTH, b"hel"), (CHUNKED, b"5\r\nhel"), (CHUNKED, b"zz\r\n")])
-def test_a_broken_body_fails_the_lease_once(rig: Rig, loopback: Loopback, lease: Lease, head: bytes, part: bytes) -> None:
+def test_a_broken_body_fails_the_lease_once(
+    rig: Rig, loopback: Loopback, lease: Lease, head: bytes, part: bytes
+) -> None:
     reply = reply_of(lease, head)
     loopback.say(part)
     with pytest.raises(TruncatedBody):
@@ -165,29 +181,40 @@ def test_a_client_gone_in_the_middle_is_not_the_servers_failure(rig: Rig, loopba
     assert_given_back(rig, loopback, kept=False)
 
 
-@pytest.mark.parametrize(("head", "kept"), [
-    (EMPTY, True),
-    (EMPTY[:-2] + b"Connection: close\r\n\r\n", False),
-    (EMPTY[:-2] + b"Connection: X-A, Close\r\n\r\n", False),
-    (EMPTY[:-2] + b"Connection: X-A\r\nConnection: close\r\n\r\n", False),
-    (EMPTY[:-2] + b"Connection: keep-alive\r\n\r\n", True),
-    (EMPTY[:-2] + b"Connection: closed\r\n\r\n", True),
-    (EMPTY.replace(b"1.1", b"1.0"), False),
-    (EMPTY.replace(b"1.1", b"1.0")[:-2] + b"Connection: Keep-Alive\r\n\r\n", True),
-    (EMPTY.replace(b"1.1", b"1.0")[:-2] + b"Connection: keep-alive, close\r\n\r\n", False),
-])
-def test_a_connection_is_kept_when_both_sides_may_go_on(rig: Rig, loopback: Loopback, lease: Lease, head: bytes, kept: bool) -> None:
+@pytest.mark.parametrize(
+    ("head", "kept"),
+    [
+        (EMPTY, True),
+        (EMPTY[:-2] + b"Connection: close\r\n\r\n", False),
+        (EMPTY[:-2] + b"Connection: X-A, Close\r\n\r\n", False),
+        (EMPTY[:-2] + b"Connection: X-A\r\nConnection: close\r\n\r\n", False),
+        (EMPTY[:-2] + b"Connection: keep-alive\r\n\r\n", True),
+        (EMPTY[:-2] + b"Connection: closed\r\n\r\n", True),
+        (EMPTY.replace(b"1.1", b"1.0"), False),
+        (EMPTY.replace(b"1.1", b"1.0")[:-2] + b"Connection: Keep-Alive\r\n\r\n", True),
+        (EMPTY.replace(b"1.1", b"1.0")[:-2] + b"Connection: keep-alive, close\r\n\r\n", False),
+    ],
+)
+def test_a_connection_is_kept_when_both_sides_may_go_on(
+    rig: Rig, loopback: Loopback, lease: Lease, head: bytes, kept: bool
+) -> None:
     reply_of(lease, head).close()
     assert_given_back(rig, loopback, kept=kept)
 
 
-def test_a_connection_is_not_kept_when_the_request_was_not_sent_whole(rig: Rig, loopback: Loopback, lease: Lease) -> None:
+def test_a_connection_is_not_kept_when_the_request_was_not_sent_whole(
+    rig: Rig, loopback: Loopback, lease: Lease
+) -> None:
     reply_of(lease, EMPTY, request_sent=False).close()
     assert_given_back(rig, loopback, kept=False)
 
 
-@pytest.mark.parametrize(("head", "rest"), [(EMPTY, b"x"), (LENGTH, b"hellox"), (CHUNKED, b"0\r\n\r\nHTTP/1.1 200 OK\r\n\r\n")])
-def test_a_connection_out_of_step_is_not_kept(rig: Rig, loopback: Loopback, lease: Lease, head: bytes, rest: bytes) -> None:
+@pytest.mark.parametrize(
+    ("head", "rest"), [(EMPTY, b"x"), (LENGTH, b"hellox"), (CHUNKED, b"0\r\n\r\nHTTP/1.1 200 OK\r\n\r\n")]
+)
+def test_a_connection_out_of_step_is_not_kept(
+    rig: Rig, loopback: Loopback, lease: Lease, head: bytes, rest: bytes
+) -> None:
     reply_of(lease, head, rest).close()
     assert_given_back(rig, loopback, kept=False)
 
@@ -205,35 +232,50 @@ def test_trailers_are_there_at_the_end(lease: Lease) -> None:
     reply.close()
 
 
-def fields_of(lease: Lease, block: bytes, status: bytes = b"200 OK", minor: bytes = b"1", method: bytes = b"GET") -> Fields:
+def fields_of(
+    lease: Lease, block: bytes, status: bytes = b"200 OK", minor: bytes = b"1", method: bytes = b"GET"
+) -> Fields:
     reply = reply_of(lease, b"HTTP/1.%b %b\r\n%b\r\n" % (minor, status, block), method=method)
     reply.close()
     return list(reply.fields)
 
 
 def test_end_to_end_fields_travel_in_order(lease: Lease) -> None:
-    block = (b"Server: s\r\nConnection: X-Hop, Set-Cookie\r\nSet-Cookie: a\r\nX-Hop: 1\r\nKeep-Alive: 5\r\nUpgrade: h2c\r\n"
-             b"Proxy-Authenticate: x\r\nSet-Cookie: b\r\nDate: d\r\n")
-    assert fields_of(lease, block) == [(b"Server", b"s"), (b"Set-Cookie", b"a"), (b"Set-Cookie", b"b"), (b"Date", b"d"), (b"Via", b"1.1 lb")]
+    block = (
+        b"Server: s\r\nConnection: X-Hop, Set-Cookie\r\nSet-Cookie: a\r\nX-Hop: 1\r\nKeep-Alive: 5\r\nUpgrade: h2c\r\n"
+        b"Proxy-Authenticate: x\r\nSet-Cookie: b\r\nDate: d\r\n"
+    )
+    assert fields_of(lease, block) == [
+        (b"Server", b"s"),
+        (b"Set-Cookie", b"a"),
+        (b"Set-Cookie", b"b"),
+        (b"Date", b"d"),
+        (b"Via", b"1.1 lb"),
+    ]
 
 
 def test_via_names_the_version_received(lease: Lease) -> None:
     assert fields_of(lease, b"Via: 1.1 x\r\n", minor=b"0") == [(b"Via", b"1.1 x, 1.0 lb")]
 
 
-@pytest.mark.parametrize(("block", "status", "method", "length"), [
-    (b"Content-Length: 005\r\n", b"200 OK", b"GET", b"5"),
-    (b"Content-Length: 5\r\nContent-Length: 5\r\n", b"200 OK", b"GET", b"5"),
-    (b"Content-Length: 5\r\n", b"200 OK", b"HEAD", b"5"),
-    (b"Content-Length: 5\r\n", b"304 Not Modified", b"GET", b"5"),
-    (b"Content-Length: 5\r\n", b"204 No Content", b"GET", None),
-    (b"", b"200 OK", b"HEAD", None),
-    (b"", b"304 Not Modified", b"GET", None),
-    (b"", b"200 OK", b"GET", None),
-    (b"Transfer-Encoding: chunked\r\n", b"200 OK", b"GET", None),
-    (b"Transfer-Encoding: chunked\r\n", b"200 OK", b"HEAD", None),
-])
-def test_the_length_is_told_once_and_plainly(lease: Lease, block: bytes, status: bytes, method: bytes, length: bytes | None) -> None:
+@pytest.mark.parametrize(
+    ("block", "status", "method", "length"),
+    [
+        (b"Content-Length: 005\r\n", b"200 OK", b"GET", b"5"),
+        (b"Content-Length: 5\r\nContent-Length: 5\r\n", b"200 OK", b"GET", b"5"),
+        (b"Content-Length: 5\r\n", b"200 OK", b"HEAD", b"5"),
+        (b"Content-Length: 5\r\n", b"304 Not Modified", b"GET", b"5"),
+        (b"Content-Length: 5\r\n", b"204 No Content", b"GET", None),
+        (b"", b"200 OK", b"HEAD", None),
+        (b"", b"304 Not Modified", b"GET", None),
+        (b"", b"200 OK", b"GET", None),
+        (b"Transfer-Encoding: chunked\r\n", b"200 OK", b"GET", None),
+        (b"Transfer-Encoding: chunked\r\n", b"200 OK", b"HEAD", None),
+    ],
+)
+def test_the_length_is_told_once_and_plainly(
+    lease: Lease, block: bytes, status: bytes, method: bytes, length: bytes | None
+) -> None:
     expected = [(b"Via", b"1.1 lb")] + ([] if length is None else [(b"Content-Length", length)])
     assert fields_of(lease, block, status, method=method) == expected
 
@@ -245,7 +287,14 @@ def test_a_head_that_comes_again_gives_the_same_fields_for_every_framing(rig: Ri
             lease = rig.lease()
             lease.stream = loopback.stream
             framing = response_framing(head, method)
-            reply = Reply(head, framing, BodyReader(loopback.stream, framing, b"", Limits(), DEADLINE_S, lambda: False), lease, True, b"lb")
+            reply = Reply(
+                head,
+                framing,
+                BodyReader(loopback.stream, framing, b"", Limits(), DEADLINE_S, lambda: False),
+                lease,
+                True,
+                b"lb",
+            )
             assert list(reply.fields) == [(b"Via", b"1.1 lb"), (b"Content-Length", b"5")]
             reply.close()
     assert rig.in_flight == [0]

@@ -1,4 +1,5 @@
 """The chunked coding, beyond the corpus: splitting, sizes, errors, encoding."""
+
 from __future__ import annotations
 
 import random
@@ -38,13 +39,22 @@ def test_a_large_chunk_is_passed_on_without_a_copy() -> None:
 
 def test_a_chunk_that_ends_with_a_piece_is_followed_by_its_crlf() -> None:
     body = decoder()
-    assert [body.decode(part) for part in (b"3\r\n", b"abc", b"\r", b"\n0", b"\r\n\r", b"\n")] == [b"", b"abc", b"", b"", b"", b""]
+    assert [body.decode(part) for part in (b"3\r\n", b"abc", b"\r", b"\n0", b"\r\n\r", b"\n")] == [
+        b"",
+        b"abc",
+        b"",
+        b"",
+        b"",
+        b"",
+    ]
     assert body.done
 
 
 def test_an_empty_piece_changes_nothing() -> None:
     body = decoder()
-    assert b"".join(body.decode(part) for part in (b"", b"3\r\na", b"", b"bc\r\n", b"", LAST_CHUNK + b"x", b"")) == b"abc"
+    assert (
+        b"".join(body.decode(part) for part in (b"", b"3\r\na", b"", b"bc\r\n", b"", LAST_CHUNK + b"x", b"")) == b"abc"
+    )
     assert body.done and body.excess == b"x"
 
 
@@ -83,7 +93,12 @@ def test_what_is_encoded_is_decoded_in_any_splitting(seed: int) -> None:
     trailers = [(b"X-%d" % number, rng.choice((b"", b"v", b"a b"))) for number in range(rng.randrange(3))]
     coded = b"".join(map(encode_chunk, chunks)) + encode_last_chunk(trailers) + b"excess"
     expected = read_chunked(coded)
-    assert (expected.data, expected.trailers, expected.excess, expected.done) == (b"".join(chunks), trailers, b"excess", True)
+    assert (expected.data, expected.trailers, expected.excess, expected.done) == (
+        b"".join(chunks),
+        trailers,
+        b"excess",
+        True,
+    )
     for _ in range(20):
         cuts = sorted(rng.randrange(len(coded) + 1) for _ in range(rng.randrange(8)))
         parts = [coded[start:end] for start, end in zip([0, *cuts], [*cuts, len(coded)], strict=True)]
@@ -96,10 +111,20 @@ def test_encoding() -> None:
     assert encode_last_chunk([(b"A", b"1"), (b"B", b"")]) == b"0\r\nA: 1\r\nB: \r\n\r\n"
 
 
-@pytest.mark.parametrize("extension", [
-    b";" + b"a" * 8000, b" " * 8000, b";a=" + b"b" * 8000 + b"\x01", b";a" * 4000 + b"!;", b';a="' + b"\\b" * 3900,
-    b" ;" * 4000, b";a = " + b" " * 8000, b"; a " * 2000 + b"=",
-], ids=range(8))
+@pytest.mark.parametrize(
+    "extension",
+    [
+        b";" + b"a" * 8000,
+        b" " * 8000,
+        b";a=" + b"b" * 8000 + b"\x01",
+        b";a" * 4000 + b"!;",
+        b';a="' + b"\\b" * 3900,
+        b" ;" * 4000,
+        b";a = " + b" " * 8000,
+        b"; a " * 2000 + b"=",
+    ],
+    ids=range(8),
+)
 def test_no_extension_makes_the_grammar_slow(extension: bytes) -> None:
     # A pattern that backtracks in squares would need seconds for each of these lines, in cubes hours; the bound on the
     # whole run is faulthandler's. What is checked here is that they are decided.

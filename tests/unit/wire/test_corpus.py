@@ -1,4 +1,5 @@
 """Every case of tests/wire, read whole, a byte at a time and in odd pieces."""
+
 from __future__ import annotations
 
 import pytest
@@ -31,7 +32,11 @@ def test_valid_request(case: Case, piece: int) -> None:
     assert reading is not None
     expected = case.expected
     head, goal = reading.head, reading.goal
-    assert (head.method, head.target, head.minor) == (latin(expected["method"]), latin(expected["target"]), expected["minor"])
+    assert (head.method, head.target, head.minor) == (
+        latin(expected["method"]),
+        latin(expected["target"]),
+        expected["minor"],
+    )
     assert head.fields == case.fields("fields")
     assert reading.framing == expected_framing(case)
     assert goal.target == latin(expected["sends"])

@@ -1,4 +1,5 @@
 """What a server is told about the client."""
+
 from __future__ import annotations
 
 import pytest
@@ -26,8 +27,13 @@ OWN = [
     (b"X-Forwarded-Proto", b"http"),
 ]
 CLAIMS = (
-    (b"X-Forwarded-For", b"10.0.0.1"), (b"x-forwarded-proto", b"https"), (b"X-Forwarded-Host", b"evil.test"), (b"X-Forwarded-Port", b"1"),
-    (b"X-Forwarded-Prefix", b"/admin"), (b"Forwarded", b"for=10.0.0.1"), (b"X-Real-IP", b"10.0.0.1"),
+    (b"X-Forwarded-For", b"10.0.0.1"),
+    (b"x-forwarded-proto", b"https"),
+    (b"X-Forwarded-Host", b"evil.test"),
+    (b"X-Forwarded-Port", b"1"),
+    (b"X-Forwarded-Prefix", b"/admin"),
+    (b"Forwarded", b"for=10.0.0.1"),
+    (b"X-Real-IP", b"10.0.0.1"),
 )
 
 
@@ -71,8 +77,16 @@ def test_what_a_trusted_proxy_leaves_out_is_added() -> None:
 
 
 def test_several_lines_of_a_chain_become_one_and_empty_ones_vanish() -> None:
-    fields = dict(told(client(trusted=True), (b"X-Forwarded-For", b"1.1.1.1"), (b"X-Forwarded-For", b""), (b"X-Forwarded-For", b"2.2.2.2, 3.3.3.3"),
-                       (b"Forwarded", b""), (b"Forwarded", b"for=1.1.1.1")))
+    fields = dict(
+        told(
+            client(trusted=True),
+            (b"X-Forwarded-For", b"1.1.1.1"),
+            (b"X-Forwarded-For", b""),
+            (b"X-Forwarded-For", b"2.2.2.2, 3.3.3.3"),
+            (b"Forwarded", b""),
+            (b"Forwarded", b"for=1.1.1.1"),
+        )
+    )
     assert fields[b"X-Forwarded-For"] == b"1.1.1.1, 2.2.2.2, 3.3.3.3, 192.0.2.7"
     assert fields[b"Forwarded"] == b'for=1.1.1.1, for=192.0.2.7;proto=http;host="a.test"'
 
@@ -101,7 +115,10 @@ def test_the_scheme_of_the_connection_is_told() -> None:
 @pytest.mark.parametrize("host", [None, b""])
 def test_without_a_host_none_is_told(host: bytes | None) -> None:
     assert told(client(), host=host) == [
-        (b"Forwarded", b"for=192.0.2.7;proto=http"), (b"X-Forwarded-For", b"192.0.2.7"), (b"X-Forwarded-Port", b"8000"), (b"X-Forwarded-Proto", b"http"),
+        (b"Forwarded", b"for=192.0.2.7;proto=http"),
+        (b"X-Forwarded-For", b"192.0.2.7"),
+        (b"X-Forwarded-Port", b"8000"),
+        (b"X-Forwarded-Proto", b"http"),
     ]
 
 
@@ -111,9 +128,18 @@ def test_via_is_extended_and_names_the_version_received() -> None:
     assert via({b"via": [b"1.0 a, 1.1 b", b"", b"2 c"]}, 1, b"lb") == b"1.0 a, 1.1 b, 2 c, 1.1 lb"
 
 
-@pytest.mark.parametrize(("values", "times"), [
-    ([], 0), ([b"1.1 other"], 0), ([b"1.1 lb"], 1), ([b"1.1 LB (comment)"], 1), ([b"1.1 lb, 1.0 x", b"HTTP/1.1 lb"], 2),
-    ([b"lb"], 0), ([b""], 0), ([b"1.1 lbx"], 0),
-])
+@pytest.mark.parametrize(
+    ("values", "times"),
+    [
+        ([], 0),
+        ([b"1.1 other"], 0),
+        ([b"1.1 lb"], 1),
+        ([b"1.1 LB (comment)"], 1),
+        ([b"1.1 lb, 1.0 x", b"HTTP/1.1 lb"], 2),
+        ([b"lb"], 0),
+        ([b""], 0),
+        ([b"1.1 lbx"], 0),
+    ],
+)
 def test_passes_are_counted_by_the_name_in_via(values: list[bytes], times: int) -> None:
     assert times_passed({b"via": values} if values else {}, b"lb") == times

@@ -1,4 +1,5 @@
 """Where a request goes, beyond the corpus."""
+
 from __future__ import annotations
 
 import pytest
@@ -12,7 +13,9 @@ def head(target: bytes, host: bytes | None = b"a.test", method: bytes = b"GET", 
     return RequestHead(method, target, minor, [] if host is None else [(b"Host", host)])
 
 
-@pytest.mark.parametrize(("target", "path"), [(b"/a?b", b"/a?b"), (b"http://b.test/a?b", b"/a?b"), (b"http://b.test", b"/")])
+@pytest.mark.parametrize(
+    ("target", "path"), [(b"/a?b", b"/a?b"), (b"http://b.test/a?b", b"/a?b"), (b"http://b.test", b"/")]
+)
 def test_routing_sees_the_path_that_the_server_gets(target: bytes, path: bytes) -> None:
     goal = destination(head(target))
     assert goal.path == goal.target == path

@@ -1,0 +1,125 @@
+"""Writes docs/configuration.md from the model: `python -m prefork_lb.config.reference > docs/configuration.md`."""
+from __future__ import annotations
+
+import inspect
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from prefork_lb.balance.registry import POLICY_NAMES
+from prefork_lb.config import model
+from prefork_lb.config.load import LOCAL_FILE, SYSTEM_FILE
+
+_SECTIONS: tuple[tuple[str, type[msgspec.Struct]], ...] = (
+    ("[listen]", model.Listen), ("[proxy]", model.Proxy), ("[proxy.timeouts]", model.Timeouts),
+    ("[proxy.keepalive]", model.Keepalive), ("[proxy.limits]", model.Limits), ("[pools.NAME]", model.Pool),
+    ("a server in [pools.NAME] servers", model.Server), ("[pools.NAME.retries]", model.Retries), ("[[routes]]", model.Route),
+    ("[admin]", model.Admin), ("[pools.NAME.health]", model.Health), ("[pools.NAME.ejection]", model.Ejection),
+    ("[pools.NAME.sticky]", model.Sticky),
+)
+
+_INTRODUCTION = f"""# Configuration
+
+This page is written by `python -m prefork_lb.config.reference` from the code; a test holds it against it.
+
+The file is TOML 1.0. It is looked for, in this order, at
+
+1. `$PREFORK_LB_CONFIG`,
+2. `{LOCAL_FILE}` in the folder gunicorn is started in,
+3. `{SYSTEM_FILE}`.
+
+With none of them, `$PREFORK_LB_SERVERS` makes one pool, as in `127.0.0.1:8001,127.0.0.1:8002 weight=2`: addresses separated by
+commas, each with the keys of a server behind it. `$PREFORK_LB_POLICY` then names the policy and `$PREFORK_LB_BIND` the addresses
+to listen on.
+
+`prefork-lb check [FILE]` tells all problems of a file at once, by line, and so does a start. Unknown keys are errors.
+
+## gunicorn
+
+With our `gunicorn.conf.py` (or `prefork-lb run`) gunicorn's `bind`, `workers`, `timeout` and `limit_request_*` come from
+the file. gunicorn's own command line wins over it, and sockets that systemd hands over win over `bind`.
+
+## Reload
+
+HUP reads the file anew and starts new workers; the old ones finish what they have. With our `gunicorn.conf.py` a file that is
+wrong by then leaves the last good one in force, and the log says why; without it, gunicorn stops when a worker cannot load
+its application.
+"""
+
+_POLICIES = f"""## Policies
+
+{", ".join(f"`{name}`" for name in POLICY_NAMES)}, or `"package.module:Class"`: see [policies.md](policies.md).
+"""
+
+_ROUTES = """
+The most specific route gets a request: an exact host before a wildcard (the longer first) before any host, then the longest
+path, then the first in the file. With one pool and no route, the pool gets everything. Paths are compared byte for byte as
+they came; routes divide traffic, they are no access rules. A request that no route matches is answered with 404.
+"""
+
+
+def reference() -> str:
+    """The page."""
+    parts = [_INTRODUCTION]
+    for heading, kind in _SECTIONS:
+        parts.append(f"## `{heading}`\n\n{inspect.getdoc(kind)}\n\n{_table(kind)}{_ROUTES if kind is model.Route else ''}")
+    return "\n".join([*parts, _POLICIES])
+
+
+def _table(kind: type[msgspec.Struct]) -> str:
+    hints = get_type_hints(kind, include_extras=True)
+    rows = ["| key | value | default | meaning |", "| --- | --- | --- | --- |"]
+    for field in msgspec.structs.fields(kind):
+        hint = hints[field.name]
+        if get_origin(hint) is Annotated:
+            rows.append(f"| `{field.name}` | {_values(hint)} | {_default(field)} | {_meaning(hint)} |")
+    return "\n".join(rows) + "\n"
+
+
+def _meaning(hint: Any) -> str:
+    return next((meta.description for meta in reversed(hint.__metadata__) if meta.description), "")
+
+
+def _default(field: Any) -> str:
+    if field.required:
+        return "required"
+    if isinstance(field.default, tuple):
+        return f"`[{', '.join(_literal(item) for item in field.default)}]`"
+    return f"`{_literal(field.default)}`"
+
+
+def _literal(value: object) -> str:
+    return f'"{value}"' if isinstance(value, str) else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _values(hint: Any) -> str:
+    """What a key may hold, in words: `number above 0, at most 86400`."""
+    if get_origin(hint) is Annotated:
+        kind, *metadata = get_args(hint)
+        limits = [text for meta in metadata for text in _limits(meta)]
+        return ", ".join([_values(kind), *limits])
+    if get_origin(hint) is tuple:
+        return f"list of {'servers' if get_args(hint)[0] is model.Server else 'strings'}"
+    if hint in _NAMES:
+        return _NAMES[hint]
+    if get_args(hint) and all(isinstance(choice, str) for choice in get_args(hint)):
+        return " or ".join(f'`"{choice}"`' for choice in get_args(hint))
+    return " or ".join(_values(part) for part in get_args(hint))
+
+
+_NAMES: dict[Any, str] = {str: "string", int: "whole number", float: "number", bool: "true or false"}
+
+
+def _limits(meta: msgspec.Meta) -> list[str]:
+    limits = []
+    if meta.gt is not None:
+        limits.append(f"above {meta.gt}")
+    if meta.ge is not None:
+        limits.append(f"at least {meta.ge}")
+    if meta.le is not None:
+        limits.append(f"at most {meta.le}")
+    return limits
+
+
+if __name__ == "__main__":
+    print(reference(), end="")

@@ -1,0 +1,100 @@
+"""Results that are remembered, within bounds."""
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from prefork_lb.wire.memo import Memo
+
+
+class Upper:
+    """A function that counts its calls."""
+
+    def __init__(self) -> None:
+        self.calls: list[bytes] = []
+
+    def __call__(self, key: bytes) -> bytes:
+        self.calls.append(key)
+        if key == b"bad":
+            raise ValueError(key)
+        return key.upper()
+
+
+def test_a_key_is_worked_out_once() -> None:
+    function = Upper()
+    memo = Memo(function)
+    assert [memo(b"a"), memo(b"b"), memo(b"a")] == [b"A", b"B", b"A"]
+    assert function.calls == [b"a", b"b"]
+    assert memo(b"a") is memo(b"a")
+
+
+def test_an_error_is_not_remembered() -> None:
+    function = Upper()
+    memo = Memo(function)
+    for _ in range(2):
+        with pytest.raises(ValueError):
+            memo(b"bad")
+    assert function.calls == [b"bad", b"bad"]
+
+
+def test_a_result_that_is_none_is_remembered_too() -> None:
+    calls: list[bytes] = []
+    memo = Memo(calls.append)
+    assert [memo(b"a"), memo(b"a")] == [None, None]
+    assert calls == [b"a"]
+
+
+def test_long_keys_are_worked_out_every_time() -> None:
+    function = Upper()
+    memo = Memo(function, longest=3)
+    for key in (b"abc", b"abcd", b"abc", b"abcd"):
+        assert memo(key) == key.upper()
+    assert function.calls == [b"abc", b"abcd", b"abcd"]
+
+
+def test_when_it_is_full_it_starts_anew() -> None:
+    function = Upper()
+    memo = Memo(function, most=2)
+    for key in (b"a", b"b", b"a", b"c", b"c", b"a"):
+        assert memo(key) == key.upper()
+    assert function.calls == [b"a", b"b", b"c", b"a"]
+
+
+def test_threads_that_crowd_one_another_out_get_their_own_results() -> None:
+    memo = Memo(bytes.upper, most=2)
+    wrong: list[bytes] = []
+
+    def ask(letter: bytes) -> None:
+        for number in range(3000):
+            key = letter * (1 + number % 3)
+            if memo(key) != key.upper():
+                wrong.append(key)
+
+    threads = [threading.Thread(target=ask, args=(letter,)) for letter in (b"a", b"b", b"c", b"d")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert not any(thread.is_alive() for thread in threads)
+    assert wrong == []
+
+
+def test_a_result_that_is_forgotten_between_look_and_take_is_worked_out_again() -> None:
+    function = Upper()
+    memo = Memo(function)
+
+    class Key(bytes):
+        """Equal to b"a" at the first question, and to nothing any more when it is fetched."""
+
+        asked = 0
+
+        def __eq__(self, other: object) -> bool:
+            self.asked += 1
+            return self.asked == 1 and bytes(self) == other
+
+        __hash__ = bytes.__hash__
+
+    memo(b"a")
+    assert memo(Key(b"a")) == b"A"
+    assert len(function.calls) == 2
