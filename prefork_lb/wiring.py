@@ -110,10 +110,19 @@ class Application:
         with starting:
             if self._front_end is None:
                 _log_like_gunicorn()
+                if self._made_by != os.getpid():
+                    self._read_again()
                 self._worker = Worker(self._config, self._master())
                 self._front_end = WSGIFrontEnd(self._worker.engine, trust_check(self._config.proxy.trusted_proxies),
                                                self._config.proxy.timeouts.idle)
             return self._front_end
+
+    def _read_again(self) -> None:
+        """Take over a configuration that changed since the master preloaded this object; a HUP does not load it anew."""
+        try:
+            self._config = _usable_configuration()
+        except ConfigError as exc:
+            log.error("the configuration is bad, the one of the start stays in force:\n%s", exc)
 
     def _master(self) -> int:
         """The process whose children share one instance."""
@@ -129,18 +138,23 @@ def application() -> Application:
     Raises gunicorn's AppImportError, which ends the start with the message.
     """
     try:
-        config = load_or_keep()
-        for name, pool in config.pools.items():
-            try:
-                policy_class(pool.policy)
-            except ValueError as exc:
-                raise ConfigError([f"{config.source}: pools.{name}.policy: {exc}"]) from exc
+        made = Application(_usable_configuration())
     except PreforkLBError as exc:
         raise AppImportError(str(exc)) from exc
-    made = Application(config)
     if _in_gunicorn_worker():
         made.start()
     return made
+
+
+def _usable_configuration() -> Config:
+    """The configuration in force, with policies that can be had. Raises ConfigError."""
+    config = load_or_keep()
+    for name, pool in config.pools.items():
+        try:
+            policy_class(pool.policy)
+        except ValueError as exc:
+            raise ConfigError([f"{config.source}: pools.{name}.policy: {exc}"]) from exc
+    return config
 
 
 def _in_gunicorn_worker() -> bool:

@@ -95,7 +95,7 @@ def _in_words(message: str, value: object, kind: Any) -> str:
     limits = _limits(kind)
     shown = repr(value) if len(repr(value)) <= 60 else f"{repr(value)[:57]}..."
     if limits and isinstance(value, (int, float)):
-        return f"{shown} is not in {limits}"
+        return f"{shown} is not {limits if limits.startswith('above') else f'in {limits}'}"
     parts = [_without_metadata(part) for part in (kind, *get_args(kind))]
     choices = [choice for part in parts for choice in get_args(part) if isinstance(choice, str)]
     if choices:
@@ -109,9 +109,11 @@ def _limits(kind: Any) -> str:
     high: Any = None
     for part in (kind, *get_args(kind), *get_args(_without_metadata(kind))):
         for meta in getattr(part, "__metadata__", ()):
-            low = meta.ge if meta.ge is not None else f"more than {meta.gt}" if meta.gt is not None else low
+            low = meta.ge if meta.ge is not None else f"above {meta.gt}" if meta.gt is not None else low
             high = meta.le if meta.le is not None else high
-    return f"{low}..{high}" if low is not None and high is not None else ""
+    if low is None or high is None:
+        return ""
+    return f"{low}, at most {high}" if isinstance(low, str) else f"{low}..{high}"
 
 
 def _kind_of(value: object) -> str:

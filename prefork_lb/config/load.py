@@ -30,7 +30,7 @@ def load(path: str | FilePath | None = None, environ: Mapping[str, str] | None =
         return load_file(str(file))
     here = (cwd or FilePath()) / LOCAL_FILE
     for candidate in (here, FilePath(SYSTEM_FILE)):
-        if candidate.exists():
+        if os.path.exists(candidate):  # not Path.exists: that raises where the folder may not be looked into
             return load_file(str(candidate))
     if environ.get("PREFORK_LB_SERVERS"):
         return _from_environment(environ)
@@ -44,17 +44,19 @@ def load_file(name: str) -> Config:
     """The configuration in the file `name`. Raises ConfigError."""
     try:
         text = FilePath(name).read_bytes().decode()
-    except OSError as exc:
-        raise ConfigError([f"{name}: cannot be read: {exc.strerror}"]) from exc
-    except UnicodeDecodeError as exc:
-        raise ConfigError([f"{name}: not UTF-8: {exc.reason} at byte {exc.start}"]) from exc
-    text = text.replace("\r\n", "\n")
+    except (OSError, ValueError) as exc:  # ValueError: NUL in the name
+        if isinstance(exc, UnicodeDecodeError):
+            raise ConfigError([f"{name}: not UTF-8: {exc.reason} at byte {exc.start}"]) from exc
+        raise ConfigError([f"{name}: cannot be read: {getattr(exc, 'strerror', exc)}"]) from exc
+    text = text.removeprefix("\ufeff").replace("\r\n", "\n")
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as exc:
         match = _BAD_SYNTAX.fullmatch(str(exc))
         line = int(match[2]) if match and match[2] else text.count("\n") + 1
         raise ConfigError([f"{name}:{line}: not TOML: {match[1] if match else exc}"]) from exc
+    except (ValueError, RecursionError) as exc:  # a number of thousands of digits, nesting of thousands of levels
+        raise ConfigError([f"{name}: not TOML that can be read: {exc}"]) from exc
     return _checked(values, name, key_lines(text))
 
 

@@ -1,0 +1,193 @@
+"""Configurations from files and from the environment: where they are found, and all that can be wrong with them."""
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from prefork_lb.config import load, notices
+from prefork_lb.config.current import load_or_keep
+from prefork_lb.config.positions import key_lines
+from prefork_lb.config.reference import reference
+from prefork_lb.errors import ConfigError
+
+ROOT = Path(__file__).resolve().parents[3]
+GOOD = '[pools.web]\nservers = ["127.0.0.1:8001"]\n'
+
+
+def problems(tmp_path: Path, text: str) -> list[str]:
+    """What is wrong with `text`, without the file's name: `LINE: KEY: WHAT`."""
+    file = tmp_path / "x.toml"
+    file.write_bytes(text.encode())
+    with pytest.raises(ConfigError) as caught:
+        load(file)
+    return [problem.removeprefix(f"{file}:") for problem in caught.value.problems]
+
+
+def test_everything_has_a_default_but_the_servers(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text(GOOD)
+    config = load(tmp_path / "a.toml")
+    assert config.pools["web"].policy == "least-connections"
+    assert config.pools["web"].servers[0].weight == 1
+    assert config.listen.bind == ("127.0.0.1:8000",) and config.listen.worker_count() >= 1
+    assert (config.proxy.timeouts.connect, config.proxy.timeouts.response, config.proxy.timeouts.idle) == (3.0, 60.0, 60.0)
+    assert config.admin is None and config.routes == ()
+
+
+def test_the_places_are_looked_at_in_order(tmp_path: Path) -> None:
+    (tmp_path / "named.toml").write_text(GOOD.replace("web", "named"))
+    environ = {"PREFORK_LB_SERVERS": "127.0.0.1:1"}
+    assert list(load(environ=environ, cwd=tmp_path).pools) == ["default"]
+    (tmp_path / "prefork_lb.toml").write_text(GOOD.replace("web", "local"))
+    assert list(load(environ=environ, cwd=tmp_path).pools) == ["local"]
+    environ["PREFORK_LB_CONFIG"] = str(tmp_path / "named.toml")
+    assert list(load(environ=environ, cwd=tmp_path).pools) == ["named"]
+    assert list(load(tmp_path / "prefork_lb.toml", environ=environ).pools) == ["local"]
+
+
+def test_without_any_configuration_the_places_and_the_way_out_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"PREFORK_LB_CONFIG.*prefork_lb\.toml.*PREFORK_LB_SERVERS="):
+        load(environ={}, cwd=tmp_path)
+
+
+def test_servers_from_the_environment_take_the_keys_of_a_server() -> None:
+    config = load(environ={"PREFORK_LB_SERVERS": "127.0.0.1:1, [::1]:2 weight=3 max_connections=4 backup=true",
+                           "PREFORK_LB_POLICY": "first"}, cwd=Path("/nowhere"))
+    first, second = config.pools["default"].servers
+    assert (first.address, first.weight) == ("127.0.0.1:1", 1)
+    assert (second.address, second.weight, second.max_connections, second.backup) == ("[::1]:2", 3, 4, True)
+    assert config.pools["default"].policy == "first"
+    with pytest.raises(ConfigError, match=r"servers\[0\]\.wieght: unknown key.*did you mean weight"):
+        load(environ={"PREFORK_LB_SERVERS": "127.0.0.1:1 wieght=2"}, cwd=Path("/nowhere"))
+
+
+def test_all_problems_are_told_at_once_in_the_order_of_their_lines(tmp_path: Path) -> None:
+    found = problems(tmp_path, """[listen]
+bind = ["0.0.0.0:99999"]
+workers = true
+[proxy.timeouts]
+conect = 3
+idle = -1
+[pools.web]
+policy = "least-conections"
+servers = [
+  "10.0.0.1:8001",
+  { address = "10.0.0.2:8001", weight = 0 },
+  { adress = "x" },
+  7,
+]
+[[routes]]
+pool = "wep"
+""")
+    assert [line.split(": ")[:2] for line in found] == [
+        ["2", "listen.bind[0]"], ["3", "listen.workers"], ["5", "proxy.timeouts.conect"], ["6", "proxy.timeouts.idle"],
+        ["8", "pools.web.policy"], ["11", "pools.web.servers[1].weight"], ["12", "pools.web.servers[2].adress"],
+        ["12", "pools.web.servers[2].address"], ["13", "pools.web.servers[3]"], ["16", "routes[0].pool"]]
+    text = "\n".join(found)
+    for hint in ("did you mean connect?", "did you mean least-connections?", "did you mean address?", "did you mean web?",
+                 "0 is not in 1..1000", "-1 is not above 0", "expected a whole number or \"auto\""):
+        assert hint in text, hint
+
+
+@pytest.mark.parametrize(("text", "expected"), [
+    ("", "pools: missing"),
+    ("[pools]\n", "pools: is empty"),
+    ("[pools.web]\nservers = []\n", "servers: is empty"),
+    ("[pools.web]\nservers = 3\n", "found 3, expected a list"),
+    ("[pools.web]\nservers = [\"a:1\", \"a:1\"]\n", "the same server as servers[0]"),
+    ("[pools.web]\nservers = [{address=\"a:1\", backup=true}]\n", "every server is a backup"),
+    ("[pools.web]\nservers = [\"a:1\"]\n[pools.b]\nservers = [\"a:1\"]\n", "2 pools and no [[routes]]"),
+    (GOOD + "policy = \"a b:C\"\n", "is no policy"),
+    (GOOD + "[proxy]\ntrusted_proxies = [\"10.0.0.0/33\"]\n", "neither an address nor a network"),
+    (GOOD + "[proxy]\nvia = \"a b\"\n", "proxy.via"),
+    (GOOD + "[proxy.timeouts]\nidle = nan\n", "proxy.timeouts.idle"),
+    (GOOD + "[proxy.timeouts]\nidle = inf\n", "proxy.timeouts.idle"),
+    (GOOD + "[[routes]]\npool = \"web\"\nhosts = [\"*foo\"]\npaths = [\"x\"]\n", "is no host"),
+    (GOOD + "[[routes]]\npool = \"web\"\npaths = [\"x\"]\n", "is no path"),
+    (GOOD + "[admin]\n", "admin.bind: missing"),
+    ("[pools.web]\nservers = [\"unix:relative\"]\n", "no unix socket"),
+    ("[pools.web\n", "not TOML"),
+    ("x = " + "9" * 5000 + "\n", "not TOML"),
+])
+def test_what_cannot_work_is_refused(tmp_path: Path, text: str, expected: str) -> None:
+    found = problems(tmp_path, text)
+    assert any(expected in problem for problem in found), found
+
+
+def test_a_file_that_cannot_be_read_is_a_problem_too(tmp_path: Path) -> None:
+    for name, expected in ((tmp_path / "none.toml", "No such file"), (tmp_path, "directory"), ("a\0b", "cannot be read")):
+        with pytest.raises(ConfigError, match=expected):
+            load(name)
+    (tmp_path / "latin.toml").write_bytes(b"# \xe9\n")
+    with pytest.raises(ConfigError, match="not UTF-8"):
+        load(tmp_path / "latin.toml")
+
+
+def test_sections_that_are_not_active_are_noticed(tmp_path: Path) -> None:
+    file = tmp_path / "a.toml"
+    file.write_text(GOOD + '[pools.web.health]\npath = "/"\n[admin]\nbind = "127.0.0.1:9900"\n')
+    assert [notice.split(": ")[0:2] for notice in notices(load(file))] == [
+        [f"{file}:5", "admin"], [f"{file}:3", "pools.web.health"]]
+
+
+def test_a_file_that_went_bad_leaves_the_last_good_one_in_force(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                               caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr("prefork_lb.config.current._last_good", None)
+    file = tmp_path / "a.toml"
+    monkeypatch.setenv("PREFORK_LB_CONFIG", str(file))
+    with pytest.raises(ConfigError):
+        load_or_keep()
+    file.write_text(GOOD)
+    good = load_or_keep()
+    file.write_text("[pools.web")
+    assert load_or_keep() is good
+    assert "stays in force" in caplog.text
+
+
+MIXED = """
+a.b."c d" = 1
+list = [ 1, # one
+  [2, 3],
+  { x = 1, y = [
+    4 ] } ]
+text = \"\"\"
+[not.a.table]
+x = "1" \"\"\"
+raw = '''
+y = 2'''
+when = 1979-05-27 07:32:00
+[t.u]
+v = "a\\"]b"
+[[t.list]]
+k = 'x'
+[t.list.sub]
+z = 1
+[[t.list]]
+k.m = true
+"""
+
+
+def every_path(value: object, path: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [found for key, inner in items for found in ((*path, key), *every_path(inner, (*path, key)))]
+
+
+@pytest.mark.parametrize("newline", ["\n"])
+def test_every_key_and_element_has_its_line(newline: str) -> None:
+    lines = key_lines(MIXED.replace("\n", newline))
+    assert set(every_path(tomllib.loads(MIXED))) <= set(lines)
+    rows = MIXED.split("\n")
+    for path, line in lines.items():
+        key = next((part for part in reversed(path) if isinstance(part, str)), "")
+        if isinstance(path[-1], str):
+            assert key in rows[line - 1], (path, line)
+    assert (lines[("list", 1, 0)], lines[("list", 2, "y", 0)], lines[("t", "list", 1, "k", "m")]) == (4, 6, 20)
+
+
+def test_the_reference_page_is_what_the_code_says() -> None:
+    assert (ROOT / "docs" / "configuration.md").read_text() == reference()
+
+
+def test_the_sample_is_good() -> None:
+    assert list(load(ROOT / "deploy" / "prefork_lb.toml").pools) == ["web"]
