@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import random
 import re
+import sys
 import tomllib
 from pathlib import Path
 
@@ -25,6 +26,7 @@ def own_policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     (code,) = blocks("python")
     file, = re.findall(r"A whole one, in `(\w+\.py)`", PAGE)
     (tmp_path / file).write_text(code)
+    monkeypatch.delitem(sys.modules, file.removesuffix(".py"), raising=False)
     monkeypatch.syspath_prepend(tmp_path)
     (name,) = (tomllib.loads(text)["pools"]["web"]["policy"] for text in blocks("toml") if "site_policies" in text)
     return str(name)

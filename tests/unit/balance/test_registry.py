@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import random
+import sys
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,7 @@ def test_an_unknown_name_is_refused_with_the_names_there_are(name: str) -> None:
 
 @pytest.fixture
 def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.delitem(sys.modules, "site_policies", raising=False)
     (tmp_path / "site_policies.py").write_text(
         "import random\n"
         "class Last:\n"
