@@ -116,8 +116,8 @@ class WSGIBody:
         return data
 
     def wait(self, server: Stream, timeout_s: float) -> bool:
-        if self._reader is None:
-            return True  # not gunicorn's input: what it has read ahead cannot be known, and the socket would not tell
+        if self._reader is None or self._left is None:
+            return True  # what was read ahead cannot be known, and of that the socket would not tell
         return self._surplus() > 0 or self._client.wait(server, timeout_s)
 
     def trailers(self) -> Fields:
