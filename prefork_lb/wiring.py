@@ -94,8 +94,7 @@ class Application:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        # Remembered now: a worker whose master was killed has another parent.
-        self._made_by, self._made_under = os.getpid(), os.getppid()
+        self._made_by, self._made_under = os.getpid(), _gunicorn_master()
         self._front_end: WSGIFrontEnd | None = None
         self._worker: Worker | None = None
 
@@ -128,8 +127,7 @@ class Application:
         """The process whose children share one instance."""
         if self._made_by != os.getpid():
             return self._made_by  # --preload: made in the master
-        # gunicorn's master says so in the environment; another server is taken for a single process.
-        return self._made_under if os.environ.get("SERVER_SOFTWARE", "").startswith("gunicorn/") else os.getpid()
+        return self._made_under or os.getpid()  # a server other than gunicorn is taken for a single process
 
 
 def application() -> Application:
@@ -141,8 +139,11 @@ def application() -> Application:
         made = Application(_usable_configuration())
     except PreforkLBError as exc:
         raise AppImportError(str(exc)) from exc
-    if _in_gunicorn_worker():
-        made.start()
+    if _gunicorn_master():
+        try:
+            made.start()
+        except PreforkLBError as exc:
+            raise AppImportError(str(exc)) from exc
     return made
 
 
@@ -157,10 +158,14 @@ def _usable_configuration() -> Config:
     return config
 
 
-def _in_gunicorn_worker() -> bool:
-    """Whether this process is a worker already, and not a master that preloads: a worker has taken its signals over."""
+def _gunicorn_master() -> int:
+    """The pid of the gunicorn master whose worker this process is; 0 if it is none.
+
+    A worker has taken its signals over, and knows its master also when that is dead and it has another parent by now.
+    """
     handler = signal.getsignal(signal.SIGTERM)
-    return isinstance(getattr(handler, "__self__", None), GunicornWorker)
+    worker = getattr(handler, "__self__", None)
+    return int(worker.ppid) if isinstance(worker, GunicornWorker) else 0
 
 
 def trust_check(networks: Sequence[str]) -> TrustCheck:

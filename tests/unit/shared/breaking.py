@@ -11,6 +11,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import pytest
+
 import prefork_lb
 from tests.unit.shared.processes import Child
 
@@ -66,6 +68,9 @@ def broken_off(
 ) -> bool:
     """A process runs `prepare`, then what that returns until it is broken off at `instruction`, then (if it still lives)
     `afterwards`, and ends. Returns whether it came to its end unbroken."""
+
+    if sys.version_info >= (3, 12):
+        pytest.skip("from Python 3.12 on sys.settrace does not report every instruction: the same code is broken off on 3.11")
 
     def live() -> None:
         run = prepare()
