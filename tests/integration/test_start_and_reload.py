@@ -165,10 +165,12 @@ def test_an_ordinary_end_is_quick_and_silent_and_the_next_start_tidies_up(
     config = pool_text(origin.addresses)
     balancer = rig.balancer(config, front_end, workers=2)
     assert fetch(balancer.address).status == 200
+    # A worker that is still starting loses gunicorn's signal: all must have joined the instance.
+    wait_until(lambda: len(balancer.status().workers) == 2, "both workers have joined")
     process = balancer.process
     assert process is not None
     process.send_signal(how)
-    assert process.wait(10) == 0
+    assert process.wait(20) == 0
     assert "resource_tracker" not in balancer.log() and "Traceback" not in balancer.log()
     following = rig.balancer(config, front_end, workers=1)
     assert fetch(following.address).status == 200
