@@ -30,6 +30,7 @@ class WSGIClient:
         self._version = environ.get("SERVER_PROTOCOL")
         self._idle_timeout_s = idle_timeout_s
         self.is_tls = isinstance(self._socket, ssl.SSLSocket)
+        self.waiting: object = None
 
     def expect_body(self) -> None:
         """The client's body will be read."""

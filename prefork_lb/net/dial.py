@@ -1,67 +1,85 @@
-"""New connections to servers."""
+"""New connections to servers, over ordinary sockets."""
 from __future__ import annotations
 
 import socket
+import ssl
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from prefork_lb.errors import ConnectFailed, ConnectTimeout
 from prefork_lb.net.address import Address
+from prefork_lb.net.names import Endpoint, known_endpoint, look_up
 from prefork_lb.net.sockets import SocketStream
+from prefork_lb.net.stream import Stream
 
 _FULL_QUEUE_PAUSE_S = 0.005
 
 
-def dial(address: Address, timeout_s: float) -> SocketStream:
+@dataclass(frozen=True, slots=True)
+class ClientTLS:
+    """TLS toward a server."""
+
+    context: ssl.SSLContext
+    server_name: str  # sent (SNI) and verified
+
+
+Dial = Callable[[Address, float, ClientTLS | None, bytes], Stream]
+"""Connects to a server within some seconds and sends the bytes given before anything else, TLS included."""
+
+
+def dial(address: Address, timeout_s: float, tls: ClientTLS | None = None, preamble: bytes = b"") -> SocketStream:
     """Connect to a server; of a name, all addresses are tried in the resolver's order within `timeout_s` in all.
 
     Raises ConnectTimeout or ConnectFailed.
     """
-    if address.is_unix:
-        return _connect(socket.AF_UNIX, address.path, timeout_s, str(address))
     deadline = time.monotonic() + timeout_s
+    known = known_endpoint(address)
     failure: ConnectFailed | ConnectTimeout | None = None
-    for family, endpoint in _resolve(address):
-        left = deadline - time.monotonic()
-        if left <= 0:
+    for endpoint in [known] if known else look_up(address):
+        left_s = deadline - time.monotonic()
+        if left_s <= 0:
             break
         try:
-            return _connect(family, endpoint, left, str(address))
+            return _connect(endpoint, left_s, address, tls, preamble)
         except (ConnectFailed, ConnectTimeout) as exc:
             failure = exc
     raise failure or ConnectTimeout(f"{address}: no connection within {timeout_s:g} s")
 
 
-def _resolve(address: Address) -> list[tuple[int, tuple[str, int]]]:
-    if address.host[-1].isdigit() and address.host.replace(".", "").isdigit():
-        return [(socket.AF_INET, (address.host, address.port))]
-    if ":" in address.host:
-        return [(socket.AF_INET6, (address.host, address.port))]
-    try:
-        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
-    except OSError as exc:
-        raise ConnectFailed(f"{address}: the name does not resolve: {exc.strerror}") from exc
-    return [(family, (str(endpoint[0]), int(endpoint[1]))) for family, _, _, _, endpoint in found]
-
-
-def _connect(family: int, endpoint: tuple[str, int] | str, timeout_s: float, name: str) -> SocketStream:
+def _connect(endpoint: Endpoint, timeout_s: float, name: Address, tls: ClientTLS | None, preamble: bytes) -> SocketStream:
+    family, where = endpoint
     connection = socket.socket(family, socket.SOCK_STREAM)
     try:
         connection.settimeout(timeout_s)
         if family != socket.AF_UNIX:
             # A small head must not wait for the acknowledgement of the one before (RFC 9293 3.7.4).
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        _connect_within(connection, endpoint, timeout_s)
+        _connect_within(connection, where, timeout_s)
+        if preamble:
+            connection.sendall(preamble)
+        if tls is not None:
+            connection = tls.context.wrap_socket(connection, server_hostname=tls.server_name, suppress_ragged_eofs=False)
         connection.settimeout(None)
     except TimeoutError as exc:
         connection.close()
         raise ConnectTimeout(f"{name}: no connection within {timeout_s:.3g} s") from exc
     except OSError as exc:
         connection.close()
-        raise ConnectFailed(f"{name}: {exc.strerror or exc}") from exc
+        raise ConnectFailed(f"{name}: {failure_text(exc)}") from exc
     except BaseException:
         connection.close()
         raise
     return SocketStream(connection)
+
+
+def failure_text(exc: OSError) -> str:
+    """Why a connection failed, for the operator: a certificate that does not verify tells why."""
+    if isinstance(exc, ssl.SSLCertVerificationError):
+        return f"TLS: {exc.verify_message}"
+    if isinstance(exc, ssl.SSLError):
+        return f"TLS: {exc.reason or exc.strerror or exc}"
+    return exc.strerror or str(exc)
 
 
 def _connect_within(connection: socket.socket, endpoint: tuple[str, int] | str, timeout_s: float) -> None:

@@ -3,10 +3,9 @@ from __future__ import annotations
 
 import select
 import socket
-from collections.abc import Callable
 
 from prefork_lb.net.readable import Readable
-from prefork_lb.net.stream import StreamClosed, StreamTimeout
+from prefork_lb.net.stream import StreamClosed, StreamTimeout, Watched
 from prefork_lb.net.timeouts import Expired, kernel_keeps_time, set_receive_timeout, set_send_timeout
 
 # How long a wait goes on undisturbed before it looks aside: long enough that a quick answer never pays for it.
@@ -35,12 +34,12 @@ class SocketStream:
         except OSError as exc:
             raise StreamClosed(exc.strerror) from exc
 
-    def receive_or(self, limit: int, timeout_s: float, gone: Callable[[], bool]) -> bytes | None:
+    def receive_or(self, limit: int, timeout_s: float, watched: Watched) -> bytes | None:
         while timeout_s > _LOOK_ASIDE_S:
             try:
                 return self.receive(limit, _LOOK_ASIDE_S)
             except StreamTimeout:
-                if gone():
+                if watched.is_gone():
                     return None
                 timeout_s -= _LOOK_ASIDE_S
         return self.receive(limit, timeout_s)

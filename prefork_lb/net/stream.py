@@ -1,7 +1,6 @@
 """What a stream is. The engine is written once against it and runs on any front end."""
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Protocol
 
 
@@ -13,14 +12,24 @@ class StreamClosed(Exception):
     """The peer, or the network, ended the connection."""
 
 
+class Watched(Protocol):
+    """The other side, which may leave while one waits for a stream."""
+
+    waiting: object
+    """The stream that is waited for on its behalf, set by streams that can be told to go on at once; else None."""
+
+    def is_gone(self) -> bool:
+        """Whether it has left, without waiting."""
+
+
 class Stream(Protocol):
     """A connection. All times are seconds."""
 
     def receive(self, limit: int, timeout_s: float) -> bytes:
         """Some bytes, at most `limit`; empty when the peer ended its side. Raises StreamTimeout, StreamClosed."""
 
-    def receive_or(self, limit: int, timeout_s: float, gone: Callable[[], bool]) -> bytes | None:
-        """Like `receive`, but watches for something else meanwhile: None as soon as `gone()` is true."""
+    def receive_or(self, limit: int, timeout_s: float, watched: Watched) -> bytes | None:
+        """Like `receive`, but ends with None when `watched` is gone before anything came."""
 
     def send(self, data: bytes, timeout_s: float) -> None:
         """All of `data`. Raises StreamTimeout, StreamClosed."""

@@ -5,14 +5,16 @@ from dataclasses import dataclass
 
 from prefork_lb.clock import Clock
 from prefork_lb.errors import BadResponse, SendTimeout, StaleConnection
-from prefork_lb.net.dial import dial
+from prefork_lb.net.dial import Dial, dial
 from prefork_lb.net.stream import Stream, StreamClosed, StreamTimeout
 from prefork_lb.proxy.inbound import BodyReader, HeadReader, ResponseParser
-from prefork_lb.proxy.outbound import OutboundBody
+from prefork_lb.proxy.outbound import EMPTY, OutboundBody
 from prefork_lb.proxy.reply import Reply
 from prefork_lb.proxy.request import Request
 from prefork_lb.upstream.lease import Lease
-from prefork_lb.wire.framing import response_framing
+from prefork_lb.upstream.server import Server
+from prefork_lb.wire import proxy_protocol
+from prefork_lb.wire.framing import Kind, response_framing
 from prefork_lb.wire.head import Limits, ResponseHead
 
 
@@ -34,6 +36,7 @@ class Settings:
     pseudonym: bytes  # of this proxy in Via
     clock: Clock
     parse: ResponseParser
+    dial: Dial = dial
 
 
 def attempt(lease: Lease, request: Request, block: bytes, body: OutboundBody, fresh: bool, settings: Settings) -> Reply:
@@ -45,17 +48,34 @@ def attempt(lease: Lease, request: Request, block: bytes, body: OutboundBody, fr
     stream = None if fresh else server.idle.take()
     reused = stream is not None
     if stream is None:
-        stream = dial(server.address, settings.timeouts.connect)
+        stream = settings.dial(server.address, settings.timeouts.connect, server.tls, _preamble(server, request))
     lease.stream = stream
-    reader = HeadReader(stream, settings.limits, reused, settings.parse)
-    early = _send(stream, reader, request, block, body, settings)
+    reader = HeadReader(stream, settings.limits, reused, settings.parse, bool(request.upgrade))
+    early = None
+    if body is EMPTY:
+        try:
+            stream.send(block, settings.timeouts.idle)
+        except StreamTimeout as exc:
+            raise _took_nothing(settings) from exc
+        except StreamClosed as exc:
+            early = _last_words(reader, request, settings, exc)
+    else:
+        early = _send(stream, reader, request, block, body, settings)
     head = early or reader.read_final(request.downstream, settings.timeouts.response, settings.clock)
     framing = response_framing(head, request.method)
-    contents = BodyReader(stream, framing, reader.rest, settings.limits, settings.timeouts.idle,
-                          request.downstream.is_gone)
-    reply = Reply(head, framing, contents, lease, request_sent=early is None, pseudonym=settings.pseudonym)
+    data = reader.rest
+    contents: BodyReader | None = None
+    if head.status != 101 and (framing.kind is not Kind.LENGTH or len(data) != framing.length):
+        contents = BodyReader(stream, framing, data, settings.limits, settings.timeouts.idle, request.downstream)
+    reply = Reply(head, framing, contents, data, lease, early is None, settings.pseudonym)
     lease.keep()
     return reply
+
+
+def _preamble(server: Server, request: Request) -> bytes:
+    if not server.proxy_protocol:
+        return b""
+    return proxy_protocol.header(server.proxy_protocol, request.source, request.destination)
 
 
 def _send(stream: Stream, reader: HeadReader, request: Request, block: bytes, body: OutboundBody,
@@ -82,11 +102,19 @@ def _send(stream: Stream, reader: HeadReader, request: Request, block: bytes, bo
                     return head
                 reader.relay(head, request.downstream)
     except StreamTimeout as exc:
-        raise SendTimeout(f"the server took no byte of the request for {timeout_s:g} s") from exc
+        raise _took_nothing(settings) from exc
     except StreamClosed as exc:
-        # It may have answered before it hung up, as servers do with a body that they do not want.
-        try:
-            return reader.read_final(request.downstream, settings.timeouts.response, settings.clock)
-        except (StaleConnection, BadResponse) as nothing:
-            raise type(nothing)(f"connection lost while the request was sent: {exc}") from nothing
+        return _last_words(reader, request, settings, exc)
     return None
+
+
+def _took_nothing(settings: Settings) -> SendTimeout:
+    return SendTimeout(f"the server took no byte of the request for {settings.timeouts.idle:g} s")
+
+
+def _last_words(reader: HeadReader, request: Request, settings: Settings, cause: StreamClosed) -> ResponseHead:
+    """What a server answered before it hung up, as servers do with a body that they do not want."""
+    try:
+        return reader.read_final(request.downstream, settings.timeouts.response, settings.clock)
+    except (StaleConnection, BadResponse) as nothing:
+        raise type(nothing)(f"connection lost while the request was sent: {cause}") from nothing

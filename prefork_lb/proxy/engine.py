@@ -12,14 +12,25 @@ from prefork_lb.proxy.request import Request
 from prefork_lb.routing.match import Router
 from prefork_lb.upstream.pool import Pool
 from prefork_lb.upstream.server import Server
-from prefork_lb.wire.forwarded import times_passed
-from prefork_lb.wire.framing import NO_BODY, request_framing
+from prefork_lb.wire.forwarded import ClientInfo, times_passed
+from prefork_lb.wire.framing import NO_BODY, Framing, request_framing
 from prefork_lb.wire.target import destination
 
 # A request may pass several balancers of the same name in a row, but not go in circles.
 _MOST_PASSES = 8
 
 log = logging.getLogger("prefork_lb")
+
+
+class _Plan:
+    """What follows from a head and its client alone. Heads come again, and then it need not be worked out again."""
+
+    __slots__ = ("block", "engine", "framing", "peer", "pool")
+
+    def __init__(self, engine: Engine, peer: ClientInfo, pool: Pool, framing: Framing, block: bytes) -> None:
+        self.engine, self.peer = engine, peer
+        self.pool, self.framing = pool, framing
+        self.block = block  # the head as it goes to a server
 
 
 class Engine:
@@ -35,6 +46,13 @@ class Engine:
 
         Raises ProxyError, with nothing claimed any more, when there is no answer from a server.
         """
+        plan = request.head.plan
+        if not isinstance(plan, _Plan) or plan.peer is not request.peer or plan.engine is not self:
+            plan = self._plan(request)
+        body = EMPTY if plan.framing is NO_BODY else OutboundBody(request.body, plan.framing, not request.relays_continue)
+        return self._attempts(plan.pool, request, plan.block, body)
+
+    def _plan(self, request: Request) -> _Plan:
         head = request.head
         framing = request_framing(head)
         goal = destination(head)
@@ -45,8 +63,10 @@ class Engine:
             raise LoopDetected(f"the request has come by {_MOST_PASSES} times")
         pool = self._pools[self._router.pool(goal.name, goal.path)]
         block = request_block(request, goal, framing, pool.name, self._settings.pseudonym)
-        body = EMPTY if framing is NO_BODY else OutboundBody(request.body, framing)
-        return self._attempts(pool, request, block, body)
+        plan = _Plan(self, request.peer, pool, framing, block)
+        if not request.relays_continue and not request.upgrade:  # these two are not the head's alone
+            head.plan = plan
+        return plan
 
     def _attempts(self, pool: Pool, request: Request, block: bytes, body: OutboundBody) -> Reply:
         tried: list[Server] = []

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from prefork_lb.clock import Clock
 from prefork_lb.errors import BadResponse, ClientGone, ResponseTimeout, StaleConnection, TruncatedBody
-from prefork_lb.net.stream import Stream, StreamClosed, StreamTimeout
+from prefork_lb.net.stream import Stream, StreamClosed, StreamTimeout, Watched
 from prefork_lb.proxy.request import Downstream
 from prefork_lb.wire.chunked import ChunkedDecoder
 from prefork_lb.wire.fields import HOP_BY_HOP, nominated
@@ -15,7 +15,8 @@ from prefork_lb.wire.head import Fields, Limits, ResponseHead, head_end
 ResponseParser = Callable[[bytes], ResponseHead]
 """From a whole head to its values, as `parse_response` does; raises BadResponse. What comes back is not changed by anybody."""
 
-RECEIVE_BYTES = 64 * 1024
+HEAD_RECEIVE_BYTES = 64 * 1024
+BODY_RECEIVE_BYTES = 256 * 1024
 _MOST_INTERIM = 64  # interim responses to one request; without a bound a server could go on for ever
 
 # RFC 9110 8.6: an interim response has no length either.
@@ -25,12 +26,15 @@ _NOT_RELAYED = HOP_BY_HOP | {b"content-length"}
 class HeadReader:
     """Reads the heads of one response from a server's stream."""
 
-    def __init__(self, stream: Stream, limits: Limits, reused: bool, parse: ResponseParser) -> None:
-        """`reused` tells that the connection has served an exchange before."""
+    __slots__ = ("_buffer", "_interim", "_limits", "_may_switch", "_parse", "_reused", "_stream")
+
+    def __init__(self, stream: Stream, limits: Limits, reused: bool, parse: ResponseParser, may_switch: bool = False) -> None:
+        """`reused` tells that the connection has served an exchange before, `may_switch` that the request had an Upgrade."""
         self._stream = stream
         self._limits = limits
         self._parse = parse
         self._reused = reused
+        self._may_switch = may_switch
         self._buffer = b""
         self._interim = 0
 
@@ -40,13 +44,13 @@ class HeadReader:
         return self._buffer
 
     def read_final(self, downstream: Downstream, timeout_s: float, clock: Clock) -> ResponseHead:
-        """The final response's head; interim ones before it are relayed.
+        """The final response's head, or that of 101 to a request with an Upgrade; interim ones before it are relayed.
 
         `timeout_s` is for each head. Raises StaleConnection, BadResponse, ResponseTimeout, ClientGone.
         """
         while True:
             head = self.read(downstream, timeout_s, clock)
-            if head.status >= 200:
+            if head.status >= 200 or (head.status == 101 and self._may_switch):
                 return head
             self.relay(head, downstream)
 
@@ -54,7 +58,7 @@ class HeadReader:
         """Pass an interim response on. Raises BadResponse for one that cannot be."""
         self._interim += 1
         if head.status == 101:
-            # RFC 9110 7.8: never without an Upgrade in the request, and that field stopped here.
+            # RFC 9110 7.8: never without an Upgrade in the request.
             raise BadResponse("101 Switching Protocols without an Upgrade in the request")
         if self._interim > _MOST_INTERIM:
             raise BadResponse(f"more than {_MOST_INTERIM} interim responses")
@@ -65,20 +69,34 @@ class HeadReader:
     def read(self, downstream: Downstream, timeout_s: float, clock: Clock) -> ResponseHead:
         """The next head. Raises as `read_final`."""
         deadline = clock() + timeout_s
+        buffer = self._buffer
+        if not buffer:
+            buffer = self._buffer = self._receive(timeout_s, downstream, timeout_s)
+        end = buffer.find(b"\r\n\r\n") + 4
+        if end < 4:
+            end = self._read_on(downstream, timeout_s, deadline, clock)
+            buffer = self._buffer
+        if end == len(buffer):
+            self._buffer = b""
+        else:
+            buffer, self._buffer = buffer[:end], buffer[end:]
+        return self._parse(buffer)
+
+    def _read_on(self, downstream: Downstream, timeout_s: float, deadline: float, clock: Clock) -> int:
+        """Receive until the buffer has a whole head; where that ends."""
         seen = 0
-        while (end := head_end(self._buffer, BadResponse, seen) if self._buffer else -1) < 0:
+        while (end := head_end(self._buffer, BadResponse, seen)) < 0:
             seen = len(self._buffer)
             if seen > self._limits.head_bytes:
                 raise BadResponse(f"the head has more than {self._limits.head_bytes} bytes")
             self._buffer += self._receive(deadline - clock(), downstream, timeout_s)
-        block, self._buffer = self._buffer[:end], self._buffer[end:]
-        return self._parse(block)
+        return end
 
     def _receive(self, left_s: float, downstream: Downstream, timeout_s: float) -> bytes:
         try:
             if left_s <= 0:
                 raise StreamTimeout
-            data = self._stream.receive_or(RECEIVE_BYTES, left_s, downstream.is_gone)
+            data = self._stream.receive_or(HEAD_RECEIVE_BYTES, left_s, downstream)
         except StreamTimeout as exc:
             raise ResponseTimeout(f"no response head within {timeout_s:g} s") from exc
         except StreamClosed as exc:
@@ -101,14 +119,16 @@ class BodyReader:
     `is_received` turns true with the last byte that came from the server, which `read` may still have to give out.
     """
 
+    __slots__ = ("_decoder", "_idle_timeout_s", "_kind", "_left", "_ready", "_stream", "_watched", "excess", "is_received")
+
     def __init__(self, stream: Stream, framing: Framing, rest: bytes, limits: Limits, idle_timeout_s: float,
-                 gone: Callable[[], bool]) -> None:
-        """`rest` is what was received behind the head; `gone` tells whether the client has left.
+                 watched: Watched) -> None:
+        """`rest` is what was received behind the head; `watched` is the client, who may leave.
 
         Raises TruncatedBody when the rest is malformed already.
         """
         self._stream = stream
-        self._gone = gone
+        self._watched = watched
         self._kind = framing.kind
         self._left = framing.length
         self._decoder = ChunkedDecoder(TruncatedBody, limits) if framing.kind is Kind.CHUNKED else None
@@ -157,11 +177,11 @@ class BodyReader:
         self.excess = excess
 
     def _receive(self) -> bytes:
-        limit = RECEIVE_BYTES
+        limit = BODY_RECEIVE_BYTES
         if self._kind is Kind.LENGTH:
             limit = min(limit, self._left)  # what comes behind the body is seen when the connection is used again
         try:
-            data = self._stream.receive_or(limit, self._idle_timeout_s, self._gone)
+            data = self._stream.receive_or(limit, self._idle_timeout_s, self._watched)
         except StreamTimeout as exc:
             raise TruncatedBody(f"no byte of the body for {self._idle_timeout_s:g} s") from exc
         except StreamClosed as exc:

@@ -26,7 +26,6 @@ def request_block(request: Request, destination: Destination, framing: Framing, 
     head = request.head
     index = head.index
     for expectation in index.get(b"expect", ()):
-        # The front end has told a client that waits to go on; a server gets head and body in one go.
         if expectation.lower() != b"100-continue":
             raise ExpectationFailed(f"Expect: {expectation[:40]!r}")
     host = destination.host
@@ -39,6 +38,10 @@ def request_block(request: Request, destination: Destination, framing: Framing, 
     ]
     for forwards in index.get(b"max-forwards", ()):
         lines.append(b"Max-Forwards: %b\r\n" % (_one_less(forwards) if head.method == b"OPTIONS" else forwards))
+    if request.relays_continue:
+        lines.append(b"Expect: 100-continue\r\n")  # else the front end has told the client to go on, and all is sent in one go
+    if request.upgrade:
+        lines.append(b"Connection: Upgrade\r\nUpgrade: %b\r\n" % request.upgrade)
     if framing.kind is Kind.LENGTH:
         lines.append(b"Content-Length: %d\r\n" % framing.length)
     elif framing.kind is Kind.CHUNKED:
@@ -84,17 +87,18 @@ class OutboundBody:
     """A request's body on its way to a server, in pieces that are framed already.
 
     The first piece is read before a server is claimed, so that a slow client holds no claim while it sends a small body,
-    and so that it can be sent again to another server as long as nothing more was read.
+    and so that it can be sent again to another server as long as nothing more was read. Unless the client waits to be told
+    to go on: then there is nothing to read yet.
     """
 
-    def __init__(self, source: BodySource, framing: Framing) -> None:
-        """Read the first piece. Raises what `source.read` raises."""
+    def __init__(self, source: BodySource, framing: Framing, read_ahead: bool = True) -> None:
+        """Read the first piece, unless told otherwise. Raises what `source.read` raises."""
         self._source = source
         self._framing = framing
         self._left = framing.length
         self._first_only = True
         self.ended = framing.kind is Kind.NONE
-        self.first = self._read()
+        self.first = self._read() if read_ahead else b""
 
     @property
     def is_replayable(self) -> bool:
@@ -131,7 +135,7 @@ class OutboundBody:
         return encode_last_chunk(trailers)
 
 
-class _NoSource:
+class NoSource:
     """The source of a body that is not there."""
 
     def read(self, limit: int) -> bytes:
@@ -144,5 +148,6 @@ class _NoSource:
         return []
 
 
-EMPTY = OutboundBody(_NoSource(), NO_BODY)
+NOTHING = NoSource()
+EMPTY = OutboundBody(NOTHING, NO_BODY)
 """The body of a request that has none."""

@@ -1,15 +1,14 @@
 """The reply: what the client gets, and the owner of the lease while the body streams."""
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from prefork_lb.errors import TruncatedBody
+from prefork_lb.net.stream import Stream
 from prefork_lb.proxy.inbound import BodyReader
 from prefork_lb.upstream.lease import Lease
 from prefork_lb.wire.fields import HOP_BY_HOP, nominated
 from prefork_lb.wire.forwarded import via
 from prefork_lb.wire.framing import Framing, Kind, content_length
-from prefork_lb.wire.head import Fields, ResponseHead, list_members
+from prefork_lb.wire.head import Fields, ResponseHead
 
 
 class Reply:
@@ -19,58 +18,73 @@ class Reply:
     first; so a client that reads slowly holds a server no longer than it must.
     """
 
-    def __init__(self, head: ResponseHead, framing: Framing, body: BodyReader, lease: Lease, request_sent: bool,
-                 pseudonym: bytes) -> None:
-        """`request_sent` tells whether the server received the request whole, without which its connection is of no use."""
+    __slots__ = ("_body", "_data", "_lease", "_pseudonym", "_reusable", "framing", "head", "reason", "status")
+
+    def __init__(self, head: ResponseHead, framing: Framing, body: BodyReader | None, data: bytes, lease: Lease,
+                 request_sent: bool, pseudonym: bytes) -> None:
+        """`body` reads the body from the server; None when it is here already as `data`, which after 101 are the tunnel's first
+        bytes. `request_sent` tells whether the server received the request whole, without which its connection is of no use.
+        """
         self.status = head.status
         self.reason = head.reason
+        self.head = head
         self.framing = framing
-        self.fields: Sequence[tuple[bytes, bytes]] = _response_fields(head, framing, pseudonym)
         self._body = body
+        self._data = data
         self._lease = lease
-        self._reusable = request_sent and framing.kind is not Kind.CLOSE and _is_persistent(head)
-        if body.is_received:
+        self._pseudonym = pseudonym
+        self._reusable = request_sent and head.is_persistent and framing.kind is not Kind.CLOSE
+        if (body is None and head.status != 101) or (body is not None and body.is_received):
             self._release()
 
+    @property
+    def fields(self) -> Fields:
+        """The fields for the client, without those that belong to its connection."""
+        return _response_fields(self.head, self.framing, self._pseudonym)
+
+    @property
+    def server(self) -> Stream | None:
+        """The server's connection, as long as it is not given back; after 101 it is the other end of a tunnel."""
+        return self._lease.stream
+
+    def end_tunnel(self) -> None:
+        """Give the lease of a tunnel back. It has done its part, however it ended."""
+        self._lease.succeed(reusable=False)
+
     def read(self) -> bytes:
-        """The next data of the body, empty at the end.
+        """The next data of the body, empty at the end; after 101 the tunnel's first bytes.
 
         Raises TruncatedBody, after which the client must see a broken end, and ClientGone.
         """
+        body = self._body
+        if body is None:
+            data, self._data = self._data, b""
+            return data
         try:
-            data = self._body.read()
+            data = body.read()
         except TruncatedBody:
             self._lease.fail()
             raise
-        if self._body.is_received:
+        if body.is_received:
             self._release()
         return data
 
     @property
     def is_received(self) -> bool:
         """Whether the server's part is over: all that `read` still gives is here."""
-        return self._body.is_received
+        return self._body is None or self._body.is_received
 
     @property
     def trailers(self) -> Fields:
         """The trailer fields, after `read` came to the end."""
-        return self._body.trailers
+        return self._body.trailers if self._body is not None else []
 
     def close(self) -> None:
         """Give everything back. If the body was not read to its end, the client has left: the server's connection is closed."""
         self._lease.abandon()
 
     def _release(self) -> None:
-        self._lease.succeed(self._reusable and not self._body.excess)
-
-
-def _is_persistent(head: ResponseHead) -> bool:
-    # RFC 9112 9.3.
-    options = head.index.get(b"connection")
-    if options is None:
-        return head.minor == 1
-    members = list_members(options)
-    return b"close" not in members and (head.minor == 1 or b"keep-alive" in members)
+        self._lease.succeed(self._reusable and (self._body is None or not self._body.excess))
 
 
 # Stop here, or are written anew.

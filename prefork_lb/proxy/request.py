@@ -5,12 +5,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from prefork_lb.net.stream import Stream
+from prefork_lb.net.stream import Stream, Watched
 from prefork_lb.wire.forwarded import ClientInfo
 from prefork_lb.wire.head import Fields, RequestHead, ResponseHead
 
 # RFC 9110 9.2.2. TRACE is idempotent, too, but never gets this far.
 _IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"))
+
+
+SocketAddress = tuple[str, int]
+"""IP address and port."""
 
 
 class BodySource(Protocol):
@@ -33,11 +37,8 @@ class BodySource(Protocol):
         """The trailer fields, once `read` came to the end."""
 
 
-class Downstream(Protocol):
+class Downstream(Watched, Protocol):
     """What the engine asks of the client's connection while it works."""
-
-    def is_gone(self) -> bool:
-        """Whether the client has left, without waiting."""
 
     def relay(self, head: ResponseHead) -> None:
         """Pass an interim response (1xx) on. Raises ClientGone."""
@@ -51,6 +52,10 @@ class Request:
     peer: ClientInfo
     body: BodySource
     downstream: Downstream
+    source: SocketAddress | None = None  # of the client's connection, for servers that want the PROXY header
+    destination: SocketAddress | None = None
+    relays_continue: bool = False  # the client waits for 100 Continue, and shall have the server's
+    upgrade: bytes = b""  # what the client wants to switch to, when the front end can tunnel
 
     @property
     def method(self) -> bytes:

@@ -55,6 +55,7 @@ POOL_HEAD_CELLS = POLICY_CELLS + 8
 R_PID = 0  # 0: the row is free
 R_START = 1  # the process' start time in clock ticks since boot: pids come again, this pair does not
 R_GENERATION = 2  # the generation this worker's view was built from
+R_CLIENTS = 3  # client connections that this worker has, plus one; 0: it does not accept, or does not tell
 ROW_HEAD_CELLS = 8
 ROW_ARRAYS = 3  # claims, requests, failures
 

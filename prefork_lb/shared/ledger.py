@@ -32,17 +32,23 @@ class Reclaimed(NamedTuple):
 class Ledger:
     """This process' hand on the ledger of a segment: one row, taken when it is made."""
 
-    def __init__(self, segment: Segment) -> None:
-        """Take a row. Rows of dead processes are given back first. Raises SegmentError when all are in use."""
+    def __init__(self, segment: Segment, one_thread: bool = False) -> None:
+        """Take a row. Rows of dead processes are given back first. `one_thread`: no two threads of this process use it.
+
+        Raises SegmentError when all rows are in use.
+        """
         layout = segment.layout
         self._segment = segment
         self._cells = segment.cells
-        self._totals = segment.cells[layout.column(at.C_TOTAL)]
-        self._lock = RobustLock(segment.text, layout.lock_byte, self._repair)
+        # In-flight totals by slot. Read under the lock to decide by, without it to look.
+        self.totals = segment.cells[layout.column(at.C_TOTAL)]
+        self._lock = RobustLock(segment.text, layout.lock_byte, self._repair, one_thread)
         self.acquire, self.release_lock = self._lock.acquire, self._lock.release
         with self.locked():
             self._reclaim(self._dead_rows())
             self._row = self._take_row()
+        self._clients_cell = layout.row(self._row) + at.R_CLIENTS
+        self._look_for_siblings()
         self._claims, self._requests, self._failures = (
             segment.cells[layout.row_array(self._row, array)] for array in range(at.ROW_ARRAYS))
 
@@ -55,15 +61,10 @@ class Ledger:
         finally:
             self.release_lock()
 
-    @property
-    def totals(self) -> memoryview:
-        """In-flight totals by slot. Read under the lock to decide by; without it to look."""
-        return self._totals
-
     def claim(self, slot: int) -> None:
         """Add one claim on a server to this worker's row. The lock must be held."""
         self._claims[slot] += 1
-        self._totals[slot] += 1
+        self.totals[slot] += 1
         self._requests[slot] += 1
 
     def release(self, slot: int, failed: bool = False) -> None:
@@ -76,7 +77,7 @@ class Ledger:
             mine = self._claims[slot]
             if mine < 1:
                 raise InvariantError(f"release without a claim: slot {slot}, row {self._row}")
-            self._totals[slot] -= 1
+            self.totals[slot] -= 1
             self._claims[slot] = mine - 1
             if failed:
                 self._failures[slot] += 1
@@ -88,11 +89,13 @@ class Ledger:
 
         Cheap when nobody died: one look into /proc for each worker.
         """
-        if not self._dead_rows():
-            return Reclaimed(0, 0)
-        with self.locked():
-            # Looked at again under the lock: a sibling may have been faster, and a new worker may have the row by now.
-            return self._reclaim(self._dead_rows())
+        reclaimed = Reclaimed(0, 0)
+        if self._dead_rows():
+            with self.locked():
+                # Looked at again under the lock: a sibling may have been faster, and a new worker may have the row by now.
+                reclaimed = self._reclaim(self._dead_rows())
+        self._look_for_siblings()
+        return reclaimed
 
     @property
     def generation(self) -> int:
@@ -109,9 +112,24 @@ class Ledger:
         found = [cells[layout.row(row) + at.R_GENERATION] for row in self._rows()]
         return min(found, default=self.generation)
 
+    def note_clients(self, count: int) -> None:
+        """Tell the siblings how many client connections this worker has; -1: it accepts no more."""
+        self._cells[self._clients_cell] = count + 1
+
+    def fewest_clients(self) -> int | None:
+        """The fewest client connections that a sibling has; None when no sibling tells. Those that started since the last
+        `reclaim_dead` are not known yet."""
+        cells = self._cells
+        told = [count for cell in self._sibling_cells if (count := cells[cell])]
+        return min(told) - 1 if told else None
+
+    def _look_for_siblings(self) -> None:
+        layout = self._segment.layout
+        self._sibling_cells = [layout.row(row) + at.R_CLIENTS for row in self._rows() if row != self._row]
+
     def close(self) -> None:
         """Detach from the segment. Claims that are still open are given back by a sibling once this process ended."""
-        for view in (self._totals, self._claims, self._requests, self._failures):
+        for view in (self.totals, self._claims, self._requests, self._failures):
             view.release()
         self._lock.close()
 
@@ -133,6 +151,7 @@ class Ledger:
                 pid, start = myself()
                 cells[head + at.R_START] = start
                 cells[head + at.R_GENERATION] = self.generation
+                cells[head + at.R_CLIENTS] = 0
                 cells[head + at.R_PID] = pid
                 return row
         raise SegmentError(f"{self._segment.name}: all {layout.rows} rows for worker processes are in use; run fewer workers")
@@ -157,6 +176,7 @@ class Ledger:
             cells[at.H_RECLAIMED] += claims
         # Last: whoever is broken off before it leaves a row that somebody will look at again.
         for row in dead:
+            cells[layout.row(row) + at.R_CLIENTS] = 0
             cells[layout.row(row) + at.R_PID] = 0
         return Reclaimed(len(dead), claims)
 
@@ -166,8 +186,8 @@ class Ledger:
         rows = [cells[layout.row_array(row, 0)].tolist() for row in self._rows()]
         sums = [sum(column) for column in zip(*rows, strict=True)] if rows else [0] * layout.servers
         for slot, number in enumerate(sums):
-            if self._totals[slot] != number:
-                self._totals[slot] = number
+            if self.totals[slot] != number:
+                self.totals[slot] = number
 
     def _repair(self) -> None:
         """The lock's last owner was broken off inside it: totals from the rows, and every policy starts anew."""

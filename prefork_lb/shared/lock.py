@@ -7,7 +7,8 @@ what the dead one may have left half done (pthread_mutexattr_setrobust(3)). The 
 The threads of one process make a second matter. A thread that blocks inside pthread_mutex_lock lets the GIL go, gets the
 mutex, and then holds it while it waits for the GIL: with 32 threads in two processes every second claim waited 10 ms for
 such an owner. So the mutex is only ever taken by a thread that has the GIL (`PyDLL` keeps it): it tries, and where another
-has it, tries again, soon at first and after a nap later. Sections are a few microseconds long, so naps are rare.
+has it, tries again, soon at first and after a nap later. Sections are a few microseconds long, so naps are rare. A process in
+which only one thread ever takes the lock has no such trouble, and waits in the kernel, which wakes it at once.
 """
 from __future__ import annotations
 
@@ -32,8 +33,17 @@ _PTHREAD_MUTEX_ROBUST = 1
 _SPINS = 20
 _NAP_S = 20e-6
 _LONGEST_NAP_S = 500e-6
+# So that signal handlers, which Python runs between two instructions, run while a process waits in the kernel.
+_KERNEL_WAIT_S = 0.05
 
 _EBUSY, _EDEADLK, _EOWNERDEAD = errno.EBUSY, errno.EDEADLK, errno.EOWNERDEAD
+_NOT_YET = (errno.EBUSY, errno.ETIMEDOUT)
+
+
+class _TimeSpec(ctypes.Structure):
+    """struct timespec."""
+
+    _fields_ = (("seconds", ctypes.c_long), ("nanoseconds", ctypes.c_long))
 
 
 class LockUnavailable(PreforkLBError):
@@ -46,12 +56,16 @@ class RobustLock:
     `repair` is called with the lock held when the last owner died inside it, before anybody sees the data.
     """
 
-    def __init__(self, buffer: memoryview, offset: int, repair: Callable[[], None]) -> None:
-        """Use the mutex at `offset` of `buffer`; `initialise` must have been called on it once."""
+    def __init__(self, buffer: memoryview, offset: int, repair: Callable[[], None], one_thread: bool = False) -> None:
+        """Use the mutex at `offset` of `buffer`; `initialise` must have been called on it once.
+
+        `one_thread`: no two threads of this process take it.
+        """
         self._library = _library()
         self._keep = (ctypes.c_char * MUTEX_BYTES).from_buffer(buffer, offset)
         self._mutex = ctypes.c_void_p(ctypes.addressof(self._keep))
         self._repair = repair
+        self._one_thread = one_thread
         self._trylock: Callable[[ctypes.c_void_p], int] = self._library.pthread_mutex_trylock
         self._unlock: Callable[[ctypes.c_void_p], int] = self._library.pthread_mutex_unlock
 
@@ -69,14 +83,21 @@ class RobustLock:
 
     def _wait(self, result: int) -> None:
         tries = 0
-        while result == _EBUSY:
+        while result in _NOT_YET:
             tries += 1
+            if tries > _SPINS and self._one_thread:
+                result = self._wait_in_kernel()
+                continue
             if tries > _SPINS:
                 # The owner may be a thread of this process without the GIL: a nap lets it go on.
                 time.sleep(min(_NAP_S * (tries - _SPINS), _LONGEST_NAP_S))
             result = self._trylock(self._mutex)
         if result:
             self._recover(result)
+
+    def _wait_in_kernel(self) -> int:
+        until = time.time() + _KERNEL_WAIT_S  # pthread_mutex_timedlock(3) goes by CLOCK_REALTIME
+        return int(self._library.pthread_mutex_timedlock(self._mutex, ctypes.byref(_TimeSpec(int(until), int(until % 1 * 1e9)))))
 
     def _recover(self, result: int) -> None:
         # EOWNERDEAD: the last owner died inside. EDEADLK: this thread holds it already, since an exception from a signal

@@ -17,8 +17,8 @@ class Pool:
         self.name = name
         self.servers = servers
         self.attempts = attempts  # tries in all for one exchange
-        self._primaries = [server for server in servers if not server.backup]
-        self._backups = [server for server in servers if server.backup]
+        self._primaries = tuple(server for server in servers if not server.backup)
+        self._backups = tuple(server for server in servers if server.backup)
         self._policy = policy
         self._ledger = ledger
 
@@ -53,14 +53,16 @@ class Pool:
         for server in self.servers:
             server.idle.close()
 
-    def _candidates(self, servers: Sequence[Server], tried: Collection[Server]) -> list[Server]:
+    def _candidates(self, servers: Sequence[Server], tried: Collection[Server]) -> Sequence[Server]:
         totals = self._ledger.totals
-        candidates = []
+        all_can = not tried
         for server in servers:
-            server.in_flight = totals[server.slot]
-            if server.in_flight < server.max_connections and server not in tried:
-                candidates.append(server)
-        return candidates
+            server.in_flight = in_flight = totals[server.slot]
+            if in_flight >= server.max_connections:
+                all_can = False
+        if all_can:
+            return servers
+        return [server for server in servers if server.in_flight < server.max_connections and server not in tried]
 
     def _nobody(self, tried: Collection[Server]) -> PoolFull | NoUsableServer:
         if len(tried) < len(self.servers):

@@ -4,6 +4,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from prefork_lb.net.address import Address
+from prefork_lb.net.dial import ClientTLS
 from prefork_lb.upstream.idle import IdleConnections
 
 UNLIMITED = 1 << 62
@@ -24,3 +25,5 @@ class Server:
     backup: bool
     idle: IdleConnections
     in_flight: int = 0
+    tls: ClientTLS | None = None
+    proxy_protocol: int = 0  # version of the PROXY header that each connection begins with; 0: none

@@ -52,6 +52,14 @@ def request_framing(head: RequestHead) -> Framing:
 
 def response_framing(head: ResponseHead, method: bytes) -> Framing:
     """How a response's body ends (RFC 9112 6.3), for a request made with `method`. Raises BadResponse."""
+    framing = head.framing
+    if not isinstance(framing, Framing):
+        framing = head.framing = _response_framing(head)
+    # RFC 9112 6.3, rule 1.
+    return NO_BODY if method == b"HEAD" else framing
+
+
+def _response_framing(head: ResponseHead) -> Framing:
     codings = head.index.get(b"transfer-encoding")
     lengths = head.index.get(b"content-length")
     if codings:
@@ -63,8 +71,7 @@ def response_framing(head: ResponseHead, method: bytes) -> Framing:
             raise BadResponse(f"a transfer coding that was not asked for: {b', '.join(codings)[:80]!r}")
     # Checked also where there is no body: a length that cannot be read is wrong for the client, too.
     framing = _length(lengths, BadResponse) if lengths else CHUNKED if codings else UNTIL_CLOSE
-    # RFC 9112 6.3, rule 1.
-    if method == b"HEAD" or head.status < 200 or head.status in (204, 304):
+    if head.status < 200 or head.status in (204, 304):
         return NO_BODY
     return framing
 

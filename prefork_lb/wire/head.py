@@ -28,11 +28,12 @@ class FieldSection(list[tuple[bytes, bytes]]):
     second. `Memo` finds them by their bytes, so a section outlives its message.
     """
 
-    __slots__ = ("by_name", "carried")
+    __slots__ = ("by_name", "carried", "has_body")
 
     def __init__(self, fields: Iterable[tuple[bytes, bytes]]) -> None:
         super().__init__(fields)
         self.by_name: Index = index_fields(self)
+        self.has_body = b"content-length" in self.by_name or b"transfer-encoding" in self.by_name
         self.carried: bytes | None = None  # the lines that travel on unchanged, once somebody needed them
 
 
@@ -53,24 +54,40 @@ class RequestHead:
     fields: Fields
     section: FieldSection = field(init=False, repr=False, compare=False)
     index: Index = field(init=False, repr=False, compare=False)
+    plan: object = field(init=False, repr=False, compare=False)  # the engine's, what it worked out for this head last
 
     def __post_init__(self) -> None:
         self.section = _section(self.fields)
         self.index = self.section.by_name
+        self.plan = None
 
 
 @dataclass(slots=True)
 class ResponseHead:
+    """A response's head; what was worked out from it once is kept with it, for heads come again."""
+
     status: int
     reason: bytes
     minor: int
     fields: Fields
     index: Index = field(init=False, repr=False, compare=False)
-    carried: Fields | None = field(init=False, repr=False, compare=False)  # those that travel on, once somebody needed them
+    carried: Fields | None = field(init=False, repr=False, compare=False)  # the fields that travel on
+    block: bytes | None = field(init=False, repr=False, compare=False)  # the lines that a client gets
+    framing: object = field(init=False, repr=False, compare=False)  # of its body, when it answers another method than HEAD
+    is_persistent: bool = field(init=False, repr=False, compare=False)  # the connection can be used again (RFC 9112 9.3)
 
     def __post_init__(self) -> None:
         self.index = index_fields(self.fields)
-        self.carried = None
+        self.carried = self.block = self.framing = None
+        self.is_persistent = _is_persistent(self.index, self.minor)
+
+
+def _is_persistent(index: Index, minor: int) -> bool:
+    options = index.get(b"connection")
+    if options is None:
+        return minor == 1
+    members = list_members(options)
+    return b"close" not in members and (minor == 1 or b"keep-alive" in members)
 
 
 def _section(fields: Fields) -> FieldSection:
@@ -112,7 +129,12 @@ def parse_request(block: bytes, limits: Limits) -> RequestHead:
     Raises BadRequest, TargetTooLong, HeadTooLarge or VersionNotSupported.
     """
     line_end = block.find(b"\r\n")
-    line = block[:line_end]
+    method, target, minor = parse_request_line(block[:line_end], limits)
+    return RequestHead(method, target, minor, parse_fields(block, line_end + 2, limits, HeadTooLarge, BadRequest))
+
+
+def parse_request_line(line: bytes, limits: Limits) -> tuple[bytes, bytes, int]:
+    """Method, target and minor version of a request line without its CRLF. Raises as `parse_request`."""
     if len(line) > limits.line_bytes:
         raise TargetTooLong(f"the request line has {len(line)} bytes, at most {limits.line_bytes} are allowed")
     match = grammar.request_line.fullmatch(line)
@@ -122,7 +144,12 @@ def parse_request(block: bytes, limits: Limits) -> RequestHead:
     if major != b"1":
         raise VersionNotSupported(f"HTTP/{major.decode()}.{minor.decode()}")
     # RFC 9110 2.5: a minor version that we do not know is read as the highest one that we do.
-    return RequestHead(method, target, min(int(minor), 1), parse_fields(block, line_end + 2, limits, HeadTooLarge, BadRequest))
+    return method, target, 1 if minor != b"0" else 0
+
+
+def parse_section(block: bytes, limits: Limits) -> FieldSection:
+    """The fields of a request, from behind its request line to the blank line, both included. Raises as `parse_request`."""
+    return FieldSection(parse_fields(block, 0, limits, HeadTooLarge, BadRequest))
 
 
 def parse_response(block: bytes, limits: Limits) -> ResponseHead:

@@ -15,6 +15,7 @@ import pytest
 from prefork_lb.net.sockets import SocketStream
 from prefork_lb.net.stream import StreamClosed, StreamTimeout
 from tests.support.waiting import wait_until
+from tests.support.watched import Watching
 
 DEADLINE_S = 10.0
 SHORT_S = 0.05
@@ -99,12 +100,12 @@ def test_a_reset_is_no_end(stream: SocketStream, peer: socket.socket) -> None:
 def test_receive_or_gives_what_comes_without_looking_aside(stream: SocketStream, peer: socket.socket) -> None:
     peer.sendall(b"x")
     looks: list[int] = []
-    assert stream.receive_or(9, DEADLINE_S, lambda: bool(looks.append(1))) == b"x"
+    assert stream.receive_or(9, DEADLINE_S, Watching(lambda: bool(looks.append(1)))) == b"x"
     assert looks == []
 
 
 def test_receive_or_ends_when_the_other_side_is_gone(stream: SocketStream) -> None:
-    assert stream.receive_or(9, DEADLINE_S, lambda: True) is None
+    assert stream.receive_or(9, DEADLINE_S, Watching(lambda: True)) is None
 
 
 def test_receive_or_times_out_when_nobody_is_gone(stream: SocketStream) -> None:
@@ -115,7 +116,7 @@ def test_receive_or_times_out_when_nobody_is_gone(stream: SocketStream) -> None:
         return False
 
     with pytest.raises(StreamTimeout):
-        stream.receive_or(9, 0.6, look)
+        stream.receive_or(9, 0.6, Watching(look))
     assert len(looks) == 1  # after half a second, and not again in the last tenth
 
 
@@ -124,9 +125,9 @@ def test_receive_or_sees_the_end_and_data_that_come_later(stream: SocketStream, 
         peer.sendall(b"late")
         return False
 
-    assert stream.receive_or(9, DEADLINE_S, gone_after_sending) == b"late"
+    assert stream.receive_or(9, DEADLINE_S, Watching(gone_after_sending)) == b"late"
     peer.shutdown(socket.SHUT_WR)
-    assert stream.receive_or(9, DEADLINE_S, never) == b""
+    assert stream.receive_or(9, DEADLINE_S, Watching(never)) == b""
 
 
 def reader(peer: socket.socket, received: list[bytes], stop_at: int) -> threading.Thread:
@@ -292,10 +293,10 @@ def test_a_gevent_socket_waits_for_the_shorter_side_too() -> None:
         gevent.spawn_later(3 * SHORT_S, theirs.sendall, b"late")
         seen.append(stream.receive(9, DEADLINE_S))
         with pytest.raises(StreamTimeout):
-            stream.receive_or(9, SHORT_S, never)
+            stream.receive_or(9, SHORT_S, Watching(never))
         seen.append(stream.is_quiet())
         theirs.shutdown(socket.SHUT_WR)
-        seen.append(stream.receive_or(9, DEADLINE_S, never))
+        seen.append(stream.receive_or(9, DEADLINE_S, Watching(never)))
         stream.close()
         return seen
 

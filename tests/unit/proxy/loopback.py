@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from prefork_lb.clock import ManualClock
 from prefork_lb.net.address import Address
 from prefork_lb.net.sockets import SocketStream
-from prefork_lb.net.stream import Stream, StreamTimeout
+from prefork_lb.net.stream import Stream, StreamTimeout, Watched
 from prefork_lb.wire.forwarded import ClientInfo
 from prefork_lb.wire.head import Fields, ResponseHead
 
@@ -24,6 +24,7 @@ class Client:
     def __init__(self, gone: bool = False) -> None:
         self.gone = gone
         self.relayed: list[ResponseHead] = []
+        self.waiting: object = None
 
     def is_gone(self) -> bool:
         return self.gone
@@ -96,8 +97,8 @@ class PiecewiseStream:
         self._clock.advance(self._step_s)
         return self._pieces.pop(0)
 
-    def receive_or(self, limit: int, timeout_s: float, gone: Callable[[], bool]) -> bytes | None:
-        return None if gone() else self.receive(limit, timeout_s)
+    def receive_or(self, limit: int, timeout_s: float, watched: Watched) -> bytes | None:
+        return None if watched.is_gone() else self.receive(limit, timeout_s)
 
     def send(self, data: bytes, timeout_s: float) -> None:
         raise NotImplementedError("this stream is only read")

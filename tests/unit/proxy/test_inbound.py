@@ -13,6 +13,7 @@ from prefork_lb.net.stream import Stream
 from prefork_lb.proxy.inbound import BodyReader, HeadReader
 from prefork_lb.wire.framing import CHUNKED, NO_BODY, UNTIL_CLOSE, Framing, Kind
 from prefork_lb.wire.head import Limits, ResponseHead, parse_response
+from tests.support.watched import Watching
 from tests.unit.proxy.loopback import DEADLINE_S, Client, Loopback, PiecewiseStream
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n"
@@ -155,7 +156,7 @@ def test_silence_is_a_timeout_also_on_a_kept_connection() -> None:
 def body_reader(
     stream: Stream, framing: Framing, rest: bytes = b"", gone: Callable[[], bool] = lambda: False
 ) -> BodyReader:
-    return BodyReader(stream, framing, rest, Limits(), DEADLINE_S, gone)
+    return BodyReader(stream, framing, rest, Limits(), DEADLINE_S, Watching(gone))
 
 
 def body(framing: Framing, *parts: bytes, rest: bytes = b"") -> tuple[bytes, BodyReader]:

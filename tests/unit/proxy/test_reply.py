@@ -13,6 +13,7 @@ from prefork_lb.proxy.reply import Reply
 from prefork_lb.upstream.lease import Lease
 from prefork_lb.wire.framing import response_framing
 from prefork_lb.wire.head import Fields, Limits, parse_response
+from tests.support.watched import Watching
 from tests.unit.proxy.loopback import DEADLINE_S, Loopback
 from tests.unit.proxy.rig import Rig
 
@@ -48,8 +49,8 @@ def reply_of(
     assert lease.stream is not None
     parsed = parse_response(head, Limits())
     framing = response_framing(parsed, method)
-    contents = BodyReader(lease.stream, framing, rest, Limits(), DEADLINE_S, lambda: gone)
-    return Reply(parsed, framing, contents, lease, request_sent, b"lb")
+    contents = BodyReader(lease.stream, framing, rest, Limits(), DEADLINE_S, Watching(lambda: gone))
+    return Reply(parsed, framing, contents, b"", lease, request_sent, b"lb")
 
 
 def is_closed(loopback: Loopback) -> bool:
@@ -290,7 +291,8 @@ def test_a_head_that_comes_again_gives_the_same_fields_for_every_framing(rig: Ri
             reply = Reply(
                 head,
                 framing,
-                BodyReader(loopback.stream, framing, b"", Limits(), DEADLINE_S, lambda: False),
+                BodyReader(loopback.stream, framing, b"", Limits(), DEADLINE_S, Watching(lambda: False)),
+                b"",
                 lease,
                 True,
                 b"lb",

@@ -1,11 +1,10 @@
 """Servers, pools and streams for the tests of the data plane: a real ledger, streams that note what is done to them."""
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from prefork_lb.balance.policy import Policy
 from prefork_lb.clock import ManualClock
 from prefork_lb.net.address import Address
+from prefork_lb.net.stream import Watched
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.upstream.idle import IdleConnections
 from prefork_lb.upstream.pool import Pool
@@ -24,7 +23,7 @@ class NotedStream:
     def receive(self, limit: int, timeout_s: float) -> bytes:
         raise AssertionError("nobody receives here")
 
-    def receive_or(self, limit: int, timeout_s: float, gone: Callable[[], bool]) -> bytes | None:
+    def receive_or(self, limit: int, timeout_s: float, watched: Watched) -> bytes | None:
         raise AssertionError("nobody receives here")
 
     def send(self, data: bytes, timeout_s: float) -> None:

@@ -1,0 +1,30 @@
+"""From a server's host to the addresses that can be connected to."""
+from __future__ import annotations
+
+import socket
+
+from prefork_lb.errors import ConnectFailed
+from prefork_lb.net.address import Address
+
+Endpoint = tuple[int, tuple[str, int] | str]
+"""An address family, and an address as `socket.connect` takes it."""
+
+
+def known_endpoint(address: Address) -> Endpoint | None:
+    """The endpoint of an address that needs no look-up; None for a name."""
+    if address.is_unix:
+        return socket.AF_UNIX, address.path
+    if address.host[-1].isdigit() and address.host.replace(".", "").isdigit():
+        return socket.AF_INET, (address.host, address.port)
+    if ":" in address.host:
+        return socket.AF_INET6, (address.host, address.port)
+    return None
+
+
+def look_up(address: Address) -> list[Endpoint]:
+    """All endpoints of a name, in the resolver's order. Waits for the resolver. Raises ConnectFailed."""
+    try:
+        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+    except OSError as exc:
+        raise ConnectFailed(f"{address}: the name does not resolve: {exc.strerror}") from exc
+    return [(family, (str(endpoint[0]), int(endpoint[1]))) for family, _, _, _, endpoint in found]

@@ -1,0 +1,25 @@
+"""What a worker's pools and exchanges need of the kind of worker they run in."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from prefork_lb.net.dial import Dial, dial
+from prefork_lb.upstream.housekeeping import Housekeeping
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """How one connects to servers, and how something is done again and again on the side."""
+
+    dial: Dial
+    every: Callable[[float, Callable[[], None]], None]  # interval in seconds, task
+    one_thread: bool  # exchanges and tasks run in the same thread
+
+
+def _in_a_thread(interval_s: float, task: Callable[[], None]) -> None:
+    Housekeeping(task, interval_s).start()
+
+
+BLOCKING = Runtime(dial, _in_a_thread, one_thread=False)
+"""Ordinary sockets and threads; gevent's, where it has patched them."""
