@@ -5,6 +5,7 @@ standard library.
 """
 from __future__ import annotations
 
+import resource
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ CONF_FILE = Path(__file__).with_name("gunicorn_conf.py")
 
 # gunicorn refuses longer request lines whatever is set (its MAX_REQUEST_LINE).
 _GUNICORN_MOST_LINE_BYTES = 8190
+_MOST_CONNECTIONS = 100_000
+_OWN_FILES = 64  # descriptors that a worker needs for itself
 
 
 def settings() -> dict[str, Any]:
@@ -31,9 +34,9 @@ def settings() -> dict[str, Any]:
     return {
         "bind": list(config.listen.bind),
         "workers": config.listen.worker_count(),
-        "worker_class": "gthread",
-        # Clients served at once by a worker. gunicorn turns -k sync with more than one thread into gthread: add --threads 1.
-        "threads": 32,
+        "worker_class": "prefork_lb.worker.ProxyWorker",
+        # Client connections of a worker at most; each takes two descriptors while it is served.
+        "worker_connections": _worker_connections(),
         "keepalive": 75,  # seconds; nginx's default. gunicorn's 2 s would make browsers connect anew for every click
         "timeout": _timeout_s(config),
         "graceful_timeout": 30,
@@ -62,6 +65,15 @@ def on_exit(server: Any) -> None:
     from prefork_lb.shared.segment import remove
 
     remove(server.pid)
+
+
+def _worker_connections() -> int:
+    # The soft limit is a default for programs that use select(2); gunicorn's worker is none, so all that may be had is taken.
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    most = hard if hard != resource.RLIM_INFINITY else _MOST_CONNECTIONS
+    return max(16, min(_MOST_CONNECTIONS, most - _OWN_FILES))
 
 
 def _timeout_s(config: Config) -> int:

@@ -28,12 +28,14 @@ from prefork_lb.routing.match import Route, Router
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import attach_or_create
 from prefork_lb.shared.table import PoolEntry, PoolSlots, ServerEntry, free_unused, register
-from prefork_lb.upstream.housekeeping import Housekeeping
+from prefork_lb.upstream.housekeeping import INTERVAL_S
 from prefork_lb.upstream.idle import IdleConnections
 from prefork_lb.upstream.pool import Pool
+from prefork_lb.upstream.runtime import BLOCKING, Runtime
 from prefork_lb.upstream.server import UNLIMITED, Server
 from prefork_lb.wire.head import Limits, ResponseHead, parse_response
 from prefork_lb.wire.memo import Memo
+from prefork_lb.worker.front import Front
 from prefork_lb.wsgi import Environ, StartResponse, WSGIFrontEnd
 
 log = logging.getLogger("prefork_lb")
@@ -41,16 +43,17 @@ log = logging.getLogger("prefork_lb")
 # Room in shared memory: rows for worker processes (old and new ones of a reload together), and for servers at least.
 WORKER_ROWS = 256
 LEAST_SERVERS = 256
+_HEAD_TIMEOUT_S = 20.0
 
 
 class Worker:
     """Everything one worker process has: its row in the ledger, its pools, its engine."""
 
-    def __init__(self, config: Config, master: int) -> None:
+    def __init__(self, config: Config, master: int, runtime: Runtime) -> None:
         """Attach to the instance of the gunicorn master with the pid `master`. Raises PreforkLBError."""
         servers = sum(len(pool.servers) for pool in config.pools.values())
         self._segment = attach_or_create(master, WORKER_ROWS, max(LEAST_SERVERS, 2 * servers), _predecessor())
-        self._ledger = Ledger(self._segment)
+        self._ledger = Ledger(self._segment, runtime.one_thread)
         entries = [PoolEntry(name, [_entry(server) for server in pool.servers]) for name, pool in config.pools.items()]
         slots = register(self._segment, self._ledger, entries)
         self._pools = {name: self._pool(name, pool, slots[name], config) for name, pool in config.pools.items()}
@@ -58,9 +61,11 @@ class Worker:
         limits = Limits(config.proxy.limits.head_bytes, config.proxy.limits.line_bytes, config.proxy.limits.fields)
         self.engine = Engine(_router(config), self._pools, Settings(
             Timeouts(timeouts.connect, timeouts.response, timeouts.idle), limits, config.proxy.via.encode(), monotonic,
-            Memo[bytes, ResponseHead](lambda block: parse_response(block, limits))))
-        self._housekeeping = Housekeeping(self._look_after)
-        self._housekeeping.start()
+            Memo[bytes, ResponseHead](lambda block: parse_response(block, limits)), runtime.dial))
+        self.front = Front(
+            self.engine, trust_check(config.proxy.trusted_proxies), limits, _HEAD_TIMEOUT_S, timeouts.idle, False,
+            lambda context: None, self._ledger)
+        runtime.every(INTERVAL_S, self._look_after)
         # What is here now stays: the collector need not look at it again in the middle of requests.
         gc.collect()
         gc.freeze()
@@ -102,6 +107,13 @@ class Application:
         front_end = self._front_end or self.start()
         return front_end(environ, start_response)
 
+    def front(self) -> Front:
+        """What ProxyWorker needs to serve clients without WSGI. Attaches this process. Raises PreforkLBError."""
+        self.start()
+        if self._worker is None:
+            raise InvariantError("started without a worker")
+        return self._worker.front
+
     def start(self) -> WSGIFrontEnd:
         """Attach this process. Calling it again does nothing. Raises PreforkLBError."""
         # Made here and not in __init__: under --preload that ran before gevent replaced the locks. setdefault is atomic.
@@ -111,9 +123,10 @@ class Application:
                 _log_like_gunicorn()
                 if self._made_by != os.getpid():
                     self._read_again()
-                self._worker = Worker(self._config, self._master())
-                self._front_end = WSGIFrontEnd(self._worker.engine, trust_check(self._config.proxy.trusted_proxies),
-                                               self._config.proxy.timeouts.idle)
+                runtime = getattr(_gunicorn_worker(), "runtime", BLOCKING)
+                self._worker = Worker(self._config, self._master(), runtime)
+                front = self._worker.front
+                self._front_end = WSGIFrontEnd(front.engine, front.is_trusted, front.idle_timeout_s)
             return self._front_end
 
     def _read_again(self) -> None:
@@ -158,14 +171,19 @@ def _usable_configuration() -> Config:
     return config
 
 
+def _gunicorn_worker() -> GunicornWorker | None:
+    """The gunicorn worker that this process is; None if it is none. A worker has taken its signals over."""
+    worker = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
+    return worker if isinstance(worker, GunicornWorker) else None
+
+
 def _gunicorn_master() -> int:
     """The pid of the gunicorn master whose worker this process is; 0 if it is none.
 
-    A worker has taken its signals over, and knows its master also when that is dead and it has another parent by now.
+    A worker knows its master also when that is dead and it has another parent by now.
     """
-    handler = signal.getsignal(signal.SIGTERM)
-    worker = getattr(handler, "__self__", None)
-    return int(worker.ppid) if isinstance(worker, GunicornWorker) else 0
+    worker = _gunicorn_worker()
+    return int(worker.ppid) if worker is not None else 0
 
 
 def trust_check(networks: Sequence[str]) -> TrustCheck:

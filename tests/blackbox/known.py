@@ -1,11 +1,11 @@
 """Cases that prefork_lb is known to fail, each with its reason. A case that passes again must leave this list."""
 from __future__ import annotations
 
-_TUNNEL = "tunnels after 101 are not built yet; the origin's 101 becomes a 502"
+_TUNNEL = "WSGI has no tunnels; the origin's 101 becomes a 502"
 _DATE = "gunicorn writes a Date of its own over the origin's"
 _CHUNK = "gunicorn's chunk reader waits for more where it could refuse; the client gets 408 instead of 400"
 
-KNOWN_FAILURES: dict[str, str] = {
+_UNDER_WSGI: dict[str, str] = {
     "syntax: HTTP/1.2": "gunicorn answers in the request's version, HTTP/1.2",
     "hop-by-hop: a WebSocket tunnel": _TUNNEL,
     "hop-by-hop: Date and ETag pass": _DATE,
@@ -13,3 +13,11 @@ KNOWN_FAILURES: dict[str, str] = {
     "framing: chunk size of -1 in 64 bits": _CHUNK,
     "framing: the last chunk ends in bare LF": _CHUNK,
 }
+
+KNOWN_FAILURES: dict[str, dict[str, str]] = {
+    "sync": _UNDER_WSGI,
+    "gthread": _UNDER_WSGI,
+    "gevent": _UNDER_WSGI,
+    "ProxyWorker": {},
+}
+"""By worker class."""

@@ -213,7 +213,8 @@ PROXIES: dict[str, Start] = {
     "nginx": nginx,
     "haproxy": haproxy,
     "apache": apache,
-    "sync": lambda origin: prefork_lb(origin, "sync", 8),
+    "sync": lambda origin: prefork_lb(origin, "sync", 8, "--threads", "1"),
     "gthread": lambda origin: prefork_lb(origin, "gthread", 2, "--threads", "16"),
     "gevent": lambda origin: prefork_lb(origin, "gevent", 2),
+    "ProxyWorker": lambda origin: prefork_lb(origin, "prefork_lb.worker.ProxyWorker", 2),
 }

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prefork_lb.status import instances
 from tests.support import processes
 from tests.support.client import Connection, Truncated
 from tests.support.waiting import wait_until
@@ -50,11 +51,12 @@ class FrontEnd:
 # gthread accepts more connections than it has threads and lets them wait, whichever worker they came to: for 64 held
 # requests over 4 workers each worker must be able to hold all.
 FRONT_ENDS = (
-    FrontEnd("sync", workers=16, threads=0, held=16),
+    FrontEnd("sync", workers=16, threads=1, held=16),
     FrontEnd("gthread", workers=4, threads=64, held=64),
     FrontEnd("gevent", workers=4, threads=0, held=64),
+    FrontEnd("prefork_lb.worker.ProxyWorker", workers=4, threads=0, held=64),
 )
-SYNC, GTHREAD, GEVENT = FRONT_ENDS
+SYNC, GTHREAD, GEVENT, PROXY = FRONT_ENDS
 
 
 def pool_text(servers: Iterable[str], policy: str = "least-connections", name: str = "web", more: str = "") -> str:
@@ -107,6 +109,8 @@ class Balancer:
         # Two instances of one user would share gunicorn's default control socket.
         self._arguments += ["--no-control-socket", *extra, "prefork_lb:app"]
         self.expected_workers = workers
+        # Preloaded, and without the hook of our settings, a worker joins with its first request.
+        self._joins_early = "--preload" not in self._arguments or settings is not None
         self.process: subprocess.Popen[bytes] | None = None
         self._log_start = 0
         self.last_master = 0  # the master's pid, also after its end
@@ -151,7 +155,15 @@ class Balancer:
         if self.expected_workers is not None and len(workers) < self.expected_workers:
             return False
         # A signal to a worker that still has the handlers of its master is lost. Only workers catch SIGABRT.
-        return all(processes.catches(pid, signal.SIGABRT) for pid in workers) and answers(self.address)
+        up = all(processes.catches(pid, signal.SIGABRT) for pid in workers) and answers(self.address)
+        return up and self._have_joined(workers)
+
+    def _have_joined(self, workers: Iterable[int]) -> bool:
+        """Whether these workers are in the instance. One that is not yet may hold the instance's lock for a while."""
+        if not self._joins_early:
+            return True
+        joined = {worker.pid for instance in instances() if instance.master == self.master for worker in instance.workers}
+        return joined.issuperset(workers)
 
     def stop(self, signal_number: int = signal.SIGQUIT) -> int:
         """End it and everything it started; return the master's exit code."""
@@ -214,7 +226,8 @@ class Balancer:
         def ready() -> list[int]:
             now = self.workers()
             right = len(now) == count and not gone & set(now)
-            return now if right and all(processes.catches(pid, signal.SIGABRT) for pid in now) else []
+            up = right and all(processes.catches(pid, signal.SIGABRT) for pid in now) and self._have_joined(now)
+            return now if up else []
 
         return wait_until(
             ready, lambda: f"{count} workers without {gone}, now {self.workers()}\n{self.log()}", seconds, every=0.02
@@ -226,7 +239,7 @@ class Balancer:
         wanted = self.expected_workers or len(before)
         os.kill(self.master, signal.SIGHUP)
         wait_until(
-            lambda: len(set(self.workers()) - before) >= wanted,
+            lambda: len(new := set(self.workers()) - before) >= wanted and self._have_joined(new),
             lambda: f"new workers after HUP, now {self.workers()} before {before}\n{self.log()}",
             15, every=0.02,
         )

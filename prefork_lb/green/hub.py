@@ -1,0 +1,385 @@
+"""The hub: one epoll, the timers, and the greenlets that wait for either.
+
+Facts of the world and what they force on us:
+
+- epoll_ctl costs as much as a small send. So a descriptor is registered once, edge-triggered, for everything, when its
+  channel is made; what an event told stays in `Channel.ready` until an operation finds that it is used up.
+- An edge is told once. Whoever wants to wait must have seen EAGAIN, or a short read, since the last event: then the next
+  arrival is a new edge. The end of the peer's side is an edge as well, and stays in `ready` for good.
+- A greenlet costs some 6 KiB while it waits. So a connection that waits for nothing but its client holds none: its channel's
+  `owner` is called when something happens, and runs a job on a greenlet that was used before.
+- Descriptors are numbers that come again. A channel that is closed leaves its number to nobody before the events that were
+  fetched together with its own are all handled.
+
+All of it runs in one thread. Only `wake` may be called from another one.
+"""
+from __future__ import annotations
+
+import heapq
+import itertools
+import logging
+import os
+import select
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Protocol, TypeVar
+
+from greenlet import getcurrent, greenlet
+
+from prefork_lb.clock import Clock, monotonic
+
+READ = select.EPOLLIN
+WRITE = select.EPOLLOUT
+HALF_CLOSED = select.EPOLLRDHUP  # the peer will send nothing more
+BROKEN = select.EPOLLHUP | select.EPOLLERR  # both sides have ended, or a reset
+READABLE = READ | HALF_CLOSED | BROKEN
+WRITABLE = WRITE | BROKEN
+NEVER = float("inf")
+
+_EVERYTHING = READ | WRITE | HALF_CLOSED | select.EPOLLET
+_EVENTS_AT_ONCE = 256
+_SPARE_GREENLETS = 128
+_BLOCKING_THREADS = 4
+
+T = TypeVar("T")
+Job = Callable[[], None]
+
+log = logging.getLogger("prefork_lb")
+
+
+class Owner(Protocol):
+    """Who is told of what happens to a channel for which no greenlet waits. Called in the hub: it must not wait."""
+
+    def on_events(self, events: int) -> None:
+        """These events came."""
+
+    def on_deadline(self) -> None:
+        """The channel's deadline is over."""
+
+
+class Closable(Protocol):
+    """A socket, as far as the hub is concerned."""
+
+    def fileno(self) -> int: ...
+
+    def close(self) -> None: ...
+
+
+class Channel:
+    """A descriptor that is registered, with who waits for it."""
+
+    __slots__ = ("deadline", "descriptor", "hub", "looked_at", "owner", "reader", "ready", "writer")
+
+    def __init__(self, hub: Hub, descriptor: int) -> None:
+        self.hub = hub
+        self.descriptor = descriptor  # -1 after the end
+        self.ready = 0  # events that came and are not used up
+        self.reader: greenlet | None = None
+        self.writer: greenlet | None = None
+        self.owner: Owner | None = None
+        self.deadline = NEVER  # of the present wait
+        self.looked_at = NEVER  # when the timers look at the deadline next
+        hub.register(self)
+
+    def wait_readable(self, deadline: float) -> bool:
+        """Wait until something can be received; False when the deadline came first."""
+        hub = self.hub
+        hub.arm(self, deadline)
+        self.reader = getcurrent()
+        return hub.switch() is not None
+
+    def wait_writable(self, deadline: float) -> bool:
+        """Wait until something can be sent; False when the deadline came first."""
+        self.hub.arm(self, deadline)
+        self.writer = getcurrent()
+        return self.hub.switch() is not None
+
+    def wait_either(self, other: Channel, deadline: float) -> bool:
+        """Wait until something can be received from this channel or from the other; False when the deadline came first."""
+        self.hub.arm(self, deadline)
+        other.deadline = deadline  # not that of its last wait
+        self.reader = other.reader = getcurrent()
+        try:
+            return self.hub.switch() is not None
+        finally:
+            self.reader = other.reader = None
+
+    def wait_for_answer_or_room(self, deadline: float) -> bool:
+        """Wait until something can be received or sent; False when the deadline came first."""
+        self.hub.arm(self, deadline)
+        self.reader = self.writer = getcurrent()
+        return self.hub.switch() is not None
+
+    def break_off(self) -> None:
+        """Let whoever waits go on, as if something had happened. Called in the hub."""
+        reader, writer = self.reader, self.writer
+        self.reader = self.writer = None
+        if reader is not None:
+            reader.switch(self)
+        if writer is not None and writer is not reader:
+            writer.switch(self)
+
+
+class Timer:
+    """Something to do at an instant, unless it is cancelled before."""
+
+    __slots__ = ("callback",)
+
+    def __init__(self, callback: Job) -> None:
+        self.callback: Job | None = callback
+
+    def cancel(self) -> None:
+        """Forget it. The heap keeps the entry until its time: cheaper than finding it."""
+        self.callback = None
+
+
+class Hub:
+    """The loop. `run` is called in the thread's main greenlet, and everything else runs in others below it."""
+
+    def __init__(self, clock: Clock = monotonic) -> None:
+        self._clock = clock
+        self.now = clock()  # seconds; of the latest look at the clock, once a round
+        self.events_this_round = 0
+        self._epoll = select.epoll()
+        self._channels: dict[int, Channel] = {}
+        self._timers: list[tuple[float, int, Channel | Timer]] = []
+        self._number = itertools.count()
+        self._soon: deque[Job] = deque()
+        self._calls: deque[Job] = deque()  # from other threads
+        self._ended: list[Closable] = []
+        self._spare: list[greenlet] = []
+        self._watchers: dict[int, Job] = {}
+        self._main = getcurrent()
+        self.switch: Callable[[], object] = self._main.switch  # from a greenlet: wait
+        self._stopped = False
+        self._threads: ThreadPoolExecutor | None = None
+        self._wake_reader, self._wake_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self.watch(self._wake_reader, self._woken)
+
+    # -- descriptors -------------------------------------------------------------------------------------------
+
+    def register(self, channel: Channel) -> None:
+        """Begin to collect a channel's events."""
+        self._epoll.register(channel.descriptor, _EVERYTHING)
+        self._channels[channel.descriptor] = channel
+
+    def end(self, channel: Channel, connected: Closable) -> None:
+        """Close the channel's socket, when the events that were fetched with it are handled. Who waits for it goes on."""
+        if channel.descriptor >= 0:
+            self._channels.pop(channel.descriptor, None)
+            channel.descriptor = -1
+            self._ended.append(connected)
+            if channel.reader is not None or channel.writer is not None:
+                self.call_at(self.now, channel.break_off)
+
+    def forget(self, channel: Channel) -> None:
+        """Collect the channel's events no longer; its descriptor stays open."""
+        self._epoll.unregister(channel.descriptor)
+        del self._channels[channel.descriptor]
+        channel.descriptor = -1
+
+    def watch(self, descriptor: int, callback: Job) -> None:
+        """Call `callback` in the hub as long as the descriptor is readable (level-triggered)."""
+        self._watchers[descriptor] = callback
+        self._epoll.register(descriptor, READ)
+
+    def pause(self, descriptor: int, paused: bool) -> None:
+        """Stop the calls for a watched descriptor, or start them again."""
+        self._epoll.modify(descriptor, 0 if paused else READ)
+
+    def unwatch(self, descriptor: int) -> None:
+        """End the calls for good."""
+        if self._watchers.pop(descriptor, None) is not None:
+            self._epoll.unregister(descriptor)
+
+    # -- time --------------------------------------------------------------------------------------------------
+
+    def arm(self, channel: Channel, deadline: float) -> None:
+        """Set the channel's deadline. Costs next to nothing when the timers look at the channel before that anyway."""
+        channel.deadline = deadline
+        if deadline < channel.looked_at:
+            channel.looked_at = deadline
+            heapq.heappush(self._timers, (deadline, next(self._number), channel))
+
+    def call_at(self, when: float, callback: Job) -> Timer:
+        """Call `callback` in the hub at the instant `when`."""
+        timer = Timer(callback)
+        heapq.heappush(self._timers, (when, next(self._number), timer))
+        return timer
+
+    def every(self, interval_s: float, task: Job) -> None:
+        """Call `task` in the hub at every interval. An exception is logged, and it goes on."""
+        def again() -> None:
+            try:
+                task()
+            except Exception:
+                log.exception("a task of the hub failed; it goes on in %g s", interval_s)
+            self.call_at(self.now + interval_s, again)
+
+        self.call_at(self.now + interval_s, again)
+
+    # -- greenlets ---------------------------------------------------------------------------------------------
+
+    def run_job(self, job: Job) -> None:
+        """Run `job` on a greenlet, at once, until it waits for the first time. Called in the hub."""
+        spare = self._spare
+        if spare:
+            spare.pop().switch(job)
+        else:
+            greenlet(self._work, self._main).switch(job)
+
+    def soon(self, job: Job) -> None:
+        """Run `job` on a greenlet of its own in the next round."""
+        self._soon.append(job)
+
+    def _work(self, job: Job) -> None:
+        spare, switch = self._spare, self.switch
+        while True:
+            try:
+                job()
+            except Exception:
+                log.exception("internal error")
+            if len(spare) >= _SPARE_GREENLETS:
+                return
+            spare.append(getcurrent())
+            del job  # while it waits it must not keep a connection alive
+            job = switch()  # type: ignore[assignment]
+
+    def sleep(self, seconds: float) -> None:
+        """Let other greenlets run for a while."""
+        waiter = getcurrent()
+        timer = self.call_at(self.now + seconds, lambda: _go_on([waiter]))
+        try:
+            self.switch()
+        finally:
+            timer.cancel()
+
+    def run_blocking(self, function: Callable[[], T], deadline: float = NEVER) -> T:
+        """Call `function` in a thread and wait for it, in a greenlet. Raises what it raises, TimeoutError at the deadline
+        (the thread is left to end by itself)."""
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(_BLOCKING_THREADS, thread_name_prefix="prefork_lb blocking")
+        waiter = getcurrent()
+        state: list[greenlet] = [waiter]
+        future: Future[T] = self._threads.submit(function)
+        future.add_done_callback(lambda _: self.wake(lambda: _go_on(state)))
+        timer = self.call_at(deadline, lambda: _go_on(state)) if deadline < NEVER else None
+        try:
+            self.switch()
+        finally:
+            state.clear()  # whoever comes later finds nobody
+            if timer is not None:
+                timer.cancel()
+        if not future.done():
+            raise TimeoutError
+        return future.result()
+
+    def wake(self, callback: Job) -> None:
+        """Call `callback` in the hub, soon. May be called in any thread."""
+        self._calls.append(callback)
+        try:
+            os.write(self._wake_writer, b"!")
+        except BlockingIOError:
+            pass  # full: the hub is going to look anyway
+
+    def _woken(self) -> None:
+        try:
+            os.read(self._wake_reader, 4096)
+        except BlockingIOError:
+            pass
+        while self._calls:
+            self._calls.popleft()()
+
+    # -- the loop ----------------------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Let `run` return after this round."""
+        self._stopped = True
+
+    def run(self) -> None:
+        """Handle events until `stop`."""
+        self._stopped = False
+        channels, watchers, soon, ended, timers = self._channels, self._watchers, self._soon, self._ended, self._timers
+        poll, clock = self._epoll.poll, self._clock
+        while not self._stopped:
+            if soon:
+                wait_s = 0.0
+            elif timers:
+                wait_s = max(0.0, timers[0][0] - clock())
+            else:
+                wait_s = -1
+            events = poll(wait_s, _EVENTS_AT_ONCE)
+            self.now = clock()
+            self.events_this_round = len(events)
+            for descriptor, mask in events:
+                channel = channels.get(descriptor)
+                if channel is None:
+                    callback = watchers.get(descriptor)
+                    if callback is not None:
+                        callback()
+                    continue
+                channel.ready |= mask
+                if mask & READABLE:
+                    waiter = channel.reader
+                    if waiter is not None:
+                        channel.reader = None
+                        if channel.writer is waiter:
+                            channel.writer = None
+                        waiter.switch(channel)
+                    elif channel.owner is not None:
+                        channel.owner.on_events(mask)
+                if mask & WRITABLE and (waiter := channel.writer) is not None:
+                    channel.writer = None
+                    if channel.reader is waiter:
+                        channel.reader = None
+                    waiter.switch(channel)
+            if timers and timers[0][0] <= self.now:
+                self._run_timers()
+            while soon:
+                self.run_job(soon.popleft())
+            if ended:
+                for connected in ended:
+                    connected.close()
+                ended.clear()
+
+    def _run_timers(self) -> None:
+        timers, now = self._timers, self.now
+        while timers and timers[0][0] <= now:
+            when, _, target = heapq.heappop(timers)
+            if isinstance(target, Timer):
+                if target.callback is not None:
+                    target.callback()
+            elif target.looked_at == when:  # else an earlier look has taken its place
+                target.looked_at = NEVER
+                if target.descriptor < 0:
+                    continue
+                if target.deadline > now:
+                    self.arm(target, target.deadline)
+                else:
+                    self._expired(target)
+
+    @staticmethod
+    def _expired(channel: Channel) -> None:
+        channel.deadline = NEVER
+        reader, writer = channel.reader, channel.writer
+        channel.reader = channel.writer = None
+        if reader is not None:
+            reader.switch(None)
+        if writer is not None and writer is not reader:
+            writer.switch(None)
+        if reader is writer is None and channel.owner is not None:
+            channel.owner.on_deadline()
+
+    def close(self) -> None:
+        """Let go of epoll and threads. Channels that are open stay so."""
+        if self._threads is not None:
+            self._threads.shutdown(wait=False, cancel_futures=True)
+        self._epoll.close()
+        os.close(self._wake_reader)
+        os.close(self._wake_writer)
+
+
+def _go_on(state: list[greenlet]) -> None:
+    if state:
+        state.pop().switch(True)

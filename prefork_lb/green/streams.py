@@ -1,0 +1,240 @@
+"""Streams that let other greenlets run while they wait."""
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+from collections.abc import Callable
+
+from greenlet import getcurrent
+
+from prefork_lb.green.hub import BROKEN, HALF_CLOSED, READ, READABLE, Channel, Hub
+from prefork_lb.net.dial import failure_text
+from prefork_lb.net.stream import StreamClosed, StreamTimeout, Watched
+
+_ENDED = HALF_CLOSED | BROKEN
+_WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+
+class GreenStream(Channel):
+    """A connected, non-blocking socket as a Stream, and as what the hub knows of it."""
+
+    __slots__ = ("_connected", "_receive", "_send")
+
+    def __init__(self, hub: Hub, connected: socket.socket) -> None:
+        self._connected = connected
+        self._receive: Callable[[int], bytes] = connected.recv
+        self._send: Callable[..., int] = connected.send
+        super().__init__(hub, connected.fileno())
+
+    @property
+    def connected(self) -> socket.socket:
+        """The socket."""
+        return self._connected
+
+    def fileno(self) -> int:
+        return self.descriptor
+
+    def receive_now(self, limit: int) -> bytes | None:
+        """What is there, at most `limit` bytes; empty at the end of the peer's side, None when nothing is there.
+
+        Raises StreamClosed.
+        """
+        try:
+            data = self._receive(limit)
+        except BlockingIOError:
+            self.ready &= ~READ
+            return None
+        except OSError as exc:
+            raise StreamClosed(exc.strerror) from exc
+        # A short read has emptied the socket (epoll(7)): the next byte is a new edge. But an end that was told is told once.
+        if len(data) < limit and not self.ready & _ENDED:
+            self.ready &= ~READ
+        return data
+
+    def receive(self, limit: int, timeout_s: float) -> bytes:
+        deadline = self.hub.now + timeout_s
+        while True:
+            if self.ready & READABLE:
+                data = self.receive_now(limit)
+                if data is not None:
+                    return data
+            if self.descriptor < 0:
+                raise StreamClosed("closed on this side")
+            if not self.wait_readable(deadline):
+                raise StreamTimeout
+
+    def receive_or(self, limit: int, timeout_s: float, watched: Watched) -> bytes | None:
+        hub = self.hub
+        deadline = hub.now + timeout_s
+        while True:
+            if self.ready & READABLE:
+                data = self.receive_now(limit)
+                if data is not None:
+                    return data
+            # `wait_readable`, spelt out: every request comes by here.
+            if deadline < self.looked_at:
+                hub.arm(self, deadline)
+            else:
+                self.deadline = deadline
+            self.reader = getcurrent()
+            watched.waiting = self
+            in_time = hub.switch()
+            self.reader = watched.waiting = None
+            if in_time is None:
+                raise StreamTimeout
+            if not self.ready & READABLE and watched.is_gone():
+                return None
+
+    def send(self, data: bytes, timeout_s: float) -> None:
+        try:
+            sent = self._send(data)
+        except _WOULD_BLOCK:
+            sent = 0
+        except OSError as exc:
+            raise StreamClosed(exc.strerror) from exc
+        if sent < len(data):
+            self._send_rest(data, sent, timeout_s)
+
+    def _send_rest(self, data: bytes, sent: int, timeout_s: float) -> None:
+        with memoryview(data) as view:
+            while sent < len(data):
+                if not self.wait_writable(self.hub.now + timeout_s):
+                    raise StreamTimeout
+                sent += self._send_some(view[sent:])
+
+    def _send_some(self, view: memoryview) -> int:
+        try:
+            return self._send(view)
+        except _WOULD_BLOCK:
+            return 0
+        except OSError as exc:
+            raise StreamClosed(exc.strerror) from exc
+
+    def send_unless_answered(self, data: bytes, timeout_s: float) -> int:
+        sent = 0
+        with memoryview(data) as view:
+            while sent < len(data) and not self.has_input():
+                count = self._send_some(view[sent:])
+                sent += count
+                if not count and not self.wait_for_answer_or_room(self.hub.now + timeout_s):
+                    raise StreamTimeout
+        return sent
+
+    def has_input(self) -> bool:
+        """Whether something waits to be received, or the peer has ended its side."""
+        ready = self.ready & READABLE
+        if ready != READ:
+            return bool(ready)
+        # A read that took just what was asked for does not tell whether there is more.
+        try:
+            self._connected.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            self.ready &= ~READ
+            return False
+        except OSError:
+            pass  # that is a kind of end
+        return True
+
+    def is_quiet(self) -> bool:
+        return self.descriptor >= 0 and not self.has_input()
+
+    def shut_down(self) -> None:
+        """End this side: the peer sees the end, what it still sends can be received."""
+        with contextlib.suppress(OSError):  # it has gone, which is an end, too
+            self._connected.shutdown(socket.SHUT_WR)
+
+    def reset(self) -> None:
+        """End the connection so that the peer cannot take it for an ordinary end (TCP's reset)."""
+        if self._connected.family != socket.AF_UNIX:
+            with contextlib.suppress(OSError):
+                self._connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        self.close()
+
+    def close(self) -> None:
+        self.owner = None
+        self.hub.end(self, self._connected)
+
+    def detach(self) -> socket.socket:
+        """Give the socket up, open; this stream is of no use any more."""
+        self.owner = None
+        self.hub.forget(self)
+        return self._connected
+
+
+class TLSStream(GreenStream):
+    """The same over TLS, after the `handshake`."""
+
+    __slots__ = ("_ahead", "_tls", "is_secured")
+
+    def __init__(self, hub: Hub, connected: socket.socket, context: ssl.SSLContext, server_side: bool,
+                 server_name: str | None = None) -> None:
+        """Take over a connected, non-blocking socket. `server_name` is verified, and sent, on the client's side."""
+        self._tls = context.wrap_socket(connected, server_side=server_side, do_handshake_on_connect=False,
+                                        suppress_ragged_eofs=False, server_hostname=server_name)
+        self._ahead = b""
+        self.is_secured = False  # the handshake is done
+        super().__init__(hub, self._tls)
+
+    def handshake(self, timeout_s: float) -> None:
+        """Agree on keys. Raises StreamTimeout, and StreamClosed with what went wrong."""
+        deadline = self.hub.now + timeout_s
+        while True:
+            try:
+                self._tls.do_handshake()
+                self.is_secured = True
+                return
+            except ssl.SSLWantReadError:
+                self.ready &= ~READ
+                in_time = self.wait_readable(deadline)
+            except ssl.SSLWantWriteError:
+                in_time = self.wait_writable(deadline)
+            except OSError as exc:
+                raise StreamClosed(failure_text(exc)) from exc
+            if not in_time:
+                raise StreamTimeout
+
+    def receive_now(self, limit: int) -> bytes | None:
+        if self._ahead:
+            data, self._ahead = self._ahead, b""
+            return data
+        try:
+            return self._tls.recv(limit)
+        except _WOULD_BLOCK:
+            # OpenSSL has emptied the socket. READ stays as long as it has not: records that it read ahead make no edge.
+            self.ready &= ~READ
+            if self.ready & BROKEN:
+                raise StreamClosed("connection lost") from None
+            return None
+        except ssl.SSLEOFError as exc:
+            raise StreamClosed("ended without TLS's close_notify") from exc
+        except OSError as exc:
+            raise StreamClosed(exc.strerror) from exc
+
+    def has_input(self) -> bool:
+        if self._ahead or self.ready & _ENDED:
+            return True
+        if self.ready & READ:
+            # TLS 1.3 servers send session tickets after the handshake: bytes, but no input. Only reading tells.
+            try:
+                data = self.receive_now(1)
+            except StreamClosed:
+                return True
+            if data is not None:
+                self._ahead = data
+                return True
+        return False
+
+    def shut_down(self) -> None:
+        self._say_end()
+        super().shut_down()
+
+    def close(self) -> None:
+        if self.descriptor >= 0:
+            self._say_end()
+        super().close()
+
+    def _say_end(self) -> None:
+        # close_notify (RFC 8446 6.1): without it the peer cannot tell the end from a cut. The peer's own is not waited for.
+        with contextlib.suppress(OSError, ValueError):
+            self._tls.unwrap()

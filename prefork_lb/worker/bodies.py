@@ -1,0 +1,97 @@
+"""The body of a client's request, as it comes from its connection."""
+from __future__ import annotations
+
+from typing import Protocol
+
+from prefork_lb.errors import BadRequest, ClientGone, RequestTimeout
+from prefork_lb.green.hub import READABLE
+from prefork_lb.green.streams import GreenStream
+from prefork_lb.net.stream import Stream, StreamClosed, StreamTimeout
+from prefork_lb.wire.chunked import ChunkedDecoder
+from prefork_lb.wire.framing import Framing, Kind
+from prefork_lb.wire.head import Fields, Limits
+
+# A client that asked for 100 Continue and got none sends its body after a while all the same; curl after a second.
+_CONTINUE_AFTER_S = 1.0
+_RECEIVE_BYTES = 64 * 1024
+_SILENT = "the client sent nothing of its body for too long"
+
+
+class Buffered(Protocol):
+    """A connection with what was received and not used yet."""
+
+    buffer: bytes
+    stream: GreenStream
+
+    def send_continue(self) -> None:
+        """Tell the client to send its body (100), unless that was done. Raises ClientGone."""
+
+
+class ClientBody:
+    """A body with a length or chunked, as the engine's body source."""
+
+    def __init__(self, connection: Buffered, framing: Framing, limits: Limits, idle_timeout_s: float,
+                 expects_continue: bool) -> None:
+        self._connection = connection
+        self._left = framing.length
+        self._decoder = ChunkedDecoder(BadRequest, limits) if framing.kind is Kind.CHUNKED else None
+        self._idle_timeout_s = idle_timeout_s
+        self._expects_continue = expects_continue
+        self.is_whole = framing.kind is Kind.LENGTH and not framing.length  # nothing of it is left in the connection
+
+    def read(self, limit: int) -> bytes:
+        if self.is_whole:
+            return b""
+        if self._decoder is None:
+            data = self._some(min(limit, self._left))
+            self._left -= len(data)
+            self.is_whole = not self._left
+            return data
+        while True:
+            data = self._decoder.decode(self._some(limit))
+            if self._decoder.done:
+                self._connection.buffer = self._decoder.excess + self._connection.buffer
+                self.is_whole = True
+                return data
+            if data:
+                return data
+
+    def wait(self, server: Stream, timeout_s: float) -> bool:
+        connection = self._connection
+        stream = connection.stream
+        assert isinstance(server, GreenStream)
+        hub = stream.hub
+        deadline = hub.now + timeout_s
+        while not self.is_whole and not connection.buffer and not stream.ready & READABLE:
+            if server.has_input():
+                return False
+            until = min(deadline, hub.now + _CONTINUE_AFTER_S) if self._expects_continue else deadline
+            if stream.wait_either(server, until):
+                continue
+            if until >= deadline:
+                raise RequestTimeout(_SILENT)
+            self._expects_continue = False
+            connection.send_continue()
+        return True
+
+    def trailers(self) -> Fields:
+        return self._decoder.trailers if self._decoder else []
+
+    def _some(self, limit: int) -> bytes:
+        connection = self._connection
+        buffer = connection.buffer
+        if buffer:
+            if len(buffer) <= limit:
+                connection.buffer = b""
+                return buffer
+            connection.buffer = buffer[limit:]
+            return buffer[:limit]
+        try:
+            data = connection.stream.receive(min(limit, _RECEIVE_BYTES), self._idle_timeout_s)
+        except StreamTimeout as exc:
+            raise RequestTimeout(_SILENT) from exc
+        except StreamClosed as exc:
+            raise ClientGone("the client left in the middle of its body") from exc
+        if not data:
+            raise ClientGone("the client left in the middle of its body")
+        return data

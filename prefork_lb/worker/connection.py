@@ -1,0 +1,260 @@
+"""One client's connection: its requests one after the other, each answered before the next is looked at."""
+from __future__ import annotations
+
+import logging
+
+from prefork_lb.errors import BadRequest, ClientGone, DownstreamError, HeadTooLarge, RequestTimeout, TargetTooLong
+from prefork_lb.green.hub import BROKEN, HALF_CLOSED, READABLE
+from prefork_lb.green.streams import GreenStream, TLSStream
+from prefork_lb.net.stream import StreamClosed, StreamTimeout
+from prefork_lb.proxy.request import SocketAddress
+from prefork_lb.wire import proxy_protocol
+from prefork_lb.wire.forwarded import ClientInfo
+from prefork_lb.wire.head import RequestHead, ResponseHead, head_end
+from prefork_lb.worker.exchange import answer, refuse
+from prefork_lb.worker.heads import field_lines, status_line
+from prefork_lb.worker.service import Service, client_info
+
+_RECEIVE_BYTES = 16 * 1024
+# A client that ended its side may still want the answer (RFC 9112 9.6), or may be gone: TCP says the same for both. Most
+# servers take it for gone at once; an answer that is nearly there is worth this much waiting.
+_HALF_CLOSED_GRACE_S = 0.25
+# How long, and how much, is received and dropped behind a response that ends the connection early, so that the client gets
+# to read it: closing with unread bytes is a reset, which may overtake it (RFC 9112 9.6).
+_LINGER_S = 2.0
+_LINGER_BYTES = 1 << 20
+# A connection that was used not long ago may have a request on its way when the worker ends.
+_RECENT_S = 1.0
+
+log = logging.getLogger("prefork_lb")
+
+
+class Connection:
+    """The client's stream, what was received and not used yet, and the exchange that goes on."""
+
+    __slots__ = ("_ended_at", "_expects_header", "_head_deadline", "_in_exchange", "_seen", "buffer", "continue_due",
+                 "destination", "head", "peer", "service", "source", "started", "stream", "waiting")
+
+    def __init__(self, service: Service, stream: GreenStream, peer: ClientInfo, source: SocketAddress | None,
+                 destination: SocketAddress | None, expects_header: bool) -> None:
+        """`expects_header`: a PROXY header comes first. `serve` is to be run as a job."""
+        self.service = service
+        self.stream = stream
+        self.peer = peer
+        self.source, self.destination = source, destination
+        self.buffer = b""  # received, not used yet
+        self.head: RequestHead | None = None  # of the exchange that goes on
+        self.continue_due = False  # the client waits for 100 Continue
+        self.started = 0.0  # when the exchange began
+        self.waiting: object = None
+        self._expects_header = expects_header
+        self._seen = 0  # bytes of the buffer in which no head ends
+        self._head_deadline = 0.0  # of the head that is begun; 0: none is
+        self._in_exchange = True
+        self._ended_at = 0.0  # when the client's side was seen to have ended; 0: not yet
+        stream.owner = self
+        service.add(self)
+
+    # -- what the hub tells ------------------------------------------------------------------------------------
+
+    def on_events(self, events: int) -> None:
+        if not self._in_exchange:
+            self._in_exchange = True
+            self.stream.hub.run_job(self.serve)
+        elif events & (HALF_CLOSED | BROKEN):
+            self._left(events)
+
+    def on_deadline(self) -> None:
+        if not self._in_exchange:
+            if self._head_deadline:
+                self._in_exchange = True
+                self.stream.hub.run_job(self._head_is_late)
+            else:
+                self.close()
+
+    def _left(self, events: int) -> None:
+        stream = self.stream
+        if not self._ended_at:
+            self._ended_at = stream.hub.now
+        if events & BROKEN:
+            self._break_off()
+        else:
+            stream.hub.call_at(stream.hub.now + _HALF_CLOSED_GRACE_S, self._break_off)
+
+    def _break_off(self) -> None:
+        server = self.waiting
+        if isinstance(server, GreenStream):
+            server.break_off()
+
+    # -- what the engine asks ----------------------------------------------------------------------------------
+
+    def is_gone(self) -> bool:
+        ready = self.stream.ready
+        if ready & BROKEN or self.stream.descriptor < 0:
+            return True
+        if not ready & HALF_CLOSED:
+            return False
+        now = self.stream.hub.now
+        if not self._ended_at:
+            # It had ended before the wait began: no event will tell any more.
+            self._left(HALF_CLOSED)
+        return now - self._ended_at >= _HALF_CLOSED_GRACE_S
+
+    def relay(self, head: ResponseHead) -> None:
+        if self.head is None or self.head.minor == 0:
+            return  # RFC 9110 15.2: HTTP/1.0 has no interim responses
+        if head.status == 100:
+            self.send_continue()
+        else:
+            self.send(status_line(head.status, head.reason) + field_lines(head.fields) + b"\r\n")
+
+    def send_continue(self) -> None:
+        """Tell the client to send its body, once."""
+        if self.continue_due:
+            self.continue_due = False
+            self.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def send(self, data: bytes) -> None:
+        """Send to the client. Raises ClientGone when it has left, or takes nothing for the idle timeout."""
+        try:
+            self.stream.send(data, self.service.times.idle)
+        except StreamTimeout as exc:
+            raise ClientGone("the client took no byte of the response for too long") from exc
+        except StreamClosed as exc:
+            raise ClientGone(f"the client left: {exc}") from exc
+
+    # -- requests ----------------------------------------------------------------------------------------------
+
+    def serve(self) -> None:
+        """Answer what has come, until there is no whole request any more."""
+        try:
+            if isinstance(self.stream, TLSStream) and not self.stream.is_secured:
+                self.stream.handshake(self.service.times.head)
+            while self._next_head():
+                if not answer(self):
+                    self.close()
+                    return
+        except (StreamClosed, StreamTimeout, ClientGone) as exc:
+            log.debug("%s: %s", self.peer.address, exc)
+            self.close()
+        except DownstreamError as exc:
+            self._refuse_head(exc)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """End the connection."""
+        self._in_exchange = True  # no event of it matters any more
+        self.service.remove(self)
+        self.stream.close()
+
+    def end_soon(self) -> None:
+        """The worker ends: close when no request comes any more, which from a busy client may be on its way."""
+        if not self._in_exchange and not self._head_deadline:
+            stream = self.stream
+            stream.hub.arm(stream, max(self.started + _RECENT_S, stream.hub.now))
+
+    def linger(self) -> None:
+        """Receive and drop for a while behind the last response, so that the client gets to read it; then close."""
+        stream = self.stream
+        stream.shut_down()
+        left = _LINGER_BYTES
+        until = stream.hub.now + _LINGER_S
+        try:
+            while left > 0 and (time_s := until - stream.hub.now) > 0:
+                data = stream.receive(_RECEIVE_BYTES, time_s)
+                if not data:
+                    break
+                left -= len(data)
+        except (StreamClosed, StreamTimeout):
+            pass  # that was all
+        self.close()
+
+    def _head_is_late(self) -> None:
+        self._refuse_head(RequestTimeout("the client sent no whole head in time"))
+
+    def _refuse_head(self, exc: DownstreamError) -> None:
+        try:
+            refuse(self, exc, None, may_go_on=False)
+        except ClientGone as gone:
+            log.debug("%s: %s", self.peer.address, gone)
+        self.linger()
+
+    def _next_head(self) -> bool:
+        """Find the next head in what has come. Without one the connection waits for the client, and holds no greenlet."""
+        stream, service = self.stream, self.service
+        while True:
+            buffer = self.buffer
+            if buffer:
+                if self._expects_header:
+                    if self._read_proxy_header():
+                        continue
+                else:
+                    if buffer[:2] == b"\r\n" and buffer[2:4] != b"\r\n" and not self._seen:
+                        self.buffer = buffer[2:]  # RFC 9112 2.2: an empty line before a request is ignored
+                        continue
+                    end = buffer.find(b"\r\n\r\n", max(self._seen - 3, 0)) + 4
+                    if end >= 4:
+                        self._begin(buffer, end)
+                        return True
+                    self._check_size(buffer)
+            data = stream.receive_now(_RECEIVE_BYTES) if stream.ready & READABLE else None
+            if data is None:
+                self._wait_for_client()
+                return False
+            if not data:
+                if buffer:
+                    log.debug("%s: the client left in the middle of a head", self.peer.address)
+                self.close()
+                return False
+            if not self._head_deadline:
+                self._head_deadline = stream.hub.now + service.times.head
+            self.buffer = buffer + data if buffer else data
+
+    def _begin(self, buffer: bytes, end: int) -> None:
+        self._seen = 0
+        self._head_deadline = 0.0
+        self.started = self.stream.hub.now
+        if end == len(buffer):
+            self.buffer = b""
+        else:
+            buffer, self.buffer = buffer[:end], buffer[end:]
+        self.head = None
+        self.head = self.service.parse(buffer)
+
+    def _check_size(self, buffer: bytes) -> None:
+        limits = self.service.limits
+        head_end(buffer, BadRequest, self._seen)  # refuses lines that end with LF alone
+        self._seen = len(buffer)
+        if self._seen > limits.line_bytes and b"\n" not in buffer[:limits.line_bytes + 2]:
+            raise TargetTooLong(f"the request line has more than {limits.line_bytes} bytes")
+        if self._seen > limits.head_bytes:
+            raise HeadTooLarge(f"the head has more than {limits.head_bytes} bytes")
+
+    def _wait_for_client(self) -> None:
+        stream, service = self.stream, self.service
+        if self._head_deadline:
+            deadline = self._head_deadline
+        elif service.closing:
+            deadline = stream.hub.now + _RECENT_S
+        else:
+            deadline = stream.hub.now + (service.times.keepalive or service.times.head)
+        self._in_exchange = False
+        stream.hub.arm(stream, deadline)
+
+    def _read_proxy_header(self) -> bool:
+        """Whether the PROXY header has come whole; it is taken off the buffer then."""
+        found = proxy_protocol.parse(self.buffer)
+        if found is None:
+            return False
+        self._expects_header = False
+        self.buffer = self.buffer[found.length:]
+        if not self.buffer:
+            self._head_deadline = 0.0
+        if found.source is not None:
+            self.source, self.destination = found.source, found.destination
+            address = found.source[0].removeprefix("::ffff:")
+            port = found.destination[1] if found.destination else self.peer.port
+            self.peer = client_info(address, self.peer.scheme, port, self.service.is_trusted(address))
+        return True

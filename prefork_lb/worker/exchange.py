@@ -1,0 +1,242 @@
+"""One request of a client's connection, from its head to the last byte of its answer."""
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Protocol
+
+from prefork_lb.errors import ClientGone, DownstreamError, ProxyError, TruncatedBody
+from prefork_lb.green.streams import GreenStream
+from prefork_lb.net.stream import StreamClosed, StreamTimeout
+from prefork_lb.proxy.outbound import NOTHING
+from prefork_lb.proxy.pages import error_page
+from prefork_lb.proxy.reply import Reply
+from prefork_lb.proxy.request import BodySource, Downstream, Request, SocketAddress
+from prefork_lb.wire.chunked import encode_chunk, encode_last_chunk
+from prefork_lb.wire.fields import allowed_trailers
+from prefork_lb.wire.forwarded import ClientInfo
+from prefork_lb.wire.framing import NO_BODY, Kind, request_framing
+from prefork_lb.wire.head import RequestHead, list_members
+from prefork_lb.worker.bodies import Buffered, ClientBody
+from prefork_lb.worker.heads import field_lines, reply_block, status_line
+from prefork_lb.worker.plain import PlainCall
+from prefork_lb.worker.service import Service
+from prefork_lb.worker.tunnel import offered, run_tunnel, switch_block
+
+# What is left of a request's body when its answer is complete is received and dropped up to here, to keep the connection.
+_DROPPED_BYTES = 64 * 1024
+
+log = logging.getLogger("prefork_lb")
+
+
+class Client(Downstream, Buffered, Protocol):
+    """A connection as an exchange sees it."""
+
+    service: Service
+    peer: ClientInfo
+    source: SocketAddress | None
+    destination: SocketAddress | None
+    head: RequestHead | None
+    started: float
+    continue_due: bool
+
+    def send(self, data: bytes) -> None: ...
+
+    def linger(self) -> None: ...
+
+
+def answer(client: Client) -> bool:
+    """Answer the request whose head is `client.head`; whether the connection can serve another one.
+
+    Raises ClientGone, and nothing is held any more then.
+    """
+    service, head = client.service, client.head
+    assert head is not None
+    body: ClientBody | None = None
+    source: BodySource = NOTHING
+    try:
+        if head.section.has_body:
+            framing = request_framing(head)
+            if framing is not NO_BODY:
+                client.continue_due = head.minor == 1 and b"expect" in head.index
+                source = body = ClientBody(client, framing, service.limits, service.times.idle, client.continue_due)
+        engine = service.engine
+        if engine is None:
+            return _call_wsgi(client, head, body)
+        request = Request(head, client.peer, source, client, client.source, client.destination)
+        if client.continue_due:
+            request.relays_continue = True
+        elif body is None and b"upgrade" in head.index:
+            request.upgrade = offered(head)
+        reply = engine.exchange(request)
+    except ClientGone:
+        _log(client, 499, (), 0)
+        raise
+    except Exception as exc:  # also what a policy of the site's own raised: the client gets an answer, the log the traceback
+        return refuse(client, exc, body, may_go_on=not isinstance(exc, DownstreamError))
+    try:
+        if reply.status == 101:
+            return _tunnel(client, reply)
+        return _respond(client, head, reply, body)
+    finally:
+        reply.close()
+
+
+def _respond(client: Client, head: RequestHead, reply: Reply, body: ClientBody | None) -> bool:
+    service = client.service
+    kind = reply.framing.kind
+    block = reply_block(reply, service.date)
+    chunked = kind is Kind.CHUNKED
+    goes_on = True
+    if head.minor == 0 or kind is Kind.CLOSE or service.closing or body is not None or b"connection" in head.index:
+        chunked = chunked and head.minor == 1
+        goes_on = (kind is not Kind.CLOSE and (chunked or kind is not Kind.CHUNKED) and not service.closing
+                   and is_persistent(head) and (body is None or _is_used_up(client, body)))
+        if not goes_on:
+            block += b"Connection: close\r\n"
+        elif head.minor == 0:
+            block += b"Connection: keep-alive\r\n"
+    block += b"Transfer-Encoding: chunked\r\n\r\n" if chunked else b"\r\n"
+    sent = 0
+    status = reply.status
+    try:
+        if kind is Kind.NONE:
+            client.send(block)
+        elif chunked:
+            sent = _send_chunked(client, reply, block)
+        else:
+            sent = _send_plain(client, reply, block)
+    except ClientGone:
+        status = 499
+        raise
+    except TruncatedBody as exc:
+        log.warning("response broken off: %s", exc)
+        # To a client that waits for the connection's end, a normal end would look like the body's.
+        if kind is not Kind.LENGTH and not chunked:
+            client.stream.reset()
+        return False
+    finally:
+        if service.access_log is not None:
+            _log(client, status, reply.fields, sent)
+    service.requests += 1
+    if not goes_on and body is not None and not body.is_whole:
+        client.linger()
+    return goes_on
+
+
+def _send_plain(client: Client, reply: Reply, block: bytes) -> int:
+    data = reply.read()
+    sent = len(data)
+    client.send(block + data)
+    while data and not reply.is_received:
+        data = reply.read()
+        client.send(data)
+        sent += len(data)
+    return sent
+
+
+def _send_chunked(client: Client, reply: Reply, block: bytes) -> int:
+    sent = 0
+    while True:
+        data = reply.read()
+        if data:
+            block += encode_chunk(data)
+            sent += len(data)
+        if reply.is_received:
+            client.send(block + encode_last_chunk(allowed_trailers(reply.trailers)))
+            return sent
+        client.send(block)
+        block = b""
+
+
+def is_persistent(head: RequestHead) -> bool:
+    """Whether the client wants to use its connection again (RFC 9112 9.3)."""
+    options = head.index.get(b"connection")
+    if options is None:
+        return head.minor == 1
+    members = list_members(options)
+    return b"close" not in members and (head.minor == 1 or b"keep-alive" in members)
+
+
+def _is_used_up(client: Client, body: ClientBody) -> bool:
+    """Whether the next request begins where the connection stands: the rest of a small body is dropped for that."""
+    if client.continue_due:
+        return False  # nobody knows whether the body will come (RFC 9110 10.1.1)
+    dropped = 0
+    while not body.is_whole and dropped < _DROPPED_BYTES and client.buffer:
+        dropped += len(body.read(_DROPPED_BYTES))
+    return body.is_whole
+
+
+def refuse(client: Client, exc: Exception, body: ClientBody | None, may_go_on: bool) -> bool:
+    """Answer with an error page; whether the connection can serve another request. Raises ClientGone."""
+    service, head = client.service, client.head
+    error = exc if isinstance(exc, ProxyError) else ProxyError("internal")
+    if error is not exc:
+        log.error("internal error", exc_info=exc)
+    elif error.side != "upstream":  # an upstream's failure was logged with its attempt
+        what = b"%b %b" % (head.method, head.target[:200]) if head else b"a request"
+        log.info("%s: %s: %d: %s", client.peer.address, what.decode("latin-1"), error.status, error)
+    accept = b", ".join(head.index.get(b"accept", ())).decode("latin-1") if head else ""
+    fields, page = error_page(error, accept)
+    goes_on = (may_go_on and head is not None and not service.closing and is_persistent(head)
+               and (body is None or _is_used_up_safely(client, body)))
+    block = status_line(error.status) + field_lines(fields) + b"Date: %b\r\n" % service.date()
+    if not goes_on:
+        block += b"Connection: close\r\n"
+    elif head is not None and head.minor == 0:
+        block += b"Connection: keep-alive\r\n"
+    if head is not None and head.method == b"HEAD":
+        page = b""
+    client.send(block + b"\r\n" + page)
+    _log(client, error.status, fields, len(page))
+    service.requests += 1
+    if not goes_on and head is not None:
+        client.linger()
+    return goes_on
+
+
+def _is_used_up_safely(client: Client, body: ClientBody) -> bool:
+    try:
+        return _is_used_up(client, body)
+    except DownstreamError:
+        return False
+
+
+def _tunnel(client: Client, reply: Reply) -> bool:
+    server = reply.server
+    assert isinstance(server, GreenStream)
+    client.send(switch_block(reply) + reply.read())
+    early, client.buffer = client.buffer, b""
+    try:
+        if early:
+            server.send(early, client.service.times.idle)
+        sent = run_tunnel(client.stream, server, client.service.times.idle)
+    except (StreamClosed, StreamTimeout) as exc:
+        log.debug("tunnel ended: %s", exc)
+        sent = 0
+    finally:
+        reply.end_tunnel()
+    _log(client, 101, reply.fields, sent)
+    client.service.requests += 1
+    return False
+
+
+def _call_wsgi(client: Client, head: RequestHead, body: ClientBody | None) -> bool:
+    service = client.service
+    call = PlainCall(client, head, body, service)
+    goes_on = call.run(is_persistent(head) and not service.closing)
+    if goes_on and body is not None:
+        goes_on = _is_used_up_safely(client, body)
+    _log(client, call.status, call.fields, call.sent)
+    service.requests += 1
+    return goes_on
+
+
+def _log(client: Client, status: int, fields: Sequence[tuple[bytes, bytes]], sent: int) -> None:
+    service = client.service
+    if service.access_log is not None:
+        port = client.source[1] if client.source else 0
+        service.access_log.write(client.head, client.peer, port, status, fields, sent, service.hub.now - client.started)
+
+

@@ -1,0 +1,35 @@
+"""What an application hands to ProxyWorker so that it can serve clients without WSGI in between."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from ssl import SSLContext
+from typing import Protocol
+
+from prefork_lb.proxy.engine import Engine
+from prefork_lb.proxy.request import TrustCheck
+from prefork_lb.wire.head import Limits
+
+
+class Crowd(Protocol):
+    """How the workers tell one another of their client connections. `prefork_lb.shared.Ledger` does."""
+
+    def note_clients(self, count: int) -> None:
+        """This worker has so many; -1: it accepts no more."""
+
+    def fewest_clients(self) -> int | None:
+        """The fewest that a sibling has; None: no sibling tells."""
+
+
+@dataclass(frozen=True, slots=True)
+class Front:
+    """The engine of one worker, and the configuration of its client side."""
+
+    engine: Engine
+    is_trusted: TrustCheck
+    limits: Limits
+    head_timeout_s: float
+    idle_timeout_s: float
+    proxy_protocol: bool  # expected from trusted peers
+    add_certificates: Callable[[SSLContext], None]
+    crowd: Crowd

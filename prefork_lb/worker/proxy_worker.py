@@ -1,0 +1,154 @@
+"""ProxyWorker: gunicorn's worker class for proxying, one process with one event loop.
+
+What gunicorn's master expects of a worker holds here as well: the signals, a heartbeat while the loop goes round (a frozen loop
+gives none, and is killed), a graceful end at SIGTERM, an end after `max_requests`.
+"""
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+from types import FrameType
+
+from gunicorn.sock import ssl_context
+from gunicorn.workers.base import Worker
+
+from prefork_lb.green.dial import Dialer
+from prefork_lb.green.hub import Hub
+from prefork_lb.upstream.runtime import Runtime
+from prefork_lb.wire.head import Limits
+from prefork_lb.worker.acceptor import Acceptor
+from prefork_lb.worker.access import AccessLog
+from prefork_lb.worker.front import Front
+from prefork_lb.worker.service import Service, Times
+
+_HEARTBEAT_S = 1.0
+_STOP_CHECK_S = 0.05
+_PLAIN_TIMEOUT_S = 60.0
+# glibc gives memory at the top of its heap back to the kernel when more than this is free, 128 KiB if nothing else is said: then
+# every large read gets its pages anew, one page fault for each.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_KEPT_BYTES = 4 << 20
+
+
+class ProxyWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
+    """A worker of gunicorn's; see its documentation for the life of one."""
+
+    hub: Hub
+    runtime: Runtime
+    """How the application connects to servers when it is in this worker."""
+
+    def load_wsgi(self) -> None:
+        self.hub = Hub()
+        self.runtime = Runtime(Dialer(self.hub).dial, self.hub.every, one_thread=True)
+        super().load_wsgi()
+
+    def run(self) -> None:
+        make_front = getattr(self.wsgi, "front", None)
+        front: Front | None = make_front() if make_front is not None else None
+        self._service = self._make_service(front)
+        self._acceptors = self._listen(front)
+        self._quick = False
+        self._deadline = 0.0  # of the graceful end; 0: it has not begun
+        hub = self.hub
+        hub.watch(self.PIPE[0], self._signalled)
+        hub.every(_HEARTBEAT_S, self._beat)
+        self.notify()
+        gc.collect()
+        gc.freeze()
+        # With thousands of long-lived objects the usual threshold has the collector look at them far too often.
+        gc.set_threshold(20_000, 20, 50)
+        _keep_freed_memory()
+        try:
+            hub.run()
+        finally:
+            for connection in list(self._service.connections):
+                connection.close()
+            for acceptor in self._acceptors:
+                acceptor.stop()
+
+    # -- set up ------------------------------------------------------------------------------------------------
+
+    def _make_service(self, front: Front | None) -> Service:
+        cfg = self.cfg
+        limits = front.limits if front else Limits()
+        # gunicorn's limits hold as well; 0 is its word for none.
+        limits = Limits(limits.head_bytes, min(limits.line_bytes, *filter(None, (cfg.limit_request_field_size,
+                        cfg.limit_request_line))), min(limits.fields, cfg.limit_request_fields or limits.fields))
+        times = Times(front.head_timeout_s if front else _PLAIN_TIMEOUT_S, cfg.keepalive,
+                      front.idle_timeout_s if front else _PLAIN_TIMEOUT_S)
+        is_logged = cfg.accesslog or cfg.logconfig or cfg.logconfig_dict or cfg.logconfig_json or (
+            cfg.syslog and not cfg.disable_redirect_access_to_syslog)
+        access_log = AccessLog(self.log) if is_logged else None
+        return Service(self.hub, front.engine if front else None, self.wsgi, front.is_trusted if front else lambda _: False,
+                       limits, times, access_log, cfg, front.crowd if front else None)
+
+    def _listen(self, front: Front | None) -> list[Acceptor]:
+        cfg = self.cfg
+        context = ssl_context(cfg) if cfg.is_ssl else None
+        if context is not None:
+            context.set_alpn_protocols(["http/1.1"])
+            if front is not None:
+                front.add_certificates(context)
+        crowd = front.crowd if front else None
+        if crowd is not None:
+            crowd.note_clients(0)
+        return [Acceptor(self._service, listener, context, crowd, cfg.worker_connections,
+                         front.proxy_protocol if front else False) for listener in self.sockets]
+
+    # -- what happens ------------------------------------------------------------------------------------------
+
+    def handle_quit(self, sig: int, frame: FrameType | None) -> None:
+        """End at once. Not by an exception, as gunicorn does it: that would come up in whichever greenlet runs."""
+        self._quick = True
+        self.alive = False
+        self.cfg.worker_int(self)
+
+    def _signalled(self) -> None:
+        try:
+            os.read(self.PIPE[0], 4096)
+        except BlockingIOError:
+            pass
+        self._look()
+
+    def _beat(self) -> None:
+        self.notify()
+        if self.ppid != os.getppid():
+            self.log.info("Parent changed, shutting down: %s", self)
+            self.alive = False
+        if self._service.requests >= self.max_requests and self.alive:
+            self.log.info("Autorestarting worker after %d requests.", self._service.requests)
+            self.alive = False
+        self._look()
+
+    def _look(self) -> None:
+        if self.alive:
+            return
+        if self._quick:
+            self.hub.stop()
+        elif not self._deadline:
+            self._begin_to_end()
+
+    def _begin_to_end(self) -> None:
+        self._deadline = self.hub.now + self.cfg.graceful_timeout
+        for acceptor in self._acceptors:
+            acceptor.stop()
+        self._acceptors = []
+        self._service.close_soon()
+        self.hub.every(_STOP_CHECK_S, self._end_if_done)
+        self._end_if_done()
+
+    def _end_if_done(self) -> None:
+        left = len(self._service.connections)
+        if not left:
+            self.hub.stop()
+        elif self.hub.now >= self._deadline:
+            self.log.warning("%d connections broken off at the end of graceful_timeout (%d s)", left, self.cfg.graceful_timeout)
+            self.hub.stop()
+
+
+def _keep_freed_memory() -> None:
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:  # musl has none
+        mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+        mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES)

@@ -1,0 +1,101 @@
+"""What all client connections of one worker share."""
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from email.utils import formatdate
+from functools import lru_cache
+from typing import Any, Protocol
+
+from prefork_lb.green.hub import Hub
+from prefork_lb.proxy.engine import Engine
+from prefork_lb.proxy.request import TrustCheck
+from prefork_lb.wire.forwarded import ClientInfo
+from prefork_lb.wire.head import FieldSection, Limits, RequestHead, parse_request_line, parse_section
+from prefork_lb.wire.memo import Memo
+from prefork_lb.worker.access import AccessLog
+from prefork_lb.worker.front import Crowd
+
+WSGIApp = Callable[[dict[str, Any], Callable[..., Any]], Any]
+
+
+class Times:
+    """Seconds."""
+
+    def __init__(self, head: float, keepalive: float, idle: float) -> None:
+        self.head = head  # for a request's whole head, from its first byte
+        self.keepalive = keepalive  # between two requests; 0: a connection serves one
+        self.idle = idle  # between two reads, or writes, of a body
+
+
+class Closable(Protocol):
+    """A client's connection, as the worker sees it."""
+
+    def end_soon(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Service:
+    """One worker's settings for its client connections, and the connections."""
+
+    def __init__(self, hub: Hub, engine: Engine | None, app: WSGIApp, is_trusted: TrustCheck, limits: Limits, times: Times,
+                 access_log: AccessLog | None, settings: Any, crowd: Crowd | None) -> None:
+        """Without an engine everything goes to the WSGI application. `settings` are gunicorn's."""
+        self.hub = hub
+        self.engine = engine
+        self.app = app
+        self.is_trusted = is_trusted
+        self.limits = limits
+        self.times = times
+        self.access_log = access_log
+        self.settings = settings
+        self.requests = 0  # answered
+        self.closing = False  # connections end with their next response
+        self.connections: set[Closable] = set()
+        self.on_end: list[Callable[[], None]] = []  # called whenever a connection has ended
+        self._crowd = crowd
+        # A request's head, blank line included, from its bytes; raises DownstreamError. Nobody changes what comes back.
+        self.parse = Memo[bytes, RequestHead](self._parse)
+        self._sections = Memo[bytes, FieldSection](lambda block: parse_section(block, limits))
+        self._date = (0, b"")
+
+    def add(self, connection: Closable) -> None:
+        """A client has connected."""
+        self.connections.add(connection)
+        if self._crowd is not None and not self.closing:
+            self._crowd.note_clients(len(self.connections))
+
+    def remove(self, connection: Closable) -> None:
+        """A client's connection has ended."""
+        self.connections.discard(connection)
+        if self._crowd is not None and not self.closing:
+            self._crowd.note_clients(len(self.connections))
+        for look in self.on_end:
+            look()
+
+    def close_soon(self) -> None:
+        """Let every connection end as soon as its client is served."""
+        self.closing = True
+        if self._crowd is not None:
+            self._crowd.note_clients(-1)
+        for connection in list(self.connections):
+            connection.end_soon()
+
+    def _parse(self, block: bytes) -> RequestHead:
+        line_end = block.find(b"\r\n")
+        method, target, minor = parse_request_line(block[:line_end], self.limits)
+        return RequestHead(method, target, minor, self._sections(block[line_end + 2:]))
+
+    def date(self) -> bytes:
+        """Now, as in a Date field (RFC 9110 5.6.7)."""
+        now = int(time.time())
+        if self._date[0] != now:
+            self._date = now, formatdate(now, usegmt=True).encode()
+        return self._date[1]
+
+
+@lru_cache(maxsize=4096)
+def client_info(address: str, scheme: bytes, port: int, trusted: bool) -> ClientInfo:
+    """The same object for the same client: what was worked out for it is found again by its identity."""
+    return ClientInfo(address, scheme, port, trusted)

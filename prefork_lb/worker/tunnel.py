@@ -1,0 +1,90 @@
+"""Tunnels: after 101 Switching Protocols both sides say what they like (RFC 9110 7.8)."""
+from __future__ import annotations
+
+from prefork_lb.green.gate import Gate
+from prefork_lb.green.streams import GreenStream
+from prefork_lb.net.stream import StreamClosed, StreamTimeout
+from prefork_lb.proxy.reply import Reply
+from prefork_lb.wire.head import RequestHead, list_members
+from prefork_lb.worker.heads import field_lines, status_line
+
+_RECEIVE_BYTES = 64 * 1024
+# Protocols in which the other end would see further requests that no rule here ever looked at.
+_NEVER = (b"h2", b"http/", b"tls/")
+
+
+def offered(head: RequestHead) -> bytes:
+    """What a request wants to switch to, as it goes to the server; empty if nothing that may be.
+
+    RFC 9110 7.8: from HTTP/1.0 an Upgrade is ignored, and Connection must name it.
+    """
+    if head.minor == 0 or b"upgrade" not in list_members(head.index.get(b"connection", ())):
+        return b""
+    protocols = [protocol.strip() for value in head.index[b"upgrade"] for protocol in value.split(b",")]
+    return b", ".join(protocol for protocol in protocols if protocol and not protocol.lower().startswith(_NEVER))
+
+
+def switch_block(reply: Reply) -> bytes:
+    """The head that tells the client that the server switches."""
+    protocols = b", ".join(reply.head.index.get(b"upgrade", ()))
+    return (status_line(101, reply.reason) + field_lines(reply.fields)
+            + b"Connection: Upgrade\r\nUpgrade: %b\r\n\r\n" % protocols)
+
+
+def run_tunnel(client: GreenStream, server: GreenStream, idle_timeout_s: float) -> int:
+    """Copy both ways until both sides have ended, one breaks, or both are silent for `idle_timeout_s`.
+
+    Returns the number of bytes that went to the client.
+    """
+    return _Tunnel(client, server, idle_timeout_s).run()
+
+
+class _Tunnel:
+    """Two greenlets, one for each direction; the one that was there first ends last."""
+
+    def __init__(self, client: GreenStream, server: GreenStream, idle_timeout_s: float) -> None:
+        self._client, self._server = client, server
+        self._hub = client.hub
+        self._idle_timeout_s = idle_timeout_s
+        self._last = self._hub.now  # when something moved, in any direction
+        self._upstream_ended = Gate(self._hub)
+
+    def run(self) -> int:
+        self._client.owner = None
+        self._hub.soon(self._upstream)
+        try:
+            return self._copy(self._server, self._client)
+        finally:
+            self._upstream_ended.wait()
+
+    def _upstream(self) -> None:
+        try:
+            self._copy(self._client, self._server)
+        finally:
+            self._upstream_ended.open()
+
+    def _copy(self, source: GreenStream, sink: GreenStream) -> int:
+        copied = 0
+        while True:
+            try:
+                data = source.receive(_RECEIVE_BYTES, self._idle_timeout_s)
+                if data:
+                    sink.send(data, self._idle_timeout_s)
+            except StreamTimeout:
+                if self._hub.now - self._last < self._idle_timeout_s:
+                    continue  # the other direction is alive
+                self._break()
+                return copied
+            except StreamClosed:
+                self._break()
+                return copied
+            if not data:
+                sink.shut_down()
+                return copied
+            self._last = self._hub.now
+            copied += len(data)
+
+    def _break(self) -> None:
+        # Both, so that the other direction sees it, too.
+        self._client.close()
+        self._server.close()
