@@ -2,7 +2,7 @@
 import re
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import Extension, find_packages, setup
 
 HERE = Path(__file__).resolve().parent
 
@@ -38,6 +38,8 @@ setup(
         "Typing :: Typed",
     ],
     packages=find_packages(include=["prefork_lb", "prefork_lb.*"]),
+    # Where it cannot be compiled the package does without.
+    ext_modules=[Extension("prefork_lb.native", ["prefork_lb/native.c"], extra_compile_args=["-O2"], optional=True)],
     package_data={"prefork_lb": ["py.typed"]},
     zip_safe=False,
     python_requires=">=3.11",

@@ -28,6 +28,7 @@ from prefork_lb.routing.match import Route, Router
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import attach_or_create
 from prefork_lb.shared.table import PoolEntry, PoolSlots, ServerEntry, free_unused, register
+from prefork_lb.upstream.claiming import fast_claims
 from prefork_lb.upstream.housekeeping import INTERVAL_S
 from prefork_lb.upstream.idle import IdleConnections
 from prefork_lb.upstream.pool import Pool
@@ -78,7 +79,7 @@ class Worker:
             for slot, server in zip(slots.slots, pool.servers, strict=True)
         ]
         policy = make_policy(pool.policy, random.Random(), PolicyMemory(slots.cells, slots.columns))
-        return Pool(name, servers, policy, self._ledger, pool.retries.attempts)
+        return Pool(name, servers, policy, self._ledger, pool.retries.attempts, fast_claims(policy, servers, slots, self._ledger))
 
     def _look_after(self) -> None:
         reclaimed = self._ledger.reclaim_dead()

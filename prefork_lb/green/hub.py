@@ -41,6 +41,7 @@ _EVERYTHING = READ | WRITE | HALF_CLOSED | select.EPOLLET
 _EVENTS_AT_ONCE = 256
 _SPARE_GREENLETS = 128
 _BLOCKING_THREADS = 4
+_MOST_FORGOTTEN = 1000
 
 T = TypeVar("T")
 Job = Callable[[], None]
@@ -144,6 +145,7 @@ class Hub:
         self._epoll = select.epoll()
         self._channels: dict[int, Channel] = {}
         self._timers: list[tuple[float, int, Channel | Timer]] = []
+        self._forgotten = 0  # entries of the timers whose channel has ended, at most
         self._number = itertools.count()
         self._soon: deque[Job] = deque()
         self._calls: deque[Job] = deque()  # from other threads
@@ -170,8 +172,18 @@ class Hub:
             self._channels.pop(channel.descriptor, None)
             channel.descriptor = -1
             self._ended.append(connected)
+            if channel.looked_at < NEVER:
+                self._forgotten += 1
+                if self._forgotten > _MOST_FORGOTTEN and self._forgotten > len(self._timers) // 2:
+                    self._drop_forgotten()
             if channel.reader is not None or channel.writer is not None:
                 self.call_at(self.now, channel.break_off)
+
+    def _drop_forgotten(self) -> None:
+        """Take the entries of ended channels off the timers: with a connection a request they would pile up for a minute."""
+        self._timers[:] = [entry for entry in self._timers if isinstance(entry[2], Timer) or entry[2].descriptor >= 0]
+        heapq.heapify(self._timers)
+        self._forgotten = 0
 
     def forget(self, channel: Channel) -> None:
         """Collect the channel's events no longer; its descriptor stays open."""

@@ -81,7 +81,8 @@ class Reply:
 
     def close(self) -> None:
         """Give everything back. If the body was not read to its end, the client has left: the server's connection is closed."""
-        self._lease.abandon()
+        if self._lease.is_open:
+            self._lease.abandon()
 
     def _release(self) -> None:
         self._lease.succeed(self._reusable and (self._body is None or not self._body.excess))

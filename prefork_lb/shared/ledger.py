@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
+from prefork_lb.accelerate import native
 from prefork_lb.errors import InvariantError
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.identity import is_alive, myself
@@ -51,6 +52,11 @@ class Ledger:
         self._look_for_siblings()
         self._claims, self._requests, self._failures = (
             segment.cells[layout.row_array(self._row, array)] for array in range(at.ROW_ARRAYS))
+        module = native()
+        self.native_claims = module.Claims(
+            segment.text, layout.lock_byte, self.totals, self._claims, self._requests, self._failures, self._lock.recover,
+        ) if module else None
+        """The same row for the compiled module; None without one."""
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -72,6 +78,8 @@ class Ledger:
 
         Raises InvariantError, and changes nothing, when this worker has no claim there.
         """
+        if self.native_claims is not None and self.native_claims.release(slot, failed):
+            return
         self.acquire()
         try:
             mine = self._claims[slot]
@@ -129,6 +137,7 @@ class Ledger:
 
     def close(self) -> None:
         """Detach from the segment. Claims that are still open are given back by a sibling once this process ended."""
+        self.native_claims = None  # it holds the buffers
         for view in (self.totals, self._claims, self._requests, self._failures):
             view.release()
         self._lock.close()

@@ -93,13 +93,14 @@ class RobustLock:
                 time.sleep(min(_NAP_S * (tries - _SPINS), _LONGEST_NAP_S))
             result = self._trylock(self._mutex)
         if result:
-            self._recover(result)
+            self.recover(result)
 
     def _wait_in_kernel(self) -> int:
         until = time.time() + _KERNEL_WAIT_S  # pthread_mutex_timedlock(3) goes by CLOCK_REALTIME
         return int(self._library.pthread_mutex_timedlock(self._mutex, ctypes.byref(_TimeSpec(int(until), int(until % 1 * 1e9)))))
 
-    def _recover(self, result: int) -> None:
+    def recover(self, result: int) -> None:
+        """Put right what a try with this result tells, with the lock held. Raises InvariantError if the mutex is unusable."""
         # EOWNERDEAD: the last owner died inside. EDEADLK: this thread holds it already, since an exception from a signal
         # handler (gunicorn's SIGQUIT and SIGABRT raise SystemExit) left the section without its `finally`. The same cure for
         # both, and it stays ours.

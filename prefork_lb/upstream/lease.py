@@ -16,14 +16,14 @@ class Lease:
     had gone stale, which are not the server's fault. After `keep` the response that streams has taken it over.
     """
 
-    __slots__ = ("_kept", "_ledger", "_open", "server", "stream")
+    __slots__ = ("_kept", "_ledger", "is_open", "server", "stream")
 
     def __init__(self, server: Server, ledger: Ledger) -> None:
         """Take over a claim that was made on `server`."""
         self.server = server
         self.stream: Stream | None = None
         self._ledger = ledger
-        self._open = True
+        self.is_open = True
         self._kept = False
 
     def __enter__(self) -> Lease:
@@ -55,9 +55,9 @@ class Lease:
         self._end(reusable=False, failed=False)
 
     def _end(self, reusable: bool, failed: bool) -> None:
-        if not self._open:
+        if not self.is_open:
             return
-        self._open = False
+        self.is_open = False
         stream, self.stream = self.stream, None
         try:
             if stream is not None:

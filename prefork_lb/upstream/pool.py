@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
+from prefork_lb.accelerate import FastClaims
 from prefork_lb.balance.policy import Policy, RequestInfo
 from prefork_lb.errors import InvariantError, NoUsableServer, PoolFull
 from prefork_lb.shared.ledger import Ledger
@@ -13,7 +14,9 @@ from prefork_lb.upstream.server import Server
 class Pool:
     """A set of servers and the policy that picks among them."""
 
-    def __init__(self, name: str, servers: Sequence[Server], policy: Policy, ledger: Ledger, attempts: int) -> None:
+    def __init__(self, name: str, servers: Sequence[Server], policy: Policy, ledger: Ledger, attempts: int,
+                 fast_claims: FastClaims | None = None) -> None:
+        """`fast_claims` picks and counts as `policy` does, for servers that are no backups, where it can."""
         self.name = name
         self.servers = servers
         self.attempts = attempts  # tries in all for one exchange
@@ -21,6 +24,7 @@ class Pool:
         self._backups = tuple(server for server in servers if server.backup)
         self._policy = policy
         self._ledger = ledger
+        self._fast_claims = fast_claims
 
     def lease(self, request: RequestInfo, tried: Collection[Server]) -> Lease:
         """Claim a server for `request` that is not in `tried`.
@@ -30,6 +34,10 @@ class Pool:
         none is left.
         """
         ledger = self._ledger
+        if self._fast_claims is not None and not tried:
+            index = self._fast_claims.claim()
+            if index >= 0:
+                return Lease(self._primaries[index], ledger)
         ledger.acquire()
         try:
             candidates = self._candidates(self._primaries, tried) or self._candidates(self._backups, tried)
@@ -50,6 +58,7 @@ class Pool:
 
     def close(self) -> None:
         """Close all idle connections."""
+        self._fast_claims = None  # it holds buffers of the shared memory
         for server in self.servers:
             server.idle.close()
 

@@ -134,6 +134,9 @@ class Connection:
                 if not answer(self):
                     self.close()
                     return
+                if not self.buffer and not self.stream.ready & READABLE:
+                    self._wait_for_client()
+                    return
         except (StreamClosed, StreamTimeout, ClientGone) as exc:
             log.debug("%s: %s", self.peer.address, exc)
             self.close()

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import pytest
 
+from prefork_lb.accelerate import PURE, native
 from prefork_lb.errors import InvariantError
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.ledger import Ledger
@@ -17,6 +18,16 @@ from prefork_lb.shared.segment import Segment, SegmentError, attach_or_create
 from tests.unit.shared.breaking import Break, broken_off, length
 from tests.unit.shared.conftest import ROWS, SERVERS
 from tests.unit.shared.processes import Child, Master, Signals, running
+
+
+@pytest.fixture(autouse=True, params=["pure", "native"])
+def implementation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Every test runs on the Python alone, and with the compiled module."""
+    if request.param == "pure":
+        monkeypatch.setenv(PURE, "1")
+    elif native() is None:
+        pytest.skip("prefork_lb.native was not built: it takes a C compiler and Python's headers")
+    return str(request.param)
 
 
 def claim(ledger: Ledger, slot: int) -> None:

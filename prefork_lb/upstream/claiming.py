@@ -1,0 +1,25 @@
+"""Which pools can claim by the compiled module."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from prefork_lb.accelerate import FastClaims, native
+from prefork_lb.balance.least_connections import LeastConnections
+from prefork_lb.balance.policy import Policy
+from prefork_lb.shared.ledger import Ledger
+from prefork_lb.shared.table import PoolSlots
+from prefork_lb.upstream.server import Server
+
+_MOST_SERVERS = 1024  # as in native.c
+
+
+def fast_claims(policy: Policy, servers: Sequence[Server], slots: PoolSlots, ledger: Ledger) -> FastClaims | None:
+    """What picks and counts exactly as `policy` does; None when only the policy itself does."""
+    module = native()
+    primaries = tuple((server.slot, server.weight, server.max_connections) for server in servers if not server.backup)
+    if module is None or ledger.native_claims is None or type(policy) is not LeastConnections:
+        return None
+    if not 1 <= len(primaries) <= _MOST_SERVERS:
+        return None
+    last, finish = slots.columns[:2]
+    return module.LeastConnections(ledger.native_claims, primaries, slots.cells, last, finish)

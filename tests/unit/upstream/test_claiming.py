@@ -1,0 +1,187 @@
+"""Claims by the compiled module are those that the policy itself makes, number by number."""
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import pytest
+
+from prefork_lb.accelerate import PURE, native
+from prefork_lb.balance.policy import Policy, PolicyMemory
+from prefork_lb.balance.registry import make_policy
+from prefork_lb.shared import layout as at
+from prefork_lb.shared.ledger import Ledger
+from prefork_lb.shared.segment import DIRECTORY, Segment, attach_or_create
+from prefork_lb.shared.table import PoolEntry, PoolSlots, ServerEntry, register
+from prefork_lb.upstream.claiming import fast_claims
+from prefork_lb.upstream.lease import Lease
+from prefork_lb.upstream.pool import Pool
+from prefork_lb.upstream.server import UNLIMITED, Server
+from tests.unit.balance.candidates import REQUEST
+from tests.unit.shared.processes import Child, Master
+from tests.unit.upstream.parts import new_server
+
+STEPS = 4000
+
+needs_native = pytest.mark.skipif(native() is None, reason="prefork_lb.native was not built: it takes a C compiler")
+
+
+@dataclass
+class Instance:
+    """A pool in a segment of its own, with and without the compiled module."""
+
+    segment: Segment
+    ledger: Ledger
+    pool: Pool
+    has_fast_claims: bool
+
+    def memory(self) -> list[int]:
+        """All that policy and ledger keep for the servers, and the pool's cells."""
+        layout = self.segment.layout
+        cells = self.segment.cells.tolist()
+        rows = [value for array in range(at.ROW_ARRAYS) for value in cells[layout.row_array(0, array)]]
+        columns = [value for number in (at.C_TOTAL, at.C_POLICY, at.C_POLICY + 1, at.C_POLICY + 2)
+                   for value in cells[layout.column(number)]]
+        start = layout.pool(0)
+        return rows + columns + cells[start:start + at.POLICY_CELLS]
+
+
+def instance(segment: Segment, weights: Sequence[int], limits: Sequence[int], policy_name: str = "least-connections") -> Instance:
+    ledger = Ledger(segment)
+    entries = [ServerEntry(f"127.0.0.1:{8000 + n}", weight, 0, False) for n, weight in enumerate(weights)]
+    slots: PoolSlots = register(segment, ledger, [PoolEntry("web", entries)])["web"]
+    servers = [new_server(slot, weight, limit) for slot, weight, limit in zip(slots.slots, weights, limits, strict=True)]
+    policy: Policy = make_policy(policy_name, random.Random(1), PolicyMemory(slots.cells, slots.columns))
+    fast = fast_claims(policy, servers, slots, ledger)
+    return Instance(segment, ledger, Pool("web", servers, policy, ledger, 2, fast), fast is not None)
+
+
+@pytest.fixture
+def segments() -> Iterator[list[Segment]]:
+    masters = [Master(), Master()]
+    made = [attach_or_create(master.pid, 4, 16) for master in masters]
+    yield made
+    for master, segment in zip(masters, made, strict=True):
+        master.kill()
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(DIRECTORY / segment.name)
+
+
+def both(segments: list[Segment], monkeypatch: pytest.MonkeyPatch, weights: Sequence[int],
+         limits: Sequence[int]) -> tuple[Instance, Instance]:
+    compiled = instance(segments[0], weights, limits)
+    monkeypatch.setenv(PURE, "1")
+    pure = instance(segments[1], weights, limits)
+    assert compiled.has_fast_claims and not pure.has_fast_claims
+    return compiled, pure
+
+
+@needs_native
+@pytest.mark.parametrize("weights", [
+    (1,), (1, 1), (1, 1, 1, 1), (7, 7, 7), (5, 3, 1, 1), (1000, 1, 999), (1, 2, 3, 4, 5, 6, 7, 8),
+], ids=str)
+@pytest.mark.parametrize("limit", [UNLIMITED, 5], ids=["unlimited", "limit-5"])
+def test_the_same_servers_and_the_same_memory(segments: list[Segment], monkeypatch: pytest.MonkeyPatch,
+                                              weights: tuple[int, ...], limit: int) -> None:
+    pair = both(segments, monkeypatch, weights, [limit] * len(weights))
+    rng = random.Random(len(weights) * 31 + weights[0])
+    held: list[tuple[Lease, Lease]] = []
+    load = 1
+    for step in range(STEPS):
+        if step % 200 == 0:
+            load = rng.choice((0, 1, 3, 10, 4 * len(weights)))  # idle, light and heavy by turns
+        if len(held) <= load and len(held) < 5 * len(weights):
+            leases = pair[0].pool.lease(REQUEST, ()), pair[1].pool.lease(REQUEST, ())
+            assert leases[0].server.slot == leases[1].server.slot, f"step {step}"
+            held.append(leases)
+        elif held:
+            failed = rng.random() < 0.2
+            for lease in held.pop(rng.randrange(len(held))):
+                if failed:
+                    lease.fail()
+                else:
+                    lease.abandon()
+        if step % 50 == 0:
+            assert pair[0].memory() == pair[1].memory(), f"step {step}"
+    for leases in held:
+        for lease in leases:
+            lease.abandon()
+    assert pair[0].memory() == pair[1].memory()
+    assert not any(pair[0].ledger.totals)
+
+
+@needs_native
+def test_a_policy_without_a_compiled_twin_claims_by_itself(segments: list[Segment]) -> None:
+    assert not instance(segments[0], (1, 1), (UNLIMITED, UNLIMITED), "round-robin").has_fast_claims
+
+
+@needs_native
+def test_another_process_that_holds_the_lock_is_waited_for(segments: list[Segment]) -> None:
+    """The compiled module does not wait: it leaves that to the Python, which does."""
+    found = instance(segments[0], (1, 1), (UNLIMITED, UNLIMITED))
+
+    def hold() -> None:
+        ledger = Ledger(segments[0])
+        with ledger.locked():
+            os.write(ready, b"!")
+            os.read(go_on, 1)
+
+    wait_ready, ready = os.pipe()
+    go_on, let_go = os.pipe()
+    child = Child(hold)
+    os.read(wait_ready, 1)
+    claims = found.ledger.native_claims
+    assert claims is not None and not claims.release(0, False)
+    os.write(let_go, b"!")
+    lease = found.pool.lease(REQUEST, ())
+    assert found.ledger.totals[lease.server.slot] == 1
+    assert child.wait() == 0
+    for descriptor in (wait_ready, ready, go_on, let_go):
+        os.close(descriptor)
+
+
+@needs_native
+def test_a_death_inside_the_lock_is_repaired_before_the_claim(segments: list[Segment]) -> None:
+    found = instance(segments[0], (1, 1, 1), (UNLIMITED,) * 3)
+
+    def die_inside() -> None:
+        Ledger(segments[0]).acquire()
+        os._exit(0)
+
+    first = found.pool.lease(REQUEST, ())
+    assert Child(die_inside).wait() == 0
+    found.ledger.totals[2] = 77  # what a death in the middle may leave
+    second = found.pool.lease(REQUEST, ())
+    assert second.server is not first.server
+    assert sorted(found.ledger.totals[:3]) == [0, 1, 1]
+    assert segments[0].cells[at.H_REPAIRS] == 1
+
+
+@needs_native
+@pytest.mark.parametrize("wrong", [
+    lambda module, ledger, cells: module.LeastConnections(ledger.native_claims, (), cells, cells, cells),
+    lambda module, ledger, cells: module.LeastConnections(ledger.native_claims, ((99, 1, 1),), cells, cells, cells),
+    lambda module, ledger, cells: module.LeastConnections(ledger.native_claims, ((0, 0, 1),), cells, cells, cells),
+    lambda module, ledger, cells: module.LeastConnections(ledger.native_claims, ((0, 1, 1),), cells[:1], cells, cells),
+    lambda module, ledger, cells: module.LeastConnections(object(), ((0, 1, 1),), cells, cells, cells),
+    lambda module, ledger, cells: ledger.native_claims.release(1 << 40, False),
+    lambda module, ledger, cells: ledger.native_claims.release(-1, False),
+], ids=["no server", "no such slot", "no weight", "short memory", "no claims", "slot beyond", "slot below"])
+def test_what_cannot_be_is_refused(segments: list[Segment], wrong: object) -> None:
+    ledger = Ledger(segments[0])
+    assert callable(wrong)
+    with pytest.raises((ValueError, TypeError, IndexError)):
+        wrong(native(), ledger, segments[0].cells)
+
+
+def test_without_the_compiled_module_the_policy_claims(segments: list[Segment], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(PURE, "1")
+    found = instance(segments[0], (1, 1), (UNLIMITED, UNLIMITED))
+    assert not found.has_fast_claims and found.ledger.native_claims is None
+    lease = found.pool.lease(REQUEST, ())
+    assert isinstance(lease.server, Server)
+    lease.succeed(reusable=False)
+    assert not any(found.ledger.totals)
