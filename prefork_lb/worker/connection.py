@@ -45,7 +45,7 @@ class Connection:
         self.buffer = b""  # received, not used yet
         self.head: RequestHead | None = None  # of the exchange that goes on
         self.continue_due = False  # the client waits for 100 Continue
-        self.started = 0.0  # when the exchange began
+        self.started = stream.hub.now  # when the exchange began, or the connection
         self.waiting: object = None
         self._expects_header = expects_header
         self._seen = 0  # bytes of the buffer in which no head ends
