@@ -31,7 +31,11 @@ def settings() -> dict[str, Any]:
     except ConfigError as exc:
         print(f"{exc}\nprefork_lb: not started", file=sys.stderr)
         sys.exit(1)
+    certificates = config.listen.certificates
     return {
+        # gunicorn listens with TLS when it has a certificate; ProxyWorker adds the others.
+        "certfile": certificates[0].certificate if certificates else None,
+        "keyfile": (certificates[0].key or None) if certificates else None,
         "bind": list(config.listen.bind),
         "workers": config.listen.worker_count(),
         "worker_class": "prefork_lb.worker.ProxyWorker",

@@ -8,6 +8,7 @@ import logging
 import os
 import random
 import signal
+import ssl
 import threading
 from collections.abc import Iterator, Sequence
 
@@ -21,6 +22,8 @@ from prefork_lb.config import Config, model
 from prefork_lb.config.current import load_or_keep
 from prefork_lb.errors import ConfigError, InvariantError, PreforkLBError
 from prefork_lb.net.address import parse_address
+from prefork_lb.net.dial import ClientTLS
+from prefork_lb.net.tls import Certificate, upstream_context
 from prefork_lb.proxy.attempt import Settings, Timeouts
 from prefork_lb.proxy.engine import Engine
 from prefork_lb.proxy.request import TrustCheck
@@ -44,7 +47,6 @@ log = logging.getLogger("prefork_lb")
 # Room in shared memory: rows for worker processes (old and new ones of a reload together), and for servers at least.
 WORKER_ROWS = 256
 LEAST_SERVERS = 256
-_HEAD_TIMEOUT_S = 20.0
 
 
 class Worker:
@@ -64,8 +66,9 @@ class Worker:
             Timeouts(timeouts.connect, timeouts.response, timeouts.idle), limits, config.proxy.via.encode(), monotonic,
             Memo[bytes, ResponseHead](lambda block: parse_response(block, limits)), runtime.dial))
         self.front = Front(
-            self.engine, trust_check(config.proxy.trusted_proxies), limits, _HEAD_TIMEOUT_S, timeouts.idle, False,
-            lambda context: None, self._ledger)
+            self.engine, trust_check(config.proxy.trusted_proxies), limits, timeouts.head, timeouts.idle,
+            config.listen.proxy_protocol,
+            [Certificate(entry.certificate, entry.key, entry.hosts) for entry in config.listen.certificates], self._ledger)
         runtime.every(INTERVAL_S, self._look_after)
         # What is here now stays: the collector need not look at it again in the middle of requests.
         gc.collect()
@@ -73,10 +76,21 @@ class Worker:
 
     def _pool(self, name: str, pool: model.Pool, slots: PoolSlots, config: Config) -> Pool:
         keepalive = config.proxy.keepalive
+        settings = pool.tls or model.TLS()
+        addresses = [parse_address(server.address) for server in pool.servers]
+        context: ssl.SSLContext | None = None
+        if any(address.tls for address in addresses):
+            try:
+                context = upstream_context(settings.verify, settings.ca_file, settings.certificate, settings.key)
+            except ValueError as exc:  # it was checked with the configuration; the files have changed since
+                raise ConfigError([f"{config.source}: pools.{name}.tls: {exc}"]) from exc
         servers = [
-            Server(slot, parse_address(server.address), server.address, server.weight, server.max_connections or UNLIMITED,
-                   server.backup, IdleConnections(keepalive.connections, keepalive.seconds, monotonic))
-            for slot, server in zip(slots.slots, pool.servers, strict=True)
+            Server(slot, address, server.address, server.weight, server.max_connections or UNLIMITED, server.backup,
+                   # One with a PROXY header belongs to its client.
+                   IdleConnections(0 if server.proxy_protocol else keepalive.connections, keepalive.seconds, monotonic),
+                   tls=ClientTLS(context, settings.server_name or address.host) if context and address.tls else None,
+                   proxy_protocol=server.proxy_protocol)
+            for slot, address, server in zip(slots.slots, addresses, pool.servers, strict=True)
         ]
         policy = make_policy(pool.policy, random.Random(), PolicyMemory(slots.cells, slots.columns))
         return Pool(name, servers, policy, self._ledger, pool.retries.attempts, fast_claims(policy, servers, slots, self._ledger))

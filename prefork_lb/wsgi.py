@@ -39,7 +39,10 @@ class WSGIFrontEnd:
         client = WSGIClient(environ, self._idle_timeout_s)
         try:
             peer = client_info(environ, client.is_tls, self._is_trusted)
-            reply = self._engine.exchange(Request(request_head(environ), peer, WSGIBody(environ, client), client))
+            request = Request(request_head(environ), peer, WSGIBody(environ, client), client)
+            if self._engine.tells_addresses:
+                request.source, request.destination = client.addresses(environ)
+            reply = self._engine.exchange(request)
         except ClientGone as exc:
             log.debug("%s", exc)
             raise _abort(exc) from exc

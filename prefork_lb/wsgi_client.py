@@ -16,6 +16,7 @@ from prefork_lb.net.readable import Readable
 from prefork_lb.net.stream import Stream
 from prefork_lb.net.timeouts import Expired, set_receive_timeout, set_send_timeout
 from prefork_lb.proxy.pages import reason
+from prefork_lb.proxy.request import SocketAddress
 from prefork_lb.wire.head import Fields, ResponseHead
 
 log = logging.getLogger("prefork_lb")
@@ -31,6 +32,13 @@ class WSGIClient:
         self._idle_timeout_s = idle_timeout_s
         self.is_tls = isinstance(self._socket, ssl.SSLSocket)
         self.waiting: object = None
+
+    def addresses(self, environ: dict[str, Any]) -> tuple[SocketAddress | None, SocketAddress | None]:
+        """Where the connection comes from and where it arrived; None for each where that is no IP address."""
+        address, port = environ.get("REMOTE_ADDR", ""), environ.get("REMOTE_PORT", "")
+        if self._socket is None or self._socket.family == socket.AF_UNIX or not port.isdecimal():
+            return None, None
+        return (address.removeprefix("::ffff:"), int(port)), self._socket.getsockname()[:2]
 
     def expect_body(self) -> None:
         """The client's body will be read."""

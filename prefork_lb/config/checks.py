@@ -7,10 +7,11 @@ from collections.abc import Mapping
 
 from prefork_lb.balance.registry import POLICY_NAMES
 from prefork_lb.config.decode import Report, did_you_mean
-from prefork_lb.config.model import Config, Pool, Route
+from prefork_lb.config.model import Certificate, Config, Pool, Route
 from prefork_lb.net.address import parse_address
+from prefork_lb.net.tls import check_pair, upstream_context
 
-_HOST = re.compile(r"(?:\*\.)?(?!-)[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\.?|\[[0-9A-Fa-f:.]+\]")
+_HOST = re.compile(r"(?:\*\.)?(?!-)[A-Za-z0-9_-]{1,63}(?<!-)(?:\.(?!-)[A-Za-z0-9_-]{1,63}(?<!-))*\.?|\[[0-9A-Fa-f:.]+\]")
 _POOL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _CLASS = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
@@ -22,11 +23,13 @@ def check(config: Config, report: Report) -> None:
     """
     for index, bind in enumerate(config.listen.bind or () if config.listen else ()):
         _address(bind, ("listen", "bind", index), report)
+    if config.listen:
+        _listen(config, report)
     if config.admin:
         _address(config.admin.bind, ("admin", "bind"), report)
     for index, network in enumerate(config.proxy.trusted_proxies or () if config.proxy else ()):
         try:
-            ipaddress.ip_network(network or "::", strict=False)
+            ipaddress.ip_network("::" if network is None else network, strict=False)
         except ValueError:
             report(("proxy", "trusted_proxies", index), f"{network!r} is neither an address nor a network such as 10.0.0.0/8")
     pools = config.pools or {}
@@ -38,6 +41,54 @@ def check(config: Config, report: Report) -> None:
             _route(index, route, pools, report)
     if len(pools) > 1 and config.routes == ():
         report(("pools",), f"{len(pools)} pools and no [[routes]] that say which requests each gets")
+
+
+def _listen(config: Config, report: Report) -> None:
+    listen = config.listen
+    if listen.proxy_protocol and config.proxy is not None and config.proxy.trusted_proxies == ():
+        report(("listen", "proxy_protocol"), "nobody is believed; name the proxies in front in proxy.trusted_proxies")
+    seen: dict[str, int] = {}
+    for index, bind in enumerate(listen.bind or ()):
+        if bind in seen:
+            report(("listen", "bind", index), f"{bind!r} is there already")
+        seen.setdefault(bind, index)
+    for index, entry in enumerate(listen.certificates or ()):
+        if entry is not None:
+            _certificate(index, entry, report)
+
+
+def _certificate(index: int, entry: Certificate, report: Report) -> None:
+    path = ("listen", "certificates", index)
+    if None not in (entry.certificate, entry.key):
+        _pair(entry.certificate, entry.key, (*path, "certificate"), report)
+    for number, host in enumerate(entry.hosts or ()):
+        if host is not None and (not _HOST.fullmatch(host) or host.startswith("[")):
+            report((*path, "hosts", number), f'{host!r} is no host; expected a name, or "*." and a name')
+    if index and entry.hosts == ():
+        report((*path, "hosts"), "missing; only the first certificate is for all other names")
+
+
+def _pair(certificate: str, key: str, path: tuple[str | int, ...], report: Report) -> None:
+    try:
+        check_pair(certificate, key)
+    except ValueError as exc:
+        report(path, str(exc))
+
+
+def _tls(name: str, pool: Pool, report: Report) -> None:
+    tls, path = pool.tls, ("pools", name, "tls")
+    if tls is None or None in (tls.verify, tls.ca_file, tls.certificate, tls.key):
+        return
+    if not any(server is not None and (server.address or "").lower().startswith("https://") for server in pool.servers or ()):
+        report(path, "no server of the pool has TLS; expected addresses like https://10.0.0.1:8443")
+    if tls.key and not tls.certificate:
+        report((*path, "key"), "a key without a certificate")
+    if tls.certificate:
+        _pair(tls.certificate, tls.key, (*path, "certificate"), report)
+    try:
+        upstream_context(tls.verify, tls.ca_file)
+    except ValueError as exc:
+        report((*path, "ca_file"), str(exc))
 
 
 def _pool(name: str, pool: Pool, report: Report) -> None:
@@ -57,6 +108,7 @@ def _pool(name: str, pool: Pool, report: Report) -> None:
             report(path, f"{server.address!r} is the same server as servers[{seen[address]}]; "
                    "give one of them the sum of the weights")
         seen.setdefault(address, index)
+    _tls(name, pool, report)
     if servers and all(server is not None and server.backup for server in servers):
         report(("pools", name, "servers"), "every server is a backup; at least one must not be")
 

@@ -24,6 +24,17 @@ class _Section(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     pass
 
 
+class Certificate(_Section, frozen=True):
+    """A certificate for clients, `[[listen.certificates]]` (ProxyWorker). The first one is for clients that name no host, or one
+    that no certificate is for. With any, all of `bind` is TLS. HUP loads them anew."""
+
+    certificate: Annotated[str, _meta("PEM file with the certificate and its chain.", min_length=1)]
+    key: Annotated[str, _meta("PEM file with the private key; none: it is in the certificate's file.")] = ""
+    hosts: Annotated[tuple[str, ...], _meta(
+        'Names that clients ask for (SNI), or "*.example.org" for all one label below; only the first certificate may have none.'
+    )] = ()
+
+
 class Listen(_Section, frozen=True):
     """Where gunicorn accepts connections. gunicorn's own command line wins, and so do sockets inherited from systemd."""
 
@@ -33,6 +44,11 @@ class Listen(_Section, frozen=True):
     workers: Annotated[Annotated[int, Meta(ge=1, le=256)] | Literal["auto"], _meta(
         'Worker processes; "auto" is the number of CPU cores that may be used.'
     )] = "auto"
+    proxy_protocol: Annotated[bool, _meta(
+        "Connections from `proxy.trusted_proxies` begin with a PROXY header, version 1 or 2, that names the client "
+        "(ProxyWorker)."
+    )] = False
+    certificates: tuple[Certificate, ...] = ()
 
     def worker_count(self) -> int:
         """The number of worker processes."""
@@ -46,8 +62,11 @@ class Admin(_Section, frozen=True):
 
 
 class Timeouts(_Section, frozen=True):
-    """How long to wait. The client gets 504, with the phase in it, when a server lets one of the first two run out."""
+    """How long to wait. The client gets 504, with the phase in it, when a server lets `connect` or `response` run out."""
 
+    head: Annotated[Seconds, _meta(
+        "Seconds for the whole head of a client's request, from its first byte (ProxyWorker); then 408."
+    )] = 20.0
     connect: Annotated[Seconds, _meta(
         "Seconds until a server has accepted a connection; of a name, over all its addresses."
     )] = 3.0
@@ -84,7 +103,7 @@ class Proxy(_Section, frozen=True):
         "believed and extended. Everybody else's are dropped."
     )] = ()
     via: Annotated[str, _meta(
-        "This proxy's name in the Via field.", pattern=r"^[!#$%&'*+\-.^_`|~0-9A-Za-z]+(:[0-9]+)?$", max_length=100
+        "This proxy's name in the Via field.", pattern=r"^[!#$%&'*+\-.^_`|~0-9A-Za-z]+(:[0-9]+)?\Z", max_length=100
     )] = "prefork_lb"
     timeouts: Timeouts = field(default_factory=Timeouts)
     keepalive: Keepalive = field(default_factory=Keepalive)
@@ -94,13 +113,29 @@ class Proxy(_Section, frozen=True):
 class Server(_Section, frozen=True):
     """A server of a pool: its address as a string, or a table with more."""
 
-    address: Annotated[str, _meta('"HOST:PORT", "[IPv6]:PORT" or "unix:/path".')]
+    address: Annotated[str, _meta(
+        '"HOST:PORT", "[IPv6]:PORT" or "unix:/path"; "https://HOST:PORT" for TLS, see `[pools.NAME.tls]`.'
+    )]
     weight: Annotated[int, _meta("Its share of the load against the other servers.", ge=1, le=1000)] = 1
     max_connections: Annotated[int, _meta(
         "Requests in flight on it at most, over all workers; 0: no limit. When all servers are full the client gets "
         "503.", ge=0, le=1_000_000
     )] = 0
     backup: Annotated[bool, _meta("Used only while no other server of the pool can be.")] = False
+    proxy_protocol: Annotated[int, _meta(
+        "Version of the PROXY header that tells it of the client's connection; 0: none. Its connections are not kept then.",
+        ge=0, le=2
+    )] = 0
+
+
+class TLS(_Section, frozen=True):
+    """TLS toward the `https://` servers of a pool."""
+
+    verify: Annotated[bool, _meta("Whether a server's certificate must be good, and for its name.")] = True
+    ca_file: Annotated[str, _meta("PEM file of the authorities to believe; none: the system's.")] = ""
+    server_name: Annotated[str, _meta("Name that is sent (SNI) and verified; none: the host of the server's address.")] = ""
+    certificate: Annotated[str, _meta("PEM file with this proxy's own certificate and chain; none: it has none.")] = ""
+    key: Annotated[str, _meta("PEM file with its private key; none: it is in the certificate's file.")] = ""
 
 
 class Retries(_Section, frozen=True):
@@ -140,6 +175,7 @@ class Pool(_Section, frozen=True):
     policy: Annotated[str, _meta(
         'How a server is picked: a policy\'s name, or "package.module:Class" for one\'s own.'
     )] = "least-connections"
+    tls: TLS | None = None
     retries: Retries = field(default_factory=Retries)
     health: Health | None = None
     ejection: Ejection | None = None

@@ -11,9 +11,11 @@ from prefork_lb.config import model
 from prefork_lb.config.load import LOCAL_FILE, SYSTEM_FILE
 
 _SECTIONS: tuple[tuple[str, type[msgspec.Struct]], ...] = (
-    ("[listen]", model.Listen), ("[proxy]", model.Proxy), ("[proxy.timeouts]", model.Timeouts),
+    ("[listen]", model.Listen), ("[[listen.certificates]]", model.Certificate), ("[proxy]", model.Proxy),
+    ("[proxy.timeouts]", model.Timeouts),
     ("[proxy.keepalive]", model.Keepalive), ("[proxy.limits]", model.Limits), ("[pools.NAME]", model.Pool),
-    ("a server in [pools.NAME] servers", model.Server), ("[pools.NAME.retries]", model.Retries), ("[[routes]]", model.Route),
+    ("a server in [pools.NAME] servers", model.Server), ("[pools.NAME.tls]", model.TLS),
+    ("[pools.NAME.retries]", model.Retries), ("[[routes]]", model.Route),
     ("[admin]", model.Admin), ("[pools.NAME.health]", model.Health), ("[pools.NAME.ejection]", model.Ejection),
     ("[pools.NAME.sticky]", model.Sticky),
 )

@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 
 # RFC 1123 2.1: labels of letters, digits and hyphens; underscores occur in names that container tools make.
+_PORT = re.compile(r"[1-9][0-9]{0,4}")
+_SCHEMES = {"http://": 80, "https://": 443}
 _LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
 
 
@@ -16,6 +18,7 @@ class Address:
     host: str = ""
     port: int = 0
     path: str = ""
+    tls: bool = False
 
     @property
     def is_unix(self) -> bool:
@@ -24,15 +27,26 @@ class Address:
     def __str__(self) -> str:
         if self.path:
             return f"unix:{self.path}"
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'https://' if self.tls else ''}{host}:{self.port}"
 
 
 def parse_address(text: str, default_port: int | None = None) -> Address:
-    """Parse "10.0.0.1:8001", "[::1]:8001", "name:8001" or "unix:/path". Raises ValueError that says what is expected."""
+    """Parse "10.0.0.1:8001", "[::1]:8001", "name:8001", "unix:/path", or one of the first with http:// or https:// before it.
+
+    Two spellings of one address give the same one. Raises ValueError that says what is expected.
+    """
+    for scheme, port in _SCHEMES.items():
+        if text.lower().startswith(scheme):
+            rest = text[len(scheme):]
+            if "/" in rest or "@" in rest:
+                raise ValueError(f"{text!r} is more than an address; expected {scheme}HOST:PORT, without path or user")
+            host, number = _split(rest, port)
+            return Address(host, number, tls=scheme == "https://")
     if text.startswith("unix:"):
         path = text[5:]
         # sun_path has 108 bytes, the last for NUL (unix(7)).
-        if not path.startswith("/") or "\0" in path or len(path.encode()) > 107:
+        if not path.startswith("/") or not path.isprintable() or len(path.encode()) > 107:
             raise ValueError(f"{text!r} is no unix socket; expected unix: and an absolute path of at most 107 bytes")
         return Address(path=path)
     host, port = _split(text, default_port)
@@ -44,6 +58,9 @@ def _split(text: str, default_port: int | None) -> tuple[str, int]:
         host, closing, rest = text[1:].partition("]")
         if not closing or not _is_ip(host, 6):
             raise ValueError(f"{text!r} has no IPv6 address in its brackets; expected one like [::1]:8001")
+        if "%" in host:
+            raise ValueError(f"{text!r} has a zone; expected an address without one, like [::1]:8001")
+        host = str(ipaddress.ip_address(host))
     else:
         host, colon, port_text = text.partition(":")
         if ":" in port_text:
@@ -51,12 +68,13 @@ def _split(text: str, default_port: int | None) -> tuple[str, int]:
         rest = colon + port_text
         if not _is_host(host):
             raise ValueError(f"{host!r} is neither an IP address nor a host name; expected HOST:PORT or unix:/path")
+        host = host.lower()
     if not rest and default_port is not None:
         return host, default_port
     if not rest.startswith(":"):
         raise ValueError(f"{text!r} has no port; expected HOST:PORT, as in {text}:8001")
     number = rest[1:]
-    if not (number.isascii() and number.isdigit()) or not 1 <= int(number) <= 65535:
+    if not _PORT.fullmatch(number) or int(number) > 65535:
         raise ValueError(f"{number!r} is no port; expected a number in 1..65535")
     return host, int(number)
 

@@ -40,6 +40,8 @@ class Engine:
         self._router = router
         self._pools = pools
         self._settings = settings
+        # Whether a server wants the addresses of the client's connection (`Request.source`, `destination`).
+        self.tells_addresses = any(server.proxy_protocol for pool in pools.values() for server in pool.servers)
 
     def exchange(self, request: Request) -> Reply:
         """Answer one client request; the caller must `close` the reply.

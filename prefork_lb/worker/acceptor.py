@@ -43,6 +43,7 @@ class Acceptor:
         self._crowd = crowd
         self._most = most
         self._expects_header = expects_header
+        self._tells_addresses = service.engine is not None and service.engine.tells_addresses
         self._is_unix = self._listener.family == socket.AF_UNIX
         self._scheme = b"https" if context else b"http"
         self._yields = 0
@@ -134,6 +135,8 @@ class Acceptor:
             # A socket for both families tells IPv4 clients' addresses in IPv6's form (RFC 4291 2.5.5.2).
             host = host.removeprefix("::ffff:") if ":" in host else host
             source = host, port
+            if self._tells_addresses:  # bound to all of them, the listener's own name is none of them
+                destination = connected.getsockname()[:2]
             peer = client_info(host, self._scheme, self._name[1] if self._name else 0, service.is_trusted(host))
         try:
             stream: GreenStream

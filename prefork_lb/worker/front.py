@@ -1,11 +1,11 @@
 """What an application hands to ProxyWorker so that it can serve clients without WSGI in between."""
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from ssl import SSLContext
 from typing import Protocol
 
+from prefork_lb.net.tls import Certificate
 from prefork_lb.proxy.engine import Engine
 from prefork_lb.proxy.request import TrustCheck
 from prefork_lb.wire.head import Limits
@@ -31,5 +31,5 @@ class Front:
     head_timeout_s: float
     idle_timeout_s: float
     proxy_protocol: bool  # expected from trusted peers
-    add_certificates: Callable[[SSLContext], None]
+    certificates: Sequence[Certificate]  # the first is for clients that ask for no other
     crowd: Crowd

@@ -8,13 +8,17 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+import ssl
+from collections.abc import Sequence
 from types import FrameType
+from typing import Any
 
 from gunicorn.sock import ssl_context
 from gunicorn.workers.base import Worker
 
 from prefork_lb.green.dial import Dialer
 from prefork_lb.green.hub import Hub
+from prefork_lb.net.tls import Certificate, choose_by_name
 from prefork_lb.upstream.runtime import Runtime
 from prefork_lb.wire.head import Limits
 from prefork_lb.worker.acceptor import Acceptor
@@ -85,11 +89,7 @@ class ProxyWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
 
     def _listen(self, front: Front | None) -> list[Acceptor]:
         cfg = self.cfg
-        context = ssl_context(cfg) if cfg.is_ssl else None
-        if context is not None:
-            context.set_alpn_protocols(["http/1.1"])
-            if front is not None:
-                front.add_certificates(context)
+        context = _client_context(cfg, front.certificates if front else ()) if cfg.is_ssl else None
         crowd = front.crowd if front else None
         if crowd is not None:
             crowd.note_clients(0)
@@ -145,6 +145,30 @@ class ProxyWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         elif self.hub.now >= self._deadline:
             self.log.warning("%d connections broken off at the end of graceful_timeout (%d s)", left, self.cfg.graceful_timeout)
             self.hub.stop()
+
+
+class _OtherCertificate:
+    """gunicorn's settings with another certificate in them: all contexts come out of its one factory."""
+
+    def __init__(self, settings: Any, certificate: Certificate) -> None:
+        self._settings = settings
+        self.certfile = certificate.certificate
+        self.keyfile = certificate.key or None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._settings, name)
+
+
+def _client_context(settings: Any, certificates: Sequence[Certificate]) -> ssl.SSLContext:
+    default: ssl.SSLContext = ssl_context(settings)
+    named: dict[str, ssl.SSLContext] = {}
+    for certificate in certificates:
+        context = ssl_context(_OtherCertificate(settings, certificate))
+        context.set_alpn_protocols(["http/1.1"])
+        named.update((host.lower().removesuffix("."), context) for host in certificate.hosts)
+    default.set_alpn_protocols(["http/1.1"])
+    choose_by_name(default, named)
+    return default
 
 
 def _keep_freed_memory() -> None:

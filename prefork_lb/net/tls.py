@@ -1,0 +1,80 @@
+"""TLS contexts: toward servers, and of several certificates toward clients."""
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """A certificate for clients that ask for one of `hosts`; `key` empty: it is in the certificate's file."""
+
+    certificate: str
+    key: str
+    hosts: tuple[str, ...]
+
+
+def upstream_context(verify: bool = True, ca_file: str = "", certificate: str = "", key: str = "") -> ssl.SSLContext:
+    """A context for connections to servers: TLS 1.2 or later, and HTTP/1.1 in it.
+
+    Without `ca_file` the system's authorities are believed. Raises ValueError that names the file which cannot be used.
+    """
+    try:
+        context = ssl.create_default_context(cafile=ca_file or None)
+    except OSError as exc:
+        raise ValueError(f"{ca_file}: no certificates of authorities: {_why(exc)}") from exc
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    if not verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    if certificate:
+        load_pair(context, certificate, key)
+    return context
+
+
+def check_pair(certificate: str, key: str) -> None:
+    """Raise ValueError, with the file and what is wrong, unless these are a certificate and its key."""
+    load_pair(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), certificate, key)
+
+
+def load_pair(context: ssl.SSLContext, certificate: str, key: str) -> None:
+    """Load a certificate with its chain, and its key. Raises ValueError that names the file."""
+    for name in filter(None, (certificate, key)):
+        try:
+            with open(name, "rb"):
+                pass
+        except OSError as exc:
+            raise ValueError(f"{name}: cannot be read: {exc.strerror}") from exc
+    try:
+        # Without a password here OpenSSL would ask for one at the terminal.
+        context.load_cert_chain(certificate, key or None, password=_no_password)
+    except (OSError, ValueError) as exc:
+        raise ValueError(f"{certificate}: not a certificate with the key of {key or 'the same file'}: {_why(exc)}") from exc
+
+
+def _no_password() -> str:
+    raise ValueError("the key is encrypted; decrypt it, as nobody is there to type the password")
+
+
+def _why(exc: Exception) -> str:
+    reason = getattr(exc, "reason", None) or getattr(exc, "strerror", None)
+    return str(reason or exc).replace("_", " ").lower()
+
+
+def choose_by_name(default: ssl.SSLContext, named: Mapping[str, ssl.SSLContext]) -> None:
+    """Let `default` hand a client over to the context of the host that it asks for (SNI, RFC 6066 3).
+
+    Names are lower-case; "*.example.org" stands for names one label below (RFC 6125 6.4.3). Other clients stay with `default`.
+    """
+
+    def choose(connection: Any, name: str | None, context: ssl.SSLContext) -> None:
+        if name:
+            name = name.lower().removesuffix(".")
+            found = named.get(name) or named.get("*." + name.partition(".")[2])
+            if found is not None:
+                connection.context = found
+
+    default.sni_callback = choose
