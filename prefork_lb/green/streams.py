@@ -165,7 +165,7 @@ class GreenStream(Channel):
 class TLSStream(GreenStream):
     """The same over TLS, after the `handshake`."""
 
-    __slots__ = ("_ahead", "_tls", "is_secured")
+    __slots__ = ("_ahead", "_may_say_end", "_tls", "is_secured")
 
     def __init__(self, hub: Hub, connected: socket.socket, context: ssl.SSLContext, server_side: bool,
                  server_name: str | None = None) -> None:
@@ -173,6 +173,7 @@ class TLSStream(GreenStream):
         self._tls = context.wrap_socket(connected, server_side=server_side, do_handshake_on_connect=False,
                                         suppress_ragged_eofs=False, server_hostname=server_name)
         self._ahead = b""
+        self._may_say_end = True
         self.is_secured = False  # the handshake is done
         super().__init__(hub, self._tls)
 
@@ -229,8 +230,12 @@ class TLSStream(GreenStream):
         self._say_end()
         super().shut_down()
 
+    def reset(self) -> None:
+        self._may_say_end = False  # close_notify would make it an ordinary end
+        super().reset()
+
     def close(self) -> None:
-        if self.descriptor >= 0:
+        if self.descriptor >= 0 and self._may_say_end:
             self._say_end()
         super().close()
 

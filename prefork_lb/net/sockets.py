@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import select
 import socket
+import ssl
 
 from prefork_lb.net.readable import Readable
 from prefork_lb.net.stream import StreamClosed, StreamTimeout, Watched
@@ -10,6 +11,7 @@ from prefork_lb.net.timeouts import Expired, kernel_keeps_time, set_receive_time
 
 # How long a wait goes on undisturbed before it looks aside: long enough that a quick answer never pays for it.
 _LOOK_ASIDE_S = 0.5
+_RECORD_BYTES = 16 * 1024  # RFC 8446 5.1
 
 
 class SocketStream:
@@ -20,8 +22,13 @@ class SocketStream:
         self._receive_timeout_s = self._send_timeout_s = 0.0
         self._readable = Readable(connected.fileno())
         self._one_timeout = not kernel_keeps_time(connected)  # for both directions
+        self._tls = connected if isinstance(connected, ssl.SSLSocket) else None
+        self._ahead = b""  # received to see whether there is something, TLS only
 
     def receive(self, limit: int, timeout_s: float) -> bytes:
+        if self._ahead:
+            data, self._ahead = self._ahead, b""
+            return data
         if timeout_s != self._receive_timeout_s:
             set_receive_timeout(self._socket, timeout_s)
             self._receive_timeout_s = timeout_s
@@ -54,6 +61,8 @@ class SocketStream:
             raise StreamClosed(exc.strerror) from exc
 
     def send_unless_answered(self, data: bytes, timeout_s: float) -> int:
+        if self._tls is not None:
+            return self._send_tls_unless_answered(data, timeout_s)
         self._prepare_send(timeout_s)
         poller = select.poll()
         poller.register(self._socket, select.POLLIN | select.POLLOUT)
@@ -77,8 +86,34 @@ class SocketStream:
     def fileno(self) -> int:
         return self._socket.fileno()
 
+    def _send_tls_unless_answered(self, data: bytes, timeout_s: float) -> int:
+        # Records go out whole, so a wait is not broken off by an answer; there is a look at it between two of them.
+        sent = 0
+        while sent < len(data) and not self._has_tls_input():
+            piece = data[sent:sent + _RECORD_BYTES]
+            self.send(piece, timeout_s)
+            sent += len(piece)
+        return sent
+
+    def _has_tls_input(self) -> bool:
+        # Bytes on the socket need be none: TLS 1.3 servers send session tickets (RFC 8446 4.6.1). Only reading tells.
+        if self._ahead:
+            return True
+        assert self._tls is not None
+        if not self._tls.pending() and not self._readable.now():
+            return False
+        self._tls.settimeout(0)
+        self._receive_timeout_s = self._send_timeout_s = 0.0
+        try:
+            self._ahead = self._tls.recv(1)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return False
+        except OSError:
+            pass  # that is an end, and so something to receive
+        return True
+
     def is_quiet(self) -> bool:
-        return not self._readable.now()
+        return not (self._readable.now() if self._tls is None else self._has_tls_input())
 
     def close(self) -> None:
         self._socket.close()

@@ -65,13 +65,14 @@ class ClientBody:
         while not self.is_whole and not connection.buffer and not stream.ready & READABLE:
             if server.has_input():
                 return False
-            until = min(deadline, hub.now + _CONTINUE_AFTER_S) if self._expects_continue else deadline
+            until = hub.now + min(_CONTINUE_AFTER_S, timeout_s) if self._expects_continue else deadline
             if stream.wait_either(server, until):
                 continue
-            if until >= deadline:
+            if not self._expects_continue:
                 raise RequestTimeout(_SILENT)
             self._expects_continue = False
             connection.send_continue()
+            deadline = hub.now + timeout_s  # it begins only now
         return True
 
     def trailers(self) -> Fields:

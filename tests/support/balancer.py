@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
@@ -78,7 +79,7 @@ class Balancer:
 
     `config` is the TOML file's text (None: no file). `settings` is the gunicorn settings file, None for none at all.
     It binds a port of the kernel's choice, unless `bind` is None (then the TOML's bind counts). `workers` None leaves
-    the number to the TOML.
+    the number to the TOML. `secure` tells that it listens with TLS; `probe` is what must go ahead of a request.
     """
 
     def __init__(
@@ -92,6 +93,8 @@ class Balancer:
         settings: Path | str | None = SETTINGS,
         extra: Iterable[str] = (),
         environ: dict[str, str] | None = None,
+        secure: bool = False,
+        probe: bytes = b"",
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.front_end = folder, front_end
@@ -109,6 +112,7 @@ class Balancer:
         # Two instances of one user would share gunicorn's default control socket.
         self._arguments += ["--no-control-socket", *extra, "prefork_lb:app"]
         self.expected_workers = workers
+        self._secure, self._probe = secure, probe
         # Preloaded, and without the hook of our settings, a worker joins with its first request.
         self._joins_early = "--preload" not in self._arguments or settings is not None
         self.process: subprocess.Popen[bytes] | None = None
@@ -155,7 +159,7 @@ class Balancer:
         if self.expected_workers is not None and len(workers) < self.expected_workers:
             return False
         # A signal to a worker that still has the handlers of its master is lost. Only workers catch SIGABRT.
-        up = all(processes.catches(pid, signal.SIGABRT) for pid in workers) and answers(self.address)
+        up = all(processes.catches(pid, signal.SIGABRT) for pid in workers) and answers(self.address, self._secure, self._probe)
         return up and self._have_joined(workers)
 
     def _have_joined(self, workers: Iterable[int]) -> bool:
@@ -210,7 +214,7 @@ class Balancer:
     @property
     def address(self) -> tuple[str, int]:
         """Where it listens (the last "Listening at", since a reload may move it)."""
-        found = re.findall(r"Listening at: http://(\[[^]]+\]|[^:\s]+):(\d+)", self.log(since_start=True))
+        found = re.findall(r"Listening at: https?://(\[[^]]+\]|[^:\s]+):(\d+)", self.log(since_start=True))
         assert found, f"no TCP address in the log:\n{self.log()}"
         return found[-1][0].strip("[]"), int(found[-1][1])
 
@@ -310,11 +314,15 @@ def segments(master: int | None = None) -> list[Path]:
     return sorted(SHARED_MEMORY.glob(f"prefork-lb-*-{'*' if master is None else master}-*"))
 
 
-def answers(address: tuple[str, int]) -> bool:
-    """Whether a request without Host is refused: the app is loaded, and no server is asked for it."""
+def answers(address: tuple[str, int], secure: bool, before: bytes) -> bool:
+    """Whether a request without Host is refused: the app is loaded, and no server is asked for it. `before` goes ahead of it."""
     try:
         with Connection(address, timeout=2) as connection:
-            connection.send(b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n")
+            if secure:
+                context = ssl.create_default_context()
+                context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+                connection.sock = context.wrap_socket(connection.sock)
+            connection.send(before + b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n")
             return connection.response().status == 400
     except (OSError, Truncated):
         return False

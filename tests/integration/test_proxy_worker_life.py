@@ -1,0 +1,338 @@
+"""The life of a ProxyWorker under gunicorn: start, graceful end, reload, upgrade, kills, limits, logs, other applications."""
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests.support import processes
+from tests.support.balancer import GUNICORN, PROXY, REPOSITORY, pool_text
+from tests.support.client import Connection, Truncated, fetch, request_bytes, timed
+from tests.support.load import Load
+from tests.support.ports import free_port
+from tests.support.rig import Rig
+from tests.support.waiting import wait_until
+
+GRACEFUL = ["--graceful-timeout", "4"]
+
+
+class KeptLoad:
+    """Clients that send request after request on connections that they keep; a new one only after an orderly end.
+
+    An orderly end is `Connection: close` with a response, or the end of the connection before a byte of a request was sent.
+    A context manager; `failures` tells what was neither answered nor orderly.
+    """
+
+    def __init__(self, address: tuple[str, int], clients: int) -> None:
+        self.answered = 0
+        self.failures: list[str] = []
+        self._address = address
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._client, daemon=True) for _ in range(clients)]
+
+    def __enter__(self) -> KeptLoad:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(30)
+        assert not any(thread.is_alive() for thread in self._threads), "a client hangs"
+
+    def _client(self) -> None:
+        while not self._stop.is_set():
+            try:
+                with Connection(self._address) as connection:
+                    self._use(connection)
+            except (OSError, Truncated) as exc:
+                self.failures.append(f"{type(exc).__name__}: {exc}")
+
+    def _use(self, connection: Connection) -> None:
+        while not self._stop.is_set():
+            response = connection.request("/bytes?n=300")
+            if response.status != 200 or len(response.body) != 300:
+                self.failures.append(f"{response.status}, {len(response.body)} bytes")
+            self.answered += 1
+            if (response.value("Connection") or "").lower() == "close":
+                return
+
+    def wait_for(self, more: int) -> None:
+        goal = self.answered + more
+        wait_until(lambda: self.answered >= goal or self.failures, f"{more} more answers", 20)
+
+
+def test_reloads_under_load_fail_no_request(rig: Rig) -> None:
+    balancer = rig.balancer(pool_text(rig.origin(4).addresses), PROXY, workers=2)
+    with KeptLoad(balancer.address, 8) as load:
+        for _ in range(6):
+            load.wait_for(200)
+            balancer.reload()
+        load.wait_for(200)
+    assert load.failures == []
+    balancer.wait_for_workers(2)
+    balancer.wait_until_idle()
+
+
+def test_workers_that_end_after_max_requests_fail_no_request(rig: Rig) -> None:
+    balancer = rig.balancer(pool_text(rig.origin(2).addresses), PROXY, workers=2, extra=["--max-requests", "300"])
+    first = set(balancer.workers())
+    with KeptLoad(balancer.address, 4) as load:
+        wait_until(lambda: not first & set(balancer.workers()) or load.failures, "both workers were replaced", 30)
+        load.wait_for(100)
+    assert load.failures == [] and "Autorestarting worker after" in balancer.log()
+    balancer.wait_until_idle()
+
+
+def test_a_killed_worker_takes_only_its_own_requests_with_it(rig: Rig) -> None:
+    origin = rig.origin(4)
+    balancer = rig.balancer(pool_text(origin.addresses), PROXY, workers=2)
+    clients = 8
+    for _ in range(5):
+        with KeptLoad(balancer.address, clients) as load:
+            load.wait_for(100)
+            victim = balancer.workers()[0]
+            balancer.kill_worker(victim)
+            balancer.wait_for_workers(2, without=[victim])
+            load.wait_for(100)
+        # Each client had one request on the way, and every other one of them at the killed worker.
+        assert len(load.failures) <= clients, load.failures
+    balancer.wait_until_idle()
+
+
+def test_at_sigterm_exchanges_finish_idle_connections_end_and_nobody_new_comes(rig: Rig) -> None:
+    origin = rig.origin(1)
+    balancer = rig.balancer(pool_text(origin.addresses), PROXY, workers=1, extra=GRACEFUL)
+    process = balancer.process
+    assert process is not None
+    with Connection(balancer.address) as idle, Connection(balancer.address) as busy, origin.released_at_end():
+        assert idle.request("/").status == 200
+        busy.send(request_bytes("/hold?n=5000"))
+        origin.wait_for_in_flight(1)
+        os.kill(balancer.master, signal.SIGTERM)
+        assert idle.ended(4)
+        with pytest.raises(OSError):
+            Connection(balancer.address, timeout=2)
+        origin.release()
+        response = busy.response()
+        assert response.status == 200 and len(response.body) == 5000
+        assert (response.value("Connection") or "").lower() == "close"
+        assert process.wait(10) == 0
+    assert "broken off" not in balancer.log()
+
+
+def test_an_exchange_that_hangs_does_not_outlive_graceful_timeout(rig: Rig) -> None:
+    origin = rig.origin(1)
+    balancer = rig.balancer(pool_text(origin.addresses), PROXY, workers=1, extra=["--graceful-timeout", "2"])
+    (old,) = balancer.workers()
+    with Connection(balancer.address) as hanging, origin.released_at_end(), timed() as took:
+        hanging.send(request_bytes("/hold"))
+        origin.wait_for_in_flight(1)
+        balancer.reload()
+        wait_until(lambda: old not in balancer.workers(), "the old worker ended", 10)
+        with pytest.raises(Truncated):
+            hanging.response()
+    assert took[0] >= 1.5
+    assert "1 connections broken off at the end of graceful_timeout" in balancer.log()
+    balancer.wait_until_idle()
+
+
+def test_an_upgrade_hands_over_without_a_failed_request(rig: Rig) -> None:
+    balancer = rig.balancer(pool_text(rig.origin(2).addresses), PROXY, workers=2, extra=["--pid", "gunicorn.pid"])
+    old = balancer.master
+    new_pid_file = balancer.folder / "gunicorn.pid.2"
+    with KeptLoad(balancer.address, 4) as load:
+        os.kill(old, signal.SIGUSR2)
+        wait_until(new_pid_file.exists, "the new master", 15)
+        new = int(new_pid_file.read_text())
+        try:
+            wait_until(lambda: len(processes.children(new)) >= 2, "its workers", 15)
+            wait_until(lambda: all(processes.catches(pid, signal.SIGABRT) for pid in processes.children(new)), "they are up", 15)
+            load.wait_for(200)
+            os.kill(old, signal.SIGTERM)
+            assert balancer.process is not None
+            balancer.process.wait(20)
+            load.wait_for(200)
+        finally:
+            os.kill(new, signal.SIGQUIT if load.failures else signal.SIGTERM)
+    assert load.failures == []
+
+
+def test_a_frozen_worker_is_replaced_and_a_busy_one_is_not(rig: Rig) -> None:
+    balancer = rig.balancer(pool_text(rig.origin(2).addresses), PROXY, workers=2, extra=["--timeout", "3"])
+    frozen, busy = balancer.workers()
+    os.kill(frozen, signal.SIGSTOP)
+    with Load(balancer.address, 4, "/") as load:
+        wait_until(lambda: frozen not in balancer.workers(), "the frozen worker was killed", 15)
+        load.wait_for_successes(100)
+    assert busy in balancer.workers() and f"WORKER TIMEOUT (pid:{frozen})" in balancer.log()
+    balancer.wait_for_workers(2, without=[frozen])
+    balancer.wait_until_idle()
+
+
+def test_several_listeners_and_a_unix_socket(rig: Rig, tmp_path: Path) -> None:
+    path, port = tmp_path / "lb.sock", free_port()
+    more = ["-b", f"unix:{path}", "-b", f"127.0.0.1:{port}"]
+    balancer = rig.balancer(pool_text(rig.origin(1).addresses), PROXY, workers=2, extra=more)
+    assert fetch(("127.0.0.1", port)).status == 200
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(10)
+        client.connect(str(path))
+        client.sendall(request_bytes("/echo", fields=[("X-Forwarded-For", "192.0.2.9")], close=True))
+        data = b"".join(iter(lambda: client.recv(65536), b""))
+    assert data.startswith(b"HTTP/1.1 200 ") and b'"192.0.2.9, unknown"' in data, "its clients are believed"
+    assert fetch(balancer.address).status == 200
+
+
+def test_a_socket_from_systemd_is_used(rig: Rig) -> None:
+    """As systemd hands it over: descriptor 3, LISTEN_FDS, LISTEN_PID (sd_listen_fds(3))."""
+    origin = rig.origin(1)
+    balancer = rig.new_balancer(pool_text(origin.addresses), PROXY)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        start = 'exec 3<&"$0"; export LISTEN_FDS=1 LISTEN_PID=$$; exec "$@"'
+        with balancer.log_file.open("ab") as log:
+            process = subprocess.Popen(
+                ["bash", "-c", start, str(listener.fileno()), *GUNICORN, "-c", str(REPOSITORY / "gunicorn.conf.py"), "-w", "2",
+                 "prefork_lb:app"],
+                cwd=balancer.folder, env=balancer.environment(), stdout=log, stderr=log, pass_fds=[listener.fileno()],
+            )
+        try:
+            address = listener.getsockname()
+            wait_until(lambda: "Booting worker" in balancer.log(), balancer.log, 15)
+            assert fetch(address, "/bytes?n=7").body == fetch(address, "/bytes?n=7").body != b""
+        finally:
+            process.terminate()
+            assert process.wait(20) == 0
+
+
+def test_worker_connections_holds_clients_back_and_loses_none(rig: Rig) -> None:
+    balancer = rig.balancer(pool_text(rig.origin(1).addresses), PROXY, workers=1, extra=["--worker-connections", "4"])
+    with contextlib.ExitStack() as stack:
+        many = [stack.enter_context(Connection(balancer.address)) for _ in range(12)]
+        for connection in many:
+            connection.send(request_bytes("/", close=True))
+        assert [connection.response().status for connection in many] == [200] * 12
+        kept = [stack.enter_context(Connection(balancer.address)) for _ in range(4)]
+        for connection in kept:
+            assert connection.request("/").status == 200
+        late = stack.enter_context(Connection(balancer.address))
+        late.send(request_bytes("/"))
+        late.sock.settimeout(0.5)
+        with pytest.raises(TimeoutError):
+            late.receive()
+        kept[0].close()
+        late.sock.settimeout(10)
+        assert late.response().status == 200
+
+
+def test_gunicorns_limits_of_a_head_hold(rig: Rig) -> None:
+    limits = ["--limit-request-line", "200", "--limit-request-fields", "20", "--limit-request-field_size", "300"]
+    address = rig.balancer(pool_text(rig.origin(1).addresses), PROXY, workers=1, extra=limits).address
+    assert fetch(address, "/" + "x" * 250).status == 414
+    assert fetch(address, "/bytes?n=1", fields=[(f"X-{number}", "v") for number in range(25)]).status == 431
+    assert fetch(address, "/bytes?n=1", fields=[("X-Long", "v" * 400)]).status == 431
+    assert fetch(address, "/bytes?n=1", fields=[("X-Fits", "v" * 150)]).status == 200
+
+
+def test_the_access_log_has_gunicorns_keys(rig: Rig) -> None:
+    keys = ["h", "m", "U", "q", "H", "s", "B", "{x-asked}i", "{x-served-by}o", "{server_port}e", "r", "D", "p", "f"]
+    form = "|".join(f"%({key})s" for key in keys)
+    more = ["--access-logfile", "access.log", "--access-logformat", form]
+    balancer = rig.balancer(pool_text(rig.origin(1).addresses), PROXY, workers=1, extra=more)
+    port = balancer.address[1]
+    log = balancer.folder / "access.log"
+    log.write_text("")
+    assert fetch(balancer.address, "/bytes?n=70000", fields=[("X-Asked", "me")]).status == 200
+    assert fetch(balancer.address, "/bytes?n=30", "HEAD").status == 200
+    assert fetch(balancer.address, "/bytes", "POST", fields=[("Transfer-Encoding", "gzip, chunked")]).status == 501
+    with Connection(balancer.address) as connection:
+        connection.send(b"NOT HTTP\r\n\r\n")
+        assert connection.response().status == 400
+    lines = wait_until(lambda: len(found := log.read_text().splitlines()) >= 4 and found, "four lines", 5)
+    assert lines and len(lines) == 4
+    found = [line.split("|") for line in lines]
+    assert found[0][:11] == ["127.0.0.1", "GET", "/bytes", "n=70000", "HTTP/1.1", "200", "70000", "me", "origin-0", str(port),
+                             "GET /bytes?n=70000 HTTP/1.1"]
+    assert int(found[0][11]) > 0 and found[0][12] == f"<{balancer.workers()[0]}>" and found[0][13] == "-"
+    assert (found[1][1], found[1][5], found[1][6]) == ("HEAD", "200", "0")
+    assert [fields[5] for fields in found[2:]] == ["501", "400"]
+
+
+APPLICATION = '''
+import os
+def app(environ, start_response):
+    path = environ["PATH_INFO"]
+    if path == "/fail":
+        raise RuntimeError("on purpose")
+    if path == "/late":
+        def late():
+            yield b"some"
+            raise RuntimeError("on purpose, late")
+        start_response("200 OK", [("Content-Length", "10")])
+        return late()
+    body = environ["wsgi.input"].read()
+    told = "|".join([environ["REQUEST_METHOD"], path, environ["QUERY_STRING"], environ.get("HTTP_X_ONE", "-"),
+                     environ["REMOTE_ADDR"], environ["wsgi.url_scheme"], str(len(body))]).encode()
+    if path == "/stream":
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return iter([told[:5], b"", told[5:]])
+    start_response("203 Mine", [("Content-Length", str(len(told))), ("X-Mine", "yes")])
+    return [told]
+'''
+
+
+def test_another_application_is_called_as_wsgi(tmp_path: Path) -> None:
+    (tmp_path / "other.py").write_text(APPLICATION)
+    port = free_port()
+    log = tmp_path / "log"
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            [*GUNICORN, "-k", "prefork_lb.worker.ProxyWorker", "-b", f"127.0.0.1:{port}", "--no-control-socket", "other:app"],
+            cwd=tmp_path, stdout=file, stderr=file, env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        )
+    address = ("127.0.0.1", port)
+
+    try:
+        wait_until(lambda: "Booting worker" in log.read_text(), log.read_text, 15)
+        with Connection(address) as connection:
+            for _ in range(3):
+                response = connection.request("/a%20b?c=d", fields=[("X-One", "1"), ("X_Two", "2"), ("X-One", "3")])
+                assert (response.status, response.value("X-Mine")) == (203, "yes")
+                assert response.body == b"GET|/a b|c=d|1,3|127.0.0.1|http|0"
+            assert connection.request("/x", "POST", body=b"y" * 100_000).body.endswith(b"|100000")
+            assert connection.request("/x", "HEAD").status == 203
+        chunked = request_bytes("/x", "PUT", fields=[("Transfer-Encoding", "chunked")]) + b"3\r\nabc\r\n0\r\n\r\n"
+        with Connection(address) as connection:
+            connection.send(chunked)
+            assert connection.response("PUT").body.endswith(b"|3")
+            assert connection.request("/stream").body == b"GET|/stream||-|127.0.0.1|http|0"
+        assert fetch(address, "/fail").status == 500
+        with pytest.raises(Truncated):
+            fetch(address, "/late")
+        assert fetch(address, "/x").status == 203
+        assert len(re.findall("on purpose", log.read_text())) >= 2
+    finally:
+        process.terminate()
+        assert process.wait(20) == 0
+
+
+def test_a_policy_that_fails_is_an_error_page_and_leaves_nothing(rig: Rig) -> None:
+    balancer = rig.new_balancer(pool_text(rig.origin(1).addresses, "broken_policy:Broken"), PROXY, workers=1)
+    (balancer.folder / "broken_policy.py").write_text(
+        "class Broken:\n    def __init__(self, rng, memory): pass\n"
+        "    def pick(self, candidates, request): raise LookupError('mine')\n")
+    balancer.start()
+    with Connection(balancer.address) as connection:
+        for _ in range(2):
+            response = connection.request("/")
+            assert response.status == 500 and b"mine" not in response.body
+    assert "LookupError: mine" in balancer.log()
+    balancer.wait_until_idle()
