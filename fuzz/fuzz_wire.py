@@ -59,11 +59,20 @@ def _unchecked(data: bytes) -> bool:
     return invariants.check_unchecked_head(words[0], words[1], fields)
 
 
+def _proxy_protocol(data: bytes) -> bool:
+    """Binary headers come a second time with a length that fits: else few would show what is behind it."""
+    accepted = invariants.check_proxy_header(data)
+    if len(data) >= 16 and data.startswith(b"\r\n\r\n\0\r\nQUIT\n"):
+        accepted |= invariants.check_proxy_header(data[:14] + (len(data) - 16).to_bytes(8, "big")[-2:] + data[16:])
+    return accepted
+
+
 TARGETS: tuple[tuple[str, Callable[[bytes], bool]], ...] = (
     ("request", _request),
     ("response", _response),
     ("chunked", _chunked),
     ("request", _unchecked),
+    ("proxy_protocol", _proxy_protocol),
 )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from prefork_lb.errors import ProxyError, TruncatedBody
+from prefork_lb.errors import BadRequest, ProxyError, TruncatedBody
 from prefork_lb.net.stream import Stream
 from prefork_lb.proxy.outbound import request_block
 from prefork_lb.proxy.request import Request
@@ -14,6 +14,7 @@ from prefork_lb.wire.fields import HOP_BY_HOP, allowed_trailers
 from prefork_lb.wire.forwarded import ClientInfo
 from prefork_lb.wire.framing import request_framing
 from prefork_lb.wire.head import Fields, Limits, RequestHead, ResponseHead, head_end, parse_request
+from prefork_lb.wire.proxy_protocol import Parsed, header, parse
 from prefork_lb.wire.target import destination
 from tests.wire.reading import ChunkedReading, read_chunked, read_chunked_pieces, read_request, read_response
 
@@ -29,6 +30,8 @@ PEERS = (
 
 class NoBody:
     """A body source and a client for requests that are never sent."""
+
+    waiting: object = None
 
     def read(self, limit: int) -> bytes:
         raise NotImplementedError("nothing is sent here")
@@ -82,6 +85,34 @@ def check_chunked(data: bytes, cuts: Sequence[int]) -> bool:
     again = (encode_chunk(whole.data) if whole.data else b"") + encode_last_chunk(whole.trailers) + whole.excess
     assert read_chunked(again) == whole
     return True
+
+
+def check_proxy_header(data: bytes) -> bool:
+    """Whether a PROXY header is in front. Byte by byte it must be known at the byte that ends it, and stay known, or be
+    refused and stay refused; what it says must survive being sent on."""
+    verdict: Parsed | str | None = None
+    end = -1
+    while verdict is None and end < len(data):
+        end += 1
+        verdict = _proxy_header(data[:end])
+    longest = 107 if data.startswith(b"P") else 16 + 4096
+    assert end <= longest and (verdict is not None or end < longest), f"{end} bytes were read, and more are awaited"
+    assert _proxy_header(data) == verdict, f"whole: {_proxy_header(data)!r}, after {end} bytes: {verdict!r}"
+    if not isinstance(verdict, Parsed):
+        return False
+    assert verdict.length == end, f"{end} bytes were read for {verdict!r}"
+    for version in (1, 2):
+        again = header(version, verdict.source, verdict.destination)
+        assert _proxy_header(again + data) == Parsed(verdict.source, verdict.destination, len(again))
+    return True
+
+
+def _proxy_header(data: bytes) -> Parsed | str | None:
+    try:
+        return parse(data)
+    except BadRequest as exc:
+        assert len(str(exc)) < 1000, "a message repeats what came without a bound"
+        return "refused"
 
 
 def _same(read: Callable[[int], T], pieces: Sequence[int]) -> T | None:

@@ -75,6 +75,22 @@ DISTURBING = (
     b"5\r\nhello\r\n",
     b";a=b",
     b" folded\r\n",
+    b"PROXY ",
+    b"PROXY UNKNOWN\r\n",
+    b"TCP4 ",
+    b"TCP6 ",
+    b" 192.0.2.1",
+    b" 255.255.255.255",
+    b" 2001:db8::1",
+    b" ::ffff:192.0.2.1",
+    b" 65535",
+    b"\r\n\r\n\0\r\nQUIT\n",
+    b"\x20\x00",
+    b"\x21\x11",
+    b"\x21\x21",
+    b"\x21\x31",
+    b"\x03\x00\x04",
+    b"\x04\x00\x00",
 )
 
 
@@ -88,7 +104,7 @@ def seeds() -> dict[str, Sequence[bytes]]:
             for case in cases(verdict, kind)
             if len(case.data) < 1000
         ]
-        for kind in KINDS
+        for kind in (*KINDS, "proxy_protocol")
     }
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from gunicorn.http.errors import NoMoreData, ParseException
 
 from prefork_lb.errors import BadRequest, ClientGone, RequestTimeout
+from prefork_lb.net.address import unmapped
 from prefork_lb.net.readable import Readable
 from prefork_lb.net.stream import Stream
 from prefork_lb.net.timeouts import Expired, set_receive_timeout, set_send_timeout
@@ -38,7 +39,7 @@ class WSGIClient:
         address, port = environ.get("REMOTE_ADDR", ""), environ.get("REMOTE_PORT", "")
         if self._socket is None or self._socket.family == socket.AF_UNIX or not port.isdecimal():
             return None, None
-        return (address.removeprefix("::ffff:"), int(port)), self._socket.getsockname()[:2]
+        return (unmapped(address), int(port)), self._socket.getsockname()[:2]
 
     def expect_body(self) -> None:
         """The client's body will be read."""

@@ -6,6 +6,7 @@ from typing import Any
 from urllib.parse import quote
 
 from prefork_lb.errors import BadRequest, VersionNotSupported
+from prefork_lb.net.address import unmapped
 from prefork_lb.proxy.request import TrustCheck
 from prefork_lb.wire.forwarded import ClientInfo
 from prefork_lb.wire.head import FieldSection, RequestHead
@@ -42,8 +43,7 @@ _fields = Memo[tuple[tuple[str, str], ...], FieldSection](
 def client_info(environ: dict[str, Any], is_tls: bool, is_trusted: TrustCheck) -> ClientInfo:
     """The client's side of the connection. Only a unix socket's clients have no address; they are on this host, with
     the permission to use the socket, and so trusted."""
-    # A socket for both families tells IPv4 clients' addresses in IPv6's form (RFC 4291 2.5.5.2).
-    address = environ.get("REMOTE_ADDR", "").removeprefix("::ffff:")
+    address = unmapped(environ.get("REMOTE_ADDR", ""))
     port = environ.get("SERVER_PORT", "")
     # Not wsgi.url_scheme: gunicorn lets X-Forwarded-Proto of its own list of proxies decide that.
     return ClientInfo(address, b"https" if is_tls else b"http", int(port) if port.isdigit() else 0,

@@ -53,6 +53,14 @@ def parse_address(text: str, default_port: int | None = None) -> Address:
     return Address(host, port)
 
 
+def unmapped(ip: str) -> str:
+    """An IPv4 address that a socket for both families tells in IPv6's form, `::ffff:192.0.2.1` (RFC 4291 2.5.5.2), as the IPv4
+    address that it is; any other as it is."""
+    if ip.startswith("::ffff:") and "." in ip:
+        return ip[7:]
+    return ip
+
+
 def _split(text: str, default_port: int | None) -> tuple[str, int]:
     if text.startswith("["):
         host, closing, rest = text[1:].partition("]")

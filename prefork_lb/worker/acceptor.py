@@ -13,6 +13,7 @@ import ssl
 from typing import Any
 
 from prefork_lb.green.streams import GreenStream, TLSStream
+from prefork_lb.net.address import unmapped
 from prefork_lb.proxy.request import SocketAddress
 from prefork_lb.worker.connection import Connection
 from prefork_lb.worker.front import Crowd
@@ -132,8 +133,7 @@ class Acceptor:
             peer = client_info("", self._scheme, 0, True)
         else:
             host, port = address[0], address[1]
-            # A socket for both families tells IPv4 clients' addresses in IPv6's form (RFC 4291 2.5.5.2).
-            host = host.removeprefix("::ffff:") if ":" in host else host
+            host = unmapped(host)
             source = host, port
             if self._tells_addresses:  # bound to all of them, the listener's own name is none of them
                 destination = connected.getsockname()[:2]

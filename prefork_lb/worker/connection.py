@@ -6,6 +6,7 @@ import logging
 from prefork_lb.errors import BadRequest, ClientGone, DownstreamError, HeadTooLarge, RequestTimeout, TargetTooLong
 from prefork_lb.green.hub import BROKEN, HALF_CLOSED, READABLE
 from prefork_lb.green.streams import GreenStream, TLSStream
+from prefork_lb.net.address import unmapped
 from prefork_lb.net.stream import StreamClosed, StreamTimeout
 from prefork_lb.proxy.request import SocketAddress
 from prefork_lb.wire import proxy_protocol
@@ -242,7 +243,7 @@ class Connection:
         elif service.closing:
             deadline = stream.hub.now + _RECENT_S
         else:
-            deadline = stream.hub.now + (service.times.keepalive or service.times.head)
+            deadline = stream.hub.now + (service.times.keepalive if service.keeps else service.times.head)
         self._in_exchange = False
         stream.hub.arm(stream, deadline)
 
@@ -257,7 +258,7 @@ class Connection:
             self._head_deadline = 0.0
         if found.source is not None:
             self.source, self.destination = found.source, found.destination
-            address = found.source[0].removeprefix("::ffff:")
+            address = unmapped(found.source[0])
             port = found.destination[1] if found.destination else self.peer.port
             self.peer = client_info(address, self.peer.scheme, port, self.service.is_trusted(address))
         return True

@@ -88,9 +88,9 @@ def _respond(client: Client, head: RequestHead, reply: Reply, body: ClientBody |
     block = reply_block(reply, service.date)
     chunked = kind is Kind.CHUNKED
     goes_on = True
-    if head.minor == 0 or kind is Kind.CLOSE or service.closing or body is not None or b"connection" in head.index:
+    if head.minor == 0 or kind is Kind.CLOSE or not service.keeps or body is not None or b"connection" in head.index:
         chunked = chunked and head.minor == 1
-        goes_on = (kind is not Kind.CLOSE and (chunked or kind is not Kind.CHUNKED) and not service.closing
+        goes_on = (kind is not Kind.CLOSE and (chunked or kind is not Kind.CHUNKED) and service.keeps
                    and is_persistent(head) and (body is None or _is_used_up(client, body)))
         if not goes_on:
             block += b"Connection: close\r\n"
@@ -179,7 +179,7 @@ def refuse(client: Client, exc: Exception, body: ClientBody | None, may_go_on: b
         log.info("%s: %s: %d: %s", client.peer.address, what.decode("latin-1"), error.status, error)
     accept = b", ".join(head.index.get(b"accept", ())).decode("latin-1") if head else ""
     fields, page = error_page(error, accept)
-    goes_on = (may_go_on and head is not None and not service.closing and is_persistent(head)
+    goes_on = (may_go_on and head is not None and service.keeps and is_persistent(head)
                and (body is None or _is_used_up_safely(client, body)))
     block = status_line(error.status) + field_lines(fields) + b"Date: %b\r\n" % service.date()
     if not goes_on:
@@ -225,7 +225,7 @@ def _tunnel(client: Client, reply: Reply) -> bool:
 def _call_wsgi(client: Client, head: RequestHead, body: ClientBody | None) -> bool:
     service = client.service
     call = PlainCall(client, head, body, service)
-    goes_on = call.run(is_persistent(head) and not service.closing)
+    goes_on = call.run(is_persistent(head) and service.keeps)
     if goes_on and body is not None:
         goes_on = _is_used_up_safely(client, body)
     _log(client, call.status, call.fields, call.sent)

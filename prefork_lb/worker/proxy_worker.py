@@ -56,7 +56,7 @@ class ProxyWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         self._deadline = 0.0  # of the graceful end; 0: it has not begun
         hub = self.hub
         hub.watch(self.PIPE[0], self._signalled)
-        hub.every(_HEARTBEAT_S, self._beat)
+        hub.every(min(_HEARTBEAT_S, self.timeout / 2 or _HEARTBEAT_S), self._beat)
         self.notify()
         gc.collect()
         gc.freeze()
@@ -77,8 +77,8 @@ class ProxyWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         cfg = self.cfg
         limits = front.limits if front else Limits()
         # gunicorn's limits hold as well; 0 is its word for none.
-        limits = Limits(limits.head_bytes, min(limits.line_bytes, *filter(None, (cfg.limit_request_field_size,
-                        cfg.limit_request_line))), min(limits.fields, cfg.limit_request_fields or limits.fields))
+        line_bytes = min(filter(None, (limits.line_bytes, cfg.limit_request_field_size, cfg.limit_request_line)))
+        limits = Limits(limits.head_bytes, line_bytes, min(limits.fields, cfg.limit_request_fields or limits.fields))
         times = Times(front.head_timeout_s if front else _PLAIN_TIMEOUT_S, cfg.keepalive,
                       front.idle_timeout_s if front else _PLAIN_TIMEOUT_S)
         is_logged = cfg.accesslog or cfg.logconfig or cfg.logconfig_dict or cfg.logconfig_json or (

@@ -51,7 +51,8 @@ class Service:
         self.access_log = access_log
         self.settings = settings
         self.requests = 0  # answered
-        self.closing = False  # connections end with their next response
+        self.closing = False  # the worker ends
+        self.keeps = times.keepalive > 0  # connections go on after a response
         self.connections: set[Closable] = set()
         self.on_end: list[Callable[[], None]] = []  # called whenever a connection has ended
         self._crowd = crowd
@@ -77,6 +78,7 @@ class Service:
     def close_soon(self) -> None:
         """Let every connection end as soon as its client is served."""
         self.closing = True
+        self.keeps = False
         if self._crowd is not None:
             self._crowd.note_clients(-1)
         for connection in list(self.connections):

@@ -242,6 +242,14 @@ def test_gunicorns_limits_of_a_head_hold(rig: Rig) -> None:
     assert fetch(address, "/bytes?n=1", fields=[("X-Fits", "v" * 150)]).status == 200
 
 
+def test_without_keepalive_every_connection_serves_one_request(rig: Rig) -> None:
+    balancer = rig.balancer(pool_text(rig.origin(1).addresses), PROXY, workers=1, extra=["--keep-alive", "0"])
+    with Connection(balancer.address) as connection:
+        response = connection.request("/bytes?n=9")
+        assert len(response.body) == 9 and (response.value("Connection") or "").lower() == "close"
+        assert connection.ended()
+
+
 def test_the_access_log_has_gunicorns_keys(rig: Rig) -> None:
     keys = ["h", "m", "U", "q", "H", "s", "B", "{x-asked}i", "{x-served-by}o", "{server_port}e", "r", "D", "p", "f"]
     form = "|".join(f"%({key})s" for key in keys)
