@@ -62,13 +62,14 @@ def parse(data: bytes) -> Parsed | None:
 
 def header(version: int, source: SocketAddress | None, destination: SocketAddress | None) -> bytes:
     """The header for a connection with these addresses. None stands for an address that is not TCP/IP, such as a unix
-    socket's; the header then names none (in version 2 as LOCAL: HAProxy resets a connection whose PROXY is UNSPEC). When only one is IPv4, both are written as IPv6 (RFC 4291 2.5.5.2).
+    socket's; the header then names none. When only one is IPv4, both are written as IPv6 (RFC 4291 2.5.5.2).
 
     Raises InvariantError for a version other than 1 and 2, and for what is not an IP address and a port.
     """
     if version not in (1, 2):
         raise InvariantError(f"the PROXY protocol has no version {version}, only 1 and 2")
     if source is None or destination is None:
+        # LOCAL in version 2: HAProxy resets a connection whose command is PROXY and whose family is UNSPEC.
         return b"PROXY UNKNOWN\r\n" if version == 1 else _V2_HEAD.pack(_SIGNATURE, _LOCAL, _UNSPEC, 0)
     packed = [_packed(source), _packed(destination)]
     if len(packed[0]) != len(packed[1]):  # a header has one family for both
