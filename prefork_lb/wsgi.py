@@ -80,11 +80,16 @@ class _ReplyBody:
     def __init__(self, reply: Reply, client: WSGIClient) -> None:
         self._reply = reply
         self._client = client
+        self._begun = False
 
     def __iter__(self) -> Iterator[bytes]:
         return self
 
     def __next__(self) -> bytes:
+        if not self._begun:
+            self._begun = True
+            if not self._reply.is_ready:
+                return b""  # has the server send the head; the body may take its time, as that of server-sent events
         try:
             data = self._reply.read()
         except ClientGone as exc:

@@ -146,6 +146,11 @@ class BodyReader:
         """The trailer fields, once all is received."""
         return self._decoder.trailers if self._decoder else []
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether `read` need not wait."""
+        return bool(self._ready) or self.is_received
+
     def read(self) -> bytes:
         """The next data, empty at the end.
 

@@ -75,6 +75,11 @@ class Reply:
         return self._body is None or self._body.is_received
 
     @property
+    def is_ready(self) -> bool:
+        """Whether the next `read` need not wait. Where it must, the head should go to the client first."""
+        return self._body is None or self._body.is_ready
+
+    @property
     def trailers(self) -> Fields:
         """The trailer fields, after `read` came to the end."""
         return self._body.trailers if self._body is not None else []

@@ -125,6 +125,9 @@ def _respond(client: Client, head: RequestHead, reply: Reply, body: ClientBody |
 
 
 def _send_plain(client: Client, reply: Reply, block: bytes) -> int:
+    if not reply.is_ready:
+        client.send(block)  # the body may take its time, as that of server-sent events
+        block = b""
     data = reply.read()
     sent = len(data)
     client.send(block + data)
@@ -137,6 +140,9 @@ def _send_plain(client: Client, reply: Reply, block: bytes) -> int:
 
 def _send_chunked(client: Client, reply: Reply, block: bytes) -> int:
     sent = 0
+    if not reply.is_ready:
+        client.send(block)
+        block = b""
     while True:
         data = reply.read()
         if data:

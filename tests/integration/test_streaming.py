@@ -120,6 +120,16 @@ def test_a_large_upload_does_not_raise_the_workers_memory(setup: Setup, framing:
     assert memory.growth <= GROWTH, f"grew by {memory.growth / MIB:.2f} MiB"
 
 
+@pytest.mark.parametrize("framing", ["length", "chunked", "close"])
+def test_the_head_does_not_wait_for_the_body(setup: Setup, framing: str) -> None:
+    balancer, origin = setup
+    with Connection(balancer.address) as connection, origin.released_at_end():
+        connection.send(request_bytes(f"/late-body?n=10&framing={framing}", close=True))
+        assert connection.head().startswith(b"HTTP/1.1 200 ")
+        origin.release()
+        assert bytes(pattern(0, 10)) in b"".join(iter(connection.receive, b""))
+
+
 def stands_still(origin: Origin, counter: str) -> int:
     """Wait until the number of bytes that the server sent or received no longer changes; that number."""
     seen: list[int] = []

@@ -8,6 +8,7 @@
 | `/drip` | `n` pieces of `size` bytes, `gap` seconds apart | `n`, `size`, `gap`, `framing` |
 | `/broken` | declares `n` bytes, sends `sent`, then ends with `how` (eof, reset) | `n`, `sent`, `how`, `framing` |
 | `/stall-body` | declares `n` bytes, sends `sent`, then waits to be released | `n`, `sent`, `framing` |
+| `/late-body` | a head, and `n` bytes of body after the test released it | `n`, `framing` |
 | `/cut-head` | half a response head, then the end | `how` (eof, reset) |
 | `/no-answer` | closes without a byte | `how` |
 | `/hints` | 103 with a Link field, then the answer | `hints` (how many) |
@@ -135,6 +136,16 @@ async def stall_body(link: Link, request: Request) -> bool:
     return False
 
 
+async def late_body(link: Link, request: Request) -> bool:
+    length, framing = request.count("n", 10), request.options.get("framing", "length")
+    await link.send(head(link, 200, framing_fields(framing, length)))
+    await link.server.origin.held(link)
+    await send_piece(link, framing, pattern(0, length))
+    if framing == "chunked":
+        await link.send(b"0\r\n\r\n")
+    return framing != "close"
+
+
 async def cut_head(link: Link, request: Request) -> bool:
     await link.send(b"HTTP/1.1 200 Scripted\r\nContent-Le")
     return end(link, request)
@@ -234,6 +245,7 @@ BEHAVIORS: dict[str, Behavior] = {
     "/drip": drip,
     "/broken": broken,
     "/stall-body": stall_body,
+    "/late-body": late_body,
     "/cut-head": cut_head,
     "/no-answer": no_answer,
     "/hints": hints,
