@@ -86,15 +86,17 @@ class GreenStream(Channel):
             if not self.ready & READABLE and watched.is_gone():
                 return None
 
-    def send(self, data: bytes, timeout_s: float) -> None:
+    def send(self, data: bytes, timeout_s: float) -> bool:
         try:
             sent = self._send(data)
         except _WOULD_BLOCK:
             sent = 0
         except OSError as exc:
             raise StreamClosed(exc.strerror) from exc
-        if sent < len(data):
-            self._send_rest(data, sent, timeout_s)
+        if sent == len(data):
+            return True
+        self._send_rest(data, sent, timeout_s)
+        return False
 
     def _send_rest(self, data: bytes, sent: int, timeout_s: float) -> None:
         with memoryview(data) as view:

@@ -51,7 +51,7 @@ class SocketStream:
                 timeout_s -= _LOOK_ASIDE_S
         return self.receive(limit, timeout_s)
 
-    def send(self, data: bytes, timeout_s: float) -> None:
+    def send(self, data: bytes, timeout_s: float) -> bool:
         self._prepare_send(timeout_s)
         try:
             self._socket.sendall(data)
@@ -59,6 +59,7 @@ class SocketStream:
             raise StreamTimeout from exc
         except OSError as exc:
             raise StreamClosed(exc.strerror) from exc
+        return True
 
     def send_unless_answered(self, data: bytes, timeout_s: float) -> int:
         if self._tls is not None:

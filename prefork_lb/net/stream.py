@@ -31,8 +31,8 @@ class Stream(Protocol):
     def receive_or(self, limit: int, timeout_s: float, watched: Watched) -> bytes | None:
         """Like `receive`, but ends with None when `watched` is gone before anything came."""
 
-    def send(self, data: bytes, timeout_s: float) -> None:
-        """All of `data`. Raises StreamTimeout, StreamClosed."""
+    def send(self, data: bytes, timeout_s: float) -> bool:
+        """All of `data`; whether it went out without a wait, as far as one can tell. Raises StreamTimeout, StreamClosed."""
 
     def send_unless_answered(self, data: bytes, timeout_s: float) -> int:
         """Send until everything is out or the peer has sent something; returns how many bytes went out."""

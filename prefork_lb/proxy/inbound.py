@@ -15,8 +15,8 @@ from prefork_lb.wire.head import Fields, Limits, ResponseHead, head_end
 ResponseParser = Callable[[bytes], ResponseHead]
 """From a whole head to its values, as `parse_response` does; raises BadResponse. What comes back is not changed by anybody."""
 
-HEAD_RECEIVE_BYTES = 64 * 1024
-BODY_RECEIVE_BYTES = 256 * 1024
+_HEAD_BYTES = 64 * 1024
+PIECE_BYTES = 256 * 1024
 _MOST_INTERIM = 64  # interim responses to one request; without a bound a server could go on for ever
 
 # RFC 9110 8.6: an interim response has no length either.
@@ -96,7 +96,7 @@ class HeadReader:
         try:
             if left_s <= 0:
                 raise StreamTimeout
-            data = self._stream.receive_or(HEAD_RECEIVE_BYTES, left_s, downstream)
+            data = self._stream.receive_or(_HEAD_BYTES, left_s, downstream)
         except StreamTimeout as exc:
             raise ResponseTimeout(f"no response head within {timeout_s:g} s") from exc
         except StreamClosed as exc:
@@ -151,13 +151,13 @@ class BodyReader:
         """Whether `read` need not wait."""
         return bool(self._ready) or self.is_received
 
-    def read(self) -> bytes:
-        """The next data, empty at the end.
+    def read(self, limit: int = PIECE_BYTES) -> bytes:
+        """The next data, empty at the end; at most `limit` bytes are received for it.
 
         Raises TruncatedBody when the body cannot be had whole, ClientGone when the client left while the server paused.
         """
         while not self._ready and not self.is_received:
-            self._ready = self._unframe(self._receive())
+            self._ready = self._unframe(self._receive(limit))
         data, self._ready = self._ready, b""
         return data
 
@@ -181,8 +181,7 @@ class BodyReader:
         self.is_received = True
         self.excess = excess
 
-    def _receive(self) -> bytes:
-        limit = BODY_RECEIVE_BYTES
+    def _receive(self, limit: int) -> bytes:
         if self._kind is Kind.LENGTH:
             limit = min(limit, self._left)  # what comes behind the body is seen when the connection is used again
         try:

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from prefork_lb.errors import TruncatedBody
 from prefork_lb.net.stream import Stream
-from prefork_lb.proxy.inbound import BodyReader
+from prefork_lb.proxy.inbound import PIECE_BYTES, BodyReader
 from prefork_lb.upstream.lease import Lease
 from prefork_lb.wire.fields import HOP_BY_HOP, nominated
 from prefork_lb.wire.forwarded import via
@@ -51,8 +51,8 @@ class Reply:
         """Give the lease of a tunnel back. It has done its part, however it ended."""
         self._lease.succeed(reusable=False)
 
-    def read(self) -> bytes:
-        """The next data of the body, empty at the end; after 101 the tunnel's first bytes.
+    def read(self, limit: int = PIECE_BYTES) -> bytes:
+        """The next data of the body, empty at the end; after 101 the tunnel's first bytes. At most `limit` are received for it.
 
         Raises TruncatedBody, after which the client must see a broken end, and ClientGone.
         """
@@ -61,7 +61,7 @@ class Reply:
             data, self._data = self._data, b""
             return data
         try:
-            data = body.read()
+            data = body.read(limit)
         except TruncatedBody:
             self._lease.fail()
             raise

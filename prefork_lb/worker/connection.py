@@ -115,10 +115,13 @@ class Connection:
             self.continue_due = False
             self.send(b"HTTP/1.1 100 Continue\r\n\r\n")
 
-    def send(self, data: bytes) -> None:
-        """Send to the client. Raises ClientGone when it has left, or takes nothing for the idle timeout."""
+    def send(self, data: bytes) -> bool:
+        """Send to the client; whether it took all at once.
+
+        Raises ClientGone when it has left, or takes nothing for the idle timeout.
+        """
         try:
-            self.stream.send(data, self.service.times.idle)
+            return self.stream.send(data, self.service.times.idle)
         except StreamTimeout as exc:
             raise ClientGone("the client took no byte of the response for too long") from exc
         except StreamClosed as exc:

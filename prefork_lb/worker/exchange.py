@@ -25,6 +25,7 @@ from prefork_lb.worker.tunnel import offered, run_tunnel, switch_block
 
 # What is left of a request's body when its answer is complete is received and dropped up to here, to keep the connection.
 _DROPPED_BYTES = 64 * 1024
+_PIECE_BYTES, _LARGE_PIECE_BYTES = 64 * 1024, 1024 * 1024
 
 log = logging.getLogger("prefork_lb")
 
@@ -40,7 +41,7 @@ class Client(Downstream, Buffered, Protocol):
     started: float
     continue_due: bool
 
-    def send(self, data: bytes) -> None: ...
+    def send(self, data: bytes) -> bool: ...
 
     def linger(self) -> None: ...
 
@@ -130,10 +131,11 @@ def _send_plain(client: Client, reply: Reply, block: bytes) -> int:
         block = b""
     data = reply.read()
     sent = len(data)
-    client.send(block + data)
+    fast = client.send(block + data)
     while data and not reply.is_received:
-        data = reply.read()
-        client.send(data)
+        # A client that keeps up gets large pieces, for they are cheap; one that does not would only have them lie here.
+        data = reply.read(_LARGE_PIECE_BYTES if fast else _PIECE_BYTES)
+        fast = client.send(data)
         sent += len(data)
     return sent
 

@@ -28,7 +28,7 @@ class _Client(Protocol):
     source: SocketAddress | None
     destination: SocketAddress | None
 
-    def send(self, data: bytes) -> None: ...
+    def send(self, data: bytes) -> bool: ...
 
 
 class _Socket:
