@@ -220,6 +220,11 @@ class Hub:
         heapq.heappush(self._timers, (when, next(self._number), timer))
         return timer
 
+    @property
+    def waiting_timers(self) -> int:
+        """How many entries the timers have, those of cancelled ones and ended channels that are not dropped yet included."""
+        return len(self._timers)
+
     def every(self, interval_s: float, task: Job) -> None:
         """Call `task` in the hub at every interval. An exception is logged, and it goes on."""
         def again() -> None:

@@ -1,0 +1,342 @@
+"""Green streams: what holds for streams over blocking sockets holds here, and what epoll's edges make of it."""
+from __future__ import annotations
+
+import socket
+import ssl
+import struct
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from prefork_lb.green.hub import Hub
+from prefork_lb.green.streams import GreenStream, TLSStream
+from prefork_lb.net.stream import StreamClosed, StreamTimeout
+from tests.support.certificates import Pair, make_pair, needs_openssl
+from tests.support.watched import Watching
+from tests.unit.green.running import DEADLINE_S, run
+
+SHORT_S = 0.05
+Ends = tuple[socket.socket, socket.socket]
+
+
+def unix_pair() -> Ends:
+    return socket.socketpair()
+
+
+def tcp_pair() -> Ends:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        mine = socket.create_connection(listener.getsockname())
+        theirs, _ = listener.accept()
+    return mine, theirs
+
+
+@pytest.fixture(params=[unix_pair, tcp_pair], ids=["unix", "tcp"])
+def ends(request: pytest.FixtureRequest) -> Ends:
+    mine, theirs = request.param()
+    mine.setblocking(False)
+    theirs.settimeout(DEADLINE_S)
+    return mine, theirs
+
+
+@pytest.fixture
+def peer(ends: Ends) -> socket.socket:
+    return ends[1]
+
+
+@pytest.fixture
+def stream(hub: Hub, ends: Ends) -> GreenStream:
+    return GreenStream(hub, ends[0])
+
+
+def reset(peer: socket.socket) -> None:
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    peer.close()
+
+
+def test_what_was_there_before_the_stream_is_received(hub: Hub, ends: Ends) -> None:
+    ends[1].sendall(b"early")
+    assert run(hub, lambda: GreenStream(hub, ends[0]).receive(9, DEADLINE_S)) == b"early"
+
+
+def test_data_and_the_end_in_one_event_are_both_received(hub: Hub, stream: GreenStream, peer: socket.socket) -> None:
+    """The end is told once, with the data: a short read must not make it forgotten."""
+    peer.sendall(b"last words")
+    peer.shutdown(socket.SHUT_WR)
+    assert run(hub, lambda: [stream.receive(100, DEADLINE_S), stream.receive(100, DEADLINE_S), stream.receive(100, SHORT_S)]) == [
+        b"last words", b"", b""]
+
+
+def test_a_read_of_exactly_what_is_there_does_not_hang_the_next(hub: Hub, stream: GreenStream, peer: socket.socket) -> None:
+    def use() -> list[bytes]:
+        peer.sendall(b"12345678")
+        got = [stream.receive(4, DEADLINE_S), stream.receive(4, DEADLINE_S)]
+        hub.call_at(hub.now + 0.01, lambda: peer.sendall(b"more"))
+        return [*got, stream.receive(4, DEADLINE_S)]
+
+    assert run(hub, use) == [b"1234", b"5678", b"more"]
+
+
+def test_nothing_in_time_is_a_timeout_and_the_stream_lives_on(hub: Hub, stream: GreenStream, peer: socket.socket) -> None:
+    def use() -> bytes:
+        with pytest.raises(StreamTimeout):
+            stream.receive(9, SHORT_S)
+        peer.sendall(b"late")
+        return stream.receive(9, DEADLINE_S)
+
+    assert run(hub, use) == b"late"
+
+
+def test_a_reset_is_told(hub: Hub, stream: GreenStream, peer: socket.socket) -> None:
+    def use() -> None:
+        stream.send(b"unread", DEADLINE_S)
+        hub.call_at(hub.now + 0.01, lambda: reset(peer))
+        stream.receive(9, DEADLINE_S)
+
+    with pytest.raises(StreamClosed, match="reset by peer"):
+        run(hub, use)
+
+
+def test_receive_or_is_broken_off_when_the_other_side_is_gone(hub: Hub, stream: GreenStream) -> None:
+    gone = [False]
+    watched = Watching(lambda: gone[0])
+
+    def leave() -> None:
+        assert watched.waiting is stream
+        gone[0] = True
+        stream.break_off()
+
+    hub.call_at(hub.now + 0.02, leave)
+    assert run(hub, lambda: stream.receive_or(9, DEADLINE_S, watched)) is None
+    assert watched.waiting is None
+
+
+def test_receive_or_goes_on_when_nobody_is_gone(hub: Hub, stream: GreenStream, peer: socket.socket) -> None:
+    hub.call_at(hub.now + 0.02, stream.break_off)
+    hub.call_at(hub.now + 0.04, lambda: peer.sendall(b"x"))
+    assert run(hub, lambda: stream.receive_or(9, DEADLINE_S, Watching(lambda: False))) == b"x"
+    with pytest.raises(StreamTimeout):
+        run(hub, lambda: stream.receive_or(9, SHORT_S, Watching(lambda: False)))
+
+
+def reader(peer: socket.socket, received: list[bytes], size: int) -> threading.Thread:
+    def read() -> None:
+        left = size
+        while left > 0:
+            data = peer.recv(1 << 16)
+            received.append(data)
+            left -= len(data) or left
+
+    thread = threading.Thread(target=read, daemon=True)
+    thread.start()
+    return thread
+
+
+@pytest.mark.parametrize("method", ["send", "send_unless_answered"])
+def test_all_is_sent_though_the_peer_reads_slowly(hub: Hub, stream: GreenStream, peer: socket.socket, method: str) -> None:
+    data = bytes(range(256)) * (1 << 14)  # 4 MiB: more than the buffers on the way hold
+    received: list[bytes] = []
+    thread = reader(peer, received, len(data))
+    result = run(hub, lambda: getattr(stream, method)(data, DEADLINE_S))
+    thread.join(DEADLINE_S)
+    assert b"".join(received) == data
+    assert result == (len(data) if method == "send_unless_answered" else False)
+
+
+def test_a_small_send_goes_out_at_once(hub: Hub, stream: GreenStream, peer: socket.socket) -> None:
+    assert run(hub, lambda: stream.send(b"x", DEADLINE_S)) is True
+    assert peer.recv(9) == b"x"
+
+
+def test_a_peer_that_takes_nothing_is_a_timeout(hub: Hub, stream: GreenStream) -> None:
+    with pytest.raises(StreamTimeout):
+        run(hub, lambda: stream.send(bytes(1 << 24), SHORT_S))
+
+
+def test_an_answer_breaks_a_send_off(hub: Hub, stream: GreenStream, peer: socket.socket) -> None:
+    hub.call_at(hub.now + 0.02, lambda: peer.sendall(b"enough"))
+    data = bytes(1 << 24)
+    sent = run(hub, lambda: stream.send_unless_answered(data, DEADLINE_S))
+    assert 0 < sent < len(data)
+    assert run(hub, lambda: stream.receive(9, DEADLINE_S)) == b"enough"
+
+
+def test_quiet_is_open_and_empty(hub: Hub, stream: GreenStream, peer: socket.socket) -> None:
+    def use() -> list[bool]:
+        seen = [stream.is_quiet()]
+        peer.sendall(b"xy")
+        hub.sleep(0.01)
+        seen.append(stream.is_quiet())
+        stream.receive(2, DEADLINE_S)  # all that is there, which a read of that size does not tell
+        seen.append(stream.is_quiet())
+        peer.shutdown(socket.SHUT_WR)
+        hub.sleep(0.01)
+        seen.append(stream.is_quiet())
+        stream.close()
+        return [*seen, stream.is_quiet()]
+
+    assert run(hub, use) == [True, False, True, False, False]
+
+
+def test_closing_twice_is_closing_once(hub: Hub, stream: GreenStream, peer: socket.socket) -> None:
+    def use() -> None:
+        stream.close()
+        stream.close()
+        hub.sleep(0.001)
+
+    run(hub, use)
+    assert peer.recv(9) == b""
+
+
+def test_a_detached_socket_stays_open(hub: Hub, stream: GreenStream, peer: socket.socket) -> None:
+    connected = stream.detach()
+    run(hub, lambda: hub.sleep(0.001))
+    connected.send(b"still")
+    assert peer.recv(9) == b"still"
+    connected.close()
+
+
+def test_a_reset_is_sent(hub: Hub) -> None:
+    mine, theirs = tcp_pair()
+    mine.setblocking(False)
+    run(hub, lambda: [GreenStream(hub, mine).reset(), hub.sleep(0.001)])
+    with pytest.raises(ConnectionResetError):
+        theirs.recv(9)
+
+
+# -- TLS -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    return make_pair(tmp_path_factory.mktemp("tls"), "one", "one.example")
+
+
+def contexts(pair: Pair) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """Of a server, and of a client that believes it."""
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(pair.certificate, pair.key)
+    return server, ssl.create_default_context(cafile=str(pair.certificate))
+
+
+def blocking_client(theirs: socket.socket, context: ssl.SSLContext, use: Callable[[ssl.SSLSocket], None]) -> threading.Thread:
+    def client() -> None:
+        with context.wrap_socket(theirs, server_hostname="one.example", suppress_ragged_eofs=False) as secure:
+            use(secure)
+
+    thread = threading.Thread(target=client, daemon=True)
+    thread.start()
+    return thread
+
+
+@needs_openssl
+def test_tls_both_ways_with_much_data(hub: Hub, pair: Pair) -> None:
+    server, client = contexts(pair)
+    mine, theirs = tcp_pair()
+    mine.setblocking(False)
+    data = bytes(range(256)) * 4096
+    echoed: list[bytes] = []
+
+    def use(secure: ssl.SSLSocket) -> None:
+        secure.sendall(data)
+        while sum(map(len, echoed)) < len(data):
+            echoed.append(secure.recv(1 << 16))
+
+    def serve() -> int:
+        stream = TLSStream(hub, mine, server, server_side=True)
+        stream.handshake(DEADLINE_S)
+        received = b""
+        while len(received) < len(data):
+            received += stream.receive(1 << 16, DEADLINE_S)
+        stream.send(received, DEADLINE_S)
+        stream.close()
+        return len(received)
+
+    thread = blocking_client(theirs, client, use)
+    assert run(hub, serve) == len(data)
+    thread.join(DEADLINE_S)
+    assert b"".join(echoed) == data
+
+
+@needs_openssl
+def test_session_tickets_are_no_input_and_what_is_looked_at_is_kept(hub: Hub, pair: Pair) -> None:
+    """A TLS 1.3 server sends tickets after the handshake: bytes on the socket, but nothing to receive."""
+    server, client = contexts(pair)
+    mine, theirs = tcp_pair()
+    mine.setblocking(False)
+    say = threading.Event()
+
+    def serve() -> None:
+        with server.wrap_socket(theirs, server_side=True) as secure:
+            say.wait(DEADLINE_S)
+            secure.sendall(b"answer")
+            secure.recv(1)
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+
+    def use() -> list[object]:
+        stream = TLSStream(hub, mine, client, server_side=False, server_name="one.example")
+        stream.handshake(DEADLINE_S)
+        hub.sleep(0.05)  # the tickets are here by now
+        seen: list[object] = [stream.is_quiet()]
+        say.set()
+        assert stream.wait_readable(hub.now + DEADLINE_S)
+        while not stream.has_input():
+            stream.wait_readable(hub.now + DEADLINE_S)
+        seen.append(stream.is_quiet())
+        answer = b""
+        while len(answer) < 6:
+            answer += stream.receive(100, DEADLINE_S)
+        seen.append(answer)
+        stream.close()
+        return seen
+
+    assert run(hub, use) == [True, False, b"answer"]
+    thread.join(DEADLINE_S)
+
+
+@needs_openssl
+@pytest.mark.parametrize("orderly", [True, False])
+def test_the_end_of_tls_is_told_from_a_cut(hub: Hub, pair: Pair, orderly: bool) -> None:
+    server, client = contexts(pair)
+    mine, theirs = tcp_pair()
+    mine.setblocking(False)
+
+    def use(secure: ssl.SSLSocket) -> None:
+        secure.sendall(b"all")
+        if orderly:
+            secure.unwrap()
+        else:
+            secure.detach()
+
+    def serve() -> bytes:
+        stream = TLSStream(hub, mine, server, server_side=True)
+        stream.handshake(DEADLINE_S)
+        assert stream.receive(9, DEADLINE_S) == b"all"
+        if not orderly:
+            theirs_raw.shutdown(socket.SHUT_RDWR)
+        return stream.receive(9, DEADLINE_S)
+
+    theirs_raw = theirs.dup()
+    thread = blocking_client(theirs, client, use)
+    if orderly:
+        result = run(hub, serve)
+        assert result == b""
+    else:
+        with pytest.raises(StreamClosed):
+            run(hub, serve)
+    thread.join(DEADLINE_S)
+
+
+@needs_openssl
+def test_a_handshake_that_does_not_come_is_a_timeout_and_garbage_an_error(hub: Hub, pair: Pair, tmp_path: Path) -> None:
+    server, _ = contexts(pair)
+    for said, error in ((b"", StreamTimeout), (b"GET / HTTP/1.1\r\n\r\n", StreamClosed)):
+        mine, theirs = tcp_pair()
+        mine.setblocking(False)
+        theirs.sendall(said)
+        with pytest.raises(error):
+            run(hub, lambda mine=mine: TLSStream(hub, mine, server, server_side=True).handshake(SHORT_S))  # type: ignore[misc]
+        theirs.close()

@@ -1,0 +1,117 @@
+"""Connections are left to a sibling that has fewer, but no client waits for that."""
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pytest
+
+from prefork_lb.green.hub import Hub
+from prefork_lb.wire.head import Limits
+from prefork_lb.worker.acceptor import Acceptor
+from prefork_lb.worker.service import Service, Times
+from tests.unit.green.running import run
+
+
+@dataclass
+class Crowd:
+    """Siblings whose fewest connections the test sets."""
+
+    fewest: int | None = None
+    told: list[int] = field(default_factory=list)
+
+    def note_clients(self, count: int) -> None:
+        self.told.append(count)
+
+    def fewest_clients(self) -> int | None:
+        return self.fewest
+
+
+@dataclass
+class Listener:
+    sock: socket.socket
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    made = Hub()
+    yield made
+    made.close()
+
+
+def service(hub: Hub, crowd: Crowd) -> Service:
+    return Service(hub, None, lambda environ, start: [], lambda address: False, Limits(), Times(5, 5, 5), None, None, crowd)
+
+
+def connected_within(hub: Hub, found: Service, count: int, seconds: float) -> bool:
+    """Whether so many connections are there within the time."""
+    def wait() -> bool:
+        until = hub.now + seconds
+        while len(found.connections) < count and hub.now < until:
+            hub.sleep(0.002)
+        return len(found.connections) >= count
+
+    return run(hub, wait)
+
+
+@contextlib.contextmanager
+def clients(address: tuple[str, int], count: int) -> Iterator[list[socket.socket]]:
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(socket.create_connection(address, 5)) for _ in range(count)]
+
+
+def test_all_are_taken_when_there_is_no_sibling(hub: Hub) -> None:
+    crowd = Crowd()
+    with socket.create_server(("127.0.0.1", 0)) as listener, clients(listener.getsockname(), 30):
+        found = service(hub, crowd)
+        Acceptor(found, Listener(listener), None, crowd, 1000, False)
+        assert connected_within(hub, found, 30, 5)
+        assert crowd.told[-1] == 30
+
+
+def test_a_worker_that_has_more_waits_for_its_sibling_but_not_for_ever(hub: Hub) -> None:
+    crowd = Crowd(fewest=0)
+    with socket.create_server(("127.0.0.1", 0)) as listener, clients(listener.getsockname(), 20):
+        found = service(hub, crowd)
+        Acceptor(found, Listener(listener), None, crowd, 1000, False)
+        assert connected_within(hub, found, 3, 5)
+        begin = hub.now
+        assert connected_within(hub, found, 20, 5), "the sibling takes none: it is stopped, perhaps"
+        assert hub.now - begin > 0.01, "each was left to the sibling for a moment"
+
+
+def test_no_more_are_taken_than_may_be_and_the_next_when_one_leaves(hub: Hub) -> None:
+    crowd = Crowd()
+    with socket.create_server(("127.0.0.1", 0)) as listener, clients(listener.getsockname(), 6) as many:
+        found = service(hub, crowd)
+        Acceptor(found, Listener(listener), None, crowd, 4, False)
+        assert connected_within(hub, found, 4, 5)
+        assert not connected_within(hub, found, 5, 0.2)
+        taken = {connection.source for connection in found.connections}  # type: ignore[attr-defined]
+        first = next(client for client in many if client.getsockname() in taken)
+        first.close()
+
+        def replaced() -> bool:
+            until = hub.now + 5
+            while {connection.source for connection in found.connections} == taken and hub.now < until:  # type: ignore[attr-defined]
+                hub.sleep(0.005)
+            return len(found.connections) <= 4
+
+        assert run(hub, replaced)
+
+
+def test_after_the_end_nobody_is_taken(hub: Hub) -> None:
+    crowd = Crowd()
+    listener = socket.create_server(("127.0.0.1", 0))
+    address = listener.getsockname()
+    found = service(hub, crowd)
+    acceptor = Acceptor(found, Listener(listener), None, crowd, 100, False)
+    with clients(address, 1):
+        assert connected_within(hub, found, 1, 5)
+        acceptor.stop()
+        found.close_soon()
+        assert crowd.told[-1] == -1
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(address, 2)
