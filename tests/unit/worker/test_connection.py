@@ -1,0 +1,224 @@
+"""One client's connection over a socket pair, with a scripted engine behind it."""
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from prefork_lb.errors import ConnectFailed, PoolFull
+from prefork_lb.green.hub import Hub
+from prefork_lb.green.streams import GreenStream
+from prefork_lb.proxy.engine import Engine
+from prefork_lb.proxy.reply import Reply
+from prefork_lb.proxy.request import Request
+from prefork_lb.wire.framing import request_framing, response_framing
+from prefork_lb.wire.head import Limits, parse_response
+from prefork_lb.worker.connection import Connection
+from prefork_lb.worker.service import Service, Times, client_info
+from tests.support.waiting import wait_until
+
+HEAD_S, KEEPALIVE_S, IDLE_S = 0.4, 0.4, 0.4
+Answer = Callable[[Request], Any]
+
+
+def whole(body: bytes, *fields: bytes) -> Any:
+    """A reply that is here whole, as the engine gives it."""
+    lines = b"".join(field + b"\r\n" for field in fields)
+    head = parse_response(b"HTTP/1.1 200 OK\r\nDate: now\r\nContent-Length: %d\r\n%b\r\n" % (len(body), lines), Limits())
+    lease = SimpleNamespace(is_open=True, stream=None, succeed=lambda reusable: None, abandon=lambda: None, fail=lambda: None)
+    return Reply(head, response_framing(head, b"GET"), None, body, cast(Any, lease), True, b"lb")
+
+
+class Client:
+    """The other end of a connection that a hub serves in a thread."""
+
+    def __init__(self, answer: Answer, limits: Limits | None = None) -> None:
+        self.sock, mine = socket.socketpair()
+        self.sock.settimeout(10)
+        mine.setblocking(False)
+        self.requests: list[Request] = []
+        self._answer = answer
+        self._limits = limits or Limits()
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(mine,), daemon=True)
+        self._thread.start()
+        assert self._ready.wait(10)
+
+    def _exchange(self, request: Request) -> Any:
+        self.requests.append(request)
+        if request_framing(request.head).length:
+            while request.body.read(65536):
+                pass
+        return self._answer(request)
+
+    def _run(self, mine: socket.socket) -> None:
+        self.hub = hub = Hub()
+        engine = cast(Engine, SimpleNamespace(exchange=self._exchange, tells_addresses=False))
+        times = Times(HEAD_S, KEEPALIVE_S, IDLE_S)
+        service = Service(hub, engine, lambda environ, start: [], lambda address: False, self._limits, times, None, None, None)
+        self.service = service
+        connection = Connection(service, GreenStream(hub, mine), client_info("192.0.2.1", b"http", 80, False), None, None, False)
+        hub.soon(connection.serve)
+        self._ready.set()
+        hub.run()
+        hub.close()
+
+    def say(self, data: bytes) -> None:
+        self.sock.sendall(data)
+
+    def hear(self, count: int = 1) -> bytes:
+        """So many whole responses (their bodies end in an exclamation mark), or all until the end."""
+        data = b""
+        while data.count(b"!") < count:
+            piece = self.sock.recv(65536)
+            if not piece:
+                break
+            data += piece
+        return data
+
+    def rest(self) -> bytes:
+        return b"".join(iter(lambda: self.sock.recv(65536), b""))
+
+    def close(self) -> None:
+        self.sock.close()
+        self.hub.wake(self.hub.stop)
+        self._thread.join(10)
+
+
+def target_of(request: Request) -> Any:
+    return whole(request.target + b"!")
+
+
+@pytest.fixture
+def client() -> Iterator[Client]:
+    made = Client(target_of)
+    yield made
+    made.close()
+
+
+def get(target: str, *fields: str) -> bytes:
+    return "".join(f"{line}\r\n" for line in (f"GET {target} HTTP/1.1", "Host: a.test", *fields, "")).encode()
+
+
+def test_requests_on_one_connection_one_after_the_other(client: Client) -> None:
+    for number in range(5):
+        client.say(get(f"/{number}"))
+        assert client.hear().endswith(b"/%d!" % number)
+    assert len(client.service.connections) == 1
+
+
+def test_pipelined_requests_are_answered_in_order(client: Client) -> None:
+    client.say(b"".join(get(f"/{number}") for number in range(20)))
+    bodies = [part.rpartition(b"\r\n\r\n")[2] for part in client.hear(20).split(b"!")[:-1]]
+    assert bodies == [b"/%d" % number for number in range(20)]
+
+
+def test_a_head_may_come_a_byte_at_a_time(client: Client) -> None:
+    client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    for byte in get("/slow"):
+        client.say(bytes([byte]))
+    assert client.hear().endswith(b"/slow!")
+
+
+def test_one_empty_line_before_a_request_is_ignored_and_two_are_not(client: Client) -> None:
+    client.say(get("/a"))
+    client.hear()
+    client.say(b"\r\n" + get("/b"))
+    assert client.hear().endswith(b"/b!")
+    client.say(b"\r\n\r\n" + get("/c"))
+    assert client.hear().startswith(b"HTTP/1.1 400 ")
+
+
+@pytest.mark.parametrize(("data", "status"), [
+    (b"GET / HTTP/1.1\nHost: a\n\n", 400),
+    (b"GARBAGE\r\n\r\n", 400),
+    (b"GET / HTTP/2.0\r\nHost: a\r\n\r\n", 505),
+    (b"GET /" + b"x" * 500 + b" HTTP/1.1\r\nHost: a\r\n\r\n", 414),
+    (b"GET /" + b"x" * 500, 414),
+    (b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 500 + b"\r\n\r\n", 431),
+    (b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 400, 431),
+    (b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+])
+def test_what_cannot_be_a_request_is_refused_and_the_connection_ends(data: bytes, status: int) -> None:
+    client = Client(target_of, Limits(head_bytes=2000, line_bytes=300, fields=50))
+    client.say(data)
+    answer = client.rest()
+    assert answer.startswith(b"HTTP/1.1 %d " % status) and b"Connection: close\r\n" in answer
+    assert client.requests == [] or status == 400
+    client.close()
+
+
+def test_a_head_that_does_not_end_gets_408_and_an_idle_connection_ends_silently(client: Client) -> None:
+    client.say(get("/a"))
+    client.hear()
+    assert client.rest() == b"", "idle for longer than the keep-alive time"
+    late = Client(target_of)
+    late.say(b"GET / HT")
+    assert late.rest().startswith(b"HTTP/1.1 408 ")
+    late.close()
+
+
+@pytest.mark.parametrize(("request_bytes", "goes_on"), [
+    (get("/"), True),
+    (get("/", "Connection: close"), False),
+    (get("/", "Connection: keep-alive"), True),
+    (b"GET / HTTP/1.0\r\n\r\n", False),
+    (b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", True),
+])
+def test_whether_the_connection_goes_on(client: Client, request_bytes: bytes, goes_on: bool) -> None:
+    client.say(request_bytes)
+    answer = client.hear()
+    assert (b"Connection: close\r\n" in answer) is not goes_on
+    if goes_on:
+        client.say(get("/again"))
+        assert client.hear().endswith(b"/again!")
+    else:
+        assert client.rest() == b""
+
+
+def test_a_worker_that_ends_says_so_with_its_next_response(client: Client) -> None:
+    client.say(get("/a"))
+    client.hear()
+    client.hub.wake(client.service.close_soon)
+    wait_until(lambda: client.service.closing, "the worker ends")
+    client.say(get("/b"))
+    answer = client.rest()
+    assert answer.endswith(b"/b!") and b"Connection: close\r\n" in answer
+
+
+def test_failures_of_servers_keep_the_connection() -> None:
+    def fail(request: Request) -> Any:
+        raise ConnectFailed("refused") if request.target == b"/down" else PoolFull("full")
+
+    client = Client(fail)
+    for target, status in (("/down", 502), ("/full", 503), ("/down", 502)):
+        client.say(get(target, "Accept: application/json"))
+        data = client.sock.recv(65536)
+        assert data.startswith(b"HTTP/1.1 %d " % status) and b"Connection: close" not in data and b"refused" not in data
+    client.close()
+
+
+def test_what_nobody_expected_is_a_500_and_the_traceback_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    def fail(request: Request) -> Any:
+        raise LookupError("ours")
+
+    client = Client(fail)
+    client.say(get("/"))
+    assert client.sock.recv(65536).startswith(b"HTTP/1.1 500 ")
+    assert "LookupError: ours" in caplog.text
+    client.close()
+
+
+def test_remembered_heads_are_not_mixed_up(client: Client) -> None:
+    """The same fields with other targets, and the same target with other fields."""
+    for target in ("/a", "/b", "/a"):
+        client.say(get(target, "X-Same: 1"))
+        assert client.hear().endswith(target.encode() + b"!")
+    for value in ("1", "2", "1"):
+        client.say(get("/a", f"X-Other: {value}"))
+        client.hear()
+    assert [request.head.index[b"x-other"] for request in client.requests[3:]] == [[b"1"], [b"2"], [b"1"]]
