@@ -221,7 +221,8 @@ def show(profile: str, figures: dict[str, Figures], console: Console) -> None:
 def machine() -> dict[str, str]:
     """What the figures were made on."""
     found = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.M)
-    versions = {"cpu": found[1] if found else platform.machine(), "cores": str(os.cpu_count()), "kernel": ".".join(platform.release().split(".")[:2]),
+    kernel = ".".join(platform.release().split(".")[:2])
+    versions = {"cpu": found[1] if found else platform.machine(), "cores": str(os.cpu_count()), "kernel": kernel,
                 "python": platform.python_version(), "openssl": ssl.OPENSSL_VERSION}
     for name, option in (("nginx", "-v"), ("haproxy", "-v"), ("apache2", "-v")):
         path = program(name)
