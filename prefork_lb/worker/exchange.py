@@ -25,7 +25,7 @@ from prefork_lb.worker.tunnel import offered, run_tunnel, switch_block
 
 # What is left of a request's body when its answer is complete is received and dropped up to here, to keep the connection.
 _DROPPED_BYTES = 64 * 1024
-_PIECE_BYTES, _LARGE_PIECE_BYTES = 64 * 1024, 1024 * 1024
+_PIECE_BYTES, _LARGE_PIECE_BYTES = 64 * 1024, 512 * 1024
 
 log = logging.getLogger("prefork_lb")
 
@@ -133,6 +133,7 @@ def _send_plain(client: Client, reply: Reply, block: bytes) -> int:
     sent = len(data)
     fast = client.send(block + data)
     while data and not reply.is_received:
+        data = b""  # its memory is the next piece's
         # A client that keeps up gets large pieces, for they are cheap; one that does not would only have them lie here.
         data = reply.read(_LARGE_PIECE_BYTES if fast else _PIECE_BYTES)
         fast = client.send(data)
