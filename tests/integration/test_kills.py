@@ -139,6 +139,20 @@ def test_ten_random_kills_under_load_leave_an_exact_balance(rig: Rig, front_end:
     burst_is_within_one(balancer, origin, front_end.held)
 
 
+def test_a_worker_that_is_held_still_is_not_inside_the_lock(rig: Rig) -> None:
+    """Of `stopped`, on which other tests rest: with a pick of 1 ms every third stop would hit a worker that holds the lock."""
+    balancer = rig.new_balancer(pool_text(rig.origin(SERVERS).addresses, "slow_pick:SlowPick"), GTHREAD, workers=2)
+    (balancer.folder / "slow_pick.py").write_text(SLOW_PICK)
+    balancer.start()
+    with Load(balancer.address, 8, "/", seed=301) as load:
+        for turn in range(40):
+            load.wait_for_successes(10)
+            with stopped([balancer.workers()[turn % 2]]):
+                # The clients at the stopped worker wait for it, a new one's request must not.
+                assert fetch(balancer.address, timeout=5).status == 200
+    assert load.failures == []
+
+
 @pytest.mark.slow
 def test_two_hundred_kills_at_random_moments_freeze_nothing_and_leak_nothing(rig: Rig) -> None:
     """The robust lock's test: with 8 clients and a pick of 1 ms somebody is inside the lock most of the time."""

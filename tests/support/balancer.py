@@ -9,6 +9,7 @@ import signal
 import ssl
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,8 +114,10 @@ class Balancer:
         self._arguments += ["--no-control-socket", *extra, "prefork_lb:app"]
         self.expected_workers = workers
         self._secure, self._probe = secure, probe
-        # Preloaded, and without the hook of our settings, a worker joins with its first request.
-        self._joins_early = "--preload" not in self._arguments or settings is not None
+        # A worker joins when it loads the app, by the hook of our settings, or as a ProxyWorker. Preloaded and without
+        # both of these it joins with its first request: nothing to wait for, and no test may count on it.
+        hooked = settings is not None or front_end.worker_class == PROXY.worker_class
+        self._joins_early = hooked or "--preload" not in self._arguments
         self.process: subprocess.Popen[bytes] | None = None
         self._log_start = 0
         self.last_master = 0  # the master's pid, also after its end
@@ -134,7 +137,7 @@ class Balancer:
         return {**kept, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **self._environ}
 
     def start(self) -> None:
-        """Start it and wait until all its workers are there and it answers. Raises StartFailed."""
+        """Start it and wait until all its workers have joined the instance and it answers. Raises StartFailed."""
         self._log_start = self.log_file.stat().st_size if self.log_file.exists() else 0
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
@@ -158,16 +161,16 @@ class Balancer:
         workers = self.workers()
         if self.expected_workers is not None and len(workers) < self.expected_workers:
             return False
-        # A signal to a worker that still has the handlers of its master is lost. Only workers catch SIGABRT.
-        up = all(processes.catches(pid, signal.SIGABRT) for pid in workers) and answers(self.address, self._secure, self._probe)
-        return up and self._have_joined(workers)
+        return self._are_ready(workers) and answers(self.address, self._secure, self._probe)
 
-    def _have_joined(self, workers: Iterable[int]) -> bool:
-        """Whether these workers are in the instance. One that is not yet may hold the instance's lock for a while."""
-        if not self._joins_early:
-            return True
-        joined = {worker.pid for instance in instances() if instance.master == self.master for worker in instance.workers}
-        return joined.issuperset(workers)
+    def _are_ready(self, workers: Iterable[int]) -> bool:
+        """Whether these workers take signals and have joined the instance, as far as they do before a request."""
+        # A signal to a worker that still has the handlers of its master is lost. Only workers catch SIGABRT.
+        if not all(processes.catches(pid, signal.SIGABRT) for pid in workers):
+            return False
+        # By their pids alone: after USR2 the instance is called after another master.
+        joined = {worker.pid for instance in instances() for worker in instance.workers}
+        return not self._joins_early or joined.issuperset(workers)
 
     def stop(self, signal_number: int = signal.SIGQUIT) -> int:
         """End it and everything it started; return the master's exit code."""
@@ -224,26 +227,25 @@ class Balancer:
         os.kill(pid, signal_number)
 
     def wait_for_workers(self, count: int, without: Iterable[int] = (), seconds: float = 15.0) -> list[int]:
-        """Wait until exactly `count` workers run and none of them is one of `without`."""
+        """Wait until exactly `count` workers run, have joined, and none of them is one of `without`."""
         gone = set(without)
 
         def ready() -> list[int]:
             now = self.workers()
             right = len(now) == count and not gone & set(now)
-            up = right and all(processes.catches(pid, signal.SIGABRT) for pid in now) and self._have_joined(now)
-            return now if up else []
+            return now if right and self._are_ready(now) else []
 
         return wait_until(
             ready, lambda: f"{count} workers without {gone}, now {self.workers()}\n{self.log()}", seconds, every=0.02
         )
 
     def reload(self) -> None:
-        """HUP, and wait until new workers are there (old ones may still be finishing requests)."""
+        """HUP, and wait until new workers have joined (old ones may still be finishing requests)."""
         before = set(self.workers())
         wanted = self.expected_workers or len(before)
         os.kill(self.master, signal.SIGHUP)
         wait_until(
-            lambda: len(new := set(self.workers()) - before) >= wanted and self._have_joined(new),
+            lambda: len(new := set(self.workers()) - before) >= wanted and self._are_ready(new),
             lambda: f"new workers after HUP, now {self.workers()} before {before}\n{self.log()}",
             15, every=0.02,
         )
@@ -334,10 +336,25 @@ def stopped(pids: Iterable[int]) -> Iterator[None]:
     held: list[int] = []
     try:
         for pid in pids:
-            os.kill(pid, signal.SIGSTOP)
             held.append(pid)
+            hold_still(pid)
         yield
     finally:
         for pid in held:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)
+
+
+def hold_still(pid: int, seconds: float = 10.0) -> None:
+    """Stop a process where it does not hold an instance's lock, and wait until it stands still."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        os.kill(pid, signal.SIGSTOP)
+        wait_until(lambda: processes.is_stopped(pid) or not processes.is_running(pid), f"{pid} stands still", seconds)
+        assert processes.is_running(pid), f"{pid} ended before it stood still"
+        if not processes.holds_a_ledger(pid):
+            return
+        # All other workers would wait for it: on with it until it is outside, and once more.
+        os.kill(pid, signal.SIGCONT)
+        wait_until(lambda: not processes.holds_a_ledger(pid), f"{pid} gives the lock back", seconds, every=0.0005)
+    raise AssertionError(f"{pid} was inside the lock of its instance whenever it was stopped within {seconds:g} s")

@@ -1,8 +1,19 @@
-"""Facts about running processes, read from /proc."""
+"""Facts about running processes, read from /proc and from an instance's shared memory."""
 from __future__ import annotations
 
+import functools
+import mmap
 import re
+import sys
+import threading
 from pathlib import Path
+
+from prefork_lb.shared.lock import MUTEX_BYTES, RobustLock, initialise
+from prefork_lb.shared.segment import open_segment
+
+# What the kernel asks of the word of a robust mutex: the owner's thread id, and two flags above it (linux/futex.h).
+FUTEX_TID_MASK = 0x3FFFFFFF
+WORD_BYTES = 4
 
 
 def is_running(pid: int) -> bool:
@@ -46,6 +57,68 @@ def catches(pid: int, signal_number: int) -> bool:
         return False
     caught = re.search(r"^SigCgt:\s+([0-9a-f]+)", status, re.MULTILINE)
     return caught is not None and bool(int(caught[1], 16) >> (signal_number - 1) & 1)
+
+
+def threads(pid: int) -> list[int]:
+    """The ids of the process's threads; none when it is gone."""
+    try:
+        return [int(entry.name) for entry in Path(f"/proc/{pid}/task").iterdir()]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether every thread of the process stands still after SIGSTOP: kill(2) returns before they do."""
+    return is_running(pid) and all(state(pid, thread) in "TZX" for thread in threads(pid))
+
+
+def state(pid: int, thread: int) -> str:
+    """The thread's state as proc(5) names it; X when it is gone."""
+    try:
+        stat = Path(f"/proc/{pid}/task/{thread}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return "X"
+    return stat[stat.rindex(")") + 2]
+
+
+def holds_a_ledger(pid: int) -> bool:
+    """Whether a thread of the process is inside the lock of an instance; certain only while the process is stopped.
+
+    The owner is read from the mutex. Trying to take it would be in the workers' way, would not tell whose it is, and would
+    oblige the test to repair the memory when the last owner has died.
+    """
+    try:
+        maps = Path(f"/proc/{pid}/maps").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    own = threads(pid)
+    return any(_owner(name) in own for name in set(re.findall(r"/dev/shm/(prefork-lb-\d+-\d+-\d+)$", maps, re.MULTILINE)))
+
+
+def _owner(name: str) -> int:
+    """The id of the thread that holds the lock of this segment; 0 for none."""
+    segment = open_segment(name)
+    if segment is None:
+        return 0
+    try:
+        start = segment.layout.lock_byte + _owner_word() * WORD_BYTES
+        return int.from_bytes(segment.text[start : start + WORD_BYTES], sys.byteorder) & FUTEX_TID_MASK
+    finally:
+        segment.close()
+
+
+@functools.cache
+def _owner_word() -> int:
+    """The word of this C library's mutex that the owner's thread id is in: the first that has ours while we hold one."""
+    with mmap.mmap(-1, MUTEX_BYTES) as memory, memoryview(memory) as view:
+        initialise(view, 0)
+        lock = RobustLock(view, 0, repair=lambda: None)
+        lock.acquire()
+        with view.cast("I") as words:
+            found = words.tolist().index(threading.get_native_id())
+        lock.release()
+        lock.close()
+        return found
 
 
 def private_bytes(pid: int) -> int:
