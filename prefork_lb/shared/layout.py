@@ -28,6 +28,7 @@ H_GENERATION = 5
 H_CREATED = 6  # wall clock, seconds since the epoch
 H_RECLAIMED = 7  # claims given back for dead workers
 H_REPAIRS = 8  # times the lock's owner died inside it
+H_JOINS = 9  # rows taken so far
 H_MASTERS = 16  # pairs (pid, start time): the gunicorn masters of this instance, old and new ones of an upgrade
 MASTERS = 8
 H_LOCK = 64  # eight cells for a pthread_mutex_t: 40 bytes on x86-64, 48 on aarch64

@@ -125,14 +125,16 @@ class Ledger:
         self._cells[self._clients_cell] = count + 1
 
     def fewest_clients(self) -> int | None:
-        """The fewest client connections that a sibling has; None when no sibling tells. Those that started since the last
-        `reclaim_dead` are not known yet."""
+        """The fewest client connections that a sibling has; None when no sibling tells."""
         cells = self._cells
+        if cells[at.H_JOINS] != self._joins:
+            self._look_for_siblings()
         told = [count for cell in self._sibling_cells if (count := cells[cell])]
         return min(told) - 1 if told else None
 
     def _look_for_siblings(self) -> None:
         layout = self._segment.layout
+        self._joins = self._cells[at.H_JOINS]
         self._sibling_cells = [layout.row(row) + at.R_CLIENTS for row in self._rows() if row != self._row]
 
     def close(self) -> None:
@@ -162,6 +164,7 @@ class Ledger:
                 cells[head + at.R_GENERATION] = self.generation
                 cells[head + at.R_CLIENTS] = 0
                 cells[head + at.R_PID] = pid
+                cells[at.H_JOINS] += 1
                 return row
         raise SegmentError(f"{self._segment.name}: all {layout.rows} rows for worker processes are in use; run fewer workers")
 

@@ -21,7 +21,7 @@ from prefork_lb.worker.service import Service, client_info
 
 _ACCEPTS_AT_ONCE = 8
 _YIELD_S = 0.001  # the shortest wait that epoll knows
-_MOST_YIELDS = 4  # in a row
+_MOST_YIELD_S = 0.004  # for a sibling that does not come
 _FULL_PAUSE_S = 0.05
 _SLACK = 3  # connections more than a sibling's that are no reason to wait
 _OUT_OF_FILES_PAUSE_S = 0.1
@@ -47,7 +47,7 @@ class Acceptor:
         self._tells_addresses = service.engine is not None and service.engine.tells_addresses
         self._is_unix = self._listener.family == socket.AF_UNIX
         self._scheme = b"https" if context else b"http"
-        self._yields = 0
+        self._yields_until = 0.0
         self._stopped = False
         self._pause_number = 0
         self._paused = False
@@ -71,7 +71,7 @@ class Acceptor:
             try:
                 connected, address = self._listener.accept()
             except BlockingIOError:
-                self._yields = 0
+                self._yields_until = 0.0
                 return
             except OSError as exc:
                 if exc.errno in _OUT_OF_FILES:
@@ -80,7 +80,7 @@ class Acceptor:
                     self._pause(_OUT_OF_FILES_PAUSE_S)
                     return
                 continue  # that client has gone already (accept(2), ECONNABORTED)
-            self._yields = 0
+            self._yields_until = 0.0
             self._begin(connected, address)
 
     def _must_wait(self) -> bool:
@@ -89,9 +89,11 @@ class Acceptor:
         if len(self._service.connections) >= self._most:
             self._pause(_FULL_PAUSE_S)
             return True
-        if self._yields >= _MOST_YIELDS:
+        now = self._hub.now
+        if not self._yields_until:
+            self._yields_until = now + _MOST_YIELD_S
+        elif now >= self._yields_until:
             return False
-        self._yields += 1
         if self._hub.events_this_round == 1:  # else there is something better to do than to wait
             self._pause(_YIELD_S)
         return True
