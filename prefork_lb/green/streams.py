@@ -2,8 +2,11 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import socket
 import ssl
+import sys
+import termios
 from collections.abc import Callable
 
 from greenlet import getcurrent
@@ -72,6 +75,8 @@ class GreenStream(Channel):
                 data = self.receive_now(limit)
                 if data is not None:
                     return data
+            if watched.is_gone():  # before the wait: no event will tell
+                return None
             # `wait_readable`, spelt out: every request comes by here.
             if deadline < self.looked_at:
                 hub.arm(self, deadline)
@@ -83,8 +88,6 @@ class GreenStream(Channel):
             self.reader = watched.waiting = None
             if in_time is None:
                 raise StreamTimeout
-            if not self.ready & READABLE and watched.is_gone():
-                return None
 
     def send(self, data: bytes, timeout_s: float) -> bool:
         try:
@@ -101,9 +104,18 @@ class GreenStream(Channel):
     def _send_rest(self, data: bytes, sent: int, timeout_s: float) -> None:
         with memoryview(data) as view:
             while sent < len(data):
-                if not self.wait_writable(self.hub.now + timeout_s):
+                # The kernel calls a socket writable when a third of its buffer is free: megabytes, a long time for a slow peer.
+                waiting = self.unacknowledged()
+                if not self.wait_writable(self.hub.now + timeout_s) and self.unacknowledged() >= waiting:
                     raise StreamTimeout
                 sent += self._send_some(view[sent:])
+
+    def unacknowledged(self) -> int:
+        """Bytes that were sent and that the peer has not acknowledged yet."""
+        try:
+            return int.from_bytes(fcntl.ioctl(self.descriptor, termios.TIOCOUTQ, b"\0\0\0\0"), sys.byteorder)
+        except OSError:
+            return 0  # closed meanwhile, which the next send will tell
 
     def _send_some(self, view: memoryview) -> int:
         try:
