@@ -96,7 +96,11 @@ class Worker:
         return Pool(name, servers, policy, self._ledger, pool.retries.attempts, fast_claims(policy, servers, slots, self._ledger))
 
     def _look_after(self) -> None:
-        reclaimed = self._ledger.reclaim_dead()
+        try:
+            reclaimed = self._ledger.reclaim_dead()
+        except OSError as exc:  # /proc cannot be read, with all descriptors in use
+            log.error("cannot look for ended workers, which is tried again in %g s: %s", INTERVAL_S, exc)
+            return
         if reclaimed.claims:
             log.warning("%d claims of ended workers given back", reclaimed.claims)
         if reclaimed.workers:

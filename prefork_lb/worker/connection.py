@@ -16,6 +16,8 @@ from prefork_lb.worker.exchange import answer, refuse
 from prefork_lb.worker.heads import field_lines, status_line
 from prefork_lb.worker.service import Service, client_info
 
+_ANSWERS_IN_A_ROW = 16  # to one client, without a wait for anything in between
+_NEXT_ROUND_S = 1e-6
 _RECEIVE_BYTES = 16 * 1024
 # A client that ended its side may still want the answer (RFC 9112 9.6), or may be gone: TCP says the same for both. Most
 # servers take it for gone at once; an answer that is nearly there is worth this much waiting.
@@ -33,8 +35,8 @@ log = logging.getLogger("prefork_lb")
 class Connection:
     """The client's stream, what was received and not used yet, and the exchange that goes on."""
 
-    __slots__ = ("_ended_at", "_expects_header", "_head_deadline", "_in_exchange", "_seen", "buffer", "continue_due",
-                 "destination", "head", "peer", "service", "source", "started", "stream", "waiting")
+    __slots__ = ("_ended_at", "_expects_header", "_head_deadline", "_in_exchange", "_seen", "body_sent", "buffer",
+                 "continue_due", "destination", "head", "peer", "service", "source", "started", "stream", "waiting")
 
     def __init__(self, service: Service, stream: GreenStream, peer: ClientInfo, source: SocketAddress | None,
                  destination: SocketAddress | None, expects_header: bool) -> None:
@@ -45,6 +47,7 @@ class Connection:
         self.source, self.destination = source, destination
         self.buffer = b""  # received, not used yet
         self.head: RequestHead | None = None  # of the exchange that goes on
+        self.body_sent = 0  # bytes of the response's body, without its framing
         self.continue_due = False  # the client waits for 100 Continue
         self.started = stream.hub.now  # when the exchange began, or the connection
         self.waiting: object = None
@@ -134,10 +137,16 @@ class Connection:
         try:
             if isinstance(self.stream, TLSStream) and not self.stream.is_secured:
                 self.stream.handshake(self.service.times.head)
+            hub = self.stream.hub
+            began, answered = hub.now, 0
             while self._next_head():
                 if not answer(self):
                     self.close()
                     return
+                answered += 1
+                if answered % _ANSWERS_IN_A_ROW == 0 and hub.now == began:
+                    hub.sleep(_NEXT_ROUND_S)
+                    began = hub.now
                 if not self.buffer and not self.stream.ready & READABLE:
                     self._wait_for_client()
                     return
@@ -241,6 +250,7 @@ class Connection:
 
     def _wait_for_client(self) -> None:
         stream, service = self.stream, self.service
+        self.head = None  # kilobytes, if its like is not remembered
         if self._head_deadline:
             deadline = self._head_deadline
         elif service.closing:

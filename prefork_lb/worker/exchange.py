@@ -26,6 +26,7 @@ from prefork_lb.worker.tunnel import offered, run_tunnel, switch_block
 # What is left of a request's body when its answer is complete is received and dropped up to here, to keep the connection.
 _DROPPED_BYTES = 64 * 1024
 _PIECE_BYTES, _LARGE_PIECE_BYTES = 64 * 1024, 512 * 1024
+_LAGGING_BYTES = 1024 * 1024  # sent to a client, and not acknowledged
 
 log = logging.getLogger("prefork_lb")
 
@@ -40,6 +41,7 @@ class Client(Downstream, Buffered, Protocol):
     head: RequestHead | None
     started: float
     continue_due: bool
+    body_sent: int
 
     def send(self, data: bytes) -> bool: ...
 
@@ -98,15 +100,15 @@ def _respond(client: Client, head: RequestHead, reply: Reply, body: ClientBody |
         elif head.minor == 0:
             block += b"Connection: keep-alive\r\n"
     block += b"Transfer-Encoding: chunked\r\n\r\n" if chunked else b"\r\n"
-    sent = 0
+    client.body_sent = 0
     status = reply.status
     try:
         if kind is Kind.NONE:
             client.send(block)
         elif chunked:
-            sent = _send_chunked(client, reply, block)
+            _send_chunked(client, reply, block)
         else:
-            sent = _send_plain(client, reply, block)
+            _send_plain(client, reply, block)
     except ClientGone:
         status = 499
         raise
@@ -118,31 +120,29 @@ def _respond(client: Client, head: RequestHead, reply: Reply, body: ClientBody |
         return False
     finally:
         if service.access_log is not None:
-            _log(client, status, reply.fields, sent)
+            _log(client, status, reply.fields, client.body_sent)
     service.requests += 1
     if not goes_on and body is not None and not body.is_whole:
         client.linger()
     return goes_on
 
 
-def _send_plain(client: Client, reply: Reply, block: bytes) -> int:
+def _send_plain(client: Client, reply: Reply, block: bytes) -> None:
     if not reply.is_ready:
         client.send(block)  # the body may take its time, as that of server-sent events
         block = b""
     data = reply.read()
-    sent = len(data)
     fast = client.send(block + data)
+    client.body_sent += len(data)
     while data and not reply.is_received:
         data = b""  # its memory is the next piece's
         # A client that keeps up gets large pieces, for they are cheap; one that does not would only have them lie here.
         data = reply.read(_LARGE_PIECE_BYTES if fast else _PIECE_BYTES)
-        fast = client.send(data)
-        sent += len(data)
-    return sent
+        fast = client.send(data) and client.stream.unacknowledged() < _LAGGING_BYTES
+        client.body_sent += len(data)
 
 
-def _send_chunked(client: Client, reply: Reply, block: bytes) -> int:
-    sent = 0
+def _send_chunked(client: Client, reply: Reply, block: bytes) -> None:
     if not reply.is_ready:
         client.send(block)
         block = b""
@@ -150,10 +150,10 @@ def _send_chunked(client: Client, reply: Reply, block: bytes) -> int:
         data = reply.read()
         if data:
             block += encode_chunk(data)
-            sent += len(data)
+            client.body_sent += len(data)
         if reply.is_received:
             client.send(block + encode_last_chunk(allowed_trailers(reply.trailers)))
-            return sent
+            return
         client.send(block)
         block = b""
 
@@ -169,7 +169,7 @@ def is_persistent(head: RequestHead) -> bool:
 
 def _is_used_up(client: Client, body: ClientBody) -> bool:
     """Whether the next request begins where the connection stands: the rest of a small body is dropped for that."""
-    if client.continue_due:
+    if client.continue_due and not body.is_whole:
         return False  # nobody knows whether the body will come (RFC 9110 10.1.1)
     dropped = 0
     while not body.is_whole and dropped < _DROPPED_BYTES and client.buffer:
