@@ -135,7 +135,7 @@ def reader(peer: socket.socket, received: list[bytes], size: int) -> threading.T
 
 @pytest.mark.parametrize("method", ["send", "send_unless_answered"])
 def test_all_is_sent_though_the_peer_reads_slowly(hub: Hub, stream: GreenStream, peer: socket.socket, method: str) -> None:
-    data = bytes(range(256)) * (1 << 14)  # 4 MiB: more than the buffers on the way hold
+    data = bytes(range(256)) * (1 << 16)  # 16 MiB: more than the buffers on the way hold
     received: list[bytes] = []
     thread = reader(peer, received, len(data))
     result = run(hub, lambda: getattr(stream, method)(data, DEADLINE_S))

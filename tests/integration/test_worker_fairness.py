@@ -1,0 +1,160 @@
+"""Client connections are divided evenly among ProxyWorkers, whatever goes on, and nobody waits for that."""
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.support import processes
+from tests.support.balancer import GUNICORN, PROXY, SETTINGS, Balancer, answers, pool_text, stopped
+from tests.support.client import Connection, request_bytes
+from tests.support.client_sockets import shares
+from tests.support.kept_load import MIXED, KeptLoad
+from tests.support.origin import Origin
+from tests.support.ports import free_port
+from tests.support.rig import Rig
+from tests.support.waiting import wait_until
+
+# From all connections at one worker to as many at the other: on a busy machine some still go to the first, as nobody waits.
+CAUGHT_UP = 0.5
+
+
+@contextlib.contextmanager
+def kept(balancer: Balancer, count: int) -> Iterator[list[Connection]]:
+    """So many connections, made one after the other, each used once."""
+    with contextlib.ExitStack() as stack:
+        many = []
+        for _ in range(count):
+            many.append(stack.enter_context(Connection(balancer.address)))
+            assert many[-1].request("/").status == 200
+        yield many
+
+
+def new_balancer(rig: Rig, workers: int = 2, origin: Origin | None = None, **more: Any) -> Balancer:
+    """A balancer all of whose workers accept connections by now: joining the instance comes a little earlier."""
+    balancer = rig.balancer(pool_text((origin or rig.origin(2)).addresses), PROXY, workers=workers, **more)
+    with contextlib.ExitStack() as stack:
+        def all_accept() -> bool:
+            stack.enter_context(Connection(balancer.address))
+            return min(counted(balancer)) > 0
+
+        wait_until(all_accept, lambda: f"all accept: {counted(balancer)}", 10)
+    wait_until(lambda: sum(counted(balancer)) == 0, "those connections have ended", 10)
+    return balancer
+
+
+def even(counts: list[int], within: float = 0.2) -> bool:
+    return max(counts) < (1 + within) * min(counts)
+
+
+def counted(balancer: Balancer) -> list[int]:
+    return shares(balancer.workers(), balancer.address[1])
+
+
+def test_connections_under_load_are_divided_evenly(rig: Rig) -> None:
+    """Those of the load as well, which came all at once."""
+    balancer = new_balancer(rig)
+    with KeptLoad(balancer.address, 8, MIXED) as load, kept(balancer, 64):
+        load.wait_for(100)
+        counts = counted(balancer)
+        assert sum(counts) == 72 and even(counts), counts
+    assert load.failures == []
+
+
+@pytest.mark.parametrize("turn", range(3))
+def test_connections_that_come_at_once_are_divided_evenly(rig: Rig, turn: int) -> None:
+    """Also when each of them has a request that lasts."""
+    origin = rig.origin(2)
+    balancer = new_balancer(rig, origin=origin)
+    with contextlib.ExitStack() as stack, origin.released_at_end():
+        many = [stack.enter_context(Connection(balancer.address)) for _ in range(64)]
+        for connection in many:
+            connection.send(request_bytes("/hold"))
+        origin.wait_for_in_flight(64)
+        counts = counted(balancer)
+        assert sum(counts) == 64 and even(counts), counts
+        origin.release()
+        assert [connection.response().status for connection in many] == [200] * 64
+
+
+def test_a_new_worker_catches_up(rig: Rig) -> None:
+    balancer = new_balancer(rig)
+    with kept(balancer, 40):
+        victim = balancer.workers()[0]
+        balancer.kill_worker(victim)
+        balancer.wait_for_workers(2, without=[victim])
+        with kept(balancer, 60):
+            counts = counted(balancer)
+            assert even(counts, CAUGHT_UP), counts
+
+
+def test_connections_that_end_are_made_up_for(rig: Rig) -> None:
+    """Nearly all the clients of one worker leave; the next ones go there."""
+    balancer = new_balancer(rig)
+    first, other = balancer.workers()
+    with stopped([other]), kept(balancer, 32), stopped([first]):
+        os.kill(other, signal.SIGCONT)
+        with kept(balancer, 32):
+            os.kill(first, signal.SIGCONT)
+            assert counted(balancer) == [32, 32]
+        wait_until(lambda: counted(balancer) == [32, 0], "the clients of the second have left", 5)
+        with kept(balancer, 32):
+            counts = counted(balancer)
+            assert sum(counts) == 64 and even(counts, CAUGHT_UP), counts
+
+
+def test_nobody_waits_for_a_worker_that_stands_still(rig: Rig) -> None:
+    """It has the fewest connections and takes none: the other one must not leave them to it."""
+    balancer = new_balancer(rig)
+    frozen, alive = balancer.workers()
+    with stopped([frozen]):
+        begin = time.monotonic()
+        with kept(balancer, 200):
+            took = time.monotonic() - begin
+            assert shares([alive], balancer.address[1]) == [200]
+    assert took < 5, f"{took / 200:.4f} s a connection"
+
+
+def test_connections_of_all_listeners_count(rig: Rig) -> None:
+    port = free_port()
+    balancer = new_balancer(rig, extra=["-b", f"127.0.0.1:{port}"])
+    ports = [int(found) for found in re.findall(r"127\.0\.0\.1:(\d+)", balancer.log().partition("Using worker")[0])]
+    assert len(ports) == 2 and port in ports
+    with contextlib.ExitStack() as stack:
+        for number in range(64):
+            connection = stack.enter_context(Connection(("127.0.0.1", ports[number % 2])))
+            assert connection.request("/").status == 200
+        counts = [sum(pair) for pair in zip(*(shares(balancer.workers(), one) for one in ports), strict=True)]
+        assert sum(counts) == 64 and even(counts), counts
+
+
+def test_with_reuse_port_every_worker_serves_its_share(rig: Rig) -> None:
+    """gunicorn's `reuse_port`: each worker listens by itself, and the kernel divides the connections by their addresses."""
+    balancer = rig.new_balancer(pool_text(rig.origin(1).addresses), PROXY)
+    address = ("127.0.0.1", free_port())
+    arguments = ["-c", str(SETTINGS), "-w", "2", "-b", f"127.0.0.1:{address[1]}", "--reuse-port", "prefork_lb:app"]
+    with balancer.log_file.open("ab") as log:
+        process = subprocess.Popen([*GUNICORN, *arguments], cwd=balancer.folder, env=balancer.environment(), stdout=log,
+                                   stderr=log)
+    try:
+        wait_until(lambda: [answers(address, False, b"") for _ in range(20)] == [True] * 20, balancer.log, 20, every=0.1)
+        with contextlib.ExitStack() as stack:
+            wait_until(lambda: len(processes.children(process.pid)) == 2, "two workers", 5)
+            many = [stack.enter_context(Connection(address)) for _ in range(128)]
+            begin = time.monotonic()
+            for connection in many:
+                connection.send(request_bytes("/bytes?n=10"))
+            assert [len(connection.response().body) for connection in many] == [10] * 128
+            assert time.monotonic() - begin < 5
+            counts = shares(processes.children(process.pid), address[1])
+            assert sum(counts) == 128 and min(counts) > 20, counts
+    finally:
+        process.terminate()
+        assert process.wait(20) == 0
