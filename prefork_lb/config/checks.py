@@ -7,9 +7,11 @@ from collections.abc import Mapping
 
 from prefork_lb.balance.registry import POLICY_NAMES
 from prefork_lb.config.decode import Report, did_you_mean
-from prefork_lb.config.model import Certificate, Config, Pool, Route
+from prefork_lb.config.model import Certificate, Config, Health, Pool, Route
+from prefork_lb.config.statuses import parse_statuses
 from prefork_lb.net.address import parse_address
 from prefork_lb.net.tls import check_pair, upstream_context
+from prefork_lb.wire import grammar
 
 _HOST = re.compile(r"(?:\*\.)?(?!-)[A-Za-z0-9_-]{1,63}(?<!-)(?:\.(?!-)[A-Za-z0-9_-]{1,63}(?<!-))*\.?|\[[0-9A-Fa-f:.]+\]")
 _POOL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
@@ -109,8 +111,37 @@ def _pool(name: str, pool: Pool, report: Report) -> None:
                    "give one of them the sum of the weights")
         seen.setdefault(address, index)
     _tls(name, pool, report)
+    _failures(name, pool, report)
     if servers and all(server is not None and server.backup for server in servers):
         report(("pools", name, "servers"), "every server is a backup; at least one must not be")
+
+
+def _failures(name: str, pool: Pool, report: Report) -> None:
+    for section, values in (("retries", pool.retries), ("ejection", pool.ejection), ("health", pool.health)):
+        for index, item in enumerate(values.statuses or () if values is not None else ()):
+            if item is not None:
+                try:
+                    parse_statuses([item])
+                except ValueError as exc:
+                    report(("pools", name, section, "statuses", index), str(exc))
+    health = pool.health
+    if health is None:
+        return
+    path = ("pools", name, "health")
+    if health.pattern:
+        try:
+            re.compile(health.pattern)
+        except re.error as exc:
+            report((*path, "pattern"), f"{health.pattern!r} is no regular expression: {exc}")
+    for field, value in (health.headers or {}).items():
+        good = grammar.token.fullmatch(field.encode()) and grammar.value.fullmatch((value or "").encode("latin-1", "replace"))
+        if not good:
+            report((*path, "headers", field), "is no field; expected a name of letters, digits and hyphens, and a value")
+    if health.type == "tcp":
+        default = Health()
+        for key in ("path", "method", "host", "headers", "statuses", "text", "pattern"):
+            if getattr(health, key) not in (None, getattr(default, key)):
+                report((*path, key), 'asks for an answer, which a check of the type "tcp" does not get')
 
 
 def _route(index: int, route: Route, pools: Mapping[str, Pool], report: Report) -> None:

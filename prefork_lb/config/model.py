@@ -138,28 +138,106 @@ class TLS(_Section, frozen=True):
     key: Annotated[str, _meta("PEM file with its private key; none: it is in the certificate's file.")] = ""
 
 
-class Retries(_Section, frozen=True):
-    """What happens when a server cannot be reached."""
+Statuses = tuple[int | str, ...]
+Percent = Annotated[int, Meta(ge=0, le=100)]
 
-    attempts: Annotated[int, _meta(
-        "Servers tried for one request at most. Another is tried only when no byte of the request was sent.", ge=1, le=10
-    )] = 2
+
+class Retries(_Section, frozen=True):
+    """When a failed attempt is made again, each time at another server.
+
+    A request of which no byte was sent may always be sent again. Others only when their method is idempotent (GET, HEAD,
+    OPTIONS, PUT, DELETE) or they have an Idempotency-Key. When all attempts fail the client gets the last answer of a server.
+    """
+
+    attempts: Annotated[int, _meta("Attempts for one request at most, the first included; 1: no retries.", ge=1, le=10)] = 2
+    on: Annotated[tuple[Literal["connect", "reset", "timeout"], ...], _meta(
+        'Failures: no connection ("connect"), a connection that ended before the head of the response ("reset"), a connection '
+        'or head that did not come in time ("timeout").'
+    )] = ("connect", "reset")
+    statuses: Annotated[Statuses, _meta("Statuses that are failures, too: numbers, or ranges like `\"502-504\"`.")] = ()
+    budget: Annotated[Percent, _meta(
+        "Retries at most, in percent of the pool's requests in the last seconds, over all workers: what is down is not helped by "
+        "more requests."
+    )] = 20
+    floor: Annotated[int, _meta("Retries in 10 s that are allowed whatever the budget says.", ge=0, le=100_000)] = 10
+    backoff: Annotated[float, _meta(
+        "Seconds before the second retry; twice as many before each further one, times a random number from 0 to 1. The first "
+        "one waits only when a status is why.", ge=0, le=60
+    )] = 0.025
+    body_memory: Annotated[int, _meta(
+        "Bytes of a request's body kept in memory to send them again; more go to a temporary file.", ge=0, le=64 * MIB
+    )] = 65536
+    body_limit: Annotated[int, _meta(
+        "Bytes of a body kept in all; what is longer is sent once only.", ge=0, le=1024 * MIB
+    )] = MIB
+    hedge: Annotated[bool, _meta(
+        "Send an idempotent request without a body to a second server when the first has not answered within the time that 95 % "
+        "of the pool's responses take; the first answer counts. Inside the same budget (ProxyWorker)."
+    )] = False
 
 
 class Health(_Section, frozen=True):
-    """Active checks. Accepted, not active in this version."""
+    """Active checks, `[pools.NAME.health]`: one prober for all workers asks every server again and again."""
 
+    type: Annotated[Literal["http", "tcp"], _meta(
+        "`http`: a request must be answered as expected (over TLS for `https://` servers); `tcp`: a connection is enough."
+    )] = "http"
     path: Annotated[str, _meta("Path that is asked for.", pattern=r"^/[\x21-\x7e]*$")] = "/"
-    interval: Annotated[Seconds, _meta("Seconds between two checks.")] = 2.0
+    method: Annotated[str, _meta("Method.", pattern=r"^[A-Z]{1,20}$")] = "GET"
+    host: Annotated[str, _meta("Host field; none: the server's address.", pattern=r"^[\x21-\x7e]*$")] = ""
+    headers: Annotated[dict[str, str], _meta("Further fields, as a table.")] = field(default_factory=dict)
+    statuses: Annotated[Statuses, _meta("Statuses that are good: numbers, or ranges.")] = ("200-399",)
+    text: Annotated[str, _meta("Text that the body must hold, within its first 64 KiB; none: any body is good.")] = ""
+    pattern: Annotated[str, _meta("Regular expression that must be found there; none: any body is good.")] = ""
+    interval: Annotated[Seconds, _meta("Seconds between two checks, a tenth more or less by chance.")] = 2.0
+    fast_interval: Annotated[Seconds, _meta(
+        "The same while a server is on its way from up to down or back; `interval`, where that is shorter."
+    )] = 0.5
+    timeout: Annotated[Seconds, _meta("Seconds that a check may take in all.")] = 2.0
     rise: Annotated[int, _meta("Good checks in a row until a server is up.", ge=1, le=100)] = 2
     fall: Annotated[int, _meta("Bad checks in a row until a server is down.", ge=1, le=100)] = 3
+    port: Annotated[int, _meta("Port to check instead of the server's own; 0: its own.", ge=0, le=65535)] = 0
+    start: Annotated[Literal["up", "checking"], _meta(
+        "A new server's state: `up`, or `checking`, in which it gets no request before the first good check."
+    )] = "up"
 
 
 class Ejection(_Section, frozen=True):
-    """Passive removal after failures. Accepted, not active in this version."""
+    """Passive removal after failures of real requests, `[pools.NAME.ejection]`; on unless `failures` and `share` are 0.
 
-    failures: Annotated[int, _meta("Failures in a row until a server is ejected.", ge=1, le=1000)] = 5
-    seconds: Annotated[Seconds, _meta("How long it is out.")] = 10.0
+    Failures are: no connection, no response in time, a broken response, and the statuses listed. An ejected server comes back
+    with one request, which must succeed. The last usable server is never ejected.
+    """
+
+    failures: Annotated[int, _meta("Failures in a row until a server is ejected; 0: never for that.", ge=0, le=1000)] = 5
+    share: Annotated[Percent, _meta("Failures in percent of a window's requests until it is ejected; 0: never for that.")] = 0
+    window: Annotated[Seconds, _meta("Seconds of that window.")] = 10.0
+    least_requests: Annotated[int, _meta("Requests in a window below which `share` says nothing.", ge=1, le=1_000_000)] = 20
+    statuses: Annotated[Statuses, _meta("Statuses that are failures of the server: numbers, or ranges.")] = ("500-599",)
+    seconds: Annotated[Seconds, _meta(
+        "How long it is out the first time; times the number of its ejections in a row after that, a tenth more by chance."
+    )] = 10.0
+    max_seconds: Annotated[Seconds, _meta("How long it is out at most.")] = 300.0
+    max_ejected: Annotated[Percent, _meta("Servers of the pool that may be out at a time, in percent.")] = 50
+    penalty: Annotated[float, _meta(
+        "Seconds that a failed request goes on to count as load of its server, so that one which fails fast does not look like "
+        "the least busy; at least 20 times the pool's usual response time. 0: none.", ge=0, le=300
+    )] = 1.0
+
+
+class Queue(_Section, frozen=True):
+    """Requests that wait while all servers are at `max_connections`, `[pools.NAME.queue]`. First come, first served."""
+
+    size: Annotated[int, _meta("Requests that may wait, over all workers; more get 503.", ge=1, le=4096)] = 100
+    timeout: Annotated[Seconds, _meta("Seconds after which a request that waits gets 503.")] = 5.0
+
+
+class Breaker(_Section, frozen=True):
+    """Limits of a whole pool, `[pools.NAME.breaker]`; what is beyond gets 503 at once. A server's own is `max_connections`,
+    that of waiting requests `queue.size`."""
+
+    in_flight: Annotated[int, _meta("Requests in flight, over all servers and workers; 0: no limit.", ge=0, le=1_000_000)] = 0
+    retries: Annotated[int, _meta("Retries under way at a time, over all workers; 0: no limit.", ge=0, le=100_000)] = 0
 
 
 class Sticky(_Section, frozen=True):
@@ -176,9 +254,19 @@ class Pool(_Section, frozen=True):
         'How a server is picked: a policy\'s name, or "package.module:Class" for one\'s own.'
     )] = "least-connections"
     tls: TLS | None = None
+    slow_start: Annotated[float, _meta(
+        "Seconds over which the share of a server that has come up, or was added, grows from a tenth to its weight; 0: none.",
+        ge=0, le=86400
+    )] = 0.0
+    panic_threshold: Annotated[Percent, _meta(
+        "When less than this share of the servers is up by checks, in percent, all of them are used: too many at a time, and "
+        "it is the checks that are wrong, or the rest would fall, too. 0: never."
+    )] = 50
     retries: Retries = field(default_factory=Retries)
+    ejection: Ejection = field(default_factory=Ejection)
+    breaker: Breaker = field(default_factory=Breaker)
+    queue: Queue | None = None
     health: Health | None = None
-    ejection: Ejection | None = None
     sticky: Sticky | None = None
 
 
@@ -192,6 +280,13 @@ class Route(_Section, frozen=True):
     paths: Annotated[tuple[str, ...], _meta("Prefixes of the path; none: any path.")] = ()
 
 
+class State(_Section, frozen=True):
+    """What outlives a restart: administrative states and weights set by command."""
+
+    file: Annotated[str, _meta("Path of the file; its folder must exist and be writable. None: nothing outlives a restart.")] = ""
+    max_age: Annotated[Seconds, _meta("Seconds after which what the file says is not believed any more.")] = 3600.0
+
+
 class Config(_Section, frozen=True):
     """A whole configuration."""
 
@@ -200,4 +295,5 @@ class Config(_Section, frozen=True):
     proxy: Proxy = field(default_factory=Proxy)
     admin: Admin | None = None
     routes: tuple[Route, ...] = ()
+    state: State = field(default_factory=State)
     source: str = ""

@@ -15,9 +15,9 @@ _SECTIONS: tuple[tuple[str, type[msgspec.Struct]], ...] = (
     ("[proxy.timeouts]", model.Timeouts),
     ("[proxy.keepalive]", model.Keepalive), ("[proxy.limits]", model.Limits), ("[pools.NAME]", model.Pool),
     ("a server in [pools.NAME] servers", model.Server), ("[pools.NAME.tls]", model.TLS),
-    ("[pools.NAME.retries]", model.Retries), ("[[routes]]", model.Route),
-    ("[admin]", model.Admin), ("[pools.NAME.health]", model.Health), ("[pools.NAME.ejection]", model.Ejection),
-    ("[pools.NAME.sticky]", model.Sticky),
+    ("[pools.NAME.health]", model.Health), ("[pools.NAME.ejection]", model.Ejection), ("[pools.NAME.retries]", model.Retries),
+    ("[pools.NAME.queue]", model.Queue), ("[pools.NAME.breaker]", model.Breaker), ("[[routes]]", model.Route),
+    ("[state]", model.State), ("[admin]", model.Admin), ("[pools.NAME.sticky]", model.Sticky),
 )
 
 _INTRODUCTION = f"""# Configuration
