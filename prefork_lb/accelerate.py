@@ -28,7 +28,8 @@ class Native(Protocol):
     """The compiled module, `native.c`."""
 
     def Claims(self, memory: memoryview, lock_byte: int, totals: memoryview, claims: memoryview,
-               requests: memoryview, failures: memoryview, recover: Callable[[int], None]) -> NativeClaims: ...
+               requests: memoryview, failures: memoryview, penalties: memoryview,
+               recover: Callable[[int], None]) -> NativeClaims: ...
 
     def LeastConnections(self, claims: NativeClaims, servers: Sequence[tuple[int, int, int]], pool: memoryview,
                          last: memoryview, finish: memoryview) -> FastClaims: ...

@@ -15,6 +15,7 @@ class Retry(enum.Enum):
     NEVER = "never"
     NOTHING_SENT = "nothing-sent"  # no byte of the request left this host: safe for every method
     IF_REUSED = "if-reused"  # a kept-alive connection that the server closed under us: safe for idempotent methods
+    IF_IDEMPOTENT = "if-idempotent"  # the server may have seen the request: safe for idempotent methods, at another server
 
 
 class PreforkLBError(Exception):
@@ -140,12 +141,14 @@ class UpstreamError(ProxyError):
 
     side = "upstream"
     status = 502
+    condition = ""  # what `retries.on` of the configuration calls it; empty: never made again
 
 
 class ConnectFailed(UpstreamError):
     """No connection to the server: refused, unreachable, or its name does not resolve."""
 
     phase = "connect"
+    condition = "connect"
     retry = Retry.NOTHING_SENT
 
 
@@ -154,6 +157,7 @@ class ConnectTimeout(UpstreamError):
 
     status = 504
     phase = "connect"
+    condition = "connect"
     retry = Retry.NOTHING_SENT
 
 
@@ -168,6 +172,8 @@ class BadResponse(UpstreamError):
     """The response breaks the rules of HTTP, or the server hung up before it was whole."""
 
     phase = "response"
+    condition = "reset"
+    retry = Retry.IF_IDEMPOTENT
 
 
 class ResponseTimeout(UpstreamError):
@@ -175,6 +181,8 @@ class ResponseTimeout(UpstreamError):
 
     status = 504
     phase = "response"
+    condition = "timeout"
+    retry = Retry.IF_IDEMPOTENT
 
 
 class SendTimeout(UpstreamError):
@@ -182,6 +190,8 @@ class SendTimeout(UpstreamError):
 
     status = 504
     phase = "request body"
+    condition = "timeout"
+    retry = Retry.IF_IDEMPOTENT
 
 
 class TruncatedBody(UpstreamError):

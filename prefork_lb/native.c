@@ -39,26 +39,26 @@ static PyTypeObject *claims_type; /* of the one module there is */
 
 typedef struct {
     PyObject_HEAD
-    Py_buffer memory, totals, claims, requests, failures;
+    Py_buffer memory, totals, claims, requests, failures, penalties;
     pthread_mutex_t *mutex;
     PyObject *recover;
 } Claims;
 
 static int claims_init(Claims *self, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"memory", "lock_byte", "totals", "claims", "requests", "failures", "recover", NULL};
-    PyObject *memory, *totals, *claims, *requests, *failures, *recover;
+    static char *names[] = {"memory", "lock_byte", "totals", "claims", "requests", "failures", "penalties", "recover", NULL};
+    PyObject *memory, *totals, *claims, *requests, *failures, *penalties, *recover;
     Py_ssize_t lock_byte;
     if (self->recover) {
         PyErr_SetString(PyExc_TypeError, "made already");
         return -1;
     }
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OnOOOOO", names, &memory, &lock_byte, &totals, &claims, &requests,
-                                     &failures, &recover))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OnOOOOOO", names, &memory, &lock_byte, &totals, &claims, &requests,
+                                     &failures, &penalties, &recover))
         return -1;
     if (take_cells(memory, &self->memory, 0) < 0 || take_cells(totals, &self->totals, 0) < 0) return -1;
     Py_ssize_t servers = self->totals.len / (Py_ssize_t)sizeof(int64_t);
     if (take_cells(claims, &self->claims, servers) < 0 || take_cells(requests, &self->requests, servers) < 0 ||
-        take_cells(failures, &self->failures, servers) < 0)
+        take_cells(failures, &self->failures, servers) < 0 || take_cells(penalties, &self->penalties, servers) < 0)
         return -1;
     if (lock_byte < 0 || lock_byte + (Py_ssize_t)sizeof(pthread_mutex_t) > self->memory.len) {
         PyErr_Format(PyExc_ValueError, "no room for a lock at byte %zd", lock_byte);
@@ -76,6 +76,7 @@ static void claims_dealloc(Claims *self) {
     PyBuffer_Release(&self->claims);
     PyBuffer_Release(&self->requests);
     PyBuffer_Release(&self->failures);
+    PyBuffer_Release(&self->penalties);
     Py_XDECREF(self->recover);
     type->tp_free((PyObject *)self);
     Py_DECREF(type);
@@ -136,7 +137,7 @@ static PyMethodDef claims_methods[] = {
 };
 
 static PyType_Slot claims_slots[] = {
-    {Py_tp_doc, "Claims(memory, lock_byte, totals, claims, requests, failures, recover)\n\n"
+    {Py_tp_doc, "Claims(memory, lock_byte, totals, claims, requests, failures, penalties, recover)\n\n"
                 "A worker's row of the ledger. `recover(errno)` is called when the lock's last owner died inside it."},
     {Py_tp_init, claims_init},
     {Py_tp_dealloc, claims_dealloc},
@@ -244,15 +245,17 @@ static void taken(Picker *self, const Server *server) {
 
 /* The least loaded server (balance/least_connections.py); -1 when that is for the Python to say. */
 static Py_ssize_t pick(Picker *self) {
-    cell *totals = cells_of(&self->claims->totals), *pool = cells_of(&self->pool);
+    cell *totals = cells_of(&self->claims->totals), *penalties = cells_of(&self->claims->penalties), *pool = cells_of(&self->pool);
     int16_t tied[MOST_SERVERS];
     tied[0] = 0;
     Py_ssize_t ties = 0;
     int64_t best_load = 1, best_weight = 0, in_flight = 0; /* infinite */
     for (Py_ssize_t i = 0; i < self->count; i++) {
         const Server *server = &self->servers[i];
-        int64_t count = totals[server->slot], load = 2 * count + 1;
+        int64_t count = totals[server->slot];
         if (count >= server->limit) return -1; /* not all are candidates */
+        count += penalties[server->slot];
+        int64_t load = 2 * count + 1;
         in_flight += count;
         int64_t difference = load * best_weight - best_load * server->weight;
         if (difference < 0) {

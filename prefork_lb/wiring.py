@@ -20,6 +20,7 @@ from prefork_lb.balance.registry import make_policy, policy_class
 from prefork_lb.clock import monotonic
 from prefork_lb.config import Config, model
 from prefork_lb.config.current import load_or_keep
+from prefork_lb.config.statuses import parse_statuses
 from prefork_lb.errors import ConfigError, InvariantError, PreforkLBError
 from prefork_lb.net.address import parse_address
 from prefork_lb.net.dial import ClientTLS
@@ -30,11 +31,15 @@ from prefork_lb.proxy.request import TrustCheck
 from prefork_lb.routing.match import Route, Router
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import attach_or_create
+from prefork_lb.shared.states import States
 from prefork_lb.shared.table import PoolEntry, PoolSlots, ServerEntry, free_unused, register
+from prefork_lb.upstream.availability import AvailabilityRules
 from prefork_lb.upstream.claiming import fast_claims
 from prefork_lb.upstream.housekeeping import INTERVAL_S
 from prefork_lb.upstream.idle import IdleConnections
+from prefork_lb.upstream.outcomes import EjectionRules, Outcomes
 from prefork_lb.upstream.pool import Pool
+from prefork_lb.upstream.retries import RetryBudget, RetryRules
 from prefork_lb.upstream.runtime import BLOCKING, Runtime
 from prefork_lb.upstream.server import UNLIMITED, Server
 from prefork_lb.wire.head import Limits, ResponseHead, parse_response
@@ -57,6 +62,7 @@ class Worker:
         servers = sum(len(pool.servers) for pool in config.pools.values())
         self._segment = attach_or_create(master, WORKER_ROWS, max(LEAST_SERVERS, 2 * servers), _predecessor())
         self._ledger = Ledger(self._segment, runtime.one_thread)
+        self._states = States(self._segment)
         entries = [PoolEntry(name, [_entry(server) for server in pool.servers]) for name, pool in config.pools.items()]
         slots = register(self._segment, self._ledger, entries)
         self._pools = {name: self._pool(name, pool, slots[name], config) for name, pool in config.pools.items()}
@@ -64,7 +70,7 @@ class Worker:
         limits = Limits(config.proxy.limits.head_bytes, config.proxy.limits.line_bytes, config.proxy.limits.fields)
         self.engine = Engine(_router(config), self._pools, Settings(
             Timeouts(timeouts.connect, timeouts.response, timeouts.idle), limits, config.proxy.via.encode(), monotonic,
-            Memo[bytes, ResponseHead](lambda block: parse_response(block, limits)), runtime.dial))
+            Memo[bytes, ResponseHead](lambda block: parse_response(block, limits)), runtime.dial, runtime.sleep))
         self.front = Front(
             self.engine, trust_check(config.proxy.trusted_proxies), limits, timeouts.head, timeouts.idle,
             config.listen.proxy_protocol,
@@ -93,7 +99,16 @@ class Worker:
             for slot, address, server in zip(slots.slots, addresses, pool.servers, strict=True)
         ]
         policy = make_policy(pool.policy, random.Random(), PolicyMemory(slots.cells, slots.columns))
-        return Pool(name, servers, policy, self._ledger, pool.retries.attempts, fast_claims(policy, servers, slots, self._ledger))
+        retries = pool.retries
+        return Pool(
+            name, servers, policy, self._ledger, self._states,
+            Outcomes(name, servers, self._states, self._ledger, _ejection_rules(pool.ejection), random.Random()),
+            AvailabilityRules(int(pool.slow_start * 1000), pool.panic_threshold),
+            RetryRules(retries.attempts, frozenset(retries.on), parse_statuses(retries.statuses), retries.backoff,
+                       retries.body_memory, retries.body_limit, retries.hedge),
+            RetryBudget(self._ledger, slots.block, slots.number, slots.slots, retries.budget, retries.floor,
+                        pool.breaker.retries),
+            lambda usable: fast_claims(policy, usable, slots, self._ledger))
 
     def _look_after(self) -> None:
         try:
@@ -106,7 +121,10 @@ class Worker:
         if reclaimed.workers:
             free_unused(self._segment, self._ledger)
         for pool in self._pools.values():
-            pool.expire_idle()
+            pool.tick()
+        if self._states.is_time():
+            with self._ledger.locked():
+                self._states.let_time_pass()
 
 
 class Application:
@@ -229,6 +247,12 @@ def _router(config: Config) -> Router:
             raise InvariantError("several pools and no route: the configuration's check lets no such file pass")
         routes = [Route((), (), next(iter(config.pools)))]
     return Router(routes)
+
+
+def _ejection_rules(ejection: model.Ejection) -> EjectionRules:
+    return EjectionRules(
+        ejection.failures, ejection.share, int(ejection.window * 1000), ejection.least_requests, int(ejection.seconds * 1000),
+        int(ejection.max_seconds * 1000), ejection.max_ejected, parse_statuses(ejection.statuses), ejection.penalty)
 
 
 def _entry(server: model.Server) -> ServerEntry:

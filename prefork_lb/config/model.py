@@ -151,8 +151,8 @@ class Retries(_Section, frozen=True):
 
     attempts: Annotated[int, _meta("Attempts for one request at most, the first included; 1: no retries.", ge=1, le=10)] = 2
     on: Annotated[tuple[Literal["connect", "reset", "timeout"], ...], _meta(
-        'Failures: no connection ("connect"), a connection that ended before the head of the response ("reset"), a connection '
-        'or head that did not come in time ("timeout").'
+        'Failures: no connection, or not in time ("connect"); a connection that ended before the head of the response, or a head '
+        'that is none ("reset"); a head that did not come in time ("timeout").'
     )] = ("connect", "reset")
     statuses: Annotated[Statuses, _meta("Statuses that are failures, too: numbers, or ranges like `\"502-504\"`.")] = ()
     budget: Annotated[Percent, _meta(

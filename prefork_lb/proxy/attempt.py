@@ -1,6 +1,8 @@
 """One attempt: one lease, and what comes of it."""
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from prefork_lb.clock import Clock
@@ -37,6 +39,7 @@ class Settings:
     clock: Clock
     parse: ResponseParser
     dial: Dial = dial
+    sleep: Callable[[float], None] = time.sleep
 
 
 def attempt(lease: Lease, request: Request, block: bytes, body: OutboundBody, fresh: bool, settings: Settings) -> Reply:
@@ -62,6 +65,8 @@ def attempt(lease: Lease, request: Request, block: bytes, body: OutboundBody, fr
     else:
         early = _send(stream, reader, request, block, body, settings)
     head = early or reader.read_final(request.downstream, settings.timeouts.response, settings.clock)
+    if head.status >= 429:
+        lease.note_status(head.status, _retry_after_s(head))
     framing = response_framing(head, request.method)
     data = reader.rest
     contents: BodyReader | None = None
@@ -70,6 +75,12 @@ def attempt(lease: Lease, request: Request, block: bytes, body: OutboundBody, fr
     reply = Reply(head, framing, contents, data, lease, early is None, settings.pseudonym)
     lease.keep()
     return reply
+
+
+def _retry_after_s(head: ResponseHead) -> float:
+    """What Retry-After says, if it is a number of seconds (RFC 9110 10.2.3); dates are rare, and need clocks that agree."""
+    values = head.index.get(b"retry-after", ())
+    return float(values[0]) if len(values) == 1 and len(values[0]) < 10 and values[0].isdigit() else 0.0
 
 
 def _preamble(server: Server, request: Request) -> bytes:

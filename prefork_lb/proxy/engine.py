@@ -1,25 +1,22 @@
 """The engine: one straight line from request to reply, the same for every front end."""
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 
-from prefork_lb.errors import CapacityError, LoopDetected, MethodNotAllowed, Retry, UpstreamError
+from prefork_lb.errors import LoopDetected, MethodNotAllowed, UpstreamError
 from prefork_lb.proxy.attempt import Settings, attempt
 from prefork_lb.proxy.outbound import EMPTY, OutboundBody, request_block
 from prefork_lb.proxy.reply import Reply
 from prefork_lb.proxy.request import Request
+from prefork_lb.proxy.retrying import Retrying
 from prefork_lb.routing.match import Router
 from prefork_lb.upstream.pool import Pool
-from prefork_lb.upstream.server import Server
 from prefork_lb.wire.forwarded import ClientInfo, times_passed
 from prefork_lb.wire.framing import NO_BODY, Framing, request_framing
 from prefork_lb.wire.target import destination
 
 # A request may pass several balancers of the same name in a row, but not go in circles.
 _MOST_PASSES = 8
-
-log = logging.getLogger("prefork_lb")
 
 
 class _Plan:
@@ -51,8 +48,16 @@ class Engine:
         plan = request.head.plan
         if not isinstance(plan, _Plan) or plan.peer is not request.peer or plan.engine is not self:
             plan = self._plan(request)
-        body = EMPTY if plan.framing is NO_BODY else OutboundBody(request.body, plan.framing, not request.relays_continue)
-        return self._attempts(plan.pool, request, plan.block, body)
+        if plan.framing is NO_BODY:
+            return self._attempts(plan.pool, request, plan.block, EMPTY)
+        body = OutboundBody(request.body, plan.framing, not request.relays_continue)
+        rules = plan.pool.retries
+        if rules.attempts > 1 and request.is_idempotent:
+            body.keep(rules.body_memory, rules.body_limit)
+        try:
+            return self._attempts(plan.pool, request, plan.block, body)
+        finally:
+            body.forget()
 
     def _plan(self, request: Request) -> _Plan:
         head = request.head
@@ -71,37 +76,15 @@ class Engine:
         return plan
 
     def _attempts(self, pool: Pool, request: Request, block: bytes, body: OutboundBody) -> Reply:
-        tried: list[Server] = []
-        failure: UpstreamError | None = None
-        fresh = False
-        while True:
-            try:
-                lease = pool.lease(request, tried)
-            except CapacityError:
-                if failure is not None:
-                    raise failure from None  # what the last server did says more than that no other is left
-                raise
-            try:
-                with lease:
-                    return attempt(lease, request, block, body, fresh, self._settings)
-            except UpstreamError as exc:
-                failure = exc
-                again = self._may_repeat(exc, request, body)
-                if exc.retry is Retry.IF_REUSED:
-                    fresh = True  # the server may be well: its turn is not over, but no kept-alive connection again
-                else:
-                    tried.append(lease.server)
-                    again = again and len(tried) < pool.attempts
-                log.warning("pool %s: server %s: %s %s: %s: %s", pool.name, lease.server.name, request.method.decode(),
-                            "will be tried again" if again else "failed", exc.phase, exc)
-                if not again:
-                    raise
-
-    @staticmethod
-    def _may_repeat(failure: UpstreamError, request: Request, body: OutboundBody) -> bool:
-        """The retry rule (RFC 9110 9.2.2): anything of which no byte was sent, idempotent requests on a dead idle connection."""
-        if not body.is_replayable:
-            return False
-        if failure.retry is Retry.IF_REUSED:
-            return request.is_idempotent
-        return failure.retry is Retry.NOTHING_SENT
+        settings = self._settings
+        lease = pool.lease(request, ())
+        begun = settings.clock()
+        try:
+            with lease:
+                reply = attempt(lease, request, block, body, False, settings)
+        except UpstreamError as exc:
+            return Retrying(pool, request, block, body, settings).after_failure(lease.server, exc)
+        pool.outcomes.times.note(settings.clock() - begun)
+        if reply.status in pool.retries.statuses:
+            return Retrying(pool, request, block, body, settings).after_reply(lease.server, reply)
+        return reply

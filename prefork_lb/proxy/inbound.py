@@ -16,7 +16,7 @@ ResponseParser = Callable[[bytes], ResponseHead]
 """From a whole head to its values, as `parse_response` does; raises BadResponse. What comes back is not changed by anybody."""
 
 _HEAD_BYTES = 64 * 1024
-PIECE_BYTES = 256 * 1024
+PIECE_BYTES = 128 * 1024
 _MOST_INTERIM = 64  # interim responses to one request; without a bound a server could go on for ever
 
 # RFC 9110 8.6: an interim response has no length either.

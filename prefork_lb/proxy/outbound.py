@@ -1,6 +1,9 @@
 """The request as it goes to a server: its head as bytes, and its body in pieces."""
 from __future__ import annotations
 
+import logging
+from tempfile import SpooledTemporaryFile, gettempdir
+
 from prefork_lb.errors import BadRequest, ExpectationFailed, FinalRecipient, InvariantError
 from prefork_lb.net.stream import Stream
 from prefork_lb.proxy.request import BodySource, Request
@@ -13,6 +16,8 @@ from prefork_lb.wire.head import Fields, FieldSection
 from prefork_lb.wire.target import Destination
 
 PIECE_BYTES = 64 * 1024
+
+log = logging.getLogger("prefork_lb")
 
 # Stop here, or are written anew: Host first (RFC 9110 7.2), the length as one number.
 _NOT_COPIED = HOP_BY_HOP | {b"host", b"content-length", b"expect", b"via", b"max-forwards"}
@@ -88,7 +93,7 @@ class OutboundBody:
 
     The first piece is read before a server is claimed, so that a slow client holds no claim while it sends a small body,
     and so that it can be sent again to another server as long as nothing more was read. Unless the client waits to be told
-    to go on: then there is nothing to read yet.
+    to go on: then there is nothing to read yet. What follows is kept for another attempt if `keep` is called.
     """
 
     def __init__(self, source: BodySource, framing: Framing, read_ahead: bool = True) -> None:
@@ -97,13 +102,40 @@ class OutboundBody:
         self._framing = framing
         self._left = framing.length
         self._first_only = True
-        self.ended = framing.kind is Kind.NONE
+        self._kept: SpooledTemporaryFile[bytes] | None = None
+        self._keep_limit = 0
+        self._kept_bytes = self._again = 0  # of what is kept: in all, and of it still to be sent again
+        self._source_ended = framing.kind is Kind.NONE
         self.first = self._read() if read_ahead else b""
+
+    @property
+    def ended(self) -> bool:
+        """Whether `next_piece` has nothing more to give."""
+        return self._source_ended and not self._again
 
     @property
     def is_replayable(self) -> bool:
         """Whether the body can be sent from its beginning again."""
-        return self._first_only
+        return self._first_only or self._kept is not None
+
+    def keep(self, memory: int, limit: int) -> None:
+        """Keep what is read behind the first piece, up to `limit` bytes, the first `memory` of them not on disk."""
+        if limit and not self._source_ended and self._kept is None and self._first_only:
+            self._keep_limit = limit
+            self._kept = SpooledTemporaryFile(max_size=max(1, memory))
+
+    def rewind(self) -> None:
+        """Begin anew behind the first piece. To be called only while it `is_replayable`."""
+        if self._kept is not None:
+            self._kept.seek(0)
+            self._again = self._kept_bytes
+
+    def forget(self) -> None:
+        """Keep no more: there is not going to be another attempt."""
+        if self._kept is not None:
+            self._kept.close()
+            self._kept = None
+            self._kept_bytes = self._again = 0
 
     def wait(self, server: Stream, timeout_s: float) -> bool:
         """Wait for the next piece; False when the server has something to say first. Raises RequestTimeout."""
@@ -111,25 +143,43 @@ class OutboundBody:
 
     def next_piece(self) -> bytes:
         """The piece after the first, and so on; empty at the end."""
-        if self.ended:
+        if self._again and self._kept is not None:
+            data = self._kept.read(min(PIECE_BYTES, self._again))
+            self._again -= len(data)
+            return data
+        if self._source_ended:
             return b""
         self._first_only = False
-        return self._read()
+        data = self._read()
+        if self._kept is not None:
+            self._keep(data)
+        return data
+
+    def _keep(self, data: bytes) -> None:
+        assert self._kept is not None
+        self._kept_bytes += len(data)
+        try:
+            if self._kept_bytes <= self._keep_limit:
+                self._kept.write(data)
+                return
+        except OSError as exc:
+            log.warning("a request's body cannot be kept for another attempt: %s: %s", gettempdir(), exc.strerror)
+        self.forget()
 
     def _read(self) -> bytes:
-        if self.ended:
+        if self._source_ended:
             return b""
         if self._framing.kind is Kind.LENGTH:
             data = self._source.read(min(PIECE_BYTES, self._left)) if self._left else b""
             self._left -= len(data)
             if not data and self._left:
                 raise InvariantError("a body source ended early without saying why")
-            self.ended = self._left == 0
+            self._source_ended = self._left == 0
             return data
         data = self._source.read(PIECE_BYTES)
         if data:
             return encode_chunk(data)
-        self.ended = True
+        self._source_ended = True
         trailers = allowed_trailers(self._source.trailers())
         _check(trailers)
         return encode_last_chunk(trailers)

@@ -62,8 +62,8 @@ class Reply:
             return data
         try:
             data = body.read(limit)
-        except TruncatedBody:
-            self._lease.fail()
+        except TruncatedBody as exc:
+            self._lease.fail(str(exc))
             raise
         if body.is_received:
             self._release()

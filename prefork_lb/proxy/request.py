@@ -71,7 +71,9 @@ class Request:
 
     @property
     def is_idempotent(self) -> bool:
-        return self.head.method in _IDEMPOTENT
+        """Whether the server may see it twice: by its method, or since its Idempotency-Key lets the server know it again
+        (draft-ietf-httpapi-idempotency-key-header)."""
+        return self.head.method in _IDEMPOTENT or b"idempotency-key" in self.head.index
 
 
 TrustCheck = Callable[[str], bool]

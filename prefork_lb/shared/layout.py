@@ -7,7 +7,8 @@ reader that takes no lock sees one of the two.
     header          cells of which some are named below, then the lock
     server columns  one array a column, indexed by slot
     server keys     pool and address, as text
-    pools           one block each: cells of its policy, then its key
+    server notes    why the last check passed or failed, as text
+    pools           one block each: cells of its policy, of its retries, then its key
     rows            one block for each worker process: who it is, its claims, its statistics
 """
 from __future__ import annotations
@@ -15,7 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 MAGIC = 0x3142_4C4B_5246_5250
-VERSION = 1
+VERSION = 2
 CELL = 8
 
 # Header cells.
@@ -29,6 +30,9 @@ H_CREATED = 6  # wall clock, seconds since the epoch
 H_RECLAIMED = 7  # claims given back for dead workers
 H_REPAIRS = 8  # times the lock's owner died inside it
 H_JOINS = 9  # rows taken so far
+H_CHANGES = 10  # changes so far of what decides which servers may be picked, and with what weight
+H_CONTROLLER = 11  # the controller's pid, and its start time in the next cell
+H_CONFIGURATION = 13  # which configuration file's contents the controller should go by
 H_MASTERS = 16  # pairs (pid, start time): the gunicorn masters of this instance, old and new ones of an upgrade
 MASTERS = 8
 H_LOCK = 64  # eight cells for a pthread_mutex_t: 40 bytes on x86-64, 48 on aarch64
@@ -45,11 +49,32 @@ C_PAST_REQUESTS = 6  # statistics of rows that were given back
 C_PAST_FAILURES = 7
 C_POLICY = 8  # the first of the policy's columns
 POLICY_COLUMNS = 3
-SERVER_COLUMNS = C_POLICY + POLICY_COLUMNS
+C_PENALTY = 11  # requests that failed a short while ago and count as load still, over all rows
+C_ADMIN = 12  # states.Admin
+C_WEIGHT_SET = 13  # the weight that a command has set; 0: that of the configuration
+C_CHECK = 14  # states.Check
+C_CHECKED = 15  # when the last check ended. Here and below: milliseconds of the monotonic clock; 0: never
+C_RISEN = 16  # when it came up, or back, or was added: slow start counts from here
+C_STREAK = 17  # failures in a row
+C_EJECTED_UNTIL = 18
+C_EJECTIONS = 19  # in a row
+C_RETURNED = 20  # when the last ejection ended well
+C_TRIAL = 21  # states.Trial, or when a trial that goes on is given up
+C_WINDOW = 22  # when the window began in which failures are counted
+C_WINDOW_FAILURES = 23
+C_WINDOW_REQUESTS = 24  # requests before the window
+SERVER_COLUMNS = 25
 
 # Cells at the head of a pool's block; its key follows.
 POLICY_CELLS = 8
 P_USED = POLICY_CELLS
+P_WINDOW = 9  # when the window began in which retries are counted, and then what is counted
+P_RETRIES = 10
+P_REQUESTS = 11  # requests before the window
+P_LAST_RETRIES = 12  # in the window before
+P_LAST_REQUESTS = 13
+P_REFUSED = 14  # requests refused by a limit of the pool
+P_TICKET = 15  # the number of the last request that began to wait
 POOL_HEAD_CELLS = POLICY_CELLS + 8
 
 # Cells at the head of a worker's row; then three arrays indexed by slot.
@@ -58,9 +83,11 @@ R_START = 1  # the process' start time in clock ticks since boot: pids come agai
 R_GENERATION = 2  # the generation this worker's view was built from
 R_CLIENTS = 3  # client connections that this worker has, plus one; 0: it does not accept, or does not tell
 ROW_HEAD_CELLS = 8
-ROW_ARRAYS = 3  # claims, requests, failures
+ROW_ARRAYS = 6  # by slot: claims, requests, failures, penalties; by pool: retries under way, the oldest ticket that waits
+A_CLAIMS, A_REQUESTS, A_FAILURES, A_PENALTIES, A_RETRIES, A_WAITING = range(ROW_ARRAYS)
 
 KEY_BYTES = 512
+NOTE_BYTES = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +111,13 @@ class Layout:
         """Where the text of a slot's key begins: `KEY_BYTES` bytes, ended by NUL."""
         return (HEADER_CELLS + SERVER_COLUMNS * self.servers) * CELL + slot * KEY_BYTES
 
+    def server_note_byte(self, slot: int) -> int:
+        """Where the note on a slot's server begins: `NOTE_BYTES` bytes, ended by NUL."""
+        return self.server_key_byte(self.servers) + slot * NOTE_BYTES
+
     @property
     def _pools_start(self) -> int:
-        return self.server_key_byte(self.servers) // CELL
+        return self.server_note_byte(self.servers) // CELL
 
     @property
     def _pool_stride(self) -> int:
@@ -108,7 +139,7 @@ class Layout:
         return self.pool(self.pools) + number * self._row_stride
 
     def row_array(self, number: int, array: int) -> slice:
-        """One of a row's arrays: 0 claims, 1 requests, 2 failures."""
+        """One of a row's arrays, `A_CLAIMS` and so on."""
         start = self.row(number) + ROW_HEAD_CELLS + array * self.servers
         return slice(start, start + self.servers)
 

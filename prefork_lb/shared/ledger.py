@@ -11,7 +11,7 @@ the recount after its end puts it right.
 """
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -39,10 +39,12 @@ class Ledger:
         Raises SegmentError when all rows are in use.
         """
         layout = segment.layout
-        self._segment = segment
+        self.segment = segment
         self._cells = segment.cells
         # In-flight totals by slot. Read under the lock to decide by, without it to look.
         self.totals = segment.cells[layout.column(at.C_TOTAL)]
+        # Of requests that failed a short while ago and count as load still.
+        self.penalties = segment.cells[layout.column(at.C_PENALTY)]
         self._lock = RobustLock(segment.text, layout.lock_byte, self._repair, one_thread)
         self.acquire, self.release_lock = self._lock.acquire, self._lock.release
         with self.locked():
@@ -50,11 +52,12 @@ class Ledger:
             self._row = self._take_row()
         self._clients_cell = layout.row(self._row) + at.R_CLIENTS
         self._look_for_siblings()
-        self._claims, self._requests, self._failures = (
+        (self._claims, self._requests, self._failures, self._penalties, self._retries, self.waiting) = (
             segment.cells[layout.row_array(self._row, array)] for array in range(at.ROW_ARRAYS))
         module = native()
         self.native_claims = module.Claims(
-            segment.text, layout.lock_byte, self.totals, self._claims, self._requests, self._failures, self._lock.recover,
+            segment.text, layout.lock_byte, self.totals, self._claims, self._requests, self._failures, self.penalties,
+            self._lock.recover,
         ) if module else None
         """The same row for the compiled module; None without one."""
 
@@ -92,6 +95,28 @@ class Ledger:
         finally:
             self.release_lock()
 
+    def penalise(self, slot: int, number: int) -> None:
+        """Add so many failed requests to what counts as load of a server, or take them off again. Takes the lock."""
+        with self.locked():
+            self._penalties[slot] += number
+            self.penalties[slot] += number
+
+    def requests(self, slots: Iterable[int]) -> int:
+        """The requests that these servers have got so far, over all workers."""
+        cells, layout = self._cells, self.segment.layout
+        starts = [layout.row_array(row, at.A_REQUESTS).start for row in self._rows()]
+        starts.append(layout.column(at.C_PAST_REQUESTS).start)
+        return sum(cells[start + slot] for slot in slots for start in starts)
+
+    def retries_under_way(self, pool: int) -> int:
+        """The retries of a pool, by its number, that go on at the moment, over all workers."""
+        cells, layout = self._cells, self.segment.layout
+        return sum(cells[layout.row_array(row, at.A_RETRIES).start + pool] for row in self._rows())
+
+    def count_retry(self, pool: int, number: int) -> None:
+        """A retry of this worker has begun (1), or ended (-1). The lock must be held."""
+        self._retries[pool] += number
+
     def reclaim_dead(self) -> Reclaimed:
         """Give back the rows of processes that are gone.
 
@@ -112,11 +137,11 @@ class Ledger:
 
     def adopt_generation(self, generation: int) -> None:
         """Note that this worker's view was built from `generation`."""
-        self._cells[self._segment.layout.row(self._row) + at.R_GENERATION] = generation
+        self._cells[self.segment.layout.row(self._row) + at.R_GENERATION] = generation
 
     def oldest_generation(self) -> int:
         """The oldest generation that a worker's view was built from. The lock must be held."""
-        cells, layout = self._cells, self._segment.layout
+        cells, layout = self._cells, self.segment.layout
         found = [cells[layout.row(row) + at.R_GENERATION] for row in self._rows()]
         return min(found, default=self.generation)
 
@@ -133,29 +158,30 @@ class Ledger:
         return min(told) - 1 if told else None
 
     def _look_for_siblings(self) -> None:
-        layout = self._segment.layout
+        layout = self.segment.layout
         self._joins = self._cells[at.H_JOINS]
         self._sibling_cells = [layout.row(row) + at.R_CLIENTS for row in self._rows() if row != self._row]
 
     def close(self) -> None:
         """Detach from the segment. Claims that are still open are given back by a sibling once this process ended."""
         self.native_claims = None  # it holds the buffers
-        for view in (self.totals, self._claims, self._requests, self._failures):
+        for view in (self.totals, self.penalties, self._claims, self._requests, self._failures, self._penalties, self._retries,
+                     self.waiting):
             view.release()
         self._lock.close()
 
     def _rows(self) -> list[int]:
         """The rows in use, dead or alive."""
-        cells, layout = self._cells, self._segment.layout
+        cells, layout = self._cells, self.segment.layout
         return [row for row in range(layout.rows) if cells[layout.row(row) + at.R_PID]]
 
     def _dead_rows(self) -> list[int]:
-        cells, layout = self._cells, self._segment.layout
+        cells, layout = self._cells, self.segment.layout
         heads = [(row, layout.row(row)) for row in self._rows()]
         return [row for row, head in heads if not is_alive(cells[head + at.R_PID], cells[head + at.R_START])]
 
     def _take_row(self) -> int:
-        cells, layout = self._cells, self._segment.layout
+        cells, layout = self._cells, self.segment.layout
         for row in range(layout.rows):
             head = layout.row(row)
             if cells[head + at.R_PID] == 0:
@@ -166,23 +192,25 @@ class Ledger:
                 cells[head + at.R_PID] = pid
                 cells[at.H_JOINS] += 1
                 return row
-        raise SegmentError(f"{self._segment.name}: all {layout.rows} rows for worker processes are in use; run fewer workers")
+        raise SegmentError(f"{self.segment.name}: all {layout.rows} rows for worker processes are in use; run fewer workers")
 
     def _reclaim(self, dead: list[int]) -> Reclaimed:
-        cells, layout = self._cells, self._segment.layout
+        cells, layout = self._cells, self.segment.layout
         claims = 0
         for row in dead:
-            for array, past in ((1, at.C_PAST_REQUESTS), (2, at.C_PAST_FAILURES)):
+            for array, past in ((at.A_REQUESTS, at.C_PAST_REQUESTS), (at.A_FAILURES, at.C_PAST_FAILURES)):
                 with cells[layout.row_array(row, array)] as counted, cells[layout.column(past)] as column:
                     for slot, number in enumerate(counted):
                         if number:
                             column[slot] += number
                             counted[slot] = 0
-            with cells[layout.row_array(row, 0)] as held:
-                claims += sum(held)
-                for slot, number in enumerate(held):
-                    if number:
-                        held[slot] = 0
+            for array in (at.A_CLAIMS, at.A_PENALTIES, at.A_RETRIES, at.A_WAITING):
+                with cells[layout.row_array(row, array)] as held:
+                    if array == at.A_CLAIMS:
+                        claims += sum(held)
+                    for slot, number in enumerate(held):
+                        if number:
+                            held[slot] = 0
         if dead:
             self._recount()
             cells[at.H_RECLAIMED] += claims
@@ -194,16 +222,19 @@ class Ledger:
 
     def _recount(self) -> None:
         """Totals anew from the rows: the rows are the truth."""
-        cells, layout = self._cells, self._segment.layout
-        rows = [cells[layout.row_array(row, 0)].tolist() for row in self._rows()]
-        sums = [sum(column) for column in zip(*rows, strict=True)] if rows else [0] * layout.servers
-        for slot, number in enumerate(sums):
-            if self.totals[slot] != number:
-                self.totals[slot] = number
+        for array, totals in ((at.A_CLAIMS, self.totals), (at.A_PENALTIES, self.penalties)):
+            for slot, number in enumerate(self._sums(array)):
+                if totals[slot] != number:
+                    totals[slot] = number
+
+    def _sums(self, array: int) -> list[int]:
+        cells, layout = self._cells, self.segment.layout
+        rows = [cells[layout.row_array(row, array)].tolist() for row in self._rows()]
+        return [sum(column) for column in zip(*rows, strict=True)] if rows else [0] * layout.servers
 
     def _repair(self) -> None:
         """The lock's last owner was broken off inside it: totals from the rows, and every policy starts anew."""
-        cells, layout = self._cells, self._segment.layout
+        cells, layout = self._cells, self.segment.layout
         self._recount()
         for column in range(at.C_POLICY, at.C_POLICY + at.POLICY_COLUMNS):
             with cells[layout.column(column)] as values:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import Segment, SegmentError
+from prefork_lb.shared.states import now_ms
 from prefork_lb.shared.text import read_text, write_text
 
 
@@ -37,6 +38,8 @@ class PoolSlots:
     slots: Sequence[int]
     cells: memoryview
     columns: tuple[memoryview, ...]
+    number: int  # of the pool
+    block: memoryview  # all cells at the head of the pool's block
 
 
 def register(segment: Segment, ledger: Ledger, pools: Sequence[PoolEntry]) -> dict[str, PoolSlots]:
@@ -50,6 +53,7 @@ def register(segment: Segment, ledger: Ledger, pools: Sequence[PoolEntry]) -> di
             table.enter_pool(pool.name)
         if table.changed or table.names_more_than(pools):
             segment.cells[at.H_GENERATION] += 1
+            segment.cells[at.H_CHANGES] += 1
         generation = segment.cells[at.H_GENERATION]
         table.mark_seen(pools, generation)
         ledger.adopt_generation(generation)
@@ -100,8 +104,10 @@ class _Table:
             slot = self._free_slot()
             write_text(self._segment.text, self._layout.server_key_byte(slot), key)
             for column in range(at.SERVER_COLUMNS):
-                if column != at.C_TOTAL:
+                if column not in (at.C_TOTAL, at.C_PENALTY):
                     self._set(column, slot, 0)
+            if pool in self._pools:
+                self._set(at.C_RISEN, slot, now_ms())  # one more beside others that run already
             self._slots[key] = slot
             self.changed = True
         for column, value in ((at.C_WEIGHT, server.weight), (at.C_MAX_CONNECTIONS, server.max_connections),
@@ -118,7 +124,7 @@ class _Table:
             start = self._layout.pool(number)
             if not self._cells[start + at.P_USED]:
                 write_text(self._segment.text, self._layout.pool_key_byte(number), name)
-                for cell in range(start, start + at.POLICY_CELLS):
+                for cell in range(start, start + at.POOL_HEAD_CELLS):
                     self._cells[cell] = 0
                 self._cells[start + at.P_USED] = 1
                 self._pools[name] = number
@@ -132,9 +138,11 @@ class _Table:
                 self._set(at.C_SEEN, self._slots[_key(pool.name, server.address)], generation)
 
     def pool_slots(self, pool: PoolEntry) -> PoolSlots:
-        start = self._layout.pool(self._pools[pool.name])
+        number = self._pools[pool.name]
+        start = self._layout.pool(number)
         return PoolSlots(
-            [self._slots[_key(pool.name, server.address)] for server in pool.servers],
+            [self._slots[_key(pool.name, server.address)] for server in pool.servers], number=number,
+            block=self._cells[start:start + at.POOL_HEAD_CELLS],
             cells=self._cells[start:start + at.POLICY_CELLS],
             columns=tuple(self._cells[self._layout.column(at.C_POLICY + column)] for column in range(at.POLICY_COLUMNS)))
 

@@ -1,13 +1,24 @@
 """Short texts in shared memory: UTF-8, ended by NUL, in a field of fixed size."""
 from __future__ import annotations
 
-from prefork_lb.shared.layout import KEY_BYTES
+from prefork_lb.shared.layout import KEY_BYTES, NOTE_BYTES
 from prefork_lb.shared.segment import SegmentError
 
 
 def read_text(memory: memoryview, start: int) -> str:
     """The text of the field that begins at byte `start`."""
     return bytes(memory[start:start + KEY_BYTES]).split(b"\0", 1)[0].decode(errors="replace")
+
+
+def read_note(memory: memoryview, start: int) -> str:
+    """The note that begins at byte `start`."""
+    return bytes(memory[start:start + NOTE_BYTES]).split(b"\0", 1)[0].decode(errors="replace")
+
+
+def write_note(memory: memoryview, start: int, text: str) -> None:
+    """Write `text` as the note that begins at byte `start`; what is too long is cut."""
+    data = text.encode()[:NOTE_BYTES - 1].decode(errors="ignore").encode()
+    memory[start:start + NOTE_BYTES] = data.ljust(NOTE_BYTES, b"\0")
 
 
 def write_text(memory: memoryview, start: int, text: str) -> None:

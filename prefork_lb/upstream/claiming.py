@@ -14,12 +14,12 @@ _MOST_SERVERS = 1024  # as in native.c
 
 
 def fast_claims(policy: Policy, servers: Sequence[Server], slots: PoolSlots, ledger: Ledger) -> FastClaims | None:
-    """What picks and counts exactly as `policy` does; None when only the policy itself does."""
+    """What picks among these servers and counts exactly as `policy` does; None when only the policy itself does."""
     module = native()
-    primaries = tuple((server.slot, server.weight, server.max_connections) for server in servers if not server.backup)
     if module is None or ledger.native_claims is None or type(policy) is not LeastConnections:
         return None
-    if not 1 <= len(primaries) <= _MOST_SERVERS:
+    if not 1 <= len(servers) <= _MOST_SERVERS:
         return None
     last, finish = slots.columns[:2]
-    return module.LeastConnections(ledger.native_claims, primaries, slots.cells, last, finish)
+    picked = tuple((server.slot, server.weight, server.max_connections) for server in servers)
+    return module.LeastConnections(ledger.native_claims, picked, slots.cells, last, finish)

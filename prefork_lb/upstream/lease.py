@@ -6,7 +6,10 @@ from types import TracebackType
 from prefork_lb.errors import DownstreamError, Retry, UpstreamError
 from prefork_lb.net.stream import Stream
 from prefork_lb.shared.ledger import Ledger
+from prefork_lb.upstream.outcomes import Outcomes
 from prefork_lb.upstream.server import Server
+
+_TOO_MANY_REQUESTS = 429
 
 
 class Lease:
@@ -16,15 +19,18 @@ class Lease:
     had gone stale, which are not the server's fault. After `keep` the response that streams has taken it over.
     """
 
-    __slots__ = ("_kept", "_ledger", "is_open", "server", "stream")
+    __slots__ = ("_failure", "_kept", "_ledger", "_outcomes", "_penalty_s", "is_open", "server", "stream")
 
-    def __init__(self, server: Server, ledger: Ledger) -> None:
+    def __init__(self, server: Server, ledger: Ledger, outcomes: Outcomes) -> None:
         """Take over a claim that was made on `server`."""
         self.server = server
         self.stream: Stream | None = None
         self._ledger = ledger
+        self._outcomes = outcomes
         self.is_open = True
         self._kept = False
+        self._failure: str | None = None  # why what ends well is none; empty: it counts as load only
+        self._penalty_s = 0.0
 
     def __enter__(self) -> Lease:
         return self
@@ -36,27 +42,53 @@ class Lease:
         if stale or isinstance(exc, DownstreamError):
             self.abandon()
         else:
-            self.fail()
+            self.fail(str(exc))
 
     def keep(self) -> None:
         """The response owns the lease from here on."""
         self._kept = True
 
+    def note_status(self, status: int, penalty_s: float) -> None:
+        """What the server answers may be a failure by its status, however well it is said.
+
+        It counts as load for at least `penalty_s` seconds then, when the pool's failures do so at all.
+        """
+        if status in self._outcomes.failing:
+            self._failure, self._penalty_s = f"status {status}", penalty_s
+        elif status == _TOO_MANY_REQUESTS:
+            self._failure, self._penalty_s = "", penalty_s
+
     def succeed(self, reusable: bool) -> None:
         """The exchange is over and the server did its part; `reusable`: its connection can serve another one."""
-        self._end(reusable, failed=False)
+        if not self.is_open:
+            return
+        self._end(reusable, bool(self._failure))
+        if self._failure is not None:
+            self._tell_failure()
+        elif self._outcomes.streaks[self.server.slot]:
+            self._outcomes.succeeded(self.server)
 
-    def fail(self) -> None:
+    def fail(self, why: str) -> None:
         """The server did not do its part."""
-        self._end(reusable=False, failed=True)
+        if self.is_open:
+            self._failure = why
+            self._end(reusable=False, failed=True)
+            self._tell_failure()
 
     def abandon(self) -> None:
         """The client is gone: not the server's fault, but its connection is in the middle of something."""
-        self._end(reusable=False, failed=False)
+        if self.is_open:
+            self._end(False, bool(self._failure))
+            if self._failure is not None:
+                self._tell_failure()
+
+    def _tell_failure(self) -> None:
+        if self._failure:
+            self._outcomes.failed(self.server, self._failure, self._penalty_s)
+        else:
+            self._outcomes.refused(self.server, self._penalty_s)
 
     def _end(self, reusable: bool, failed: bool) -> None:
-        if not self.is_open:
-            return
         self.is_open = False
         stream, self.stream = self.stream, None
         try:

@@ -1,6 +1,7 @@
 """What a worker's pools and exchanges need of the kind of worker they run in."""
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ class Runtime:
     dial: Dial
     every: Callable[[float, Callable[[], None]], None]  # interval in seconds, task
     one_thread: bool  # exchanges and tasks run in the same thread
+    sleep: Callable[[float], None] = time.sleep  # seconds
 
 
 def _in_a_thread(interval_s: float, task: Callable[[], None]) -> None:

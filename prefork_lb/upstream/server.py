@@ -14,16 +14,22 @@ UNLIMITED = 1 << 62
 class Server:
     """One backend address of a pool; to a policy, a candidate.
 
-    `in_flight` is the count over all workers, set under the ledger's lock when the server becomes a candidate.
+    `in_flight` is the count over all workers, set under the ledger's lock when the server becomes a candidate; requests that
+    failed a short while ago are counted in it. `weight` and `max_connections` are those of this moment: less in slow start.
     """
 
     slot: int
     address: Address
     name: str  # the address as text
-    weight: int
-    max_connections: int  # UNLIMITED: no limit
+    configured_weight: int
+    configured_limit: int  # UNLIMITED: no limit
     backup: bool
     idle: IdleConnections
+    weight: int = 0
+    max_connections: int = 0
     in_flight: int = 0
     tls: ClientTLS | None = None
     proxy_protocol: int = 0  # version of the PROXY header that each connection begins with; 0: none
+
+    def __post_init__(self) -> None:
+        self.weight, self.max_connections = self.configured_weight, self.configured_limit

@@ -44,7 +44,7 @@ class ProxyWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
 
     def load_wsgi(self) -> None:
         self.hub = Hub()
-        self.runtime = Runtime(Dialer(self.hub).dial, self.hub.every, one_thread=True)
+        self.runtime = Runtime(Dialer(self.hub).dial, self.hub.every, one_thread=True, sleep=self.hub.sleep)
         super().load_wsgi()
 
     def run(self) -> None:

@@ -126,9 +126,9 @@ def test_a_file_that_cannot_be_read_is_a_problem_too(tmp_path: Path) -> None:
 
 def test_sections_that_are_not_active_are_noticed(tmp_path: Path) -> None:
     file = tmp_path / "a.toml"
-    file.write_text(GOOD + '[pools.web.health]\npath = "/"\n[admin]\nbind = "127.0.0.1:9900"\n')
+    file.write_text(GOOD + '[pools.web.sticky]\nmode = "cookie"\n[admin]\nbind = "127.0.0.1:9900"\n')
     assert [notice.split(": ")[0:2] for notice in notices(load(file))] == [
-        [f"{file}:5", "admin"], [f"{file}:3", "pools.web.health"]]
+        [f"{file}:5", "admin"], [f"{file}:3", "pools.web.sticky"]]
 
 
 def test_a_file_that_went_bad_leaves_the_last_good_one_in_force(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,

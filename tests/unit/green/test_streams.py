@@ -5,6 +5,7 @@ import socket
 import ssl
 import struct
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -122,6 +123,7 @@ def test_receive_or_goes_on_when_nobody_is_gone(hub: Hub, stream: GreenStream, p
 
 def reader(peer: socket.socket, received: list[bytes], size: int) -> threading.Thread:
     def read() -> None:
+        time.sleep(0.05)  # until all buffers are full
         left = size
         while left > 0:
             data = peer.recv(1 << 16)

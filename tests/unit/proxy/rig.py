@@ -20,10 +20,11 @@ from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import attach_or_create, remove
 from prefork_lb.upstream.idle import IdleConnections
 from prefork_lb.upstream.lease import Lease
-from prefork_lb.upstream.pool import Pool
+from prefork_lb.upstream.retries import RetryRules
 from prefork_lb.upstream.server import UNLIMITED, Server
 from prefork_lb.wire.head import Limits, RequestHead, parse_response
 from tests.unit.proxy.loopback import DEADLINE_S, STRANGER, Client, Source
+from tests.unit.upstream.parts import make_pool
 
 IDLE_MOST = 4
 
@@ -31,15 +32,15 @@ IDLE_MOST = 4
 class Rig:
     """One pool "web" whose policy takes the first candidate. `close` it, or use it as a context manager."""
 
-    def __init__(self, *addresses: Address, attempts: int = 2, timeouts: Timeouts | None = None) -> None:
-        self._segment = attach_or_create(os.getpid(), 2, max(1, len(addresses)))
-        self.ledger = Ledger(self._segment)
+    def __init__(self, *addresses: Address, attempts: int = 2, timeouts: Timeouts | None = None,
+                 rules: RetryRules | None = None) -> None:
+        self.ledger = Ledger(attach_or_create(os.getpid(), 2, max(1, len(addresses))))
         self.servers = [
             Server(slot, address, str(address), 1, UNLIMITED, False, IdleConnections(IDLE_MOST, 60.0, monotonic))
             for slot, address in enumerate(addresses)
         ]
         policy = First(random.Random(1), PolicyMemory([0] * 8, []))
-        self.pool = Pool("web", self.servers, policy, self.ledger, attempts)
+        self.pool = make_pool(self.ledger, self.servers, policy, retries=rules or RetryRules(attempts))
         self.settings = Settings(
             timeouts or Timeouts(DEADLINE_S, DEADLINE_S, DEADLINE_S),
             Limits(),
@@ -55,7 +56,6 @@ class Rig:
     def __exit__(self, *_: object) -> None:
         self.pool.close()
         self.ledger.close()
-        self._segment.close()
         remove(os.getpid())
 
     @property

@@ -22,6 +22,7 @@ from prefork_lb.errors import (
 )
 from prefork_lb.net.address import Address
 from prefork_lb.proxy.attempt import Timeouts
+from prefork_lb.upstream.retries import RetryRules
 from tests.support.waiting import wait_until
 from tests.unit.proxy.loopback import DEADLINE_S, Client, Connection, ScriptedServer, Source
 from tests.unit.proxy.rig import Rig, request
@@ -180,24 +181,51 @@ def _peek_quiet(rig: Rig) -> bool:
     return True
 
 
-def test_a_body_of_several_pieces_is_not_sent_again() -> None:
+def test_a_body_of_several_pieces_is_sent_again_from_what_is_kept() -> None:
     with ScriptedServer(answer_once(b""), answer(b"")) as server, Rig(server.address) as rig:
         assert rig.fetch() == (200, b"")
+        assert rig.fetch(b"PUT", Source(b"a", b"b"), LENGTH_2) == (200, b"")
+        assert [head.split()[0] for head in server.requests] == [b"GET", b"PUT", b"PUT"]
+        assert rig.in_flight == [0]
+
+
+def test_a_body_longer_than_what_is_kept_is_not_sent_again() -> None:
+    rules = RetryRules(body_limit=1)
+    with ScriptedServer(answer_once(b""), answer(b"")) as server, Rig(server.address, rules=rules) as rig:
+        assert rig.fetch() == (200, b"")
         with pytest.raises((StaleConnection, BadResponse)):
-            rig.fetch(b"PUT", Source(b"a", b"b"), LENGTH_2)
+            rig.fetch(b"PUT", Source(b"a", b"bc"), [(b"Content-Length", b"3")])
         assert [head.split()[0] for head in server.requests] == [b"GET", b"PUT"]
         assert rig.in_flight == [0]
 
 
-def test_a_new_connection_that_dies_is_not_repeated() -> None:
-    def hang_up(connection: Connection) -> None:
-        connection.head()
+def hang_up(connection: Connection) -> None:
+    connection.head()
 
+
+def test_a_new_connection_that_dies_is_repeated_at_another_server() -> None:
     with ScriptedServer(hang_up) as bad, ScriptedServer(answer(b"hi")) as good, Rig(bad.address, good.address) as rig:
+        assert rig.fetch() == (200, b"hi")
+        assert (bad.accepted, good.accepted) == (1, 1)
+        assert rig.in_flight == [0, 0]
+
+
+@pytest.mark.parametrize("rules", [RetryRules(attempts=1), RetryRules(conditions=frozenset(("connect", "timeout")))],
+                         ids=["one attempt", "not for a reset"])
+def test_a_new_connection_that_dies_is_not_repeated_unless_it_should(rules: RetryRules) -> None:
+    with ScriptedServer(hang_up) as bad, ScriptedServer(answer(b"hi")) as good, \
+            Rig(bad.address, good.address, rules=rules) as rig:
         with pytest.raises(BadResponse, match="connection closed before the response"):
             rig.fetch()
         assert (bad.accepted, good.accepted) == (1, 0)
         assert rig.in_flight == [0, 0]
+
+
+def test_a_post_that_a_server_may_have_seen_is_not_repeated_without_a_key() -> None:
+    with ScriptedServer(hang_up) as bad, ScriptedServer(answer(b"hi")) as good, Rig(bad.address, good.address) as rig:
+        with pytest.raises(BadResponse):
+            rig.fetch(b"POST", Source(b"ab"), LENGTH_2)
+        assert (bad.accepted, good.accepted) == (1, 0)
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,21 @@
 """Servers, pools and streams for the tests of the data plane: a real ledger, streams that note what is done to them."""
 from __future__ import annotations
 
+import random
+from collections.abc import Sequence
+
 from prefork_lb.balance.policy import Policy
 from prefork_lb.clock import ManualClock
 from prefork_lb.net.address import Address
 from prefork_lb.net.stream import Watched
+from prefork_lb.shared import layout as at
 from prefork_lb.shared.ledger import Ledger
+from prefork_lb.shared.states import States
+from prefork_lb.upstream.availability import AvailabilityRules
 from prefork_lb.upstream.idle import IdleConnections
-from prefork_lb.upstream.pool import Pool
+from prefork_lb.upstream.outcomes import EjectionRules, Outcomes
+from prefork_lb.upstream.pool import MakeFastClaims, Pool
+from prefork_lb.upstream.retries import RetryBudget, RetryRules
 from prefork_lb.upstream.server import UNLIMITED, Server
 from tests.unit.balance.candidates import new_policy
 
@@ -48,4 +56,21 @@ def new_server(slot: int, weight: int = 1, limit: int = UNLIMITED, backup: bool 
 
 
 def new_pool(ledger: Ledger, *servers: Server, policy: Policy | None = None) -> Pool:
-    return Pool("web", servers, policy or new_policy("least-connections"), ledger, attempts=2)
+    return make_pool(ledger, servers, policy or new_policy("least-connections"))
+
+
+def make_pool(ledger: Ledger, servers: Sequence[Server], policy: Policy, name: str = "web",
+              make_fast_claims: MakeFastClaims = lambda servers: None, ejection: EjectionRules | None = None,
+              availability: AvailabilityRules | None = None, retries: RetryRules | None = None, budget: int = 20, floor: int = 10,
+              most_retries: int = 0) -> Pool:
+    """A pool, number 0 of the ledger's segment, with the rules' defaults where none are given."""
+    segment = ledger.segment
+    states = States(segment)
+    start = segment.layout.pool(0)
+    return Pool(
+        name, servers, policy, ledger, states,
+        Outcomes(name, servers, states, ledger, ejection or EjectionRules(), random.Random(1)),
+        availability or AvailabilityRules(), retries or RetryRules(),
+        RetryBudget(ledger, segment.cells[start:start + at.POOL_HEAD_CELLS], 0, [server.slot for server in servers], budget,
+                    floor, most_retries),
+        make_fast_claims)

@@ -18,11 +18,12 @@ from prefork_lb.shared.segment import DIRECTORY, Segment, attach_or_create
 from prefork_lb.shared.table import PoolEntry, PoolSlots, ServerEntry, register
 from prefork_lb.upstream.claiming import fast_claims
 from prefork_lb.upstream.lease import Lease
+from prefork_lb.upstream.outcomes import EjectionRules
 from prefork_lb.upstream.pool import Pool
 from prefork_lb.upstream.server import UNLIMITED, Server
 from tests.unit.balance.candidates import REQUEST
 from tests.unit.shared.processes import Child, Master
-from tests.unit.upstream.parts import new_server
+from tests.unit.upstream.parts import make_pool, new_server
 
 STEPS = 4000
 
@@ -55,8 +56,10 @@ def instance(segment: Segment, weights: Sequence[int], limits: Sequence[int], po
     slots: PoolSlots = register(segment, ledger, [PoolEntry("web", entries)])["web"]
     servers = [new_server(slot, weight, limit) for slot, weight, limit in zip(slots.slots, weights, limits, strict=True)]
     policy: Policy = make_policy(policy_name, random.Random(1), PolicyMemory(slots.cells, slots.columns))
-    fast = fast_claims(policy, servers, slots, ledger)
-    return Instance(segment, ledger, Pool("web", servers, policy, ledger, 2, fast), fast is not None)
+    has_fast_claims = fast_claims(policy, servers, slots, ledger) is not None
+    pool = make_pool(ledger, servers, policy, make_fast_claims=lambda usable: fast_claims(policy, usable, slots, ledger),
+                     ejection=EjectionRules(failures=0, penalty_s=0))  # which go by the time
+    return Instance(segment, ledger, pool, has_fast_claims)
 
 
 @pytest.fixture
@@ -101,7 +104,7 @@ def test_the_same_servers_and_the_same_memory(segments: list[Segment], monkeypat
             failed = rng.random() < 0.2
             for lease in held.pop(rng.randrange(len(held))):
                 if failed:
-                    lease.fail()
+                    lease.fail("refused")
                 else:
                     lease.abandon()
         if step % 50 == 0:

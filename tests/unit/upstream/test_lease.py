@@ -64,7 +64,7 @@ KEPT, CLOSED, FAILED = (0, 0, 0, 1), (0, 0, 1, 0), (0, 1, 1, 0)
 ENDINGS: list[tuple[Callable[[Lease], None], tuple[int, int, int, int]]] = [
     (lambda lease: lease.succeed(reusable=True), KEPT),
     (lambda lease: lease.succeed(reusable=False), CLOSED),
-    (lambda lease: lease.fail(), FAILED),
+    (lambda lease: lease.fail("refused"), FAILED),
     (lambda lease: lease.abandon(), CLOSED),
 ]
 
@@ -130,13 +130,13 @@ def test_without_a_connection_there_is_only_the_claim(held: Held) -> None:
 def test_the_claim_is_given_back_even_if_the_connection_cannot_be_closed(held: Held) -> None:
     held.lease.stream = NotedStream(close_fails=True)
     with pytest.raises(OSError, match="close failed"):
-        held.lease.fail()
+        held.lease.fail("refused")
     assert held.in_flight == 0
-    held.lease.fail()
+    held.lease.fail("refused")
     assert held.in_flight == 0
 
 
 def test_statistics_count_the_request_once(segment: Segment, held: Held) -> None:
-    held.lease.fail()
+    held.lease.fail("refused")
     assert segment.cells[segment.layout.row_array(0, 1).start + 3] == 1
     assert segment.cells[at.H_REPAIRS] == 0

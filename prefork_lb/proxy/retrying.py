@@ -1,0 +1,131 @@
+"""What follows a failed attempt: another one at another server, where the rules allow it, or the failure."""
+from __future__ import annotations
+
+import logging
+import random
+
+from prefork_lb.errors import CapacityError, Retry, UpstreamError
+from prefork_lb.proxy.attempt import Settings, attempt
+from prefork_lb.proxy.outbound import OutboundBody
+from prefork_lb.proxy.reply import Reply
+from prefork_lb.proxy.request import Request
+from prefork_lb.upstream.pool import Pool
+from prefork_lb.upstream.server import Server
+
+_LONGEST_BACKOFF_S = 1.0
+
+log = logging.getLogger("prefork_lb")
+
+
+class Retrying:
+    """One exchange from its first failure on.
+
+    A request of which no byte was sent may be sent again whatever its method; one that a server may have seen only when it
+    is idempotent (RFC 9110 9.2.2). Each further attempt is at another server and within the pool's budget.
+    """
+
+    def __init__(self, pool: Pool, request: Request, block: bytes, body: OutboundBody, settings: Settings) -> None:
+        self._pool = pool
+        self._request = request
+        self._block = block
+        self._body = body
+        self._settings = settings
+        self._tried: list[Server] = []
+        self._held: Reply | None = None  # an answer that is a failure: better than none, if it comes to that
+        self._failure: UpstreamError | None = None
+        self._fresh = False  # the same server again, on a connection that was not kept
+
+    def after_failure(self, server: Server, failure: UpstreamError) -> Reply:
+        """Go on after an attempt without an answer. Raises UpstreamError when that is the end."""
+        if not self._note(server, failure):
+            raise failure
+        return self._go_on()
+
+    def after_reply(self, server: Server, reply: Reply) -> Reply:
+        """Go on after an answer with a status that is a failure; at worst it is the one that is given back."""
+        self._tried.append(server)
+        self._held = reply
+        if not (self._request.is_idempotent and self._body.is_replayable and self._may_begin()):
+            return reply
+        self._tell(server, "will be tried again", f"status {reply.status}")
+        try:
+            return self._go_on()
+        except BaseException:
+            reply.close()
+            raise
+
+    def _go_on(self) -> Reply:
+        pool = self._pool
+        while True:
+            fresh = self._fresh
+            counted = not fresh  # a kept-alive connection that had gone stale is no attempt
+            server: Server | None = None
+            try:
+                try:
+                    lease = pool.lease(self._request, self._tried)
+                except CapacityError:
+                    return self._last_answer()
+                server = lease.server
+                self._body.rewind()
+                with lease:
+                    reply = attempt(lease, self._request, self._block, self._body, fresh, self._settings)
+            except UpstreamError as exc:
+                if server is None:
+                    raise
+                failure = exc
+                reply = None
+            finally:
+                if counted:
+                    pool.budget.give_back()
+            if reply is None:
+                if self._note(server, failure):
+                    continue
+                return self._last_answer()
+            if self._held is not None:
+                self._held.close()
+                self._held = None
+            if reply.status not in pool.retries.statuses:
+                return reply
+            self._tried.append(server)
+            self._held = reply
+            if not (self._body.is_replayable and self._may_begin()):
+                self._held = None
+                return reply
+            self._tell(server, "will be tried again", f"status {reply.status}")
+
+    def _note(self, server: Server, failure: UpstreamError) -> bool:
+        """Take note of a failure; whether there is to be another attempt."""
+        self._failure = failure
+        self._fresh = again = False
+        if self._body.is_replayable:
+            if failure.retry is Retry.IF_REUSED:
+                self._fresh = again = self._request.is_idempotent
+            else:
+                self._tried.append(server)
+                safe = failure.retry is Retry.NOTHING_SENT or (
+                    failure.retry is Retry.IF_IDEMPOTENT and self._request.is_idempotent)
+                again = safe and failure.condition in self._pool.retries.conditions and self._may_begin()
+        self._tell(server, "will be tried again" if again else "failed", f"{failure.phase}: {failure}")
+        return again
+
+    def _may_begin(self) -> bool:
+        """Whether one more attempt is within the limits; waits before it where it should."""
+        rules = self._pool.retries
+        number = len(self._tried)
+        if number >= rules.attempts or number >= len(self._pool.servers) or not self._pool.budget.take():
+            return False
+        if number > 1 or self._held is not None:
+            most = min(rules.backoff_s * 2 ** (number - 1), _LONGEST_BACKOFF_S)
+            if most:
+                self._settings.sleep(most * random.random())
+        return True
+
+    def _last_answer(self) -> Reply:
+        """What there is when nobody is left to try: that says more than that nobody is left."""
+        if self._held is not None:
+            return self._held
+        assert self._failure is not None
+        raise self._failure
+
+    def _tell(self, server: Server, what: str, why: str) -> None:
+        log.warning("pool %s: server %s: %s %s: %s", self._pool.name, server.name, self._request.method.decode(), what, why)

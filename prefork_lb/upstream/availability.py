@@ -1,0 +1,70 @@
+"""Which servers of a pool may be picked at this moment, and with what weight: the one place that decides it."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from prefork_lb.shared.states import Admin, Check, States, Trial
+from prefork_lb.upstream.server import Server
+
+# A server in slow start has a fraction of its weight, and weights are whole numbers.
+_SCALE = 100
+_LEAST_SHARE = 0.10  # of its weight, at the start of slow start
+
+
+@dataclass(frozen=True, slots=True)
+class AvailabilityRules:
+    """Of a pool."""
+
+    slow_start_ms: int = 0
+    panic_percent: int = 50
+
+
+class Choice(NamedTuple):
+    """What a pick may choose from."""
+
+    primaries: tuple[Server, ...]
+    backups: tuple[Server, ...]
+    trials: tuple[Server, ...] = ()  # ejected, and due to be tried with one request
+    is_panic: bool = False  # too few are up by checks: what they say is not heeded
+    is_ramping: bool = False  # weights change with time
+
+
+def choose(servers: Sequence[Server], states: States, rules: AvailabilityRules, now_ms: int) -> Choice:
+    """What may be picked; sets weight and limit of each server."""
+    ready = [server for server in servers if states.admin[server.slot] == Admin.READY]
+    up = [server for server in ready if states.check[server.slot] <= Check.UP]
+    primaries = [server for server in ready if not server.backup]
+    up_primaries = sum(not server.backup for server in up)
+    # Backups that are up are what an outage of the others is for.
+    is_panic = up_primaries * 100 < rules.panic_percent * len(primaries) and up_primaries == len(up)
+    taken = ready if is_panic else up
+    here = [server for server in taken if not states.ejected_until[server.slot]]
+    trials = tuple(server for server in taken if states.trial[server.slot] == Trial.DUE)
+    if not here:
+        here = taken  # with nobody else left, one that failed is better than none
+    is_ramping = _set_weights(servers, states, rules, now_ms)
+    return Choice(tuple(server for server in here if not server.backup), tuple(server for server in here if server.backup),
+                  trials, is_panic, is_ramping)
+
+
+def _set_weights(servers: Sequence[Server], states: States, rules: AvailabilityRules, now_ms: int) -> bool:
+    is_ramping = False
+    for server in servers:
+        weight = states.weight_set[server.slot] or server.configured_weight
+        server.max_connections = server.configured_limit
+        if rules.slow_start_ms:
+            share = ramp(now_ms - states.risen[server.slot], rules.slow_start_ms) if states.risen[server.slot] else 1.0
+            weight = max(1, round(weight * _SCALE * share))
+            if share < 1:
+                is_ramping = True
+                server.max_connections = max(1, int(server.configured_limit * share))
+        server.weight = weight
+    return is_ramping
+
+
+def ramp(age_ms: int, window_ms: int) -> float:
+    """The share of its weight that a server has in slow start, `age_ms` after it came up: Envoy's curve with aggression 1
+    and a minimum of 10 % (docs of Envoy, "Slow start mode")."""
+    return min(1.0, max(_LEAST_SHARE, max(1, age_ms) / window_ms))

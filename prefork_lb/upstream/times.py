@@ -1,0 +1,43 @@
+"""How long a pool's responses take: a histogram that forgets."""
+from __future__ import annotations
+
+# Buckets of a factor of two each are too coarse for a percentile that something waits for: eight to a factor of two.
+_STEPS = 8
+_BUCKETS = 32 * _STEPS  # from 1 us to more than an hour
+_HALVED_AT = 4096  # samples
+
+
+class ResponseTimes:
+    """Times from a request to the head of its response, in seconds; the last thousands count, older ones less and less."""
+
+    __slots__ = ("_buckets", "_count")
+
+    def __init__(self) -> None:
+        self._buckets = [0] * _BUCKETS
+        self._count = 0
+
+    def note(self, seconds: float) -> None:
+        """Add a sample."""
+        us = int(seconds * 1e6) + 1
+        bits = us.bit_length()
+        self._buckets[bits * _STEPS + (us << 3 >> bits - 1 & 7) if bits < 32 else _BUCKETS - 1] += 1
+        self._count += 1
+        if self._count >= _HALVED_AT:
+            self._buckets = [count >> 1 for count in self._buckets]
+            self._count = sum(self._buckets)
+
+    def percentile(self, share: float) -> float:
+        """The time within which this share of the responses came, to a tenth more; 0 before there are 20."""
+        if self._count < 20:
+            return 0.0
+        left = share * self._count
+        for bucket, count in enumerate(self._buckets):
+            left -= count
+            if left <= 0 and count:
+                bits, step = divmod(bucket, _STEPS)
+                return (1 << bits - 1) * (1 + (step + 1) / _STEPS) / 1e6
+        return 0.0
+
+    def median(self) -> float:
+        """The usual time; 0 before there are 20 samples."""
+        return self.percentile(0.5)

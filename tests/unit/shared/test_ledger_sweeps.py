@@ -1,0 +1,86 @@
+"""Starts and sweeps that are broken off. They are done in Python alone, with and without the compiled module."""
+from __future__ import annotations
+
+import os
+import random
+import signal
+from collections.abc import Callable
+
+import pytest
+
+from prefork_lb.shared import layout as at
+from prefork_lb.shared.ledger import Ledger
+from prefork_lb.shared.segment import Segment, attach_or_create
+from tests.unit.shared.breaking import Break, broken_off, length
+from tests.unit.shared.processes import Child, Master
+
+
+def claim(ledger: Ledger, slot: int) -> None:
+    with ledger.locked():
+        ledger.claim(slot)
+
+
+def totals(ledger: Ledger) -> list[int]:
+    return ledger.totals.tolist()
+
+
+def rows_in_use(segment: Segment) -> int:
+    return sum(segment.cells[segment.layout.row(row) + at.R_PID] != 0 for row in range(segment.layout.rows))
+
+
+@pytest.fixture
+def small(master: Master) -> Segment:
+    return attach_or_create(master.pid, 4, 2)
+
+
+@pytest.mark.parametrize("how", Break)
+def test_a_worker_broken_off_at_any_moment_of_its_start_leaves_nothing(small: Segment, how: Break) -> None:
+    """While it takes its row it gives back those of the dead: 30 moments of each, with claims to give back each time."""
+    survivor = Ledger(small)
+    claim(survivor, 1)
+
+    def die_with_claims() -> None:
+        mine = Ledger(small)
+        claim(mine, 0)
+        claim(mine, 1)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def prepare() -> Callable[[], object]:
+        return lambda: Ledger(small)
+
+    Child(die_with_claims).wait()
+    # The first of the halving gives back what the dead one held, so this is the length of a start with nothing to do.
+    idle = length(prepare)
+    rng = random.Random(8)
+    moments = sorted({*rng.sample(range(1, idle), 30), *range(idle, idle + 700, 5)})
+    for instruction in moments:
+        survivor.reclaim_dead()
+        Child(die_with_claims).wait()
+        broken_off(instruction, how, prepare)
+        survivor.reclaim_dead()
+        assert totals(survivor) == [0, 1], f"broken off at instruction {instruction}"
+        assert rows_in_use(small) == 1
+
+
+@pytest.mark.parametrize("how", Break)
+def test_a_sweep_broken_off_at_any_moment_is_made_whole_by_the_next(small: Segment, how: Break) -> None:
+    survivor = Ledger(small)
+
+    def die_with_claims() -> None:
+        mine = Ledger(small)
+        claim(mine, 0)
+        claim(mine, 1)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def prepare() -> Callable[[], object]:
+        sweeper = Ledger(small)
+        Child(die_with_claims).wait()
+        return sweeper.reclaim_dead
+
+    last = length(prepare)
+    survivor.reclaim_dead()
+    for instruction in range(1, last + 1, 7):
+        broken_off(instruction, how, prepare)
+        survivor.reclaim_dead()
+        assert totals(survivor) == [0, 0], f"broken off at instruction {instruction}"
+        assert rows_in_use(small) == 1
