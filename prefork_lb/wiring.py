@@ -10,8 +10,10 @@ import random
 import signal
 import ssl
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
+import msgspec
 from gunicorn.errors import AppImportError
 from gunicorn.workers.base import Worker as GunicornWorker
 
@@ -21,6 +23,7 @@ from prefork_lb.clock import monotonic
 from prefork_lb.config import Config, model
 from prefork_lb.config.current import load_or_keep
 from prefork_lb.config.statuses import parse_statuses
+from prefork_lb.controller.launch import Launcher
 from prefork_lb.errors import ConfigError, InvariantError, PreforkLBError
 from prefork_lb.net.address import parse_address
 from prefork_lb.net.dial import ClientTLS
@@ -29,9 +32,11 @@ from prefork_lb.proxy.attempt import Settings, Timeouts
 from prefork_lb.proxy.engine import Engine
 from prefork_lb.proxy.request import TrustCheck
 from prefork_lb.routing.match import Route, Router
+from prefork_lb.shared.desired import publish
 from prefork_lb.shared.ledger import Ledger
+from prefork_lb.shared.saved import restore
 from prefork_lb.shared.segment import attach_or_create
-from prefork_lb.shared.states import States
+from prefork_lb.shared.states import Check, States
 from prefork_lb.shared.table import PoolEntry, PoolSlots, ServerEntry, free_unused, register
 from prefork_lb.upstream.availability import AvailabilityRules
 from prefork_lb.upstream.claiming import fast_claims
@@ -57,14 +62,22 @@ LEAST_SERVERS = 256
 class Worker:
     """Everything one worker process has: its row in the ledger, its pools, its engine."""
 
-    def __init__(self, config: Config, master: int, runtime: Runtime) -> None:
-        """Attach to the instance of the gunicorn master with the pid `master`. Raises PreforkLBError."""
+    def __init__(self, config: Config, master: int, runtime: Runtime, error_log: str = "") -> None:
+        """Attach to the instance of the gunicorn master with the pid `master`; `error_log` is the file that messages go to,
+        empty: standard error. Raises PreforkLBError."""
         servers = sum(len(pool.servers) for pool in config.pools.values())
         self._segment = attach_or_create(master, WORKER_ROWS, max(LEAST_SERVERS, 2 * servers), _predecessor())
         self._ledger = Ledger(self._segment, runtime.one_thread)
         self._states = States(self._segment)
         entries = [PoolEntry(name, [_entry(server) for server in pool.servers]) for name, pool in config.pools.items()]
         slots = register(self._segment, self._ledger, entries)
+        self._begin_checks(config, slots)
+        publish(self._segment, self._ledger, msgspec.json.encode(config))
+        if config.state.file:
+            told = restore(Path(config.state.file), config.state.max_age, self._segment, self._ledger, self._states)
+            if told:
+                log.warning("%s", told)
+        self._launcher = Launcher(self._segment, error_log)
         self._pools = {name: self._pool(name, pool, slots[name], config) for name, pool in config.pools.items()}
         timeouts = config.proxy.timeouts
         limits = Limits(config.proxy.limits.head_bytes, config.proxy.limits.line_bytes, config.proxy.limits.fields)
@@ -110,6 +123,17 @@ class Worker:
                         pool.breaker.retries),
             lambda usable: fast_claims(policy, usable, slots, self._ledger))
 
+    def _begin_checks(self, config: Config, slots: Mapping[str, PoolSlots]) -> None:
+        """Give servers that are to be checked from now on their first state, and take it from those that are not any more."""
+        states = self._states
+        with self._ledger.locked():
+            for name, pool in config.pools.items():
+                for slot in slots[name].slots:
+                    if pool.health is None:
+                        states.forget_check(slot)
+                    elif states.check[slot] == Check.NONE:
+                        states.set_check(slot, Check.UP if pool.health.start == "up" else Check.CHECKING, "not checked yet")
+
     def _look_after(self) -> None:
         try:
             reclaimed = self._ledger.reclaim_dead()
@@ -120,6 +144,7 @@ class Worker:
             log.warning("%d claims of ended workers given back", reclaimed.claims)
         if reclaimed.workers:
             free_unused(self._segment, self._ledger)
+        self._launcher.look(self._ledger.is_first)
         for pool in self._pools.values():
             pool.tick()
         if self._states.is_time():
@@ -161,7 +186,7 @@ class Application:
                 if self._made_by != os.getpid():
                     self._read_again()
                 runtime = getattr(_gunicorn_worker(), "runtime", BLOCKING)
-                self._worker = Worker(self._config, self._master(), runtime)
+                self._worker = Worker(self._config, self._master(), runtime, _error_log())
                 front = self._worker.front
                 self._front_end = WSGIFrontEnd(front.engine, front.is_trusted, front.idle_timeout_s)
             return self._front_end
@@ -212,6 +237,13 @@ def _gunicorn_worker() -> GunicornWorker | None:
     """The gunicorn worker that this process is; None if it is none. A worker has taken its signals over."""
     worker = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
     return worker if isinstance(worker, GunicornWorker) else None
+
+
+def _error_log() -> str:
+    """The file that gunicorn's messages go to; empty: standard error."""
+    worker = _gunicorn_worker()
+    name = worker.cfg.errorlog if worker is not None else "-"
+    return "" if name in ("-", None) else os.path.abspath(name)
 
 
 def _gunicorn_master() -> int:

@@ -32,6 +32,7 @@ H_REPAIRS = 8  # times the lock's owner died inside it
 H_JOINS = 9  # rows taken so far
 H_CHANGES = 10  # changes so far of what decides which servers may be picked, and with what weight
 H_CONTROLLER = 11  # the controller's pid, and its start time in the next cell
+H_RESTORED = 14  # 1: the state file has been looked at
 H_CONFIGURATION = 13  # which configuration file's contents the controller should go by
 H_MASTERS = 16  # pairs (pid, start time): the gunicorn masters of this instance, old and new ones of an upgrade
 MASTERS = 8

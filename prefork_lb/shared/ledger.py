@@ -33,8 +33,9 @@ class Reclaimed(NamedTuple):
 class Ledger:
     """This process' hand on the ledger of a segment: one row, taken when it is made."""
 
-    def __init__(self, segment: Segment, one_thread: bool = False) -> None:
+    def __init__(self, segment: Segment, one_thread: bool = False, takes_row: bool = True) -> None:
         """Take a row. Rows of dead processes are given back first. `one_thread`: no two threads of this process use it.
+        Without a row nothing can be claimed; that is for tools and the controller.
 
         Raises SegmentError when all rows are in use.
         """
@@ -49,12 +50,13 @@ class Ledger:
         self.acquire, self.release_lock = self._lock.acquire, self._lock.release
         with self.locked():
             self._reclaim(self._dead_rows())
-            self._row = self._take_row()
+            # Without one its views are those of row 0, which nobody writes to who makes no claims.
+            self._row = self._take_row() if takes_row else 0
         self._clients_cell = layout.row(self._row) + at.R_CLIENTS
         self._look_for_siblings()
         (self._claims, self._requests, self._failures, self._penalties, self._retries, self.waiting) = (
             segment.cells[layout.row_array(self._row, array)] for array in range(at.ROW_ARRAYS))
-        module = native()
+        module = native() if takes_row else None
         self.native_claims = module.Claims(
             segment.text, layout.lock_byte, self.totals, self._claims, self._requests, self._failures, self.penalties,
             self._lock.recover,
@@ -129,6 +131,11 @@ class Ledger:
                 reclaimed = self._reclaim(self._dead_rows())
         self._look_for_siblings()
         return reclaimed
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this worker is the first of those that run, by its row, as far as it knows."""
+        return all(cell > self._clients_cell for cell in self._sibling_cells)
 
     @property
     def generation(self) -> int:

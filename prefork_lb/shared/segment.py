@@ -27,6 +27,8 @@ from prefork_lb.shared.layout import Layout
 from prefork_lb.shared.lock import initialise
 
 DIRECTORY = Path("/dev/shm")
+CONFIGURATION, CONTROLLER_LOCK = ".configuration", ".controller"
+COMPANIONS = (CONFIGURATION, CONTROLLER_LOCK)
 _NAME = re.compile(r"prefork-lb-(\d+)-(\d+)-(\d+)")
 
 
@@ -200,10 +202,21 @@ def _add_master(segment: Segment, master: int) -> None:
     raise SegmentError(f"{segment.name}: {at.MASTERS} gunicorn masters share it already; stop one of them")
 
 
+def companion(name: str, suffix: str) -> Path:
+    """A file beside the segment of this name, which goes when the segment goes."""
+    return DIRECTORY / f"{name}{suffix}"
+
+
+def exists(name: str) -> bool:
+    """Whether the segment has not been removed."""
+    return (DIRECTORY / name).exists()
+
+
 def _unlink(name: str) -> None:
     # Not through SharedMemory: it would have to attach first. Whoever still has it mapped keeps it until it ends.
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(DIRECTORY / name)
+    for path in (DIRECTORY / name, *(companion(name, suffix) for suffix in COMPANIONS)):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
 
 
 @contextlib.contextmanager

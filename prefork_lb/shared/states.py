@@ -97,6 +97,13 @@ class States:
         self.check[slot] = state
         self.changed()
 
+    def forget_check(self, slot: int) -> None:
+        """There are no checks any more. The lock must be held."""
+        if self.check[slot] != Check.NONE:
+            self.check[slot] = Check.NONE
+            write_note(self._segment.text, self._segment.layout.server_note_byte(slot), "")
+            self.changed()
+
     def note(self, slot: int) -> str:
         """The last check's result, in words; empty before the first."""
         return read_note(self._segment.text, self._segment.layout.server_note_byte(slot))

@@ -60,6 +60,18 @@ def register(segment: Segment, ledger: Ledger, pools: Sequence[PoolEntry]) -> di
         return {pool.name: table.pool_slots(pool) for pool in pools}
 
 
+def slots_by_key(segment: Segment) -> dict[tuple[str, str], int]:
+    """The slots in use by pool and address; certain only while the lock is held."""
+    layout = segment.layout
+    with segment.cells[layout.column(at.C_USED)] as used:
+        taken = [slot for slot, flag in enumerate(used) if flag]
+    found = {}
+    for slot in taken:
+        pool, _, address = read_text(segment.text, layout.server_key_byte(slot)).partition("\n")
+        found[pool, address] = slot
+    return found
+
+
 def free_unused(segment: Segment, ledger: Ledger) -> None:
     """Free the slots of servers that no worker's configuration names any more and that have nothing in flight, and pools
     without a server."""

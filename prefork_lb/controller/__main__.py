@@ -1,0 +1,13 @@
+"""`python -m prefork_lb.controller SEGMENT [--log FILE]`: the workers start it, nobody else needs to."""
+from __future__ import annotations
+
+import argparse
+import sys
+
+from prefork_lb.controller.process import run
+
+parser = argparse.ArgumentParser(prog="python -m prefork_lb.controller", description=__doc__)
+parser.add_argument("segment")
+parser.add_argument("--log", default="")
+arguments = parser.parse_args()
+sys.exit(run(arguments.segment, arguments.log))

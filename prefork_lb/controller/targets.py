@@ -1,0 +1,90 @@
+"""From the configuration to what is checked, and from checks to shared memory."""
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Hashable
+
+from prefork_lb.config.model import TLS, Config, Health, Pool
+from prefork_lb.config.statuses import parse_statuses
+from prefork_lb.controller.checks import Checks, Rules, Target
+from prefork_lb.controller.probe import Outcome, Probe, Prober
+from prefork_lb.controller.streak import CheckState
+from prefork_lb.net.address import parse_address
+from prefork_lb.shared.ledger import Ledger
+from prefork_lb.shared.segment import Segment
+from prefork_lb.shared.states import Admin, Check, States
+from prefork_lb.shared.table import slots_by_key
+
+log = logging.getLogger("prefork_lb")
+
+_STATES = {CheckState.UP: Check.UP, CheckState.DOWN: Check.DOWN, CheckState.CHECKING: Check.CHECKING}
+_KNOWN = {state: known for known, state in _STATES.items()}
+
+
+class Desk:
+    """Hands out checks and files their results. `look` is to be called a few times a second."""
+
+    def __init__(self, segment: Segment, ledger: Ledger, states: States) -> None:
+        self._segment = segment
+        self._ledger = ledger
+        self._states = states
+        self._config: Config | None = None
+        self._seen = -1
+        self._slots: dict[Hashable, int] = {}
+        self._checks = Checks(Prober(), self._report)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._checks.run, args=(self._stop,), name="prefork_lb checks", daemon=True)
+        self._thread.start()
+
+    def set_configuration(self, config: Config) -> None:
+        """Check what this configuration asks for, from the next look on."""
+        self._config = config
+        self._seen = -1
+
+    def look(self) -> None:
+        """Take over what has changed: servers that came, went, or are under maintenance."""
+        changes = self._states.changes
+        if self._config is None or changes == self._seen:
+            return
+        self._seen = changes
+        with self._ledger.locked():
+            slots = slots_by_key(self._segment)
+        targets = []
+        self._slots = {}
+        for name, pool in self._config.pools.items():
+            for server in pool.servers if pool.health is not None else ():
+                slot = slots.get((name, server.address))
+                if slot is not None and self._states.admin[slot] != Admin.MAINTENANCE:
+                    key = name, server.address
+                    self._slots[key] = slot
+                    targets.append(_target(key, server.address, pool, Check(self._states.check[slot])))
+        self._checks.set_targets(targets)
+
+    def close(self) -> None:
+        """End the checks."""
+        self._stop.set()
+        self._thread.join()
+        self._checks.close()
+
+    def _report(self, key: Hashable, state: CheckState, outcome: Outcome) -> None:
+        slot = self._slots.get(key)
+        if slot is None:
+            return
+        found = _STATES[state]
+        with self._ledger.locked():
+            before = self._states.check[slot]
+            self._states.set_check(slot, found, outcome.reason)
+        if before != found:
+            assert isinstance(key, tuple)
+            log.warning("pool %s: server %s is %s: %s", key[0], key[1], state.value, outcome.reason)
+
+
+def _target(key: tuple[str, str], address: str, pool: Pool, known: Check) -> Target:
+    health, tls = pool.health or Health(), pool.tls or TLS()
+    probe = Probe(
+        health.type, parse_address(address), health.method, health.path, health.host, tuple(health.headers.items()),
+        parse_statuses(health.statuses), health.text, health.pattern, health.timeout, health.port, tls.verify, tls.ca_file,
+        tls.certificate, tls.key, tls.server_name)
+    return Target(key, probe, Rules(health.interval, health.fast_interval, health.rise, health.fall, health.start),
+                  _KNOWN.get(known))
