@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from prefork_lb import __version__
+from prefork_lb.commands import COMMANDS
 from prefork_lb.config import Config, load, notices
 from prefork_lb.config.load import LOCAL_FILE, SYSTEM_FILE
 from prefork_lb.demo import DemoError, run_demo
@@ -30,6 +31,8 @@ def main() -> None:
 
 
 main.add_command(status_command)
+for command in COMMANDS:
+    main.add_command(command)
 
 
 @main.command()

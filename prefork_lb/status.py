@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from prefork_lb.shared.segment import open_segment, segment_names
-from prefork_lb.shared.view import InstanceView, view
+from prefork_lb.shared.view import InstanceView, ServerView, view
 
 
 def instances() -> list[InstanceView]:
@@ -24,6 +24,17 @@ def instances() -> list[InstanceView]:
             found.append(view(segment))
         segment.close()
     return found
+
+
+def _state(server: ServerView) -> str:
+    """In words: what the operator wants, what the checks say, whether it is ejected."""
+    if server.state != "ready":
+        return server.state
+    if server.check in ("down", "checking"):
+        return f"{server.check}: {server.note}"
+    if not server.usable:
+        return f"ejected for {server.ejected_s:.0f} s" if server.ejected_s else "ejected, to be tried"
+    return "up" if server.check == "up" else "ready"
 
 
 @click.command("status")
@@ -40,9 +51,10 @@ def status_command(as_json: bool) -> None:
     for instance in found:
         title = f"gunicorn master {instance.master}, {len(instance.workers)} workers, generation {instance.generation}"
         table = Table(title=title, title_justify="left")
-        for heading in ("pool", "server", "weight", "limit", "in flight", "requests", "failures"):
-            table.add_column(heading, justify="left" if heading in ("pool", "server") else "right")
+        for heading in ("pool", "server", "state", "weight", "limit", "in flight", "requests", "failures"):
+            table.add_column(heading, justify="left" if heading in ("pool", "server", "state") else "right")
         for server in instance.servers:
-            table.add_row(server.pool, server.address + (" (backup)" if server.backup else ""), str(server.weight),
-                          str(server.max_connections or "-"), str(server.in_flight), str(server.requests), str(server.failures))
+            numbers = server.weight, server.max_connections or "-", server.in_flight, server.requests, server.failures
+            table.add_row(server.pool, server.address + (" (backup)" if server.backup else ""), _state(server),
+                          *map(str, numbers))
         console.print(table)

@@ -172,7 +172,7 @@ class Retries(_Section, frozen=True):
     )] = MIB
     hedge: Annotated[bool, _meta(
         "Send an idempotent request without a body to a second server when the first has not answered within the time that 95 % "
-        "of the pool's responses take; the first answer counts. Inside the same budget (ProxyWorker)."
+        "of the pool's responses take; the first answer counts. Accepted, not active in this version."
     )] = False
 
 
@@ -226,7 +226,8 @@ class Ejection(_Section, frozen=True):
 
 
 class Queue(_Section, frozen=True):
-    """Requests that wait while all servers are at `max_connections`, `[pools.NAME.queue]`. First come, first served."""
+    """Requests that wait while all servers are at `max_connections`, `[pools.NAME.queue]`. First come, first served.
+    Accepted, not active in this version."""
 
     size: Annotated[int, _meta("Requests that may wait, over all workers; more get 503.", ge=1, le=4096)] = 100
     timeout: Annotated[Seconds, _meta("Seconds after which a request that waits gets 503.")] = 5.0
@@ -236,7 +237,9 @@ class Breaker(_Section, frozen=True):
     """Limits of a whole pool, `[pools.NAME.breaker]`; what is beyond gets 503 at once. A server's own is `max_connections`,
     that of waiting requests `queue.size`."""
 
-    in_flight: Annotated[int, _meta("Requests in flight, over all servers and workers; 0: no limit.", ge=0, le=1_000_000)] = 0
+    in_flight: Annotated[int, _meta(
+        "Requests in flight, over all servers and workers; 0: no limit. Accepted, not active in this version.", ge=0, le=1_000_000
+    )] = 0
     retries: Annotated[int, _meta("Retries under way at a time, over all workers; 0: no limit.", ge=0, le=100_000)] = 0
 
 

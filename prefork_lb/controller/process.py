@@ -1,7 +1,7 @@
 """The controller: one process beside the workers of an instance, which decides what they go by and is on no request's way.
 
-It holds a file lock for as long as it lives, so there are never two; workers start it again when it dies. It ends when the
-last master of its instance has ended, or its memory was removed.
+It holds a lock on the segment's file for as long as it lives, so there are never two; workers start it again when it dies.
+It ends when the last master of its instance has ended, or its memory was removed.
 """
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from prefork_lb.shared.desired import published
 from prefork_lb.shared.identity import myself
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.saved import save
-from prefork_lb.shared.segment import CONTROLLER_LOCK, Segment, companion, exists, open_segment
+from prefork_lb.shared.segment import DIRECTORY, Segment, exists, open_segment
 from prefork_lb.shared.states import States
 from prefork_lb.shared.table import free_unused
 
@@ -123,7 +123,11 @@ class Controller:
 @contextlib.contextmanager
 def _only_one(segment_name: str) -> Iterator[bool]:
     """Whether this process is the controller from now on: nobody else can be while it lives."""
-    descriptor = os.open(companion(segment_name, CONTROLLER_LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        descriptor = os.open(DIRECTORY / segment_name, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:  # the instance has ended
+        yield False
+        return
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

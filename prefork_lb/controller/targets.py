@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 
 from prefork_lb.config.model import TLS, Config, Health, Pool
 from prefork_lb.config.statuses import parse_statuses
@@ -31,7 +31,7 @@ class Desk:
         self._states = states
         self._config: Config | None = None
         self._seen = -1
-        self._slots: dict[Hashable, int] = {}
+        self._slots: Mapping[Hashable, int] = {}  # written and read under the ledger's lock
         self._checks = Checks(Prober(), self._report)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._checks.run, args=(self._stop,), name="prefork_lb checks", daemon=True)
@@ -48,17 +48,23 @@ class Desk:
         if self._config is None or changes == self._seen:
             return
         self._seen = changes
+        targets: list[Target] = []
+        checked: dict[Hashable, int] = {}
         with self._ledger.locked():
             slots = slots_by_key(self._segment)
-        targets = []
-        self._slots = {}
-        for name, pool in self._config.pools.items():
-            for server in pool.servers if pool.health is not None else ():
-                slot = slots.get((name, server.address))
-                if slot is not None and self._states.admin[slot] != Admin.MAINTENANCE:
+            for name, pool in self._config.pools.items():
+                for server in pool.servers:
                     key = name, server.address
-                    self._slots[key] = slot
-                    targets.append(_target(key, server.address, pool, Check(self._states.check[slot])))
+                    slot = slots.get(key)
+                    if slot is None:
+                        continue
+                    if pool.health is None:
+                        # The first worker did so when it came, but a check may have been under way.
+                        self._states.forget_check(slot)
+                    elif self._states.admin[slot] != Admin.MAINTENANCE:
+                        checked[key] = slot
+                        targets.append(_target(key, server.address, pool, Check(self._states.check[slot])))
+            self._slots = checked
         self._checks.set_targets(targets)
 
     def close(self) -> None:
@@ -68,11 +74,11 @@ class Desk:
         self._checks.close()
 
     def _report(self, key: Hashable, state: CheckState, outcome: Outcome) -> None:
-        slot = self._slots.get(key)
-        if slot is None:
-            return
         found = _STATES[state]
         with self._ledger.locked():
+            slot = self._slots.get(key)
+            if slot is None:  # not checked any more
+                return
             before = self._states.check[slot]
             self._states.set_check(slot, found, outcome.reason)
         if before != found:

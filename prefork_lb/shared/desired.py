@@ -9,7 +9,7 @@ import zlib
 
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.ledger import Ledger
-from prefork_lb.shared.segment import CONFIGURATION, Segment, SegmentError, companion
+from prefork_lb.shared.segment import CONFIGURATION, CONFIGURATION_IN_WORK, Segment, SegmentError, companion
 
 
 def publish(segment: Segment, ledger: Ledger, data: bytes) -> None:
@@ -19,7 +19,7 @@ def publish(segment: Segment, ledger: Ledger, data: bytes) -> None:
         if segment.cells[at.H_CONFIGURATION] == mark:
             return
         path = companion(segment.name, CONFIGURATION)
-        fresh = path.with_name(path.name + ".new")
+        fresh = companion(segment.name, CONFIGURATION_IN_WORK)
         try:
             # Another's file or link of this name is not followed, and what is in it is nobody else's business.
             fresh.unlink(missing_ok=True)

@@ -27,8 +27,7 @@ from prefork_lb.shared.layout import Layout
 from prefork_lb.shared.lock import initialise
 
 DIRECTORY = Path("/dev/shm")
-CONFIGURATION, CONTROLLER_LOCK = ".configuration", ".controller"
-COMPANIONS = (CONFIGURATION, CONTROLLER_LOCK)
+CONFIGURATION, CONFIGURATION_IN_WORK = ".configuration", ".configuration-new"
 _NAME = re.compile(r"prefork-lb-(\d+)-(\d+)-(\d+)")
 
 
@@ -214,7 +213,7 @@ def exists(name: str) -> bool:
 
 def _unlink(name: str) -> None:
     # Not through SharedMemory: it would have to attach first. Whoever still has it mapped keeps it until it ends.
-    for path in (DIRECTORY / name, *(companion(name, suffix) for suffix in COMPANIONS)):
+    for path in (DIRECTORY / name, *(companion(name, suffix) for suffix in (CONFIGURATION, CONFIGURATION_IN_WORK))):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
 

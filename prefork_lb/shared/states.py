@@ -104,6 +104,10 @@ class States:
             write_note(self._segment.text, self._segment.layout.server_note_byte(slot), "")
             self.changed()
 
+    def is_usable(self, slot: int) -> bool:
+        """Whether requests go to it in the ordinary way: it is ready, up as far as checks go, and not ejected."""
+        return self.admin[slot] == Admin.READY and self.check[slot] <= Check.UP and not self.ejected_until[slot]
+
     def note(self, slot: int) -> str:
         """The last check's result, in words; empty before the first."""
         return read_note(self._segment.text, self._segment.layout.server_note_byte(slot))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from prefork_lb.shared.ledger import Ledger
-from prefork_lb.shared.states import Admin, Check, States, Trial, now_ms
+from prefork_lb.shared.states import States, Trial, now_ms
 from prefork_lb.upstream.server import Server
 from prefork_lb.upstream.times import ResponseTimes
 
@@ -127,9 +127,7 @@ class Outcomes:
     def _may_eject(self, server: Server) -> bool:
         states = self._states
         out = sum(1 for other in self._servers if states.ejected_until[other.slot])
-        is_left = any(
-            other is not server and not states.ejected_until[other.slot] and states.admin[other.slot] == Admin.READY
-            and states.check[other.slot] <= Check.UP for other in self._servers)
+        is_left = any(other is not server and states.is_usable(other.slot) for other in self._servers)
         # The first one may always go, if another is left (Envoy's rule, with the limit reached counted as allowed).
         return is_left and (not out or 100 * (out + 1) <= self._rules.max_ejected * len(self._servers))
 

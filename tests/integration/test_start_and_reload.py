@@ -47,7 +47,7 @@ def test_exact_with_preload_and_without_with_our_settings_and_without(
     balancer.kill_worker(victim)
     balancer.wait_for_workers(workers, without=[victim])
     burst_is_within_one(balancer, origin, held)
-    assert len(segments(balancer.master)) == 1
+    assert len([path for path in segments(balancer.master) if not path.suffix]) == 1
 
 
 def test_hup_under_load_fails_no_request(rig: Rig, front_end: FrontEnd) -> None:

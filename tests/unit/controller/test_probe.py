@@ -365,6 +365,12 @@ def test_a_fresh_connection_is_tried_once_only(prober: Prober, serve: Serve) -> 
     assert (server.connections, len(server.heads)) == (2, 3)
 
 
+def test_a_first_connection_that_is_closed_is_not_tried_again(prober: Prober, serve: Serve) -> None:
+    server = serve(closes_after(b""), says(answer()))
+    assert not prober.probe(http(server.address)).passed
+    assert server.connections == 1
+
+
 def test_a_failure_does_not_stick(prober: Prober, serve: Serve) -> None:
     server = serve(closes_after(b"garbage\r\n"), hangs, says(answer()))
     passed = [prober.probe(http(server.address, timeout_s=SHORT_S)).passed for _ in range(2)]

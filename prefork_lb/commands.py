@@ -1,0 +1,140 @@
+"""`prefork-lb drain`, `ready`, `maintenance`, `weight`: what an operator sets of a server, in shared memory, for all workers."""
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import click
+
+from prefork_lb.net.address import parse_address
+from prefork_lb.shared.ledger import Ledger
+from prefork_lb.shared.segment import Segment, SegmentError, open_segment, segment_names
+from prefork_lb.shared.states import Admin, States
+from prefork_lb.shared.table import slots_by_key
+
+_WAIT_LOOK_S = 0.05
+
+_server = click.argument("server")
+_pool = click.option("--pool", metavar="NAME", help="Only in this pool; without it, in every pool that has the server.")
+_master = click.option("--master", type=int, metavar="PID", help="gunicorn's master, when several instances run.")
+
+
+class Chosen:
+    """A server in a running instance: its slots, one for each pool, and the memory they are in."""
+
+    def __init__(self, segment: Segment, server: str, pool: str | None) -> None:
+        self.ledger = Ledger(segment, takes_row=False)
+        self.states = States(segment)
+        with self.ledger.locked():
+            table = slots_by_key(segment)
+        address = _canonical(server)
+        self.slots = {key: slot for key, slot in table.items() if key[1] in (server, address) and pool in (None, key[0])}
+        if not self.slots:
+            known = ", ".join(f"{name} (pool {of})" for of, name in sorted(table))
+            raise click.ClickException(f"no server {server!r}{f' in pool {pool!r}' if pool else ''}; there are {known}")
+
+    def change(self, apply: Callable[[int], None]) -> None:
+        """Call `apply` with each slot while the lock is held."""
+        with self.ledger.locked():
+            for slot in self.slots.values():
+                apply(slot)
+
+    @property
+    def in_flight(self) -> int:
+        """Requests in flight on the server, in the pools chosen."""
+        return sum(self.ledger.totals[slot] for slot in self.slots.values())
+
+
+def _canonical(server: str) -> str:
+    try:
+        return str(parse_address(server))
+    except ValueError:
+        return server  # which the table is going to know or not
+
+
+@contextmanager
+def _chosen(server: str, pool: str | None, master: int | None) -> Iterator[Chosen]:
+    segments = []
+    for name in segment_names(None if os.geteuid() == 0 else os.geteuid()):
+        try:
+            segment = open_segment(name)
+        except SegmentError as exc:
+            raise click.ClickException(str(exc)) from exc
+        if segment is not None and segment.masters() and (master is None or master in segment.masters()):
+            segments.append(segment)
+    if not segments:
+        what = f"no instance of the gunicorn master {master} runs" if master else "no instance runs"
+        raise click.ClickException(f"{what} (of this user)")
+    if len(segments) > 1:
+        masters = ", ".join(str(segment.masters()[-1]) for segment in segments)
+        raise click.ClickException(f"several instances run; choose one by its gunicorn master: --master with one of {masters}")
+    yield Chosen(segments[0], server, pool)
+
+
+def _set_state(state: Admin, server: str, pool: str | None, master: int | None, wait: bool, timeout_s: float) -> None:
+    with _chosen(server, pool, master) as chosen:
+        chosen.change(lambda slot: chosen.states.set_admin(slot, state))
+        pools = ", ".join(key[0] for key in chosen.slots)
+        click.echo(f"{server} (pool {pools}): {state.name.lower()}, {chosen.in_flight} in flight")
+        if wait:
+            until = time.monotonic() + timeout_s
+            while chosen.in_flight:
+                if time.monotonic() >= until:
+                    raise click.ClickException(f"{chosen.in_flight} still in flight after {timeout_s:g} s")
+                time.sleep(_WAIT_LOOK_S)
+            click.echo(f"{server}: nothing in flight any more")
+
+
+def _waits(command: Callable[..., None]) -> Callable[..., None]:
+    command = click.option("--timeout", "timeout_s", type=click.FloatRange(min=0), default=300.0, show_default=True,
+                           help="Seconds to wait at most; then the exit code is 1.")(command)
+    return click.option("--wait", is_flag=True, help="Wait until no request is in flight on it.")(command)
+
+
+@click.command()
+@_server
+@_pool
+@_master
+@_waits
+def drain(server: str, pool: str | None, master: int | None, wait: bool, timeout_s: float) -> None:
+    """Send SERVER no new requests; those that it has go on."""
+    _set_state(Admin.DRAIN, server, pool, master, wait, timeout_s)
+
+
+@click.command()
+@_server
+@_pool
+@_master
+@_waits
+def maintenance(server: str, pool: str | None, master: int | None, wait: bool, timeout_s: float) -> None:
+    """Like drain, and SERVER is not checked any more."""
+    _set_state(Admin.MAINTENANCE, server, pool, master, wait, timeout_s)
+
+
+@click.command()
+@_server
+@_pool
+@_master
+def ready(server: str, pool: str | None, master: int | None) -> None:
+    """Let SERVER have requests again, after drain or maintenance."""
+    _set_state(Admin.READY, server, pool, master, wait=False, timeout_s=0)
+
+
+@click.command()
+@_server
+@click.argument("weight", metavar="WEIGHT")
+@_pool
+@_master
+def weight(server: str, weight: str, pool: str | None, master: int | None) -> None:
+    """Give SERVER another WEIGHT (1 to 1000), or "default" for that of the configuration."""
+    if weight != "default" and not (weight.isascii() and weight.isdigit() and 1 <= int(weight) <= 1000):
+        raise click.BadParameter(f'{weight!r} is no weight; expected 1 to 1000, or "default"', param_hint="WEIGHT")
+    number = 0 if weight == "default" else int(weight)
+    with _chosen(server, pool, master) as chosen:
+        chosen.change(lambda slot: chosen.states.set_weight(slot, number))
+        click.echo(f"{server} (pool {', '.join(key[0] for key in chosen.slots)}): weight {weight}")
+
+
+COMMANDS = (drain, ready, maintenance, weight)

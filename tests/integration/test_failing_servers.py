@@ -1,0 +1,313 @@
+"""Servers that fail under traffic: what clients see of it, and when the servers are back."""
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support import processes
+from tests.support.balancer import GTHREAD, PROXY, Balancer, FrontEnd, pool_text
+from tests.support.client import fetch
+from tests.support.load import Load
+from tests.support.moody import CHECK, MoodyOrigin
+from tests.support.rig import Rig
+from tests.support.waiting import wait_until
+
+FRONT_ENDS = (GTHREAD, PROXY)
+EJECTION = "[pools.web.ejection]\nfailures = 3\nseconds = 1\n"
+HEALTH = f'[pools.web.health]\npath = "{CHECK}"\ninterval = 0.2\nfast_interval = 0.1\ntimeout = 0.5\nrise = 2\nfall = 2\n'
+RETRIES = '[pools.web.retries]\nattempts = 3\nstatuses = ["500-504"]\non = ["connect", "reset", "timeout"]\n'
+
+
+@pytest.fixture(params=FRONT_ENDS, ids=str)
+def kind(request: pytest.FixtureRequest) -> FrontEnd:
+    front_end: FrontEnd = request.param
+    return front_end
+
+
+@pytest.fixture
+def origin() -> Iterator[MoodyOrigin]:
+    with MoodyOrigin(4) as origin:
+        yield origin
+
+
+def server_of(balancer: Balancer, address: str) -> dict[str, object]:
+    found = [server for server in balancer.status().instance["servers"] if server["address"] == address]
+    assert len(found) == 1, f"{address} is not once in {balancer.status()}"
+    return dict(found[0])
+
+
+def wait_for_server(balancer: Balancer, address: str, seconds: float = 5.0, **values: object) -> None:
+    wait_until(lambda: all(server_of(balancer, address)[name] == value for name, value in values.items()),
+               lambda: f"{values}, now {server_of(balancer, address)}", seconds, every=0.05)
+
+
+def statuses(balancer: Balancer, count: int) -> list[int]:
+    return [fetch(balancer.address).status for _ in range(count)]
+
+
+# -- passive -------------------------------------------------------------------------------------------------------
+
+
+def test_a_server_that_answers_500_is_ejected_and_comes_back(rig: Rig, kind: FrontEnd, origin: MoodyOrigin) -> None:
+    balancer = rig.balancer(pool_text(origin.addresses, "round-robin") + EJECTION, kind, workers=2)
+    origin.moods[1] = 500
+    seen = statuses(balancer, 40)
+    assert seen.count(500) == 3 and seen.count(200) == 37
+    assert "is ejected for 1" in balancer.log() and not server_of(balancer, origin.addresses[1])["usable"]
+    # Its time is over: one request finds it ill still, and it is out for twice as long.
+    wait_until(lambda: 500 in statuses(balancer, 8), "a trial", 5, every=0.05)
+    assert "its trial failed" in balancer.log()
+    assert statuses(balancer, 40).count(500) == 0
+    origin.moods[1] = "well"
+    wait_for_server(balancer, origin.addresses[1], 1)
+    wait_until(lambda: statuses(balancer, 4) == [200] * 4 and server_of(balancer, origin.addresses[1])["usable"],
+               "it is back", 6, every=0.05)
+    start = len(origin.seen)
+    assert statuses(balancer, 40) == [200] * 40
+    assert origin.share(1, start) >= 8
+
+
+def test_no_more_servers_than_allowed_are_ejected_and_never_the_last(rig: Rig, origin: MoodyOrigin) -> None:
+    balancer = rig.balancer(pool_text(origin.addresses) + EJECTION, PROXY, workers=2)
+    origin.moods[:] = [500] * 4
+    assert set(statuses(balancer, 60)) == {500}, "the clients get the servers' own answers"
+    assert balancer.log().count("is ejected") == 2  # max_ejected is 50 %
+
+
+def test_clients_that_leave_are_no_failures(rig: Rig, kind: FrontEnd, origin: MoodyOrigin) -> None:
+    balancer = rig.balancer(pool_text(origin.addresses[:2]) + EJECTION, kind, workers=1)
+    origin.moods[:] = ["hang"] * 4
+    with origin.released_at_end():
+        for _ in range(8):
+            with pytest.raises((TimeoutError, OSError)):
+                fetch(balancer.address, timeout=0.1)
+        wait_until(lambda: sum(balancer.status().in_flight.values()) == 0, "nothing is in flight", 5)
+        assert "ejected" not in balancer.log()
+
+
+def test_failing_fast_attracts_no_load(rig: Rig, kind: FrontEnd, origin: MoodyOrigin) -> None:
+    """Without ejection: the least busy server must not be the one that fails at once."""
+    text = pool_text(origin.addresses) + "[pools.web.ejection]\nfailures = 0\n"
+    balancer = rig.balancer(text, kind, workers=2)
+    origin.moods[2] = 503
+    with Load(balancer.address, 6, "/") as load:
+        load.wait_for_successes(600)
+    # 6 clients, one request each: until the penalties of a second end, each failure takes one away from the bad server.
+    assert origin.share(2) <= 0.1 * len(origin.seen) / 4, (origin.share(2), len(origin.seen))
+
+
+# -- active --------------------------------------------------------------------------------------------------------
+
+
+def test_checks_take_a_server_out_and_back(rig: Rig, kind: FrontEnd, origin: MoodyOrigin) -> None:
+    balancer = rig.balancer(pool_text(origin.addresses) + HEALTH, kind, workers=2)
+    address = origin.addresses[0]
+    wait_for_server(balancer, address, check="up")
+    origin.checks[0] = 503
+    wait_for_server(balancer, address, check="down", usable=False)
+    assert "status 503" in str(server_of(balancer, address)["note"])
+    start = len(origin.seen)
+    assert statuses(balancer, 30) == [200] * 30 and origin.share(0, start) == 0
+    origin.checks[0] = "well"
+    wait_for_server(balancer, address, check="up", usable=True)
+    statuses(balancer, 30)
+    assert origin.share(0, start) > 0
+    log = balancer.log()
+    assert f"server {address} is down: " in log and f"server {address} is up: " in log
+
+
+def test_without_a_good_check_a_new_server_gets_nothing(rig: Rig, origin: MoodyOrigin) -> None:
+    origin.checks[3] = "hang"
+    balancer = rig.balancer(pool_text(origin.addresses) + HEALTH + 'start = "checking"\n', PROXY, workers=1)
+    with origin.released_at_end():
+        for address in origin.addresses[:3]:
+            wait_for_server(balancer, address, check="up")
+        wait_for_server(balancer, origin.addresses[3], check="down")
+        statuses(balancer, 20)
+        assert origin.share(3) == 0
+
+
+def test_when_too_few_are_up_all_are_used(rig: Rig, origin: MoodyOrigin) -> None:
+    balancer = rig.balancer(pool_text(origin.addresses) + HEALTH, PROXY, workers=1)
+    origin.checks[:] = [500, 500, 500, "well"]
+    for address in origin.addresses[:3]:
+        wait_for_server(balancer, address, check="down")
+    start = len(origin.seen)
+    assert statuses(balancer, 40) == [200] * 40
+    assert all(origin.share(index, start) == 10 for index in range(4))
+    assert "panic" in balancer.log()
+    origin.checks[:] = ["well"] * 4
+    for address in origin.addresses:
+        wait_for_server(balancer, address, check="up")
+    statuses(balancer, 1)
+    assert "no panic any more" in balancer.log()
+
+
+def controller(balancer: Balancer) -> int:
+    return int(wait_until(lambda: balancer.status().instance["controller"], "a controller", 5, every=0.05))
+
+
+def test_the_controller_is_back_after_a_kill_and_ends_with_its_master(rig: Rig, kind: FrontEnd, origin: MoodyOrigin) -> None:
+    balancer = rig.balancer(pool_text(origin.addresses) + HEALTH, kind, workers=2)
+    first = controller(balancer)
+    os.kill(first, signal.SIGKILL)
+    wait_until(lambda: balancer.status().instance["controller"] not in (0, first), "another one", 2, every=0.05)
+    second = controller(balancer)
+    origin.checks[0] = 500
+    wait_for_server(balancer, origin.addresses[0], check="down")
+    os.kill(balancer.master, signal.SIGKILL)
+    wait_until(lambda: not processes.is_running(second), "it ends, too", 5)
+
+
+def test_a_reload_keeps_what_checks_found_and_follows_the_new_configuration(rig: Rig, origin: MoodyOrigin) -> None:
+    balancer = rig.balancer(pool_text(origin.addresses) + HEALTH, PROXY, workers=2)
+    origin.checks[0] = 500
+    wait_for_server(balancer, origin.addresses[0], check="down")
+    before = controller(balancer)
+    balancer.config_file.write_text(pool_text(origin.addresses[:3]) + HEALTH)
+    balancer.reload()
+    assert server_of(balancer, origin.addresses[0])["check"] == "down"
+    checked = origin.checked[3]
+    time.sleep(1)
+    assert origin.checked[3] <= checked + 2, "a server that was left out is not checked any more"
+    balancer.config_file.write_text(pool_text(origin.addresses[:3]))
+    balancer.reload()
+    wait_for_server(balancer, origin.addresses[0], check="none", usable=True)
+    assert controller(balancer) == before
+
+
+# -- retries -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mood", [500, 503, "reset", "hang"])
+def test_with_retries_no_client_sees_a_failing_server(rig: Rig, kind: FrontEnd, origin: MoodyOrigin, mood: str | int) -> None:
+    balancer = rig.balancer("[proxy.timeouts]\nresponse = 0.5\n" + pool_text(origin.addresses) + RETRIES, kind, workers=2)
+    with origin.released_at_end(), Load(balancer.address, 4, "/") as load:
+        load.wait_for_successes(50)
+        origin.moods[1] = mood
+        load.wait_for_successes(300)
+    assert load.failures == []
+
+
+def test_a_post_is_sent_once_unless_it_has_a_key(rig: Rig, kind: FrontEnd, origin: MoodyOrigin) -> None:
+    text = pool_text(origin.addresses[:2], "first") + RETRIES
+    balancer = rig.balancer(text + "[pools.web.ejection]\nfailures = 0\n", kind, workers=1)
+    origin.moods[0] = 503
+    length = [("Content-Length", "3")]
+    assert fetch(balancer.address, "/", "POST", fields=length, body=b"abc").status == 503
+    assert fetch(balancer.address, "/", "POST", fields=[*length, ("Idempotency-Key", '"k"')], body=b"abc").status == 200
+    assert [index for index, _ in origin.seen] == [0, 0, 1]
+
+
+def test_when_all_fail_the_client_gets_the_last_real_answer(rig: Rig, kind: FrontEnd, origin: MoodyOrigin) -> None:
+    text = pool_text(origin.addresses[:3], "first") + RETRIES
+    balancer = rig.balancer(text, kind, workers=1)
+    origin.moods[:3] = [502, 503, "reset"]
+    response = fetch(balancer.address)
+    assert (response.status, response.body) == (503, b"origin-1")
+    wait_until(lambda: sum(balancer.status().in_flight.values()) == 0, "nothing is held", 5)
+
+
+def test_retries_stay_within_the_budget_of_all_workers(rig: Rig, origin: MoodyOrigin) -> None:
+    budget = "budget = 20\nfloor = 5\nbackoff = 0\n"
+    text = pool_text(origin.addresses) + RETRIES + budget + "[pools.web.ejection]\nfailures = 0\n"
+    balancer = rig.balancer(text, PROXY, workers=2)
+    origin.moods[:] = [503] * 4
+    count = 100
+    assert statuses(balancer, count) == [503] * count
+    retries = len(origin.seen) - count
+    # The attempts themselves are requests of the pool, so 20 % of all are a quarter of the clients' requests.
+    assert 5 <= retries <= 0.25 * count + 1, retries
+
+
+# -- operators -----------------------------------------------------------------------------------------------------
+
+
+def test_a_drained_server_gets_nothing_new_and_drain_waits_for_the_rest(rig: Rig, kind: FrontEnd, origin: MoodyOrigin) -> None:
+    balancer = rig.balancer(pool_text(origin.addresses[:2]), kind, workers=2)
+    with Load(balancer.address, 4, "/") as load:
+        for _ in range(2):
+            for index, address in enumerate(origin.addresses[:2]):
+                load.wait_for_successes(20)
+                done = balancer.command("drain", address, "--wait")
+                assert done.returncode == 0 and "nothing in flight" in done.stdout, done
+                start = len(origin.seen)
+                load.wait_for_successes(20)
+                assert origin.share(index, start) == 0
+                assert balancer.command("ready", address).returncode == 0
+    assert load.failures == []
+
+
+def test_a_server_under_maintenance_is_not_checked(rig: Rig, origin: MoodyOrigin) -> None:
+    balancer = rig.balancer(pool_text(origin.addresses) + HEALTH, PROXY, workers=1)
+    wait_until(lambda: min(origin.checked) > 0, "all are checked", 5)
+    assert balancer.command("maintenance", origin.addresses[0]).returncode == 0
+    time.sleep(0.6)
+    checked = list(origin.checked)
+    wait_until(lambda: min(origin.checked[1:]) > max(checked[1:]) + 2, "the others are checked", 5)
+    assert origin.checked[0] == checked[0]
+    assert server_of(balancer, origin.addresses[0])["state"] == "maintenance"
+
+
+def test_weight_by_command(rig: Rig, origin: MoodyOrigin) -> None:
+    text = pool_text(origin.addresses[:2], "weighted-round-robin")
+    balancer = rig.balancer(text, PROXY, workers=2)
+    assert balancer.command("weight", origin.addresses[0], "3").returncode == 0
+    statuses(balancer, 40)
+    assert (origin.share(0), origin.share(1)) == (30, 10)
+    assert balancer.command("weight", origin.addresses[0], "default").returncode == 0
+    start = len(origin.seen)
+    statuses(balancer, 40)
+    assert (origin.share(0, start), origin.share(1, start)) == (20, 20)
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (("drain", "127.0.0.1:1"), "no server '127.0.0.1:1'; there are 127.0.0.1:"),
+    (("weight", "SERVER", "0"), "expected 1 to 1000"),
+    (("ready", "SERVER", "--pool", "nobody"), "in pool 'nobody'"),
+    (("ready", "SERVER", "--master", "1"), "no instance of the gunicorn master 1 runs"),
+])
+def test_commands_say_what_is_wrong(rig: Rig, origin: MoodyOrigin, arguments: tuple[str, ...], message: str) -> None:
+    balancer = rig.balancer(pool_text(origin.addresses), PROXY, workers=1)
+    done = balancer.command(*[origin.addresses[0] if word == "SERVER" else word for word in arguments])
+    assert done.returncode != 0 and message in done.stderr, done
+
+
+def test_what_operators_set_outlives_a_reload_and_a_restart(rig: Rig, tmp_path: Path, origin: MoodyOrigin) -> None:
+    state = tmp_path / "state.json"
+    text = pool_text(origin.addresses[:2]) + f'[state]\nfile = "{state}"\nmax_age = 60\n'
+    balancer = rig.balancer(text, PROXY, workers=2)
+    controller(balancer)
+    assert balancer.command("drain", origin.addresses[0]).returncode == 0
+    balancer.reload()
+    assert server_of(balancer, origin.addresses[0])["state"] == "drain"
+    wait_until(lambda: state.exists() and origin.addresses[0] in state.read_text(), "it is saved", 5)
+    balancer.stop()
+    balancer.start()
+    start = len(origin.seen)
+    statuses(balancer, 20)
+    assert origin.share(0, start) == 0 and server_of(balancer, origin.addresses[0])["state"] == "drain"
+    balancer.stop()
+    state.write_text(state.read_text().replace('"written": ', '"written": 1'))  # in the far future
+    balancer.start()
+    assert server_of(balancer, origin.addresses[0])["state"] == "ready" and "not believed" in balancer.log()
+
+
+def test_a_server_that_comes_back_begins_with_a_small_share(rig: Rig, origin: MoodyOrigin) -> None:
+    text = pool_text(origin.addresses[:2], "weighted-round-robin", more="slow_start = 4")
+    balancer = rig.balancer(text, PROXY, workers=2)
+    address = origin.addresses[0]
+    assert balancer.command("drain", address).returncode == 0
+    assert balancer.command("ready", address).returncode == 0
+    start = len(origin.seen)
+    statuses(balancer, 100)
+    early = origin.share(0, start)
+    time.sleep(4.5)
+    start = len(origin.seen)
+    statuses(balancer, 100)
+    assert early < 30 and origin.share(0, start) == 50, early
