@@ -20,6 +20,8 @@ log = logging.getLogger("prefork_lb")
 MakeFastClaims = Callable[[Sequence[Server]], FastClaims | None]
 """What claims the given servers fast, as they are weighted now, where anything does."""
 
+_View = tuple[int, Choice, FastClaims | None]
+
 # A trial that has not ended after so long is given up, and there will be another.
 _TRIAL_MS = 30_000
 
@@ -41,9 +43,9 @@ class Pool:
         self._states = states
         self._rules = rules
         self._make_fast_claims = make_fast_claims
-        self._changes = -1  # those that the choice takes into account
-        # One object, as several threads read it: the index that a fast claim gives is one of this choice's primaries.
-        self._view: tuple[Choice, FastClaims | None] = (Choice((), ()), None)
+        # One object, as several threads read and replace it: the index that a fast claim gives is one of this choice's
+        # primaries, and the number is that of the changes which it takes into account.
+        self._view: _View = (-1, Choice((), ()), None)
 
     def lease(self, request: RequestInfo, tried: Collection[Server]) -> Lease:
         """Claim a server for `request` that is not in `tried`.
@@ -53,9 +55,9 @@ class Pool:
         none is left.
         """
         ledger = self._ledger
-        if self._changes != self._states.changes:
-            self._look_anew()
-        choice, fast_claims = self._view
+        changes, choice, fast_claims = self._view
+        if changes != self._states.changes:
+            _, choice, fast_claims = self._look_anew()
         if fast_claims is not None and not tried:
             index = fast_claims.claim()
             if index >= 0:
@@ -81,25 +83,27 @@ class Pool:
         for server in self.servers:
             server.idle.expire()
         self.outcomes.tick()
-        if self._view[0].is_ramping:
+        if self._view[1].is_ramping:
             self._look_anew()
 
     def close(self) -> None:
         """Close all idle connections."""
-        self._view = (Choice((), ()), None)  # it holds buffers of the shared memory
+        self._view = (-1, Choice((), ()), None)  # it holds buffers of the shared memory
         for server in self.servers:
             server.idle.close()
 
-    def _look_anew(self) -> None:
+    def _look_anew(self) -> _View:
         # The number first: a change that comes while we look is looked at again.
-        self._changes = self._states.changes
-        was_panic = self._view[0].is_panic
+        changes = self._states.changes
+        was_panic = self._view[1].is_panic
         choice = choose(self.servers, self._states, self._rules, now_ms())
         # While a trial is due, picks must see it.
-        self._view = choice, self._make_fast_claims(choice.primaries) if choice.primaries and not choice.trials else None
+        fast_claims = self._make_fast_claims(choice.primaries) if choice.primaries and not choice.trials else None
+        view = self._view = changes, choice, fast_claims
         if choice.is_panic != was_panic:
             log.warning("pool %s: %s", self.name, "panic: too few servers are up by their checks; all are used" if choice.is_panic
                         else "no panic any more: only servers that are up are used")
+        return view
 
     def _trial(self, choice: Choice, tried: Collection[Server]) -> Server | None:
         """An ejected server whose turn has come to show that it is well."""

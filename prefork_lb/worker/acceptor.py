@@ -21,7 +21,7 @@ from prefork_lb.worker.service import Service, client_info
 
 _ACCEPTS_AT_ONCE = 8
 _YIELD_S = 0.001  # the shortest wait that epoll knows
-_MOST_YIELD_S = 0.004  # for a sibling that does not come
+_MOST_YIELD_S = 0.01  # for a sibling that does not come
 _FULL_PAUSE_S = 0.05
 _SLACK = 3  # connections more than a sibling's that are no reason to wait
 _OUT_OF_FILES_PAUSE_S = 0.1
