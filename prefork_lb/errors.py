@@ -205,6 +205,7 @@ class CapacityError(ProxyError):
 
     status = 503
     phase = "pick"
+    retry_after_s = 1  # what the client is told: it is a matter of moments, not of minutes
 
 
 class NoUsableServer(CapacityError):
@@ -213,3 +214,25 @@ class NoUsableServer(CapacityError):
 
 class PoolFull(CapacityError):
     """Every usable server is at its `max_connections`."""
+
+
+class LimitReached(PoolFull):
+    """The pool has `breaker.in_flight` requests in flight."""
+
+
+class QueueFull(CapacityError):
+    """As many requests as may do so wait for a server already."""
+
+    phase = "queue"
+
+
+class QueueTimeout(CapacityError):
+    """No server became free for the request in time."""
+
+    phase = "queue"
+
+
+class Overloaded(CapacityError):
+    """This worker has more to do than it can: what is refused early costs least."""
+
+    phase = "overload"

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from prefork_lb.shared.segment import open_segment, segment_names
-from prefork_lb.shared.view import InstanceView, ServerView, view
+from prefork_lb.shared.view import InstanceView, PoolView, ServerView, view
 
 
 def instances() -> list[InstanceView]:
@@ -37,6 +37,17 @@ def _state(server: ServerView) -> str:
     return "up" if server.check == "up" else "ready"
 
 
+def _limits(pool: PoolView) -> str:
+    """What a pool's limits are at, in a line."""
+    parts = [f"{pool.in_flight} in flight" + (f" of {pool.in_flight_limit}" if pool.in_flight_limit else "")]
+    if pool.queue_size:
+        parts.append(f"{pool.waiting} waiting of {pool.queue_size}")
+    parts.append(f"{pool.refused} refused")
+    if pool.tripped:
+        parts.append("at the limit: " + ", ".join(pool.tripped))
+    return f"pool {pool.name}: " + ", ".join(parts)
+
+
 @click.command("status")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def status_command(as_json: bool) -> None:
@@ -58,3 +69,6 @@ def status_command(as_json: bool) -> None:
             table.add_row(server.pool, server.address + (" (backup)" if server.backup else ""), _state(server),
                           *map(str, numbers))
         console.print(table)
+        for pool in instance.pools:
+            if pool.queue_size or pool.in_flight_limit or pool.refused or pool.tripped:
+                console.print(_limits(pool))

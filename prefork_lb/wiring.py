@@ -6,9 +6,7 @@ import gc
 import ipaddress
 import logging
 import os
-import random
 import signal
-import ssl
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,17 +15,14 @@ import msgspec
 from gunicorn.errors import AppImportError
 from gunicorn.workers.base import Worker as GunicornWorker
 
-from prefork_lb.balance.policy import PolicyMemory
-from prefork_lb.balance.registry import make_policy, policy_class
+from prefork_lb.balance.registry import policy_class
 from prefork_lb.clock import monotonic
 from prefork_lb.config import Config, model
 from prefork_lb.config.current import load_or_keep
-from prefork_lb.config.statuses import parse_statuses
 from prefork_lb.controller.launch import Launcher
 from prefork_lb.errors import ConfigError, InvariantError, PreforkLBError
-from prefork_lb.net.address import parse_address
-from prefork_lb.net.dial import ClientTLS
-from prefork_lb.net.tls import Certificate, upstream_context
+from prefork_lb.net.tls import Certificate
+from prefork_lb.pools import make_pool
 from prefork_lb.proxy.attempt import Settings, Timeouts
 from prefork_lb.proxy.engine import Engine
 from prefork_lb.proxy.request import TrustCheck
@@ -38,15 +33,8 @@ from prefork_lb.shared.saved import restore
 from prefork_lb.shared.segment import attach_or_create
 from prefork_lb.shared.states import Check, States
 from prefork_lb.shared.table import PoolEntry, PoolSlots, ServerEntry, free_unused, register
-from prefork_lb.upstream.availability import AvailabilityRules
-from prefork_lb.upstream.claiming import fast_claims
 from prefork_lb.upstream.housekeeping import INTERVAL_S
-from prefork_lb.upstream.idle import IdleConnections
-from prefork_lb.upstream.outcomes import EjectionRules, Outcomes
-from prefork_lb.upstream.pool import Pool
-from prefork_lb.upstream.retries import RetryBudget, RetryRules
 from prefork_lb.upstream.runtime import BLOCKING, Runtime
-from prefork_lb.upstream.server import UNLIMITED, Server
 from prefork_lb.wire.head import Limits, ResponseHead, parse_response
 from prefork_lb.wire.memo import Memo
 from prefork_lb.worker.front import Front
@@ -69,7 +57,8 @@ class Worker:
         self._segment = attach_or_create(master, WORKER_ROWS, max(LEAST_SERVERS, 2 * servers), _predecessor())
         self._ledger = Ledger(self._segment, runtime.one_thread)
         self._states = States(self._segment)
-        entries = [PoolEntry(name, [_entry(server) for server in pool.servers]) for name, pool in config.pools.items()]
+        entries = [PoolEntry(name, [_entry(server) for server in pool.servers], pool.breaker.in_flight,
+                             pool.queue.size if pool.queue else 0, pool.breaker.retries) for name, pool in config.pools.items()]
         slots = register(self._segment, self._ledger, entries)
         self._begin_checks(config, slots)
         publish(self._segment, self._ledger, msgspec.json.encode(config))
@@ -78,7 +67,8 @@ class Worker:
             if told:
                 log.warning("%s", told)
         self._launcher = Launcher(self._segment, error_log)
-        self._pools = {name: self._pool(name, pool, slots[name], config) for name, pool in config.pools.items()}
+        self._pools = {name: make_pool(name, pool, config, slots[name], self._ledger, self._states, runtime)
+                       for name, pool in config.pools.items()}
         timeouts = config.proxy.timeouts
         limits = Limits(config.proxy.limits.head_bytes, config.proxy.limits.line_bytes, config.proxy.limits.fields)
         self.engine = Engine(_router(config), self._pools, Settings(
@@ -92,36 +82,6 @@ class Worker:
         # What is here now stays: the collector need not look at it again in the middle of requests.
         gc.collect()
         gc.freeze()
-
-    def _pool(self, name: str, pool: model.Pool, slots: PoolSlots, config: Config) -> Pool:
-        keepalive = config.proxy.keepalive
-        settings = pool.tls or model.TLS()
-        addresses = [parse_address(server.address) for server in pool.servers]
-        context: ssl.SSLContext | None = None
-        if any(address.tls for address in addresses):
-            try:
-                context = upstream_context(settings.verify, settings.ca_file, settings.certificate, settings.key)
-            except ValueError as exc:  # it was checked with the configuration; the files have changed since
-                raise ConfigError([f"{config.source}: pools.{name}.tls: {exc}"]) from exc
-        servers = [
-            Server(slot, address, server.address, server.weight, server.max_connections or UNLIMITED, server.backup,
-                   # One with a PROXY header belongs to its client.
-                   IdleConnections(0 if server.proxy_protocol else keepalive.connections, keepalive.seconds, monotonic),
-                   tls=ClientTLS(context, settings.server_name or address.host) if context and address.tls else None,
-                   proxy_protocol=server.proxy_protocol)
-            for slot, address, server in zip(slots.slots, addresses, pool.servers, strict=True)
-        ]
-        policy = make_policy(pool.policy, random.Random(), PolicyMemory(slots.cells, slots.columns))
-        retries = pool.retries
-        return Pool(
-            name, servers, policy, self._ledger, self._states,
-            Outcomes(name, servers, self._states, self._ledger, _ejection_rules(pool.ejection), random.Random()),
-            AvailabilityRules(int(pool.slow_start * 1000), pool.panic_threshold),
-            RetryRules(retries.attempts, frozenset(retries.on), parse_statuses(retries.statuses), retries.backoff,
-                       retries.body_memory, retries.body_limit, retries.hedge),
-            RetryBudget(self._ledger, slots.block, slots.number, slots.slots, retries.budget, retries.floor,
-                        pool.breaker.retries),
-            lambda usable: fast_claims(policy, usable, slots, self._ledger))
 
     def _begin_checks(self, config: Config, slots: Mapping[str, PoolSlots]) -> None:
         """Give servers that are to be checked from now on their first state, and take it from those that are not any more."""
@@ -279,12 +239,6 @@ def _router(config: Config) -> Router:
             raise InvariantError("several pools and no route: the configuration's check lets no such file pass")
         routes = [Route((), (), next(iter(config.pools)))]
     return Router(routes)
-
-
-def _ejection_rules(ejection: model.Ejection) -> EjectionRules:
-    return EjectionRules(
-        ejection.failures, ejection.share, int(ejection.window * 1000), ejection.least_requests, int(ejection.seconds * 1000),
-        int(ejection.max_seconds * 1000), ejection.max_ejected, parse_statuses(ejection.statuses), ejection.penalty)
 
 
 def _entry(server: model.Server) -> ServerEntry:

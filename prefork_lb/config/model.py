@@ -226,8 +226,8 @@ class Ejection(_Section, frozen=True):
 
 
 class Queue(_Section, frozen=True):
-    """Requests that wait while all servers are at `max_connections`, `[pools.NAME.queue]`. First come, first served.
-    Accepted, not active in this version."""
+    """Requests that wait while all servers are at `max_connections`, `[pools.NAME.queue]`. First come, first served,
+    over all workers; a client that leaves leaves the queue."""
 
     size: Annotated[int, _meta("Requests that may wait, over all workers; more get 503.", ge=1, le=4096)] = 100
     timeout: Annotated[Seconds, _meta("Seconds after which a request that waits gets 503.")] = 5.0
@@ -238,7 +238,7 @@ class Breaker(_Section, frozen=True):
     that of waiting requests `queue.size`."""
 
     in_flight: Annotated[int, _meta(
-        "Requests in flight, over all servers and workers; 0: no limit. Accepted, not active in this version.", ge=0, le=1_000_000
+        "Requests in flight, over all servers and workers; 0: no limit.", ge=0, le=1_000_000
     )] = 0
     retries: Annotated[int, _meta("Retries under way at a time, over all workers; 0: no limit.", ge=0, le=100_000)] = 0
 

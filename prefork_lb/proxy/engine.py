@@ -77,7 +77,7 @@ class Engine:
 
     def _attempts(self, pool: Pool, request: Request, block: bytes, body: OutboundBody) -> Reply:
         settings = self._settings
-        lease = pool.lease(request, ())
+        lease = pool.lease(request, (), request.downstream)
         begun = settings.clock()
         try:
             with lease:

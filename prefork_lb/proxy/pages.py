@@ -8,7 +8,7 @@ from http import HTTPStatus
 from werkzeug.datastructures import MIMEAccept
 from werkzeug.http import parse_accept_header
 
-from prefork_lb.errors import ProxyError, UpstreamError
+from prefork_lb.errors import CapacityError, ProxyError, UpstreamError
 from prefork_lb.wire.head import Fields
 
 _ALLOW = (b"Allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
@@ -48,6 +48,8 @@ def error_page(error: ProxyError, accept: str) -> tuple[Fields, bytes]:
     fields = [(b"Content-Type", f"{best}; charset=utf-8".encode() if best != "application/json" else best.encode()),
               (b"Content-Length", b"%d" % len(body)),
               (b"Cache-Control", b"no-store")]
+    if isinstance(error, CapacityError):
+        fields.append((b"Retry-After", b"%d" % error.retry_after_s))
     if status == 405:
         fields.append(_ALLOW)
     return fields, body

@@ -16,7 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 MAGIC = 0x3142_4C4B_5246_5250
-VERSION = 2
+VERSION = 3
 CELL = 8
 
 # Header cells.
@@ -76,7 +76,11 @@ P_LAST_RETRIES = 12  # in the window before
 P_LAST_REQUESTS = 13
 P_REFUSED = 14  # requests refused by a limit of the pool
 P_TICKET = 15  # the number of the last request that began to wait
-POOL_HEAD_CELLS = POLICY_CELLS + 8
+P_WAITING = 16  # requests that wait, over all rows
+P_LIMIT = 17  # breaker.in_flight, 0: none. Here and in the next two as the newest configuration says, for tools
+P_QUEUE_SIZE = 18
+P_RETRY_LIMIT = 19
+POOL_HEAD_CELLS = POLICY_CELLS + 12
 
 # Cells at the head of a worker's row; then three arrays indexed by slot.
 R_PID = 0  # 0: the row is free
@@ -84,8 +88,10 @@ R_START = 1  # the process' start time in clock ticks since boot: pids come agai
 R_GENERATION = 2  # the generation this worker's view was built from
 R_CLIENTS = 3  # client connections that this worker has, plus one; 0: it does not accept, or does not tell
 ROW_HEAD_CELLS = 8
-ROW_ARRAYS = 6  # by slot: claims, requests, failures, penalties; by pool: retries under way, the oldest ticket that waits
-A_CLAIMS, A_REQUESTS, A_FAILURES, A_PENALTIES, A_RETRIES, A_WAITING = range(ROW_ARRAYS)
+# By slot: claims, requests, failures, penalties. By pool: retries under way, requests that wait, and of those the one that
+# came first: its ticket, and the bell that wakes it.
+ROW_ARRAYS = 8
+A_CLAIMS, A_REQUESTS, A_FAILURES, A_PENALTIES, A_RETRIES, A_WAITING, A_TICKET, A_BELL = range(ROW_ARRAYS)
 
 KEY_BYTES = 512
 NOTE_BYTES = 256

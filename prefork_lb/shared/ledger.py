@@ -54,8 +54,9 @@ class Ledger:
             self._row = self._take_row() if takes_row else 0
         self._clients_cell = layout.row(self._row) + at.R_CLIENTS
         self._look_for_siblings()
-        (self._claims, self._requests, self._failures, self._penalties, self._retries, self.waiting) = (
-            segment.cells[layout.row_array(self._row, array)] for array in range(at.ROW_ARRAYS))
+        (self._claims, self._requests, self._failures, self._penalties, self._retries) = (
+            segment.cells[layout.row_array(self._row, array)]
+            for array in (at.A_CLAIMS, at.A_REQUESTS, at.A_FAILURES, at.A_PENALTIES, at.A_RETRIES))
         module = native() if takes_row else None
         self.native_claims = module.Claims(
             segment.text, layout.lock_byte, self.totals, self._claims, self._requests, self._failures, self.penalties,
@@ -164,16 +165,28 @@ class Ledger:
         told = [count for cell in self._sibling_cells if (count := cells[cell])]
         return min(told) - 1 if told else None
 
+    @property
+    def row(self) -> int:
+        """The number of this worker's row."""
+        return self._row
+
+    def row_starts(self, array: int) -> list[int]:
+        """Where an array lies in each row in use, this worker's own among them."""
+        if self._cells[at.H_JOINS] != self._joins:
+            self._look_for_siblings()
+        layout = self.segment.layout
+        return [layout.row_array(row, array).start for row in self._known_rows]
+
     def _look_for_siblings(self) -> None:
         layout = self.segment.layout
         self._joins = self._cells[at.H_JOINS]
-        self._sibling_cells = [layout.row(row) + at.R_CLIENTS for row in self._rows() if row != self._row]
+        self._known_rows = self._rows()
+        self._sibling_cells = [layout.row(row) + at.R_CLIENTS for row in self._known_rows if row != self._row]
 
     def close(self) -> None:
         """Detach from the segment. Claims that are still open are given back by a sibling once this process ended."""
         self.native_claims = None  # it holds the buffers
-        for view in (self.totals, self.penalties, self._claims, self._requests, self._failures, self._penalties, self._retries,
-                     self.waiting):
+        for view in (self.totals, self.penalties, self._claims, self._requests, self._failures, self._penalties, self._retries):
             view.release()
         self._lock.close()
 
@@ -211,7 +224,7 @@ class Ledger:
                         if number:
                             column[slot] += number
                             counted[slot] = 0
-            for array in (at.A_CLAIMS, at.A_PENALTIES, at.A_RETRIES, at.A_WAITING):
+            for array in (at.A_CLAIMS, at.A_PENALTIES, at.A_RETRIES, at.A_WAITING, at.A_TICKET, at.A_BELL):
                 with cells[layout.row_array(row, array)] as held:
                     if array == at.A_CLAIMS:
                         claims += sum(held)
@@ -229,6 +242,9 @@ class Ledger:
 
     def _recount(self) -> None:
         """Totals anew from the rows: the rows are the truth."""
+        cells, layout = self._cells, self.segment.layout
+        for pool, number in enumerate(self._sums(at.A_WAITING)[:layout.pools]):
+            cells[layout.pool(pool) + at.P_WAITING] = number
         for array, totals in ((at.A_CLAIMS, self.totals), (at.A_PENALTIES, self.penalties)):
             for slot, number in enumerate(self._sums(array)):
                 if totals[slot] != number:

@@ -27,8 +27,13 @@ class ServerEntry:
 
 @dataclass(frozen=True, slots=True)
 class PoolEntry:
+    """A pool as the configuration names it; limits are 0 where there are none."""
+
     name: str
     servers: Sequence[ServerEntry]
+    in_flight: int = 0
+    queue_size: int = 0
+    retries: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +55,7 @@ def register(segment: Segment, ledger: Ledger, pools: Sequence[PoolEntry]) -> di
         for pool in pools:
             for server in pool.servers:
                 table.enter_server(pool.name, server)
-            table.enter_pool(pool.name)
+            table.enter_pool(pool)
         if table.changed or table.names_more_than(pools):
             segment.cells[at.H_GENERATION] += 1
             segment.cells[at.H_CHANGES] += 1
@@ -129,19 +134,24 @@ class _Table:
                 self.changed = True
         self._set(at.C_USED, slot, 1)
 
-    def enter_pool(self, name: str) -> None:
-        if name in self._pools:
-            return
-        for number in range(self._layout.pools):
+    def enter_pool(self, pool: PoolEntry) -> None:
+        number = self._pools.get(pool.name)
+        if number is None:
+            number = self._pools[pool.name] = self._free_pool()
             start = self._layout.pool(number)
-            if not self._cells[start + at.P_USED]:
-                write_text(self._segment.text, self._layout.pool_key_byte(number), name)
-                for cell in range(start, start + at.POOL_HEAD_CELLS):
-                    self._cells[cell] = 0
-                self._cells[start + at.P_USED] = 1
-                self._pools[name] = number
-                self.changed = True
-                return
+            write_text(self._segment.text, self._layout.pool_key_byte(number), pool.name)
+            for cell in range(start, start + at.POOL_HEAD_CELLS):
+                self._cells[cell] = 0
+            self._cells[start + at.P_USED] = 1
+            self.changed = True
+        start = self._layout.pool(number)
+        for cell, value in (at.P_LIMIT, pool.in_flight), (at.P_QUEUE_SIZE, pool.queue_size), (at.P_RETRY_LIMIT, pool.retries):
+            self._cells[start + cell] = value
+
+    def _free_pool(self) -> int:
+        for number in range(self._layout.pools):
+            if not self._cells[self._layout.pool(number) + at.P_USED]:
+                return number
         raise SegmentError(f"{self._segment.name}: room for {self._layout.pools} pools only; restart gunicorn to make more")
 
     def mark_seen(self, pools: Sequence[PoolEntry], generation: int) -> None:

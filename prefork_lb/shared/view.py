@@ -28,6 +28,21 @@ class ServerView:
 
 
 @dataclass(frozen=True, slots=True)
+class PoolView:
+    """Limits are 0 where there are none."""
+
+    name: str
+    in_flight: int
+    in_flight_limit: int
+    waiting: int  # requests in the queue
+    queue_size: int
+    retries: int  # under way
+    retries_limit: int
+    refused: int  # requests and retries that a limit of the pool has refused so far
+    tripped: list[str]  # the limits that are reached at this moment: in_flight, retries, queue, max_connections
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerView:
     pid: int
     generation: int
@@ -43,6 +58,7 @@ class InstanceView:
     repairs: int  # times a worker died inside the lock
     controller: int  # its pid; 0: none runs
     workers: list[WorkerView]
+    pools: list[PoolView]
     servers: list[ServerView]
 
 
@@ -50,8 +66,8 @@ def view(segment: Segment) -> InstanceView:
     """Look at a segment. Rows of processes that are gone but not given back yet are left out of `workers`, not of the totals."""
     cells, layout = segment.cells, segment.layout
     rows = [row for row in range(layout.rows) if cells[layout.row(row) + at.R_PID]]
-    requests = _sums(segment, rows, 1, at.C_PAST_REQUESTS)
-    failures = _sums(segment, rows, 2, at.C_PAST_FAILURES)
+    requests = _sums(segment, rows, at.A_REQUESTS, at.C_PAST_REQUESTS)
+    failures = _sums(segment, rows, at.A_FAILURES, at.C_PAST_FAILURES)
 
     def get(column: int, slot: int) -> int:
         return int(cells[layout.column(column).start + slot])
@@ -73,11 +89,34 @@ def view(segment: Segment) -> InstanceView:
         head = layout.row(row)
         if is_alive(cells[head + at.R_PID], cells[head + at.R_START]):
             workers.append(WorkerView(cells[head + at.R_PID], cells[head + at.R_GENERATION],
-                                      sum(cells[layout.row_array(row, 0)].tolist())))
+                                      sum(cells[layout.row_array(row, at.A_CLAIMS)].tolist())))
     masters = segment.masters()
     controller = cells[at.H_CONTROLLER] if is_alive(cells[at.H_CONTROLLER], cells[at.H_CONTROLLER + 1]) else 0
     return InstanceView(masters[-1] if masters else 0, segment.name, cells[at.H_GENERATION], cells[at.H_RECLAIMED],
-                        cells[at.H_REPAIRS], controller, workers, servers)
+                        cells[at.H_REPAIRS], controller, workers, _pools(segment, rows, servers), servers)
+
+
+def _pools(segment: Segment, rows: list[int], servers: list[ServerView]) -> list[PoolView]:
+    cells, layout = segment.cells, segment.layout
+    found = []
+    for number in range(layout.pools):
+        start = layout.pool(number)
+        if not cells[start + at.P_USED]:
+            continue
+        name = read_text(segment.text, layout.pool_key_byte(number))
+        mine = [server for server in servers if server.pool == name]
+        in_flight = sum(server.in_flight for server in mine)
+        waiting, retries = cells[start + at.P_WAITING], sum(cells[layout.row_array(row, at.A_RETRIES)][number] for row in rows)
+        limits = cells[start + at.P_LIMIT], cells[start + at.P_QUEUE_SIZE], cells[start + at.P_RETRY_LIMIT]
+        usable = [server for server in mine if server.usable]
+        tripped = [what for what, count, limit in (
+            ("in_flight", in_flight, limits[0]), ("queue", waiting, limits[1]), ("retries", retries, limits[2]),
+        ) if limit and count >= limit]
+        if usable and all(0 < server.max_connections <= server.in_flight for server in usable):
+            tripped.append("max_connections")
+        found.append(PoolView(name, in_flight, limits[0], waiting, limits[1], retries, limits[2],
+                              cells[start + at.P_REFUSED], tripped))
+    return sorted(found, key=lambda pool: pool.name)
 
 
 def _sums(segment: Segment, rows: list[int], array: int, past: int) -> list[int]:

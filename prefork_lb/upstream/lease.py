@@ -99,3 +99,5 @@ class Lease:
                     stream.close()
         finally:
             self._ledger.release(self.server.slot, failed)
+            if (queue := self.server.queue) is not None:
+                queue.wake()

@@ -6,12 +6,15 @@ from collections.abc import Callable, Collection, Sequence
 
 from prefork_lb.accelerate import FastClaims
 from prefork_lb.balance.policy import Policy, RequestInfo
-from prefork_lb.errors import InvariantError, NoUsableServer, PoolFull
+from prefork_lb.errors import InvariantError, LimitReached, NoUsableServer, PoolFull
+from prefork_lb.net.stream import Watched
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.states import States, Trial, now_ms
 from prefork_lb.upstream.availability import AvailabilityRules, Choice, choose
 from prefork_lb.upstream.lease import Lease
+from prefork_lb.upstream.limit import Limit
 from prefork_lb.upstream.outcomes import Outcomes
+from prefork_lb.upstream.queue import Queue
 from prefork_lb.upstream.retries import RetryBudget, RetryRules
 from prefork_lb.upstream.server import Server
 
@@ -31,7 +34,7 @@ class Pool:
 
     def __init__(self, name: str, servers: Sequence[Server], policy: Policy, ledger: Ledger, states: States,
                  outcomes: Outcomes, rules: AvailabilityRules, retries: RetryRules, budget: RetryBudget,
-                 make_fast_claims: MakeFastClaims) -> None:
+                 make_fast_claims: MakeFastClaims, queue: Queue | None = None, limit: Limit | None = None) -> None:
         """`make_fast_claims` gives what picks and counts as `policy` does, for servers that are no backups, where it can."""
         self.name = name
         self.servers = servers
@@ -43,17 +46,35 @@ class Pool:
         self._states = states
         self._rules = rules
         self._make_fast_claims = make_fast_claims
+        self._queue = queue
+        self._limit = limit
+        for server in servers:
+            server.queue = queue
         # One object, as several threads read and replace it: the index that a fast claim gives is one of this choice's
         # primaries, and the number is that of the changes which it takes into account.
         self._view: _View = (-1, Choice((), ()), None)
 
-    def lease(self, request: RequestInfo, tried: Collection[Server]) -> Lease:
+    def lease(self, request: RequestInfo, tried: Collection[Server], client: Watched | None = None) -> Lease:
         """Claim a server for `request` that is not in `tried`.
 
         Pick and count happen under one lock: no other claim, of any worker, comes between. Backups are candidates only
-        when no other server is. Raises PoolFull when servers are left but all are at their limit, NoUsableServer when
-        none is left.
+        when no other server is. With a `client` the request may have to wait for a server in the pool's queue, if it has one.
+        Raises NoUsableServer when no server is left, PoolFull when those that are left are at their limit, QueueFull and
+        QueueTimeout, and ClientGone when the client left the queue.
         """
+        queue = self._queue
+        if queue is None or client is None:
+            return self._lease_now(request, tried)
+        if not queue.length:  # else it would overtake those who wait
+            try:
+                return self._lease_now(request, tried)
+            except LimitReached:
+                raise  # a limit of the pool is for those who wait, too
+            except PoolFull:
+                pass
+        return self._lease_in_turn(queue, request, client)
+
+    def _lease_now(self, request: RequestInfo, tried: Collection[Server]) -> Lease:
         ledger = self._ledger
         changes, choice, fast_claims = self._view
         if changes != self._states.changes:
@@ -64,25 +85,62 @@ class Pool:
                 return Lease(choice.primaries[index], ledger, self.outcomes)
         ledger.acquire()
         try:
-            server = self._trial(choice, tried) if choice.trials else None
-            if server is None:
-                candidates = self._candidates(choice.primaries, tried) or self._candidates(choice.backups, tried)
-                if not candidates:
-                    raise self._nobody(choice, tried)
-                picked = self._policy.pick(candidates, request)
-                if not isinstance(picked, Server) or picked not in candidates:
-                    raise InvariantError(f"pool {self.name}: the policy {self._policy!r} picked {picked!r}: no candidate")
-                server = picked
-            ledger.claim(server.slot)
+            server = self._claim(choice, request, tried)
+        except LimitReached:
+            assert self._limit is not None
+            self._limit.count_refusal()
+            raise
         finally:
             ledger.release_lock()
         return Lease(server, ledger, self.outcomes)
+
+    def _claim(self, choice: Choice, request: RequestInfo, tried: Collection[Server]) -> Server:
+        """Pick and count; the lock must be held."""
+        if self._limit is not None and self._limit.is_reached():
+            raise LimitReached(f"pool {self.name}: {self._limit.most} requests are in flight, which is breaker.in_flight")
+        server = self._trial(choice, tried) if choice.trials else None
+        if server is None:
+            candidates = self._candidates(choice.primaries, tried) or self._candidates(choice.backups, tried)
+            if not candidates:
+                raise self._nobody(choice, tried)
+            picked = self._policy.pick(candidates, request)
+            if not isinstance(picked, Server) or picked not in candidates:
+                raise InvariantError(f"pool {self.name}: the policy {self._policy!r} picked {picked!r}: no candidate")
+            server = picked
+        self._ledger.claim(server.slot)
+        return server
+
+    def _lease_in_turn(self, queue: Queue, request: RequestInfo, client: Watched) -> Lease:
+        """Wait in the queue for a server."""
+        place = queue.join()
+        more = True
+        try:
+            while True:
+                changes, choice, _ = self._view
+                if changes != self._states.changes:
+                    _, choice, _ = self._look_anew()
+                with self._ledger.locked():
+                    if is_turn := queue.is_turn(place):
+                        try:
+                            server = self._claim(choice, request, ())
+                            more = bool(self._candidates(choice.primaries, ()))
+                            break
+                        except PoolFull:
+                            pass
+                if not is_turn:
+                    queue.wake()  # somebody else should have been woken
+                place.wait(client)
+        finally:
+            queue.leave(place, wake_next=more)
+        return Lease(server, self._ledger, self.outcomes)
 
     def tick(self) -> None:
         """What a few times a second is often enough for: idle connections too old, penalties that end, weights that grow."""
         for server in self.servers:
             server.idle.expire()
         self.outcomes.tick()
+        if self._queue is not None:
+            self._queue.tick()
         if self._view[1].is_ramping:
             self._look_anew()
 
@@ -91,6 +149,8 @@ class Pool:
         self._view = (-1, Choice((), ()), None)  # it holds buffers of the shared memory
         for server in self.servers:
             server.idle.close()
+        if self._queue is not None:
+            self._queue.close()
 
     def _look_anew(self) -> _View:
         # The number first: a change that comes while we look is looked at again.

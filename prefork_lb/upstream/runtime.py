@@ -6,7 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from prefork_lb.net.dial import Dial, dial
+from prefork_lb.net.sockets import SocketStream
 from prefork_lb.upstream.housekeeping import Housekeeping
+from prefork_lb.upstream.queue import MakeStream
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +18,7 @@ class Runtime:
     dial: Dial
     every: Callable[[float, Callable[[], None]], None]  # interval in seconds, task
     one_thread: bool  # exchanges and tasks run in the same thread
+    stream: MakeStream  # what one waits for a socket with
     sleep: Callable[[float], None] = time.sleep  # seconds
 
 
@@ -23,5 +26,5 @@ def _in_a_thread(interval_s: float, task: Callable[[], None]) -> None:
     Housekeeping(task, interval_s).start()
 
 
-BLOCKING = Runtime(dial, _in_a_thread, one_thread=False)
+BLOCKING = Runtime(dial, _in_a_thread, one_thread=False, stream=SocketStream)
 """Ordinary sockets and threads; gevent's, where it has patched them."""

@@ -2,10 +2,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from prefork_lb.net.address import Address
 from prefork_lb.net.dial import ClientTLS
 from prefork_lb.upstream.idle import IdleConnections
+
+if TYPE_CHECKING:
+    from prefork_lb.upstream.queue import Queue
 
 UNLIMITED = 1 << 62
 
@@ -30,6 +34,7 @@ class Server:
     in_flight: int = 0
     tls: ClientTLS | None = None
     proxy_protocol: int = 0  # version of the PROXY header that each connection begins with; 0: none
+    queue: Queue | None = None  # of its pool: those who may be waiting for it
 
     def __post_init__(self) -> None:
         self.weight, self.max_connections = self.configured_weight, self.configured_limit

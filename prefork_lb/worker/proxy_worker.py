@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+import socket
 import ssl
 from collections.abc import Sequence
 from types import FrameType
@@ -18,6 +19,7 @@ from gunicorn.workers.base import Worker
 
 from prefork_lb.green.dial import Dialer
 from prefork_lb.green.hub import Hub
+from prefork_lb.green.streams import GreenStream
 from prefork_lb.net.tls import Certificate, choose_by_name
 from prefork_lb.upstream.runtime import Runtime
 from prefork_lb.wire.head import Limits
@@ -44,8 +46,12 @@ class ProxyWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
 
     def load_wsgi(self) -> None:
         self.hub = Hub()
-        self.runtime = Runtime(Dialer(self.hub).dial, self.hub.every, one_thread=True, sleep=self.hub.sleep)
+        self.runtime = Runtime(Dialer(self.hub).dial, self.hub.every, True, self._stream, self.hub.sleep)
         super().load_wsgi()
+
+    def _stream(self, connected: socket.socket) -> GreenStream:
+        connected.setblocking(False)
+        return GreenStream(self.hub, connected)
 
     def run(self) -> None:
         make_front = getattr(self.wsgi, "front", None)

@@ -1,0 +1,198 @@
+"""Requests that wait for a server, over all workers."""
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.balancer import FRONT_ENDS, GTHREAD, PROXY, SYNC, Balancer, FrontEnd, pool_text
+from tests.support.client import Connection, fetch
+from tests.support.load import Load
+from tests.support.origin import Origin
+from tests.support.rig import Rig
+from tests.support.waiting import wait_until
+
+
+@pytest.fixture(params=FRONT_ENDS, ids=str)
+def kind(request: pytest.FixtureRequest) -> FrontEnd:
+    front_end: FrontEnd = request.param
+    return front_end
+
+
+@pytest.fixture(params=(GTHREAD, PROXY), ids=str)
+def typical(request: pytest.FixtureRequest) -> FrontEnd:
+    front_end: FrontEnd = request.param
+    return front_end
+
+
+@pytest.fixture
+def origin(rig: Rig) -> Iterator[Origin]:
+    origin = rig.origin(2)
+    with origin.released_at_end():
+        yield origin
+
+
+def start(rig: Rig, origin: Origin, front_end: FrontEnd, size: int = 50, timeout: float = 20, more: str = "") -> Balancer:
+    """Servers that take one request each; sync has a worker for each request of these tests."""
+    servers = [f'{{ address = "{address}", max_connections = 1 }}' for address in origin.addresses]
+    text = pool_text(servers) + more + f"[pools.web.queue]\nsize = {size}\ntimeout = {timeout}\n"
+    balancer = rig.balancer(text, front_end, workers=16 if front_end is SYNC else 3)
+    wait_until(lambda: fetch(balancer.address).status == 200, "it answers", 10)
+    return balancer
+
+
+def pool(balancer: Balancer) -> dict[str, object]:
+    return dict(balancer.status().instance["pools"][0])
+
+
+def wait_for_waiting(balancer: Balancer, count: int) -> None:
+    wait_until(lambda: pool(balancer)["waiting"] == count, lambda: f"{count} requests wait: {pool(balancer)}", 10)
+
+
+class Waiting:
+    """Requests that are sent and not answered yet, each on its own connection; a context manager."""
+
+    def __init__(self, balancer: Balancer) -> None:
+        self.balancer = balancer
+        self.connections: list[Connection] = []
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> Waiting:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def send(self, target: str = "/hold") -> Connection:
+        connection = self._stack.enter_context(Connection(self.balancer.address, 30))
+        connection.send(f"GET {target} HTTP/1.1\r\nHost: test.example\r\nConnection: close\r\n\r\n".encode())
+        self.connections.append(connection)
+        return connection
+
+    def fill(self, origin: Origin) -> None:
+        """Occupy every server."""
+        for _ in origin.servers:
+            self.send()
+        origin.wait_for_in_flight(len(origin.servers))
+
+    def line_up(self, count: int) -> None:
+        """One after another, so that it is certain who came first."""
+        for number in range(count):
+            self.send(f"/hold?turn={number}")
+            wait_for_waiting(self.balancer, number + 1)
+
+
+def test_first_come_first_served_over_all_workers(rig: Rig, origin: Origin, kind: FrontEnd) -> None:
+    balancer = start(rig, origin, kind)
+    with Waiting(balancer) as waiting:
+        waiting.fill(origin)
+        waiting.line_up(10)
+        assert len(balancer.status().workers) > 1
+        begun = len(origin.arrivals)
+        for number in range(10):
+            origin.release(number % 2)
+            wait_until(lambda: len(origin.arrivals) > begun + number, "the next one comes", 5, every=0.002)  # noqa: B023
+            origin.wait_for_in_flight(2)
+        assert [arrival.target for arrival in origin.arrivals[begun:]] == [f"/hold?turn={number}" for number in range(10)]
+        origin.release()
+        assert [connection.response().status for connection in waiting.connections] == [200] * 12
+    assert balancer.wait_until_idle().is_idle and pool(balancer)["waiting"] == 0
+    assert all(server.most_in_flight == 1 for server in origin.servers)
+
+
+def test_a_newcomer_goes_behind_those_who_wait(rig: Rig, origin: Origin) -> None:
+    """Even when a server is free at that moment: whoever waits has been woken, and has not looked yet."""
+    balancer = start(rig, origin, PROXY)
+    with Waiting(balancer) as waiting:
+        waiting.fill(origin)
+        waiting.line_up(6)
+        begun = len(origin.arrivals)
+        origin.release()
+        newcomer = waiting.send("/hold?turn=6")
+        for turn in range(3):
+            wait_until(lambda: len(origin.arrivals) >= begun + 2 * turn + 2, "two more come", 5)  # noqa: B023
+            origin.wait_for_in_flight(2)
+            origin.release()
+        origin.wait_for_in_flight(1)
+        assert origin.arrivals[-1].target == "/hold?turn=6"
+        origin.release()
+        assert newcomer.response().status == 200
+
+
+def test_a_full_queue_refuses_at_once(rig: Rig, origin: Origin, typical: FrontEnd) -> None:
+    balancer = start(rig, origin, typical, size=2)
+    with Waiting(balancer) as waiting:
+        waiting.fill(origin)
+        waiting.line_up(2)
+        refused = fetch(balancer.address)
+        assert refused.status == 503 and refused.value("Retry-After") == "1"
+        shown = pool(balancer)
+        assert (shown["refused"], shown["tripped"]) == (1, ["queue", "max_connections"])
+        assert "2 requests wait already" in balancer.log()
+
+
+def test_who_waits_too_long_is_told_so(rig: Rig, origin: Origin, typical: FrontEnd) -> None:
+    balancer = start(rig, origin, typical, timeout=0.3)
+    with Waiting(balancer) as waiting:
+        waiting.fill(origin)
+        late = fetch(balancer.address)
+        assert late.status == 503 and late.value("Retry-After") == "1"
+        assert "no server became free within 0.3 s" in balancer.log()
+        wait_for_waiting(balancer, 0)
+
+
+def test_a_client_that_leaves_leaves_the_queue(rig: Rig, origin: Origin, kind: FrontEnd) -> None:
+    balancer = start(rig, origin, kind)
+    with Waiting(balancer) as waiting:
+        waiting.fill(origin)
+        waiting.line_up(3)
+        waiting.connections[2].close()  # the first one in the line
+        wait_for_waiting(balancer, 2)
+        begun = len(origin.arrivals)
+        origin.release()
+        wait_until(lambda: len(origin.arrivals) == begun + 2, "the others come", 5)
+        assert sorted(arrival.target for arrival in origin.arrivals[begun:]) == ["/hold?turn=1", "/hold?turn=2"]
+
+
+def test_a_killed_worker_takes_its_own_out_of_the_line_and_no_others(rig: Rig, origin: Origin) -> None:
+    balancer = start(rig, origin, PROXY)
+    with Waiting(balancer) as waiting:
+        waiting.fill(origin)
+        waiting.line_up(9)
+        victim = next(pid for pid, claims in balancer.status().workers.items() if not claims)
+        os.kill(victim, signal.SIGKILL)
+        balancer.wait_for_workers(3, without=[victim])
+        wait_until(lambda: pool(balancer)["waiting"] != 9, "its own have gone", 5)
+        left = int(str(pool(balancer)["waiting"]))
+        assert 0 < left < 9
+        begun = len(origin.arrivals)
+        deadline = time.monotonic() + 10
+        while len(origin.arrivals) < begun + left and time.monotonic() < deadline:
+            origin.release()
+            time.sleep(0.01)
+        assert len(origin.arrivals) == begun + left
+        wait_for_waiting(balancer, 0)
+
+
+def test_under_load_nothing_is_refused_and_no_server_gets_too_much(rig: Rig, origin: Origin, kind: FrontEnd) -> None:
+    balancer = start(rig, origin, kind)
+    with Load(balancer.address, 10, "/") as load:
+        load.wait_for_successes(400, 30)
+    assert load.failures == []
+    assert all(server.most_in_flight == 1 for server in origin.servers)
+    assert balancer.wait_until_idle().is_idle and pool(balancer)["waiting"] == 0
+
+
+def test_the_pools_own_limit_refuses_at_once(rig: Rig, origin: Origin, typical: FrontEnd) -> None:
+    balancer = start(rig, origin, typical, more="[pools.web.breaker]\nin_flight = 1\n")
+    with Waiting(balancer) as waiting:
+        waiting.send()
+        origin.wait_for_in_flight(1)
+        refused = fetch(balancer.address)
+        assert refused.status == 503 and refused.value("Retry-After") == "1"
+        assert "breaker.in_flight" in balancer.log()
+        assert pool(balancer)["tripped"] == ["in_flight"] and pool(balancer)["refused"] == 1
