@@ -215,15 +215,16 @@ def _is_used_up_safely(client: Client, body: ClientBody) -> bool:
 def _tunnel(client: Client, reply: Reply) -> bool:
     server = reply.server
     assert isinstance(server, GreenStream)
-    client.send(switch_block(reply) + reply.read())
+    data = reply.read()  # came with the head
+    client.send(switch_block(reply) + data)
+    sent = len(data)
     early, client.buffer = client.buffer, b""
     try:
         if early:
             server.send(early, client.service.times.idle)
-        sent = run_tunnel(client.stream, server, client.service.times.idle)
+        sent += run_tunnel(client.stream, server, client.service.times.idle)
     except (StreamClosed, StreamTimeout) as exc:
         log.debug("tunnel ended: %s", exc)
-        sent = 0
     finally:
         reply.end_tunnel()
     _log(client, 101, reply.fields, sent)
