@@ -73,7 +73,8 @@ class Worker:
         limits = Limits(config.proxy.limits.head_bytes, config.proxy.limits.line_bytes, config.proxy.limits.fields)
         self.engine = Engine(_router(config), self._pools, Settings(
             Timeouts(timeouts.connect, timeouts.response, timeouts.idle), limits, config.proxy.via.encode(), monotonic,
-            Memo[bytes, ResponseHead](lambda block: parse_response(block, limits)), runtime.dial, runtime.sleep))
+            Memo[bytes, ResponseHead](lambda block: parse_response(block, limits)), runtime.dial, runtime.sleep,
+            runtime.wait_any))
         self.front = Front(
             self.engine, trust_check(config.proxy.trusted_proxies), limits, timeouts.head, timeouts.idle,
             config.listen.proxy_protocol,

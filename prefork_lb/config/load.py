@@ -66,7 +66,6 @@ def notices(config: Config) -> list[str]:
     asked: list[Path] = [("admin",)] if config.admin else []
     for name, pool in config.pools.items():
         asked += [("pools", name, key) for key in ("sticky",) if getattr(pool, key) is not None]
-        asked += [("pools", name, "retries", "hedge")] if pool.retries.hedge else []
     return [f"{_place(config.source, lines, path)}: accepted, but not active in this version" for path in asked]
 
 

@@ -172,7 +172,7 @@ class Retries(_Section, frozen=True):
     )] = MIB
     hedge: Annotated[bool, _meta(
         "Send an idempotent request without a body to a second server when the first has not answered within the time that 95 % "
-        "of the pool's responses take; the first answer counts. Accepted, not active in this version."
+        "of the pool's responses take; the first answer counts. Inside the same budget."
     )] = False
 
 

@@ -7,13 +7,13 @@ import socket
 import ssl
 import sys
 import termios
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from greenlet import getcurrent
 
 from prefork_lb.green.hub import BROKEN, HALF_CLOSED, READ, READABLE, Channel, Hub
 from prefork_lb.net.dial import failure_text
-from prefork_lb.net.stream import StreamClosed, StreamTimeout, Watched
+from prefork_lb.net.stream import Stream, StreamClosed, StreamTimeout, Watched
 
 _ENDED = HALF_CLOSED | BROKEN
 _WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
@@ -257,3 +257,26 @@ class TLSStream(GreenStream):
         # close_notify (RFC 8446 6.1): without it the peer cannot tell the end from a cut. The peer's own is not waited for.
         with contextlib.suppress(OSError, ValueError):
             self._tls.unwrap()
+
+
+def wait_any(streams: Sequence[Stream], timeout_s: float, watched: Watched) -> Stream | None:
+    """`net.stream.WaitAny` for green streams."""
+    waited = [stream for stream in streams if isinstance(stream, GreenStream)]
+    hub = waited[0].hub
+    deadline = hub.now + timeout_s
+    while True:
+        for stream in waited:
+            if not stream.is_quiet():
+                return stream
+        if watched.is_gone():
+            return None
+        for stream in waited:
+            hub.arm(stream, deadline)
+            stream.reader = getcurrent()
+        watched.waiting = waited[0]
+        in_time = hub.switch()
+        watched.waiting = None
+        for stream in waited:
+            stream.reader = None
+        if in_time is None:
+            raise StreamTimeout

@@ -4,9 +4,11 @@ from __future__ import annotations
 import select
 import socket
 import ssl
+import time
+from collections.abc import Sequence
 
 from prefork_lb.net.readable import Readable
-from prefork_lb.net.stream import StreamClosed, StreamTimeout, Watched
+from prefork_lb.net.stream import Stream, StreamClosed, StreamTimeout, Watched
 from prefork_lb.net.timeouts import Expired, kernel_keeps_time, set_receive_timeout, set_send_timeout
 
 # How long a wait goes on undisturbed before it looks aside: long enough that a quick answer never pays for it.
@@ -125,3 +127,21 @@ class SocketStream:
             self._send_timeout_s = timeout_s
             if self._one_timeout:
                 self._receive_timeout_s = timeout_s
+
+
+def wait_any(streams: Sequence[Stream], timeout_s: float, watched: Watched) -> Stream | None:
+    """`WaitAny` for these streams."""
+    poller = select.poll()
+    for stream in streams:
+        poller.register(stream.fileno(), select.POLLIN)
+    deadline = time.monotonic() + timeout_s
+    while True:
+        for stream in streams:
+            if not stream.is_quiet():
+                return stream
+        if watched.is_gone():
+            return None
+        left_s = deadline - time.monotonic()
+        if left_s <= 0:
+            raise StreamTimeout
+        poller.poll(min(left_s, _LOOK_ASIDE_S) * 1000)

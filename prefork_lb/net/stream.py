@@ -1,6 +1,7 @@
 """What a stream is. The engine is written once against it and runs on any front end."""
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 
@@ -45,3 +46,10 @@ class Stream(Protocol):
 
     def close(self) -> None:
         """End the connection. Calling it again does nothing."""
+
+
+WaitAny = Callable[[Sequence[Stream], float, Watched], Stream | None]
+"""Wait for the first of several streams that has something to receive, or has ended; None when who is watched has left.
+
+The time is in seconds. Raises StreamTimeout.
+"""

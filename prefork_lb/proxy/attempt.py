@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from prefork_lb.clock import Clock
 from prefork_lb.errors import BadResponse, SendTimeout, StaleConnection
 from prefork_lb.net.dial import Dial, dial
-from prefork_lb.net.stream import Stream, StreamClosed, StreamTimeout
+from prefork_lb.net.sockets import wait_any
+from prefork_lb.net.stream import Stream, StreamClosed, StreamTimeout, WaitAny
 from prefork_lb.proxy.inbound import BodyReader, HeadReader, ResponseParser
 from prefork_lb.proxy.outbound import EMPTY, OutboundBody
 from prefork_lb.proxy.reply import Reply
@@ -40,6 +41,7 @@ class Settings:
     parse: ResponseParser
     dial: Dial = dial
     sleep: Callable[[float], None] = time.sleep
+    wait_any: WaitAny = wait_any
 
 
 def attempt(lease: Lease, request: Request, block: bytes, body: OutboundBody, fresh: bool, settings: Settings) -> Reply:
@@ -47,6 +49,13 @@ def attempt(lease: Lease, request: Request, block: bytes, body: OutboundBody, fr
 
     With `fresh` no kept-alive connection is used. Raises UpstreamError, or DownstreamError for what the client did.
     """
+    reader, early = begin(lease, request, block, body, fresh, settings)
+    return finish(lease, request, reader, early, settings)
+
+
+def begin(lease: Lease, request: Request, block: bytes, body: OutboundBody, fresh: bool, settings: Settings,
+          ) -> tuple[HeadReader, ResponseHead | None]:
+    """The first half of an attempt: send the request. There may be a final response before all of it is out."""
     server = lease.server
     stream = None if fresh else server.idle.take()
     reused = stream is not None
@@ -64,6 +73,13 @@ def attempt(lease: Lease, request: Request, block: bytes, body: OutboundBody, fr
             early = _last_words(reader, request, settings, exc)
     else:
         early = _send(stream, reader, request, block, body, settings)
+    return reader, early
+
+
+def finish(lease: Lease, request: Request, reader: HeadReader, early: ResponseHead | None, settings: Settings) -> Reply:
+    """The second half: receive the head of the response."""
+    stream = lease.stream
+    assert stream is not None
     head = early or reader.read_final(request.downstream, settings.timeouts.response, settings.clock)
     if head.status >= 429:
         lease.note_status(head.status, _retry_after_s(head))

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from prefork_lb.errors import LoopDetected, MethodNotAllowed, UpstreamError
 from prefork_lb.proxy.attempt import Settings, attempt
+from prefork_lb.proxy.hedging import hedged, may_hedge
 from prefork_lb.proxy.outbound import EMPTY, OutboundBody, request_block
 from prefork_lb.proxy.reply import Reply
 from prefork_lb.proxy.request import Request
@@ -81,7 +82,10 @@ class Engine:
         begun = settings.clock()
         try:
             with lease:
-                reply = attempt(lease, request, block, body, False, settings)
+                if pool.retries.hedge and body is EMPTY and may_hedge(pool, request):
+                    reply = hedged(pool, lease, request, block, settings)
+                else:
+                    reply = attempt(lease, request, block, body, False, settings)
         except UpstreamError as exc:
             return Retrying(pool, request, block, body, settings).after_failure(lease.server, exc)
         pool.outcomes.times.note(settings.clock() - begun)

@@ -36,8 +36,11 @@ class Lease:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None) -> None:
-        if exc is None and self._kept:
-            return
+        if exc is not None or not self._kept:
+            self.end_with(exc)
+
+    def end_with(self, exc: BaseException | None) -> None:
+        """The exchange ended with this error."""
         stale = isinstance(exc, UpstreamError) and exc.retry is Retry.IF_REUSED
         if stale or isinstance(exc, DownstreamError):
             self.abandon()

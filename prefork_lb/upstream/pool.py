@@ -27,6 +27,7 @@ _View = tuple[int, Choice, FastClaims | None]
 
 # A trial that has not ended after so long is given up, and there will be another.
 _TRIAL_MS = 30_000
+_HEDGE_SHARE = 0.95
 
 
 class Pool:
@@ -46,6 +47,7 @@ class Pool:
         self._states = states
         self._rules = rules
         self._make_fast_claims = make_fast_claims
+        self.hedge_after_s = 0.0  # a second server is asked then; 0: it is not known yet
         self._queue = queue
         self._limit = limit
         for server in servers:
@@ -139,6 +141,8 @@ class Pool:
         for server in self.servers:
             server.idle.expire()
         self.outcomes.tick()
+        if self.retries.hedge:
+            self.hedge_after_s = self.outcomes.times.percentile(_HEDGE_SHARE)
         if self._queue is not None:
             self._queue.tick()
         if self._view[1].is_ramping:

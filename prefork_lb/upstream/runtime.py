@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from prefork_lb.net.dial import Dial, dial
-from prefork_lb.net.sockets import SocketStream
+from prefork_lb.net.sockets import SocketStream, wait_any
+from prefork_lb.net.stream import WaitAny
 from prefork_lb.upstream.housekeeping import Housekeeping
 from prefork_lb.upstream.queue import MakeStream
 
@@ -19,6 +20,7 @@ class Runtime:
     every: Callable[[float, Callable[[], None]], None]  # interval in seconds, task
     one_thread: bool  # exchanges and tasks run in the same thread
     stream: MakeStream  # what one waits for a socket with
+    wait_any: WaitAny
     sleep: Callable[[float], None] = time.sleep  # seconds
 
 
@@ -26,5 +28,5 @@ def _in_a_thread(interval_s: float, task: Callable[[], None]) -> None:
     Housekeeping(task, interval_s).start()
 
 
-BLOCKING = Runtime(dial, _in_a_thread, one_thread=False, stream=SocketStream)
+BLOCKING = Runtime(dial, _in_a_thread, one_thread=False, stream=SocketStream, wait_any=wait_any)
 """Ordinary sockets and threads; gevent's, where it has patched them."""

@@ -19,7 +19,7 @@ from gunicorn.workers.base import Worker
 
 from prefork_lb.green.dial import Dialer
 from prefork_lb.green.hub import Hub
-from prefork_lb.green.streams import GreenStream
+from prefork_lb.green.streams import GreenStream, wait_any
 from prefork_lb.net.tls import Certificate, choose_by_name
 from prefork_lb.upstream.runtime import Runtime
 from prefork_lb.wire.head import Limits
@@ -46,7 +46,7 @@ class ProxyWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
 
     def load_wsgi(self) -> None:
         self.hub = Hub()
-        self.runtime = Runtime(Dialer(self.hub).dial, self.hub.every, True, self._stream, self.hub.sleep)
+        self.runtime = Runtime(Dialer(self.hub).dial, self.hub.every, True, self._stream, wait_any, self.hub.sleep)
         super().load_wsgi()
 
     def _stream(self, connected: socket.socket) -> GreenStream:
