@@ -77,7 +77,7 @@ class Worker:
             runtime.wait_any))
         self.front = Front(
             self.engine, trust_check(config.proxy.trusted_proxies), limits, timeouts.head, timeouts.idle,
-            config.listen.proxy_protocol,
+            config.listen.proxy_protocol, config.proxy.limits.lag,
             [Certificate(entry.certificate, entry.key, entry.hosts) for entry in config.listen.certificates], self._ledger)
         runtime.every(INTERVAL_S, self._look_after)
         # What is here now stays: the collector need not look at it again in the middle of requests.

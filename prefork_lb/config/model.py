@@ -88,11 +88,15 @@ class Keepalive(_Section, frozen=True):
 
 
 class Limits(_Section, frozen=True):
-    """Sizes beyond which a head is refused, on either side."""
+    """Sizes beyond which a head is refused, on either side; and the load beyond which requests are."""
 
     head_bytes: Annotated[int, _meta("Bytes of a head in all.", ge=1024, le=MIB)] = 32768
     line_bytes: Annotated[int, _meta("Bytes of its start line, and of each field.", ge=256, le=MIB)] = 8192
     fields: Annotated[int, _meta("Number of fields.", ge=10, le=10000)] = 100
+    lag: Annotated[float, _meta(
+        "Seconds for which requests may lie before the worker comes to them. When it stays more for a second, those that have "
+        "waited longer get 503 with Retry-After, and new TLS connections are closed. 0: no limit. (ProxyWorker)", ge=0, le=60
+    )] = 0.5
 
 
 class Proxy(_Section, frozen=True):

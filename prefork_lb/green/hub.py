@@ -142,6 +142,7 @@ class Hub:
         self._clock = clock
         self.now = clock()  # seconds; of the latest look at the clock, once a round
         self.events_this_round = 0
+        self._most_events = _EVENTS_AT_ONCE
         self._epoll = select.epoll()
         self._channels: dict[int, Channel] = {}
         self._timers: list[tuple[float, int, Channel | Timer]] = []
@@ -224,6 +225,10 @@ class Hub:
     def waiting_timers(self) -> int:
         """How many entries the timers have, those of cancelled ones and ended channels that are not dropped yet included."""
         return len(self._timers)
+
+    def limit_round(self, events: int) -> None:
+        """Handle so many events in a round at most; 0: as usual."""
+        self._most_events = events or _EVENTS_AT_ONCE
 
     def every(self, interval_s: float, task: Job) -> None:
         """Call `task` in the hub at every interval. An exception is logged, and it goes on."""
@@ -326,7 +331,7 @@ class Hub:
                 wait_s = max(0.0, timers[0][0] - clock())
             else:
                 wait_s = -1
-            events = poll(wait_s, _EVENTS_AT_ONCE)
+            events = poll(wait_s, self._most_events)
             self.now = clock()
             self.events_this_round = len(events)
             for descriptor, mask in events:

@@ -17,9 +17,14 @@ from prefork_lb.net.address import unmapped
 from prefork_lb.proxy.request import SocketAddress
 from prefork_lb.worker.connection import Connection
 from prefork_lb.worker.front import Crowd
+from prefork_lb.worker.lobby import Lobby
 from prefork_lb.worker.service import Service, client_info
 
 _ACCEPTS_AT_ONCE = 8
+_ALL_AT_ONCE = 4096
+_STANDING_S = 0.25
+_TAKES_ALL_S = 5.0
+_TAKE_ALL_EVERY_S = 0.02
 _YIELD_S = 0.001  # the shortest wait that epoll knows
 _MOST_YIELD_S = 0.01  # for a sibling that does not come
 _FULL_PAUSE_S = 0.05
@@ -48,6 +53,9 @@ class Acceptor:
         self._is_unix = self._listener.family == socket.AF_UNIX
         self._scheme = b"https" if context else b"http"
         self._yields_until = 0.0
+        self._standing_since = 0.0  # when the listening socket's queue was not emptied for the first time; 0: it was
+        self._takes_all, self._takes_all_until = False, 0.0
+        self._lobby = Lobby(service.hub, service.overload)
         self._stopped = False
         self._pause_number = 0
         self._paused = False
@@ -63,7 +71,7 @@ class Acceptor:
         self._listener.close()
 
     def _accept(self) -> None:
-        for _ in range(_ACCEPTS_AT_ONCE):
+        for _ in range(_ALL_AT_ONCE if self._takes_all else _ACCEPTS_AT_ONCE):
             if self._stopped:
                 return
             if self._must_wait():
@@ -71,7 +79,9 @@ class Acceptor:
             try:
                 connected, address = self._listener.accept()
             except BlockingIOError:
-                self._yields_until = 0.0
+                self._yields_until = self._standing_since = 0.0
+                if self._takes_all:
+                    self._stay_for_a_while()
                 return
             except OSError as exc:
                 if exc.errno in _OUT_OF_FILES:
@@ -82,6 +92,25 @@ class Acceptor:
                 continue  # that client has gone already (accept(2), ECONNABORTED)
             self._yields_until = 0.0
             self._begin(connected, address)
+        # Those who lie in the listening socket's queue wait where nobody sees for how long, the oldest first. When it has not
+        # been empty for a while, all of them are taken, and wait in the lobby.
+        now = self._hub.now
+        self._standing_since = self._standing_since or now
+        if now - self._standing_since > _STANDING_S and not self._takes_all and self._service.overload.is_limited:
+            self._takes_all, self._takes_all_until = True, now + _TAKES_ALL_S
+            self._take_all()
+
+    def _stay_for_a_while(self) -> None:
+        """The queue is empty while all are taken; it is not over as long as they have to wait here."""
+        now = self._hub.now
+        if self._lobby:
+            self._takes_all_until = now + _TAKES_ALL_S
+        self._takes_all = now < self._takes_all_until
+
+    def _take_all(self) -> None:
+        if self._takes_all and not self._stopped:
+            self._accept()
+            self._hub.call_at(self._hub.now + _TAKE_ALL_EVERY_S, self._take_all)
 
     def _must_wait(self) -> bool:
         if not self._must_not():
@@ -151,4 +180,7 @@ class Acceptor:
             connected.close()
             return
         connection = Connection(service, stream, peer, source, destination, self._expects_header and peer.trusted)
-        self._hub.run_job(connection.serve)
+        if self._takes_all:
+            self._lobby.enter(connection)
+        else:
+            self._hub.run_job(connection.serve)

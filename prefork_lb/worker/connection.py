@@ -36,7 +36,8 @@ class Connection:
     """The client's stream, what was received and not used yet, and the exchange that goes on."""
 
     __slots__ = ("_ended_at", "_expects_header", "_head_deadline", "_in_exchange", "_seen", "body_sent", "buffer",
-                 "continue_due", "destination", "head", "peer", "service", "source", "started", "stream", "waiting")
+                 "continue_due", "destination", "head", "is_turned_away", "peer", "service", "source", "started", "stream",
+                 "waiting")
 
     def __init__(self, service: Service, stream: GreenStream, peer: ClientInfo, source: SocketAddress | None,
                  destination: SocketAddress | None, expects_header: bool) -> None:
@@ -50,6 +51,7 @@ class Connection:
         self.body_sent = 0  # bytes of the response's body, without its framing
         self.continue_due = False  # the client waits for 100 Continue
         self.started = stream.hub.now  # when the exchange began, or the connection
+        self.is_turned_away = False  # its first request is refused, since it has waited for too long
         self.waiting: object = None
         self._expects_header = expects_header
         self._seen = 0  # bytes of the buffer in which no head ends
@@ -136,6 +138,8 @@ class Connection:
         """Answer what has come, until there is no whole request any more."""
         try:
             if isinstance(self.stream, TLSStream) and not self.stream.is_secured:
+                if self.stream.ready & (HALF_CLOSED | BROKEN):
+                    raise StreamClosed("the client left before the handshake")
                 self.stream.handshake(self.service.times.head)
             hub = self.stream.hub
             began, answered = hub.now, 0
@@ -164,6 +168,14 @@ class Connection:
         self._in_exchange = True  # no event of it matters any more
         self.service.remove(self)
         self.stream.close()
+
+    def turn_away(self) -> None:
+        """Refuse it, which has waited for too long: with an answer, unless that would take a handshake."""
+        if isinstance(self.stream, TLSStream):
+            self.close()
+        else:
+            self.is_turned_away = True
+            self.stream.hub.run_job(self.serve)
 
     def end_soon(self) -> None:
         """The worker ends: close when no request comes any more, which from a busy client may be on its way."""

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Sequence
 from typing import Protocol
 
-from prefork_lb.errors import ClientGone, DownstreamError, ProxyError, TruncatedBody
+from prefork_lb.errors import ClientGone, DownstreamError, Overloaded, ProxyError, TruncatedBody
 from prefork_lb.green.streams import GreenStream
 from prefork_lb.net.stream import StreamClosed, StreamTimeout
 from prefork_lb.proxy.outbound import NOTHING
@@ -40,6 +40,7 @@ class Client(Downstream, Buffered, Protocol):
     destination: SocketAddress | None
     head: RequestHead | None
     started: float
+    is_turned_away: bool
     continue_due: bool
     body_sent: int
 
@@ -58,6 +59,9 @@ def answer(client: Client) -> bool:
     body: ClientBody | None = None
     source: BodySource = NOTHING
     try:
+        if service.overload.is_high and service.overload.must_refuse() or client.is_turned_away:
+            client.is_turned_away = False
+            raise Overloaded("the worker has more to do than it can")
         if head.section.has_body:
             framing = request_framing(head)
             if framing is not NO_BODY:
@@ -181,12 +185,13 @@ def refuse(client: Client, exc: Exception, body: ClientBody | None, may_go_on: b
     """Answer with an error page; whether the connection can serve another request. Raises ClientGone."""
     service, head = client.service, client.head
     error = exc if isinstance(exc, ProxyError) else ProxyError("internal")
+    is_summed_up = isinstance(error, Overloaded)  # there are many, and every microsecond counts
     if error is not exc:
         log.error("internal error", exc_info=exc)
-    elif error.side != "upstream":  # an upstream's failure was logged with its attempt
+    elif not is_summed_up and error.side != "upstream":  # an upstream's failure was logged with its attempt
         what = b"%b %b" % (head.method, head.target[:200]) if head else b"a request"
         log.info("%s: %s: %d: %s", client.peer.address, what.decode("latin-1"), error.status, error)
-    accept = b", ".join(head.index.get(b"accept", ())).decode("latin-1") if head else ""
+    accept = b", ".join(head.index.get(b"accept", ())).decode("latin-1") if head and not is_summed_up else ""
     fields, page = error_page(error, accept)
     goes_on = (may_go_on and head is not None and service.keeps and is_persistent(head)
                and (body is None or _is_used_up_safely(client, body)))

@@ -31,5 +31,6 @@ class Front:
     head_timeout_s: float
     idle_timeout_s: float
     proxy_protocol: bool  # expected from trusted peers
+    most_lag_s: float  # 0: no limit
     certificates: Sequence[Certificate]  # the first is for clients that ask for no other
     crowd: Crowd

@@ -91,7 +91,7 @@ class ProxyWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
             cfg.syslog and not cfg.disable_redirect_access_to_syslog)
         access_log = AccessLog(self.log) if is_logged else None
         return Service(self.hub, front.engine if front else None, self.wsgi, front.is_trusted if front else lambda _: False,
-                       limits, times, access_log, cfg, front.crowd if front else None)
+                       limits, times, access_log, cfg, front.crowd if front else None, front.most_lag_s if front else 0.0)
 
     def _listen(self, front: Front | None) -> list[Acceptor]:
         cfg = self.cfg

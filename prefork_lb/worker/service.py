@@ -15,6 +15,7 @@ from prefork_lb.wire.head import FieldSection, Limits, RequestHead, parse_reques
 from prefork_lb.wire.memo import Memo
 from prefork_lb.worker.access import AccessLog
 from prefork_lb.worker.front import Crowd
+from prefork_lb.worker.overload import Overload
 
 WSGIApp = Callable[[dict[str, Any], Callable[..., Any]], Any]
 
@@ -40,7 +41,7 @@ class Service:
     """One worker's settings for its client connections, and the connections."""
 
     def __init__(self, hub: Hub, engine: Engine | None, app: WSGIApp, is_trusted: TrustCheck, limits: Limits, times: Times,
-                 access_log: AccessLog | None, settings: Any, crowd: Crowd | None) -> None:
+                 access_log: AccessLog | None, settings: Any, crowd: Crowd | None, most_lag_s: float = 0.0) -> None:
         """Without an engine everything goes to the WSGI application. `settings` are gunicorn's."""
         self.hub = hub
         self.engine = engine
@@ -54,6 +55,7 @@ class Service:
         self.closing = False  # the worker ends
         self.keeps = times.keepalive > 0  # connections go on after a response
         self.connections: set[Closable] = set()
+        self.overload = Overload(hub, most_lag_s)
         self.on_end: list[Callable[[], None]] = []  # called whenever a connection has ended
         self._crowd = crowd
         # A request's head, blank line included, from its bytes; raises DownstreamError. Nobody changes what comes back.
