@@ -75,6 +75,7 @@ class Acceptor:
             if self._stopped:
                 return
             if self._must_wait():
+                self._standing_since = 0.0  # the others take them
                 return
             try:
                 connected, address = self._listener.accept()
