@@ -5,6 +5,7 @@ standard library.
 """
 from __future__ import annotations
 
+import logging
 import resource
 import sys
 from pathlib import Path
@@ -13,6 +14,11 @@ from typing import Any
 from prefork_lb.config.current import load_or_keep
 from prefork_lb.config.model import Config
 from prefork_lb.errors import ConfigError
+from prefork_lb.net.listening import why_not_bound
+
+log = logging.getLogger("prefork_lb")
+
+_bound: list[str] = []  # what this master listens on
 
 CONF_FILE = Path(__file__).with_name("gunicorn_conf.py")
 """The gunicorn configuration file that comes with the package."""
@@ -36,7 +42,7 @@ def settings() -> dict[str, Any]:
         # gunicorn listens with TLS when it has a certificate; ProxyWorker adds the others.
         "certfile": certificates[0].certificate if certificates else None,
         "keyfile": (certificates[0].key or None) if certificates else None,
-        "bind": list(config.listen.bind),
+        "bind": _binds(config),
         "workers": config.listen.worker_count(),
         "worker_class": "prefork_lb.worker.ProxyWorker",
         # Client connections of a worker at most; each takes two descriptors while it is served.
@@ -69,6 +75,20 @@ def on_exit(server: Any) -> None:
     from prefork_lb.shared.segment import remove
 
     remove(server.pid)
+
+
+def _binds(config: Config) -> list[str]:
+    """What to listen on. gunicorn closes its sockets before it makes those of a reload, and ends when it cannot: so at a reload
+    new addresses are tried first, and those of before stay when one is of no use."""
+    global _bound
+    binds = list(config.listen.bind)
+    for bind in binds if _bound else ():
+        problem = "" if bind in _bound else why_not_bound(bind, _bound)
+        if problem:
+            log.error("%s: listen.bind: %s: %s; %s stay in force", config.source, bind, problem, ", ".join(_bound))
+            return _bound
+    _bound = binds
+    return binds
 
 
 def _worker_connections() -> int:

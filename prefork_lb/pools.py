@@ -49,7 +49,10 @@ def make_pool(name: str, pool: model.Pool, config: Config, slots: PoolSlots, led
                proxy_protocol=server.proxy_protocol)
         for slot, address, server in zip(slots.slots, addresses, pool.servers, strict=True)
     ]
-    policy = make_policy(pool.policy, random.Random(), PolicyMemory(slots.cells, slots.columns))
+    try:
+        policy = make_policy(pool.policy, random.Random(), PolicyMemory(slots.cells, slots.columns))
+    except ValueError as exc:
+        raise ConfigError([f"{config.source}: pools.{name}.policy: {exc}"]) from exc
     retries, most = pool.retries, pool.breaker.in_flight
     return Pool(
         name, servers, policy, ledger, states,

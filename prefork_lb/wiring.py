@@ -27,10 +27,10 @@ from prefork_lb.proxy.attempt import Settings, Timeouts
 from prefork_lb.proxy.engine import Engine
 from prefork_lb.proxy.request import TrustCheck
 from prefork_lb.routing.match import Route, Router
-from prefork_lb.shared.desired import publish
+from prefork_lb.shared.desired import publish, published
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.saved import restore
-from prefork_lb.shared.segment import attach_or_create
+from prefork_lb.shared.segment import attach_or_create, find
 from prefork_lb.shared.states import Check, States
 from prefork_lb.shared.table import PoolEntry, PoolSlots, ServerEntry, free_unused, register
 from prefork_lb.upstream.housekeeping import INTERVAL_S
@@ -61,7 +61,6 @@ class Worker:
                              pool.queue.size if pool.queue else 0, pool.breaker.retries) for name, pool in config.pools.items()]
         slots = register(self._segment, self._ledger, entries)
         self._begin_checks(config, slots)
-        publish(self._segment, self._ledger, msgspec.json.encode(config))
         if config.state.file:
             told = restore(Path(config.state.file), config.state.max_age, self._segment, self._ledger, self._states)
             if told:
@@ -79,6 +78,7 @@ class Worker:
             self.engine, trust_check(config.proxy.trusted_proxies), limits, timeouts.head, timeouts.idle,
             config.listen.proxy_protocol, config.proxy.limits.lag,
             [Certificate(entry.certificate, entry.key, entry.hosts) for entry in config.listen.certificates], self._ledger)
+        publish(self._segment, self._ledger, msgspec.json.encode(config))  # all of it could be had
         runtime.every(INTERVAL_S, self._look_after)
         # What is here now stays: the collector need not look at it again in the middle of requests.
         gc.collect()
@@ -130,6 +130,11 @@ class Application:
         front_end = self._front_end or self.start()
         return front_end(environ, start_response)
 
+    @property
+    def config(self) -> Config:
+        """The configuration that it was made for."""
+        return self._config
+
     def front(self) -> Front:
         """What ProxyWorker needs to serve clients without WSGI. Attaches this process. Raises PreforkLBError."""
         self.start()
@@ -147,15 +152,28 @@ class Application:
                 if self._made_by != os.getpid():
                     self._read_again()
                 runtime = getattr(_gunicorn_worker(), "runtime", BLOCKING)
-                self._worker = Worker(self._config, self._master(), runtime, _error_log())
+                self._worker = self._make_worker(runtime)
                 front = self._worker.front
                 self._front_end = WSGIFrontEnd(front.engine, front.is_trusted, front.idle_timeout_s)
             return self._front_end
 
+    def _make_worker(self, runtime: Runtime) -> Worker:
+        """Put the configuration into force, or go by the one that is: a reload must not end what runs."""
+        try:
+            check_policies(self._config)
+            return Worker(self._config, self._master(), runtime, _error_log())
+        except PreforkLBError as exc:
+            before = _in_force(self._master())
+            if before is None or before == self._config:
+                raise
+            log.error("the configuration cannot be put into force, the one before stays:\n%s", exc)
+            self._config = before
+            return Worker(before, self._master(), runtime, _error_log())
+
     def _read_again(self) -> None:
         """Take over a configuration that changed since the master preloaded this object; a HUP does not load it anew."""
         try:
-            self._config = _usable_configuration()
+            self._config = load_or_keep()
         except ConfigError as exc:
             log.error("the configuration is bad, the one of the start stays in force:\n%s", exc)
 
@@ -172,26 +190,33 @@ def application() -> Application:
     Raises gunicorn's AppImportError, which ends the start with the message.
     """
     try:
-        made = Application(_usable_configuration())
+        made = Application(load_or_keep())
+        if _gunicorn_master():
+            made.start()
+        else:
+            check_policies(made.config)
     except PreforkLBError as exc:
         raise AppImportError(str(exc)) from exc
-    if _gunicorn_master():
-        try:
-            made.start()
-        except PreforkLBError as exc:
-            raise AppImportError(str(exc)) from exc
     return made
 
 
-def _usable_configuration() -> Config:
-    """The configuration in force, with policies that can be had. Raises ConfigError."""
-    config = load_or_keep()
+def check_policies(config: Config) -> None:
+    """See whether all policies can be had. Raises ConfigError."""
     for name, pool in config.pools.items():
         try:
             policy_class(pool.policy)
         except ValueError as exc:
             raise ConfigError([f"{config.source}: pools.{name}.policy: {exc}"]) from exc
-    return config
+
+
+def _in_force(master: int) -> Config | None:
+    """What the workers of this gunicorn master go by at the moment; None if there are none yet."""
+    segment = find(master)
+    if segment is None:
+        return None
+    _, data = published(segment)
+    segment.close()
+    return msgspec.json.decode(data, type=Config) if data else None
 
 
 def _gunicorn_worker() -> GunicornWorker | None:

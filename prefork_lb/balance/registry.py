@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import importlib
 import random
+import traceback
 
 from prefork_lb.balance.first import First
 from prefork_lb.balance.least_connections import LeastConnections
@@ -27,8 +28,7 @@ POLICY_NAMES: tuple[str, ...] = tuple(_POLICIES)
 def policy_class(name: str) -> type[Policy]:
     """The class of a policy by its name or as `package.module:Class`.
 
-    Raises ValueError with what was found and what is expected; errors that the user's module raises while it is imported
-    are passed on as they are, chained.
+    Raises ValueError with what was found and what is expected, also for whatever a site's own module raises when it is imported.
     """
     if name in _POLICIES:
         return _POLICIES[name]
@@ -39,6 +39,8 @@ def policy_class(name: str) -> type[Policy]:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as exc:
         raise ValueError(f"policy {name!r}: no module named {exc.name!r}; is it on PYTHONPATH?") from exc
+    except Exception as exc:
+        raise ValueError(f"policy {name!r}: {module_name} cannot be imported: {_told(exc)}") from exc
     found = getattr(module, class_name, None)
     if not (isinstance(found, type) and callable(getattr(found, "pick", None))):
         raise ValueError(f"policy {name!r}: {module_name} has no class {class_name} with a method pick(candidates, request)")
@@ -46,5 +48,16 @@ def policy_class(name: str) -> type[Policy]:
 
 
 def make_policy(name: str, rng: random.Random, memory: PolicyMemory) -> Policy:
-    """A policy by name, with its random generator and the memory that all workers share. Raises ValueError."""
-    return policy_class(name)(rng, memory)
+    """A policy by name, with its random generator and the memory that all workers share. Raises ValueError, also for whatever
+    a site's own class raises."""
+    found = policy_class(name)
+    try:
+        return found(rng, memory)
+    except Exception as exc:
+        raise ValueError(f"policy {name!r}: it cannot be made: {_told(exc)}") from exc
+
+
+def _told(exc: Exception) -> str:
+    """What was raised, and where."""
+    place = traceback.extract_tb(exc.__traceback__)[-1]
+    return f"{type(exc).__name__}: {exc} ({place.filename}:{place.lineno})"

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import socket
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ _FULL_QUEUE_PAUSE_S = 0.005
 # The system's resolver does not tell how long an answer is good for. Short enough to follow a change, long enough that a
 # busy pool does not ask for every connection.
 _REMEMBERED_S = 5.0
+
+log = logging.getLogger("prefork_lb")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +63,20 @@ class Dialer:
         answer = self._known.get(address)
         if answer is None or answer.until < self._hub.now:
             try:
-                found = self._hub.run_blocking(lambda: look_up(address), deadline)
-            except TimeoutError as exc:
-                raise ConnectTimeout(f"{address}: the resolver did not answer in time") from exc
+                found = self._look_up(address, deadline)
+            except (ConnectFailed, ConnectTimeout) as exc:
+                if answer is None:
+                    raise
+                log.warning("%s; the addresses it had stay in use", exc)
+                found = answer.endpoints
             answer = self._known[address] = _Answer(found, self._hub.now + _REMEMBERED_S)
         return answer.endpoints
+
+    def _look_up(self, address: Address, deadline: float) -> list[Endpoint]:
+        try:
+            return self._hub.run_blocking(lambda: look_up(address), deadline)
+        except TimeoutError as exc:
+            raise ConnectTimeout(f"{address}: the resolver did not answer in time") from exc
 
     def _connect(self, endpoint: Endpoint, deadline: float, address: Address, tls: ClientTLS | None,
                  preamble: bytes) -> GreenStream:

@@ -95,6 +95,17 @@ def attach_or_create(master: int, rows: int, servers: int, predecessor: int = 0)
         return chosen or _create(uid, master, Layout(rows, servers, servers))  # a pool has one server at least
 
 
+def find(master: int) -> Segment | None:
+    """The segment of this user that the gunicorn master with this pid shares; None if there is none. Raises SegmentError."""
+    for name in segment_names(os.geteuid()):
+        segment = open_segment(name)
+        if segment is not None:
+            if master in segment.masters():
+                return segment
+            segment.close()
+    return None
+
+
 def remove(master: int) -> None:
     """Remove the segment of the instance whose only living gunicorn master is `master`; workers that still run keep theirs."""
     for name in segment_names():

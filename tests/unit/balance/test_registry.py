@@ -68,6 +68,7 @@ def test_a_module_that_is_missing_is_named(module: str, name: str, missing: str)
     assert isinstance(caught.value.__cause__, ModuleNotFoundError)
 
 
-def test_an_error_of_the_users_module_is_passed_on_as_it_is(module: str) -> None:
-    with pytest.raises(RuntimeError, match="no licence"):
+def test_an_error_of_the_users_module_is_told_with_its_place(module: str) -> None:
+    with pytest.raises(ValueError, match=r"RuntimeError: no licence \(.*site_raises\.py:\d+\)") as caught:
         policy_class("site_raises:Class")
+    assert isinstance(caught.value.__cause__, RuntimeError)
