@@ -13,6 +13,7 @@ import asyncio
 import collections
 import contextlib
 import json
+import os
 import random
 import re
 import signal
@@ -26,6 +27,7 @@ from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 
 SERVICE_S = 0.030
+CONSTANT = "FAILURES_CONSTANT"  # in the environment, when service times are
 CLIENT_TIMEOUT_S = 10.0
 BODY = b"0123456789abcdef" * 128  # 2 KiB: a half of it has arrived when the connection is reset
 RESET_AFTER_S = 0.020  # for the first half to be read: a reset may overtake it
@@ -114,7 +116,7 @@ class ServerConnection(asyncio.Protocol):
 
 
 class FailingServer:
-    """A server whose service times are exponential, with as many requests at a time as come."""
+    """A server whose service times are exponential, or constant, with as many requests at a time as come."""
 
     def __init__(self, name: str, port: int) -> None:
         self.name = name
@@ -126,7 +128,7 @@ class FailingServer:
         self._listener: asyncio.Server | None = None
 
     def service_s(self) -> float:
-        return self._rng.expovariate(1 / SERVICE_S)
+        return SERVICE_S if os.environ.get(CONSTANT) else self._rng.expovariate(1 / SERVICE_S)
 
     async def behave(self, behavior: Behavior) -> None:
         self.behavior = behavior

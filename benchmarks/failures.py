@@ -7,9 +7,9 @@
 Requests come at random moments, 300 a second whatever the answers do, over kept connections, to four servers of 30 ms
 (exponential, any number at a time). Server 1 fails, then is well again. A request is timed from the moment it was due.
 
-Scenarios: fast-503 (answers 503 at once), slow (50 times slower), ten-times (10 times slower throughout), kill (SIGKILL, started
-anew), hang (SIGSTOP, SIGCONT), refuse (stops listening and lets its connections end), status-500 (after the usual time),
-reset-in-body (in the middle of every body).
+Scenarios: fast-503 (answers 503 at once), slow (33 times slower: a second), ten-times (10 times slower throughout), kill
+(SIGKILL, started anew), hang (SIGSTOP, SIGCONT), refuse (stops listening and lets its connections end), status-500 (after
+the usual time), reset-in-body (in the middle of every body).
 
 Each contender has two workers (HAProxy: threads) and retries off, or with --retries three attempts on every kind of failure.
 prefork_lb's ejection has its defaults; nginx's is max_fails=1 unless --max-fails says otherwise; HAProxy has none without checks.
@@ -21,6 +21,7 @@ import argparse
 import collections
 import contextlib
 import json
+import os
 import signal
 import sys
 import tempfile
@@ -35,7 +36,17 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, only benchmarks/ is on the path
 
 from benchmarks.contenders import REPOSITORY, NotStarted, Running, program, running
-from benchmarks.failing_servers import Behavior, Record, ServerProcess, answers, client_process, collect, processes, quiet_port
+from benchmarks.failing_servers import (
+    CONSTANT,
+    Behavior,
+    Record,
+    ServerProcess,
+    answers,
+    client_process,
+    collect,
+    processes,
+    quiet_port,
+)
 
 SERVERS, WORKERS, RATE, SEED = 4, 2, 300.0, 1
 FAILING = "1"
@@ -61,7 +72,7 @@ class Scenario:
 SCENARIOS = {
     # A server may be ejected for 10 s by default, here and in nginx: its way back takes longer.
     "fast-503": Scenario("status", Behavior(status=503, factor=0), length_s=5, after_s=14),
-    "slow": Scenario("latency", Behavior(factor=50), length_s=5, after_s=14),
+    "slow": Scenario("latency", Behavior(factor=33), length_s=5, after_s=14),
     "ten-times": Scenario("throughout", Behavior(factor=10), start_s=0, length_s=20, after_s=0),
     "kill": Scenario("errors", signal.SIGKILL),
     "hang": Scenario("errors", signal.SIGSTOP, response_timeout_s=2),
@@ -309,6 +320,7 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(CONTENDERS), metavar="NAME,...", help=f"some of {', '.join(CONTENDERS)}")
     parser.add_argument("--seconds", type=float, help="how long the server fails; without it, the scenario's own time")
     parser.add_argument("--retries", action="store_true", help="three attempts a request, on every kind of failure")
+    parser.add_argument("--constant", action="store_true", help="service times that are all the same")
     parser.add_argument("--max-fails", type=int, default=1, help="nginx's max_fails; 0: no passive ejection there")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
     args = parser.parse_args()
@@ -318,6 +330,8 @@ def main() -> None:
         parser.error(f"unknown: {', '.join(unknown)}")
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, ended)
+    if args.constant:
+        os.environ[CONSTANT] = "1"
     console = Console(width=None if sys.stdout.isatty() else 150)
     settings = f"retries {'on' if args.retries else 'off'}, nginx max_fails={args.max_fails}"
     results: dict[str, dict[str, Figures]] = {}
