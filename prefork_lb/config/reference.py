@@ -85,6 +85,8 @@ def _meaning(hint: Any) -> str:
 def _default(field: Any) -> str:
     if field.required:
         return "required"
+    if field.default is msgspec.NODEFAULT:
+        return f"`{field.default_factory()}`"
     if isinstance(field.default, tuple):
         return f"`[{', '.join(_literal(item) for item in field.default)}]`"
     return f"`{_literal(field.default)}`"
@@ -102,6 +104,8 @@ def _values(hint: Any) -> str:
         return ", ".join([_values(kind), *limits])
     if get_origin(hint) is tuple:
         return f"list of {'servers' if get_args(hint)[0] is model.Server else 'strings'}"
+    if get_origin(hint) is dict:
+        return "table of strings"
     if hint in _NAMES:
         return _NAMES[hint]
     if get_args(hint) and all(isinstance(choice, str) for choice in get_args(hint)):
