@@ -1,0 +1,135 @@
+"""The line of those who wait, over all workers."""
+from __future__ import annotations
+
+import signal
+import socket
+
+import pytest
+
+from prefork_lb.shared import layout as at
+from prefork_lb.shared.ledger import Ledger
+from prefork_lb.shared.line import Line
+from prefork_lb.shared.segment import Segment
+from tests.unit.shared.processes import Signals, running
+
+
+def new_line(ledger: Ledger, number: int = 0) -> Line:
+    start = ledger.segment.layout.pool(number)
+    return Line(ledger, number, ledger.segment.cells[start:start + at.POOL_HEAD_CELLS])
+
+
+def new_bell() -> tuple[socket.socket, int]:
+    bell = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    bell.bind("")
+    bell.settimeout(2)
+    return bell, int(bell.getsockname()[1:], 16) + 1
+
+
+def join(ledger: Ledger, line: Line, bell: int = 1) -> int:
+    with ledger.locked():
+        return line.join(bell)
+
+
+def leave(ledger: Ledger, line: Line, ticket: int) -> None:
+    with ledger.locked():
+        line.leave(ticket)
+
+
+def first_of(line: Line, tickets: list[int]) -> list[int]:
+    return [ticket for ticket in tickets if line.is_first(ticket)]
+
+
+def test_the_first_is_the_first_over_all_workers(segment: Segment) -> None:
+    ledgers = [Ledger(segment), Ledger(segment)]
+    lines = [new_line(ledger) for ledger in ledgers]
+    order = [0, 1, 1, 0, 1]
+    tickets = [join(ledgers[worker], lines[worker]) for worker in order]
+    assert tickets == [1, 2, 3, 4, 5] and lines[0].length == lines[1].length == 5
+    for turn, worker in enumerate(order):
+        assert all(first_of(line, tickets) == [tickets[turn]] for line in lines)
+        leave(ledgers[worker], lines[worker], tickets[turn])
+    assert lines[0].length == 0 and first_of(lines[0], tickets) == []
+
+
+def test_who_leaves_from_the_middle_holds_nobody_up(segment: Segment) -> None:
+    ledger = Ledger(segment)
+    line = new_line(ledger)
+    tickets = [join(ledger, line) for _ in range(3)]
+    leave(ledger, line, tickets[1])
+    assert line.length == 2 and line.is_first(tickets[0])
+    leave(ledger, line, tickets[0])
+    assert line.is_first(tickets[2])
+
+
+def test_the_bell_of_the_first_rings(segment: Segment) -> None:
+    ledgers = [Ledger(segment), Ledger(segment)]
+    lines = [new_line(ledger) for ledger in ledgers]
+    bells = [new_bell(), new_bell()]
+    tickets = [join(ledgers[worker], lines[worker], bells[worker][1]) for worker in (0, 1)]
+    lines[1].ring()
+    assert bells[0][0].recv(9) == b"!"
+    leave(ledgers[0], lines[0], tickets[0])
+    lines[0].ring()
+    assert bells[1][0].recv(9) == b"!"
+    bells[1][0].setblocking(False)
+    with pytest.raises(BlockingIOError):
+        bells[1][0].recv(9)
+    for bell, _ in bells:
+        bell.close()
+    lines[0].ring()  # to somebody who has gone
+    leave(ledgers[1], lines[1], tickets[1])
+    lines[0].ring()  # to nobody
+
+
+def test_a_worker_rings_for_its_own_only(segment: Segment) -> None:
+    ledgers = [Ledger(segment), Ledger(segment)]
+    lines = [new_line(ledger) for ledger in ledgers]
+    bell, number = new_bell()
+    join(ledgers[0], lines[0], number)
+    join(ledgers[1], lines[1])
+    bell.setblocking(False)
+    lines[1].ring_for_own()
+    with pytest.raises(BlockingIOError):
+        bell.recv(9)
+    lines[0].ring_for_own()
+    assert bell.recv(9) == b"!"
+    for line in lines:
+        line.close()
+        line.close()
+
+
+def test_a_dead_worker_leaves_the_line(segment: Segment, signals: Signals) -> None:
+    ledger = Ledger(segment)
+    line = new_line(ledger)
+
+    def work() -> None:
+        mine = Ledger(segment)
+        theirs = new_line(mine)
+        join(mine, theirs)
+        join(mine, theirs)
+        signals.send()
+        signal.pause()
+
+    with running(work) as (worker,):
+        signals.wait()
+        ticket = join(ledger, line)
+        assert line.length == 3 and not line.is_first(ticket)
+        worker.kill()
+        assert ledger.reclaim_dead().workers == 1
+    assert line.length == 1 and line.is_first(ticket)
+
+
+def test_pools_have_lines_of_their_own(segment: Segment) -> None:
+    ledger = Ledger(segment)
+    lines = [new_line(ledger, number) for number in (0, 3)]
+    tickets = [join(ledger, line) for line in lines]
+    assert [line.length for line in lines] == [1, 1]
+    assert all(line.is_first(ticket) for line, ticket in zip(lines, tickets, strict=True))
+
+
+def test_refusals_are_counted(segment: Segment) -> None:
+    ledger = Ledger(segment)
+    line = new_line(ledger)
+    with ledger.locked():
+        line.count_refusal()
+    assert segment.cells[segment.layout.pool(0) + at.P_REFUSED] == 1

@@ -1,0 +1,222 @@
+"""States of servers in shared memory, what of them outlives a restart, and the configuration for the controller."""
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from prefork_lb.shared import desired, states
+from prefork_lb.shared.desired import publish, published
+from prefork_lb.shared.layout import NOTE_BYTES
+from prefork_lb.shared.ledger import Ledger
+from prefork_lb.shared.saved import restore, save
+from prefork_lb.shared.segment import CONFIGURATION, CONFIGURATION_IN_WORK, Segment, SegmentError, companion, remove
+from prefork_lb.shared.states import Admin, Check, States, Trial
+from prefork_lb.shared.table import PoolEntry, ServerEntry, register
+from tests.unit.shared.processes import Master
+
+ADDRESSES = ("10.0.0.1:80", "10.0.0.2:80")
+
+
+def entries(*names: str) -> list[PoolEntry]:
+    return [PoolEntry(name, [ServerEntry(address, 1, 0, False) for address in ADDRESSES]) for name in names]
+
+
+@pytest.fixture
+def ledger(segment: Segment) -> Ledger:
+    return Ledger(segment)
+
+
+@pytest.fixture
+def slots(segment: Segment, ledger: Ledger) -> list[int]:
+    return list(register(segment, ledger, entries("web"))["web"].slots)
+
+
+# -- states ----------------------------------------------------------------------------------------------------------
+
+
+def test_what_decides_is_counted_as_a_change_and_only_that(segment: Segment, slots: list[int]) -> None:
+    found = States(segment)
+    slot = slots[0]
+
+    def changed(what: object) -> bool:
+        before = found.changes
+        assert callable(what)
+        what()
+        return found.changes != before
+
+    assert changed(lambda: found.set_admin(slot, Admin.DRAIN)) and not changed(lambda: found.set_admin(slot, Admin.DRAIN))
+    assert changed(lambda: found.set_weight(slot, 5)) and not changed(lambda: found.set_weight(slot, 5))
+    assert changed(lambda: found.set_check(slot, Check.DOWN, "no"))
+    assert not changed(lambda: found.set_check(slot, Check.DOWN, "still no"))
+    assert found.note(slot) == "still no" and found.checked[slot] > 0
+    assert changed(lambda: found.forget_check(slot)) and not changed(lambda: found.forget_check(slot))
+    assert found.note(slot) == ""
+
+
+@pytest.mark.parametrize(("admin", "check", "ejected", "usable"), [
+    (Admin.READY, Check.NONE, 0, True), (Admin.READY, Check.UP, 0, True), (Admin.DRAIN, Check.UP, 0, False),
+    (Admin.MAINTENANCE, Check.UP, 0, False), (Admin.READY, Check.DOWN, 0, False), (Admin.READY, Check.CHECKING, 0, False),
+    (Admin.READY, Check.UP, 9, False),
+])
+def test_usable(segment: Segment, slots: list[int], admin: Admin, check: Check, ejected: int, usable: bool) -> None:
+    found = States(segment)
+    found.admin[slots[0]], found.check[slots[0]], found.ejected_until[slots[0]] = admin, check, ejected
+    assert found.is_usable(slots[0]) == usable
+
+
+def test_slow_start_begins_when_a_server_comes_back(segment: Segment, slots: list[int]) -> None:
+    found = States(segment)
+    slot = slots[0]
+    found.set_check(slot, Check.UP, "")  # the first checks say so: it has been up all the time
+    assert found.risen[slot] == 0
+    found.set_check(slot, Check.DOWN, "")
+    assert found.risen[slot] == 0
+    found.set_check(slot, Check.UP, "")
+    assert found.risen[slot] > 0
+    found.risen[slot] = 0
+    found.set_admin(slot, Admin.DRAIN)
+    assert found.risen[slot] == 0
+    found.set_admin(slot, Admin.READY)
+    assert found.risen[slot] > 0
+
+
+def test_a_trial_is_due_when_the_time_is_over_and_again_when_it_came_to_nothing(
+    segment: Segment, slots: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, slot = States(segment), slots[0]
+    now = 1000
+    monkeypatch.setattr(states, "now_ms", lambda: now)
+    assert not found.is_time() and not found.let_time_pass()
+    found.ejected_until[slot] = 2000
+    assert not found.is_time()
+    now = 2000
+    before = found.changes
+    assert found.is_time() and found.let_time_pass()
+    assert found.trial[slot] == Trial.DUE and found.changes > before and not found.is_time()
+    found.trial[slot] = 3000  # it goes on until then
+    assert not found.is_time()
+    now = 3000
+    assert found.let_time_pass() and found.trial[slot] == Trial.DUE
+
+
+@pytest.mark.parametrize(("text", "kept"), [
+    ("", 0), ("x" * (NOTE_BYTES - 1), NOTE_BYTES - 1), ("x" * NOTE_BYTES, NOTE_BYTES - 1),
+    ("\N{SNOWMAN}" * NOTE_BYTES, (NOTE_BYTES - 1) // 3), ("x" + "\N{SNOWMAN}" * NOTE_BYTES, 1 + (NOTE_BYTES - 2) // 3),
+])
+def test_notes_are_cut_between_characters(segment: Segment, slots: list[int], text: str, kept: int) -> None:
+    found = States(segment)
+    found.set_check(slots[0], Check.UP, text)
+    found.set_check(slots[1], Check.UP, "the neighbour")
+    assert found.note(slots[0]) == text[:kept]
+    assert found.note(slots[1]) == "the neighbour"
+
+
+# -- the state file --------------------------------------------------------------------------------------------------
+
+
+def test_what_was_set_is_there_again_in_another_instance(
+    segment: Segment, ledger: Ledger, slots: list[int], tmp_path: Path, new_segment: Segment
+) -> None:
+    found, file = States(segment), tmp_path / "state.json"
+    found.set_admin(slots[0], Admin.DRAIN)
+    found.set_weight(slots[1], 7)
+    save(file, segment, found)
+    assert [path.name for path in tmp_path.iterdir()] == ["state.json"]
+    other = Ledger(new_segment)
+    theirs = register(new_segment, other, entries("api", "web"))["web"].slots
+    again = States(new_segment)
+    assert restore(file, 60, new_segment, other, again) == f"{file}: 2 of 2 states taken over"
+    assert [again.admin[slot] for slot in theirs] == [Admin.DRAIN, Admin.READY]
+    assert [again.weight_set[slot] for slot in theirs] == [0, 7]
+    again.set_admin(theirs[0], Admin.READY)
+    assert restore(file, 60, new_segment, other, again) == "" and again.admin[theirs[0]] == Admin.READY, "once an instance"
+
+
+@pytest.fixture
+def new_segment(new_master: object) -> Segment:
+    from prefork_lb.shared.segment import attach_or_create
+
+    assert callable(new_master)
+    return attach_or_create(new_master().pid, 4, 8)
+
+
+def told(**more: object) -> str:
+    return json.dumps({"version": 1, "written": int(time.time()), "pools": {"web": {ADDRESSES[0]: {"state": "drain"}}}} | more)
+
+
+@pytest.mark.parametrize(("content", "message"), [
+    (None, ""),
+    ("", "not a state file"), ("[]", "not a state file"), ("{}", "not a state file"), (told()[:40], "not a state file"),
+    ("\udcff", "not a state file"),
+    (told(pools=[]), "not a state file"), (told(pools={"web": {"a": {"state": "asleep"}}}), "not a state file"),
+    (told(pools={"web": {"a": {"weight": "heavy"}}}), "not a state file"),
+    (told(written=time.time() - 61), "not believed"), (told(written=time.time() + 1000), "not believed"),
+    (told(pools={}), ""), (told(pools={"web": {"10.9.9.9:80": {"state": "drain"}}}), "0 of 1 states taken over"),
+])
+def test_a_file_of_no_use_leaves_every_server_ready(
+    segment: Segment, ledger: Ledger, slots: list[int], tmp_path: Path, content: str | None, message: str
+) -> None:
+    file = tmp_path / "state.json"
+    if content is not None:
+        file.write_bytes(content.encode(errors="surrogateescape"))
+    found = restore(file, 60, segment, ledger, States(segment))
+    assert message in found and bool(found) == bool(message)
+    assert [States(segment).admin[slot] for slot in slots] == [Admin.READY] * 2
+
+
+def test_a_file_that_cannot_be_read_or_written_is_told(segment: Segment, ledger: Ledger, tmp_path: Path) -> None:
+    assert "cannot be read: Is a directory" in restore(tmp_path, 60, segment, ledger, States(segment))
+    with pytest.raises(OSError):
+        save(tmp_path / "none" / "state.json", segment, States(segment))
+    with pytest.raises(OSError):
+        save(tmp_path, segment, States(segment))
+    assert list(tmp_path.parent.glob(f".{tmp_path.name}*")) == []
+
+
+# -- the configuration for the controller ----------------------------------------------------------------------------
+
+
+def test_the_newest_configuration_is_what_the_controller_finds(segment: Segment, ledger: Ledger) -> None:
+    assert published(segment) == (0, b"")
+    publish(segment, ledger, b"one")
+    mark, data = published(segment)
+    assert data == b"one" and mark
+    publish(segment, ledger, b"two")
+    assert published(segment)[1] == b"two" and published(segment)[0] != mark
+
+
+def test_the_same_configuration_is_not_written_again(segment: Segment, ledger: Ledger) -> None:
+    publish(segment, ledger, b"one")
+    file = companion(segment.name, CONFIGURATION)
+    file.write_bytes(b"changed by hand")
+    publish(segment, ledger, b"one")
+    assert file.read_bytes() == b"changed by hand"
+
+
+def test_what_a_dead_writer_left_and_links_of_others_are_replaced(segment: Segment, ledger: Ledger, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    companion(segment.name, CONFIGURATION_IN_WORK).symlink_to(victim)
+    publish(segment, ledger, b"one")
+    assert published(segment)[1] == b"one" and victim.read_text() == "mine"
+    assert companion(segment.name, CONFIGURATION).stat().st_mode & 0o777 == 0o600
+
+
+def test_a_full_disk_is_told(segment: Segment, ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(desired.os, "open", full)
+    with pytest.raises(SegmentError, match="No space left on device"):
+        publish(segment, ledger, b"one")
+    assert published(segment) == (0, b"")
+
+
+def test_it_goes_with_the_segment(master: Master, segment: Segment, ledger: Ledger) -> None:
+    publish(segment, ledger, b"one")
+    companion(segment.name, CONFIGURATION_IN_WORK).touch()
+    remove(master.pid)
+    assert not companion(segment.name, CONFIGURATION).exists() and not companion(segment.name, CONFIGURATION_IN_WORK).exists()
