@@ -87,6 +87,7 @@ class Overload:
         os.eventfd_read(self._probe)
         now = self._clock()
         lag_s, self._sent_at = now - self._sent_at, 0.0
+        self._due = now + _PROBE_S  # what kept the probe may have kept a look as well, and counts once
         self._hub.limit_round(_FEW_EVENTS if lag_s > self._limit_s / 4 else 0)
         if lag_s <= self._limit_s / 2 if self.is_high else lag_s > self._limit_s:
             self._probes += 1
