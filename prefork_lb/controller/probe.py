@@ -2,20 +2,15 @@
 
 HTTP goes through `requests`, below its sessions: an adapter of our own for each server, whose pool of one connection is
 asked directly. What a session does beyond that (cookies, redirects, proxies of the environment, netrc) a check must not do.
-
-A timeout of requests and urllib3 is one for each read, and a server that sends a byte a second never exceeds it. So the
-sockets here know the deadline of the check, and every read waits only for what is left of it.
 """
 from __future__ import annotations
 
 import re
-import socket
-import ssl
 import threading
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from http.client import HTTPException, IncompleteRead, RemoteDisconnected
+from http.client import HTTPException
 from typing import Any, NamedTuple
 
 import requests
@@ -23,12 +18,10 @@ from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool
 from urllib3.connection import HTTPConnection
 from urllib3.exceptions import HTTPError
-from urllib3.exceptions import TimeoutError as PoolTimeout
 
-from prefork_lb.errors import ConnectFailed, ConnectTimeout, UpstreamError
+from prefork_lb.controller.route import Route, connect
+from prefork_lb.controller.words import duration, is_closing, ranges, short, why
 from prefork_lb.net.address import Address
-from prefork_lb.net.dial import failure_text
-from prefork_lb.net.names import Endpoint, known_endpoint, look_up
 from prefork_lb.net.tls import upstream_context
 
 BODY_LIMIT_BYTES = 64 * 1024
@@ -36,7 +29,6 @@ USER_AGENT = "prefork_lb-check"
 
 # A body that nobody looks at is read only to keep the connection, which is not worth more time than this.
 _DRAIN_S = 0.1
-_FULL_QUEUE_PAUSE_S = 0.005
 _CHARSET = re.compile(r"""charset\s*=\s*["']?([\w.:-]+)""", re.IGNORECASE)
 
 
@@ -89,9 +81,9 @@ class Prober:
         try:
             passed, reason = self._judge(probe, started)
         except Exception as exc:
-            passed, reason = False, _why(exc, probe.timeout_s)
+            passed, reason = False, why(exc, probe.timeout_s)
         seconds = time.monotonic() - started
-        return Outcome(passed, f"{reason} in {_duration(seconds)}" if passed else reason, seconds)
+        return Outcome(passed, f"{reason} in {duration(seconds)}" if passed else reason, seconds)
 
     def keep(self, probes: Collection[Probe]) -> None:
         """Close the connections of all other probes, now or when a check that is under way has ended."""
@@ -109,7 +101,7 @@ class Prober:
     def _judge(self, probe: Probe, started: float) -> tuple[bool, str]:
         deadline = started + probe.timeout_s
         if probe.type == "tcp":
-            _connect(probe.checked_address, deadline).close()
+            connect(probe.checked_address, deadline).close()
             return True, "connected"
         with self._lock:
             clients = self._idle.get(probe)
@@ -126,123 +118,10 @@ class Prober:
                 client.close()
 
 
-# -- Connections ---------------------------------------------------------------------------------------------------
-
-
-class _Route:
-    """Where the connections of one client go, and until when the check under way may last."""
-
-    def __init__(self, probe: Probe) -> None:
-        """Raises ValueError when a file for TLS cannot be used."""
-        self.address = probe.checked_address
-        self.server_name = probe.server_name or self.address.host
-        self.deadline = 0.0
-        self.connections = 0
-        self.context: ssl.SSLContext | None = None
-        if self.address.tls:
-            self.context = upstream_context(probe.verify, probe.ca_file, probe.certificate, probe.key)
-            self.context.sslsocket_class = _TLSSocket
-
-    def connect(self) -> _Socket | _TLSSocket:
-        """Raises ConnectFailed or ConnectTimeout."""
-        connection: _Socket | _TLSSocket = _connect(self.address, self.deadline)
-        if self.context is not None:
-            connection = _secure(connection, self.context, self.server_name, self.deadline)
-        connection.route = self
-        self.connections += 1
-        return connection
-
-    def left_s(self) -> float:
-        """Seconds that are left of the check. Raises TimeoutError when none are."""
-        left_s = self.deadline - time.monotonic()
-        if left_s <= 0:
-            raise TimeoutError("timed out")
-        return left_s
-
-
-class _Socket(socket.socket):
-    """A socket whose reads end with the check, however many they are."""
-
-    route: _Route | None = None
-
-    def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
-        if self.route is not None:
-            self.settimeout(self.route.left_s())
-        return super().recv_into(buffer, nbytes, flags)
-
-
-class _TLSSocket(ssl.SSLSocket):
-    """The same over TLS."""
-
-    route: _Route | None = None
-
-    def recv_into(self, buffer: Any, nbytes: int | None = None, flags: int = 0) -> int:
-        if self.route is not None:
-            self.settimeout(self.route.left_s())
-        return super().recv_into(buffer, nbytes, flags)
-
-
-def _connect(address: Address, deadline: float) -> _Socket:
-    """Of a name, all addresses are tried in the resolver's order. Raises ConnectFailed or ConnectTimeout."""
-    known = known_endpoint(address)
-    failure: ConnectFailed | ConnectTimeout | None = None
-    for endpoint in [known] if known else look_up(address):
-        if time.monotonic() >= deadline:
-            break
-        try:
-            return _connect_endpoint(endpoint, deadline)
-        except TimeoutError as exc:
-            failure = ConnectTimeout("no connection")
-            failure.__cause__ = exc
-        except OSError as exc:
-            failure = ConnectFailed(_lower(failure_text(exc)))
-            failure.__cause__ = exc
-    raise failure or ConnectTimeout("no connection")
-
-
-def _connect_endpoint(endpoint: Endpoint, deadline: float) -> _Socket:
-    family, where = endpoint
-    connection = _Socket(family, socket.SOCK_STREAM)
-    try:
-        while True:
-            connection.settimeout(max(deadline - time.monotonic(), 0.001))
-            try:
-                connection.connect(where)
-                return connection
-            except BlockingIOError as exc:
-                # A unix socket whose queue is full says so at once, whatever the timeout (connect(2), EAGAIN).
-                if time.monotonic() >= deadline:
-                    raise TimeoutError from exc
-                time.sleep(_FULL_QUEUE_PAUSE_S)
-    except BaseException:
-        connection.close()
-        raise
-
-
-def _secure(connection: _Socket | _TLSSocket, context: ssl.SSLContext, server_name: str, deadline: float) -> _TLSSocket:
-    try:
-        connection.settimeout(max(deadline - time.monotonic(), 0.001))
-        secure = context.wrap_socket(connection, server_hostname=server_name)
-        assert isinstance(secure, _TLSSocket)
-        return secure
-    except BaseException as exc:
-        connection.close()
-        if isinstance(exc, ssl.SSLCertVerificationError):
-            raise ConnectFailed(f"certificate verify failed: {_lower(exc.verify_message).rstrip('.')}") from exc
-        if isinstance(exc, TimeoutError):
-            raise ConnectTimeout("no TLS handshake") from exc
-        if isinstance(exc, OSError):
-            raise ConnectFailed(f"TLS handshake: {_lower(failure_text(exc).removeprefix('TLS: ')).replace('_', ' ')}") from exc
-        raise
-
-
-# -- HTTP ----------------------------------------------------------------------------------------------------------
-
-
 class _Connection(HTTPConnection):
     """Connects as its route says: over TCP, TLS or a unix socket."""
 
-    def __init__(self, *args: Any, route: _Route, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, route: Route, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._route = route
 
@@ -258,7 +137,7 @@ class _Pool(HTTPConnectionPool):
 class _Adapter(HTTPAdapter):
     """Sends to one server, whatever the URL says: nothing is looked up in it for each request."""
 
-    def __init__(self, route: _Route, path: str) -> None:
+    def __init__(self, route: Route, path: str) -> None:
         super().__init__(pool_connections=1, pool_maxsize=1)
         self._path = path
         self._pool = _Pool(route.address.host or "localhost", route.address.port or None, maxsize=1, route=route)
@@ -284,11 +163,12 @@ class _Client:
     """Checks one server over HTTP, one check at a time."""
 
     def __init__(self, probe: Probe) -> None:
-        """Raises ValueError or re.error when the probe cannot be made."""
+        """Raises ValueError or re.error when the probe cannot be made, as for a file for TLS that is of no use."""
         self._probe = probe
         self._pattern = re.compile(probe.pattern) if probe.pattern else None
-        self._route = _Route(probe)
         address = probe.checked_address
+        context = upstream_context(probe.verify, probe.ca_file, probe.certificate, probe.key) if address.tls else None
+        self._route = Route(address, probe.server_name or address.host, context)
         headers = {"Host": probe.host or _host_field(address), "User-Agent": USER_AGENT, "Accept": "*/*"}
         own = {name.lower() for name, _ in probe.headers}
         headers = {name: value for name, value in headers.items() if name.lower() not in own} | dict(probe.headers)
@@ -312,7 +192,7 @@ class _Client:
         try:
             return self._send()
         except requests.ConnectionError as exc:
-            if self._route.connections != before or not _is_closing(exc):
+            if self._route.connections != before or not is_closing(exc):
                 raise
         # An idle connection that the server closed at this moment says nothing about the server.
         return self._send()
@@ -325,16 +205,16 @@ class _Client:
         status = response.status_code
         if status not in probe.statuses:
             self._drain(response)
-            return False, f"status {status}, expected {_ranges(probe.statuses)}"
+            return False, f"status {status}, expected {ranges(probe.statuses)}"
         if not probe.text and self._pattern is None:
             self._drain(response)
             return True, str(status)
         body = response.raw.read(BODY_LIMIT_BYTES, decode_content=True)
         text = _decode(body, response.headers)
         if probe.text and probe.text not in text:
-            return False, f"text {_short(probe.text)} not found"
+            return False, f"text {short(probe.text)} not found"
         if self._pattern is not None and not self._pattern.search(text):
-            return False, f"pattern {_short(probe.pattern)} not found"
+            return False, f"pattern {short(probe.pattern)} not found"
         return True, str(status)
 
     def _drain(self, response: requests.Response) -> None:
@@ -362,61 +242,3 @@ def _decode(body: bytes, headers: Mapping[str, str]) -> str:
         return body.decode(named[1] if named else "utf-8", "replace")
     except LookupError:
         return body.decode("utf-8", "replace")
-
-
-# -- Words for the operator ----------------------------------------------------------------------------------------
-
-
-def _chain(exc: BaseException) -> Iterator[BaseException]:
-    following: BaseException | None = exc
-    while following is not None:
-        yield following
-        following = following.__cause__ or following.__context__
-
-
-def _is_closing(exc: BaseException) -> bool:
-    return any(isinstance(each, ConnectionResetError | BrokenPipeError | ssl.SSLEOFError) for each in _chain(exc))
-
-
-def _why(exc: Exception, timeout_s: float) -> str:
-    if isinstance(exc, ValueError):  # the probe cannot be made
-        return str(exc)
-    chain = list(_chain(exc))
-    for each in chain:
-        if isinstance(each, UpstreamError):
-            return f"{each} within {timeout_s:g} s" if isinstance(each, ConnectTimeout) else str(each)
-        if isinstance(each, requests.Timeout | PoolTimeout | TimeoutError):
-            return f"no answer within {timeout_s:g} s"
-        if isinstance(each, IncompleteRead):
-            return "the body ended early"
-    for each in reversed(chain):
-        if isinstance(each, RemoteDisconnected):
-            return "connection closed without an answer"
-        if isinstance(each, HTTPException):
-            return f"no HTTP answer: {_short(str(each) or type(each).__name__)}"
-        if isinstance(each, OSError) and each.strerror:
-            return _lower(failure_text(each))
-    return f"{type(exc).__name__}: {exc}"
-
-
-def _ranges(numbers: frozenset[int]) -> str:
-    """ "200-399, 404" """
-    found: list[list[int]] = []
-    for number in sorted(numbers):
-        if found and number == found[-1][1] + 1:
-            found[-1][1] = number
-        else:
-            found.append([number, number])
-    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in found)
-
-
-def _short(text: str) -> str:
-    return repr(text if len(text) <= 60 else text[:57] + "...")
-
-
-def _lower(text: str) -> str:
-    return text[:1].lower() + text[1:] if text[1:2].islower() else text
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds * 1000:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
