@@ -1,6 +1,7 @@
 """From a pool of the configuration to the objects that serve it in one worker."""
 from __future__ import annotations
 
+import functools
 import random
 import ssl
 
@@ -13,6 +14,7 @@ from prefork_lb.errors import ConfigError
 from prefork_lb.net.address import parse_address
 from prefork_lb.net.dial import ClientTLS
 from prefork_lb.net.tls import upstream_context
+from prefork_lb.shared import layout as at
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.line import Line
 from prefork_lb.shared.states import States
@@ -65,7 +67,8 @@ def make_pool(name: str, pool: model.Pool, config: Config, slots: PoolSlots, led
         lambda usable: None if most else fast_claims(policy, usable, slots, ledger),
         Queue(name, Line(ledger, slots.number, slots.block), ledger, QueueRules(pool.queue.size, pool.queue.timeout),
               runtime.stream, monotonic) if pool.queue else None,
-        Limit(ledger, slots.slots, slots.block, most) if most else None)
+        Limit(ledger, slots.slots, slots.block, most) if most else None,
+        functools.partial(slots.block.__setitem__, at.P_PANIC))
 
 
 def _ejection_rules(ejection: model.Ejection) -> EjectionRules:

@@ -43,6 +43,8 @@ def _limits(pool: PoolView) -> str:
     if pool.queue_size:
         parts.append(f"{pool.waiting} waiting of {pool.queue_size}")
     parts.append(f"{pool.refused} refused")
+    if pool.panic:
+        parts.append("panic: all servers are used, whatever their checks say")
     if pool.tripped:
         parts.append("at the limit: " + ", ".join(pool.tripped))
     return f"pool {pool.name}: " + ", ".join(parts)
@@ -70,5 +72,5 @@ def status_command(as_json: bool) -> None:
                           *map(str, numbers))
         console.print(table)
         for pool in instance.pools:
-            if pool.queue_size or pool.in_flight_limit or pool.refused or pool.tripped:
+            if pool.panic or pool.queue_size or pool.in_flight_limit or pool.refused or pool.tripped:
                 console.print(_limits(pool))

@@ -80,7 +80,8 @@ P_WAITING = 16  # requests that wait, over all rows
 P_LIMIT = 17  # breaker.in_flight, 0: none. Here and in the next two as the newest configuration says, for tools
 P_QUEUE_SIZE = 18
 P_RETRY_LIMIT = 19
-POOL_HEAD_CELLS = POLICY_CELLS + 12
+P_PANIC = 20  # 1: too few servers are up by their checks, and all are used
+POOL_HEAD_CELLS = POLICY_CELLS + 14
 
 # Cells at the head of a worker's row; then three arrays indexed by slot.
 R_PID = 0  # 0: the row is free

@@ -39,6 +39,7 @@ class PoolView:
     retries: int  # under way
     retries_limit: int
     refused: int  # requests and retries that a limit of the pool has refused so far
+    panic: bool  # too few servers are up by their checks: all are used
     tripped: list[str]  # the limits that are reached at this moment: in_flight, retries, queue, max_connections
 
 
@@ -115,7 +116,7 @@ def _pools(segment: Segment, rows: list[int], servers: list[ServerView]) -> list
         if usable and all(0 < server.max_connections <= server.in_flight for server in usable):
             tripped.append("max_connections")
         found.append(PoolView(name, in_flight, limits[0], waiting, limits[1], retries, limits[2],
-                              cells[start + at.P_REFUSED], tripped))
+                              cells[start + at.P_REFUSED], bool(cells[start + at.P_PANIC]), tripped))
     return sorted(found, key=lambda pool: pool.name)
 
 

@@ -35,8 +35,10 @@ class Pool:
 
     def __init__(self, name: str, servers: Sequence[Server], policy: Policy, ledger: Ledger, states: States,
                  outcomes: Outcomes, rules: AvailabilityRules, retries: RetryRules, budget: RetryBudget,
-                 make_fast_claims: MakeFastClaims, queue: Queue | None = None, limit: Limit | None = None) -> None:
-        """`make_fast_claims` gives what picks and counts as `policy` does, for servers that are no backups, where it can."""
+                 make_fast_claims: MakeFastClaims, queue: Queue | None = None, limit: Limit | None = None,
+                 note_panic: Callable[[bool], None] = lambda is_panic: None) -> None:
+        """`make_fast_claims` gives what picks and counts as `policy` does, for servers that are no backups, where it can;
+        `note_panic` is told when panic begins and ends."""
         self.name = name
         self.servers = servers
         self.outcomes = outcomes
@@ -50,6 +52,7 @@ class Pool:
         self.hedge_after_s = 0.0  # a second server is asked then; 0: it is not known yet
         self._queue = queue
         self._limit = limit
+        self._note_panic = note_panic
         for server in servers:
             server.queue = queue
         # One object, as several threads read and replace it: the index that a fast claim gives is one of this choice's
@@ -165,6 +168,7 @@ class Pool:
         fast_claims = self._make_fast_claims(choice.primaries) if choice.primaries and not choice.trials else None
         view = self._view = changes, choice, fast_claims
         if choice.is_panic != was_panic:
+            self._note_panic(choice.is_panic)
             log.warning("pool %s: %s", self.name, "panic: too few servers are up by their checks; all are used" if choice.is_panic
                         else "no panic any more: only servers that are up are used")
         return view

@@ -140,12 +140,14 @@ def test_when_too_few_are_up_all_are_used(rig: Rig, origin: MoodyOrigin) -> None
     start = len(origin.seen)
     assert statuses(balancer, 40) == [200] * 40
     assert all(origin.share(index, start) == 10 for index in range(4))
-    assert "panic" in balancer.log()
+    assert "panic" in balancer.log() and balancer.status().instance["pools"][0]["panic"]
+    shown = balancer.command("status")
+    assert "panic: all servers are used" in shown.stdout
     origin.checks[:] = ["well"] * 4
     for address in origin.addresses:
         wait_for_server(balancer, address, check="up")
     statuses(balancer, 1)
-    assert "no panic any more" in balancer.log()
+    assert "no panic any more" in balancer.log() and not balancer.status().instance["pools"][0]["panic"]
 
 
 def controller(balancer: Balancer) -> int:

@@ -5,10 +5,11 @@ import os
 import signal
 from collections.abc import Callable
 
+from prefork_lb.shared import layout as at
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import Segment, attach_or_create, open_segment
 from prefork_lb.shared.table import PoolEntry, ServerEntry, register
-from prefork_lb.shared.view import ServerView, WorkerView, view
+from prefork_lb.shared.view import PoolView, ServerView, WorkerView, view
 from tests.unit.shared.processes import Child, Master, Signals, running
 from tests.unit.shared.test_ledger import claim
 
@@ -48,6 +49,24 @@ def test_an_instance_is_shown_as_it_is(segment: Segment, master: Master, signals
     ledger.reclaim_dead()
     shown = view(segment)
     assert (shown.reclaimed, shown.servers[1].in_flight, shown.servers[1].requests) == (1, 1, 2)
+
+
+def test_a_pools_limits_are_shown_and_which_are_reached(segment: Segment) -> None:
+    ledger = Ledger(segment)
+    entry = PoolEntry("web", [ServerEntry("10.0.0.1:80", 1, 2, False), ServerEntry("10.0.0.2:80", 1, 2, False)], 3, 5, 1)
+    slots = register(segment, ledger, [entry, PoolEntry("api", [ServerEntry("10.0.0.1:80", 1, 0, False)])])["web"].slots
+    api, web = view(segment).pools
+    assert api == PoolView("api", 0, 0, 0, 0, 0, 0, 0, False, [])
+    assert web == PoolView("web", 0, 3, 0, 5, 0, 1, 0, False, [])
+    for slot in (slots[0], slots[0], slots[1]):
+        claim(ledger, slot)
+    with ledger.locked():
+        ledger.count_retry(0, 1)  # the number of the pool that was entered first
+    assert view(segment).pools[1].tripped == ["in_flight", "retries"]
+    claim(ledger, slots[1])
+    assert view(segment).pools[1].tripped == ["in_flight", "retries", "max_connections"]
+    segment.cells[segment.layout.column(at.C_ADMIN)][slots[0]] = 1  # drained: the others decide
+    assert view(segment).pools[1].tripped[-1] == "max_connections"
 
 
 def test_looking_takes_no_lock(segment: Segment) -> None:
