@@ -2,7 +2,9 @@
 from __future__ import annotations
 
 import json
+import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -147,24 +149,49 @@ def told(**more: object) -> str:
     return json.dumps({"version": 1, "written": int(time.time()), "pools": {"web": {ADDRESSES[0]: {"state": "drain"}}}} | more)
 
 
-@pytest.mark.parametrize(("content", "message"), [
-    (None, ""),
-    ("", "not a state file"), ("[]", "not a state file"), ("{}", "not a state file"), (told()[:40], "not a state file"),
-    ("\udcff", "not a state file"),
-    (told(pools=[]), "not a state file"), (told(pools={"web": {"a": {"state": "asleep"}}}), "not a state file"),
-    (told(pools={"web": {"a": {"weight": "heavy"}}}), "not a state file"),
-    (told(written=time.time() - 61), "not believed"), (told(written=time.time() + 1000), "not believed"),
-    (told(pools={}), ""), (told(pools={"web": {"10.9.9.9:80": {"state": "drain"}}}), "0 of 1 states taken over"),
-])
+def one(**entry: object) -> dict[str, object]:
+    return {"pools": {"web": {ADDRESSES[0]: entry}}}
+
+
+NOT_ONE = "not a state file"
+USELESS: dict[str, tuple[Callable[[], str], str]] = {
+    "empty": (str, NOT_ONE), "list": (lambda: "[]", NOT_ONE), "nothing in it": (lambda: "{}", NOT_ONE),
+    "cut": (lambda: told()[:40], NOT_ONE), "not text": (lambda: "\udcff", NOT_ONE), "deep": (lambda: "[" * 100_000, NOT_ONE),
+    "other version": (lambda: told(version=2), NOT_ONE), "pools are a list": (lambda: told(pools=[]), NOT_ONE),
+    "unknown state": (lambda: told(**one(state="asleep")), NOT_ONE), "no weight": (lambda: told(**one(weight="heavy")), NOT_ONE),
+    "too much weight": (lambda: told(**one(weight=1001)), NOT_ONE), "far too much": (lambda: told(**one(weight=10**30)), NOT_ONE),
+    "less than none": (lambda: told(**one(weight=-1)), NOT_ONE), "endless": (lambda: told(**one(weight=float("inf"))), NOT_ONE),
+    "old": (lambda: told(written=int(time.time()) - 61), "not believed"),
+    "of the future": (lambda: told(written=int(time.time()) + 1000), "not believed"),
+    "at no time": (lambda: told(written=10**400), NOT_ONE),
+    "no pools": (lambda: told(pools={}), ""),
+    "unknown server": (lambda: told(pools={"web": {"10.9.9.9:80": {"state": "drain"}}}), "0 of 1 states taken over"),
+}
+
+
+@pytest.mark.parametrize("name", USELESS)
 def test_a_file_of_no_use_leaves_every_server_ready(
-    segment: Segment, ledger: Ledger, slots: list[int], tmp_path: Path, content: str | None, message: str
+    segment: Segment, ledger: Ledger, slots: list[int], tmp_path: Path, name: str
 ) -> None:
+    content, message = USELESS[name]
     file = tmp_path / "state.json"
-    if content is not None:
-        file.write_bytes(content.encode(errors="surrogateescape"))
+    file.write_bytes(content().encode(errors="surrogateescape"))
     found = restore(file, 60, segment, ledger, States(segment))
     assert message in found and bool(found) == bool(message)
     assert [States(segment).admin[slot] for slot in slots] == [Admin.READY] * 2
+    assert not any(States(segment).weight_set)
+
+
+def test_without_a_file_there_is_nothing_to_tell(segment: Segment, ledger: Ledger, tmp_path: Path) -> None:
+    assert restore(tmp_path / "none.json", 60, segment, ledger, States(segment)) == ""
+
+
+def test_a_link_in_place_of_the_fresh_file_is_not_followed(segment: Segment, slots: list[int], tmp_path: Path) -> None:
+    victim, file = tmp_path / "victim", tmp_path / "state.json"
+    victim.write_text("mine")
+    (tmp_path / f".state.json.{os.getpid()}").symlink_to(victim)
+    save(file, segment, States(segment))
+    assert victim.read_text() == "mine" and json.loads(file.read_text())["pools"] == {}
 
 
 def test_a_file_that_cannot_be_read_or_written_is_told(segment: Segment, ledger: Ledger, tmp_path: Path) -> None:
