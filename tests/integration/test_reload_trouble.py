@@ -12,6 +12,7 @@ from tests.support.balancer import FRONT_ENDS, GTHREAD, PROXY, Balancer, FrontEn
 from tests.support.client import fetch
 from tests.support.origin import Origin
 from tests.support.rig import Rig
+from tests.support.waiting import wait_until
 
 POLICY = """
 class Mine:
@@ -40,8 +41,10 @@ def goes_on_after(balancer: Balancer, text: str, message: str) -> None:
 
 def takes_over(balancer: Balancer, origin: Origin, text: str) -> None:
     """The next good configuration."""
+    old = balancer.workers()
     balancer.config_file.write_text(text)
     balancer.reload()
+    wait_until(lambda: not any(processes.is_running(pid) for pid in old), "the old workers have ended", 20)
     start = len(origin.arrivals)
     assert [fetch(balancer.address).status for _ in range(6)] == [200] * 6
     assert origin.shares(start) == [6, 0]
