@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.balancer import FRONT_ENDS, GTHREAD, PROXY, SYNC, Balancer, FrontEnd, pool_text
 from tests.support.client import Connection, fetch
+from tests.support.client_sockets import shares
 from tests.support.load import Load
 from tests.support.origin import Origin
 from tests.support.rig import Rig
@@ -162,19 +163,20 @@ def test_a_killed_worker_takes_its_own_out_of_the_line_and_no_others(rig: Rig, o
     balancer = start(rig, origin, PROXY)
     with Waiting(balancer) as waiting:
         waiting.fill(origin)
-        waiting.line_up(9)
-        victim = next(pid for pid, claims in balancer.status().workers.items() if not claims)
+        waiting.line_up(18)  # enough for each worker to have some
+        claims, workers = balancer.status().workers, balancer.workers()
+        clients = dict(zip(workers, shares(workers, balancer.address[1]), strict=True))
+        victim = max(workers, key=lambda pid: clients[pid] - claims[pid])  # most of those that wait
+        killed = clients[victim] - claims[victim]
+        begun = len(origin.arrivals)
         os.kill(victim, signal.SIGKILL)
         balancer.wait_for_workers(3, without=[victim])
-        wait_until(lambda: pool(balancer)["waiting"] != 9, "its own have gone", 5)
-        left = int(str(pool(balancer)["waiting"]))
-        assert 0 < left < 9
-        begun = len(origin.arrivals)
+        wait_until(lambda: int(str(pool(balancer)["waiting"])) <= 18 - killed, "its own have gone", 5)
         deadline = time.monotonic() + 10
-        while len(origin.arrivals) < begun + left and time.monotonic() < deadline:
+        while len(origin.arrivals) < begun + 18 - killed and time.monotonic() < deadline:
             origin.release()
             time.sleep(0.01)
-        assert len(origin.arrivals) == begun + left
+        assert killed and len(origin.arrivals) == begun + 18 - killed
         wait_for_waiting(balancer, 0)
 
 
