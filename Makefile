@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 PORT ?= 8000
 ARGS ?=
+JOBS ?= 2
 VERSIONS := 3.11 3.12 3.13
 RUN := $(VENV)/bin/python -m
 
@@ -11,7 +12,7 @@ RUN := $(VENV)/bin/python -m
 
 help:
 	@echo "make demo        set up, then run three small app servers and the balancer on 127.0.0.1:$(PORT) (PORT=...)"
-	@echo "make test        set up, then run the tests (ARGS='-k name' goes to pytest)"
+	@echo "make test        set up, then run the tests (ARGS='-k name' goes to pytest, JOBS=1: one at a time)"
 	@echo "make test-all    the tests on Python $(VERSIONS), each in an environment of its own"
 	@echo "make lint        mypy --strict and ruff"
 	@echo "make coverage    branch coverage by unit tests; wire, balance and shared must reach 95 %"
@@ -46,7 +47,7 @@ demo: $(VENV)/.run
 	@$(RUN) prefork_lb demo --port $(PORT) $(ARGS)
 
 test: $(VENV)/.test
-	@$(RUN) pytest -q -ra $(ARGS)
+	@$(RUN) pytest -q -ra -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # pyenv puts a python3.12 on the PATH that runs only where it is selected: try it, then look where pyenv keeps them.
 find_python = for found in python$(1) "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/$(1).*/bin/python$(1) none; do \

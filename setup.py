@@ -61,6 +61,7 @@ setup(
             "hypothesis>=6.100",
             "mypy>=1.11",
             "pytest>=8",
+            "pytest-xdist>=3.6",
             "ruff>=0.6",
             "types-greenlet>=3.1",
             "types-requests>=2.31",

@@ -6,6 +6,7 @@ standard library.
 from __future__ import annotations
 
 import logging
+import os
 import resource
 import sys
 from pathlib import Path
@@ -27,6 +28,7 @@ CONF_FILE = Path(__file__).with_name("gunicorn_conf.py")
 _GUNICORN_MOST_LINE_BYTES = 8190
 _MOST_CONNECTIONS = 100_000
 _OWN_FILES = 64  # descriptors that a worker needs for itself
+_MEMORY = "/dev/shm"  # a file system without a disk
 
 
 def settings() -> dict[str, Any]:
@@ -50,6 +52,8 @@ def settings() -> dict[str, Any]:
         "keepalive": 75,  # seconds; nginx's default. gunicorn's 2 s would make browsers connect anew for every click
         "timeout": _timeout_s(config),
         "graceful_timeout": 30,
+        # The heartbeat is a file that each worker touches: on a busy disk that may take seconds, in which nobody is served.
+        "worker_tmp_dir": _MEMORY if os.access(_MEMORY, os.W_OK) else None,
         "limit_request_line": min(config.proxy.limits.line_bytes, _GUNICORN_MOST_LINE_BYTES),
         "limit_request_field_size": config.proxy.limits.line_bytes,
         "limit_request_fields": config.proxy.limits.fields,

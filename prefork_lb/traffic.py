@@ -175,10 +175,10 @@ def send_traffic(
                     return
 
     start = time.perf_counter()
-    # Daemons: after Ctrl-C nobody waits for a server that hangs.
-    for number in range(min(clients, count)):
-        threading.Thread(target=client, name=f"client {number}", daemon=True).start()
     try:
+        # Daemons: after Ctrl-C nobody waits for a server that hangs.
+        for number in range(min(clients, count)):
+            threading.Thread(target=client, name=f"client {number}", daemon=True).start()
         while len(answers) < count:
             answer = arrived.get()
             if isinstance(answer, Exception):

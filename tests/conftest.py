@@ -1,8 +1,12 @@
-"""What all tests share: the repository on the import path, and the markers."""
+"""What all tests share: the repository on the import path, the markers, and the order among processes of one run."""
 from __future__ import annotations
 
+import fcntl
+import os
 import sys
+from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,3 +18,15 @@ if REPOSITORY not in sys.path:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: takes more than ten seconds (`-m 'not slow'` leaves it out)")
+    config.addinivalue_line("markers", "alone: measures what other tests at the same time would disturb")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
+    """With several processes (`-n 2`), let a test that is marked so run while the others pause between two tests."""
+    descriptor = os.open(REPOSITORY, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX if item.get_closest_marker("alone") else fcntl.LOCK_SH)
+        return (yield)
+    finally:
+        os.close(descriptor)

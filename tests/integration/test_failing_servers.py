@@ -236,19 +236,19 @@ def test_a_drained_server_gets_nothing_new_and_drain_waits_for_the_rest(rig: Rig
         for _ in range(2):
             for index, address in enumerate(origin.addresses[:2]):
                 load.wait_for_successes(20)
-                done = balancer.command("drain", address, "--wait")
+                done = balancer.by_hand("drain", address, "--wait")
                 assert done.returncode == 0 and "nothing in flight" in done.stdout, done
                 start = len(origin.seen)
                 load.wait_for_successes(20)
                 assert origin.share(index, start) == 0
-                assert balancer.command("ready", address).returncode == 0
+                assert balancer.by_hand("ready", address).returncode == 0
     assert load.failures == []
 
 
 def test_a_server_under_maintenance_is_not_checked(rig: Rig, origin: MoodyOrigin) -> None:
     balancer = rig.balancer(pool_text(origin.addresses) + HEALTH, PROXY, workers=1)
     wait_until(lambda: min(origin.checked) > 0, "all are checked", 5)
-    assert balancer.command("maintenance", origin.addresses[0]).returncode == 0
+    assert balancer.by_hand("maintenance", origin.addresses[0]).returncode == 0
     time.sleep(0.6)
     checked = list(origin.checked)
     wait_until(lambda: min(origin.checked[1:]) > max(checked[1:]) + 2, "the others are checked", 5)
@@ -259,10 +259,10 @@ def test_a_server_under_maintenance_is_not_checked(rig: Rig, origin: MoodyOrigin
 def test_weight_by_command(rig: Rig, origin: MoodyOrigin) -> None:
     text = pool_text(origin.addresses[:2], "weighted-round-robin")
     balancer = rig.balancer(text, PROXY, workers=2)
-    assert balancer.command("weight", origin.addresses[0], "3").returncode == 0
+    assert balancer.by_hand("weight", origin.addresses[0], "3").returncode == 0
     statuses(balancer, 40)
     assert (origin.share(0), origin.share(1)) == (30, 10)
-    assert balancer.command("weight", origin.addresses[0], "default").returncode == 0
+    assert balancer.by_hand("weight", origin.addresses[0], "default").returncode == 0
     start = len(origin.seen)
     statuses(balancer, 40)
     assert (origin.share(0, start), origin.share(1, start)) == (20, 20)
@@ -276,7 +276,7 @@ def test_weight_by_command(rig: Rig, origin: MoodyOrigin) -> None:
 ])
 def test_commands_say_what_is_wrong(rig: Rig, origin: MoodyOrigin, arguments: tuple[str, ...], message: str) -> None:
     balancer = rig.balancer(pool_text(origin.addresses), PROXY, workers=1)
-    done = balancer.command(*[origin.addresses[0] if word == "SERVER" else word for word in arguments])
+    done = balancer.by_hand(*[origin.addresses[0] if word == "SERVER" else word for word in arguments])
     assert done.returncode != 0 and message in done.stderr, done
 
 
@@ -285,7 +285,7 @@ def test_what_operators_set_outlives_a_reload_and_a_restart(rig: Rig, tmp_path: 
     text = pool_text(origin.addresses[:2]) + f'[state]\nfile = "{state}"\nmax_age = 60\n'
     balancer = rig.balancer(text, PROXY, workers=2)
     controller(balancer)
-    assert balancer.command("drain", origin.addresses[0]).returncode == 0
+    assert balancer.by_hand("drain", origin.addresses[0]).returncode == 0
     balancer.reload()
     assert server_of(balancer, origin.addresses[0])["state"] == "drain"
     wait_until(lambda: state.exists() and origin.addresses[0] in state.read_text(), "it is saved", 5)
@@ -304,8 +304,8 @@ def test_a_server_that_comes_back_begins_with_a_small_share(rig: Rig, origin: Mo
     text = pool_text(origin.addresses[:2], "weighted-round-robin", more="slow_start = 4")
     balancer = rig.balancer(text, PROXY, workers=2)
     address = origin.addresses[0]
-    assert balancer.command("drain", address).returncode == 0
-    assert balancer.command("ready", address).returncode == 0
+    assert balancer.by_hand("drain", address).returncode == 0
+    assert balancer.by_hand("ready", address).returncode == 0
     start = len(origin.seen)
     statuses(balancer, 100)
     early = origin.share(0, start)

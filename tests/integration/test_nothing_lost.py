@@ -49,8 +49,8 @@ def server_of(balancer: Balancer, address: str) -> tuple[str, str, bool]:
 
 
 def told(balancer: Balancer, *words: str) -> str:
-    """What `prefork-lb WORDS` says; to this instance, whatever others run on the machine."""
-    done = balancer.command(*words, "--master", str(balancer.master))
+    """What `prefork-lb WORDS` says."""
+    done = balancer.by_hand(*words)
     assert done.returncode == 0, done
     return done.stdout
 

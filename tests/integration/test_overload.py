@@ -7,10 +7,14 @@ import threading
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.support.balancer import PROXY, Balancer, pool_text
 from tests.support.client import Connection, Truncated, fetch
 from tests.support.rig import Rig
 from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.alone
 
 SLOW = '''
 import time

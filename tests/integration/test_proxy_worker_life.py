@@ -178,6 +178,13 @@ def test_a_frozen_worker_is_replaced_and_a_busy_one_is_not(rig: Rig) -> None:
     balancer.wait_until_idle()
 
 
+def test_the_heartbeat_needs_no_disk(rig: Rig) -> None:
+    balancer = rig.balancer(pool_text(rig.origin(1).addresses), PROXY, workers=2)
+    for pid in balancer.workers():
+        opened = [os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir()]
+        assert any(name.startswith("/dev/shm/wgunicorn") for name in opened), opened
+
+
 def test_several_listeners_and_a_unix_socket(rig: Rig, tmp_path: Path) -> None:
     path, port = tmp_path / "lb.sock", free_port()
     more = ["-b", f"unix:{path}", "-b", f"127.0.0.1:{port}"]

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import signal
@@ -167,6 +168,8 @@ def test_an_ordinary_end_is_quick_and_silent_and_the_next_start_tidies_up(
     assert fetch(balancer.address).status == 200
     # A worker that is still starting loses gunicorn's signal: all must have joined the instance.
     wait_until(lambda: len(balancer.status().workers) == 2, "both workers have joined")
+    # gunicorn's sync worker logs a traceback when a signal ends it between a request's last byte and its wait for the next one.
+    wait_until(lambda: all(processes.state(pid, pid) == "S" for pid in balancer.workers()), "the workers wait")
     process = balancer.process
     assert process is not None
     process.send_signal(how)
@@ -328,3 +331,13 @@ def is_master(pid: int, workers: list[int]) -> bool:
     """Whether `pid`, a child of the old master, is none of its workers and has four of its own that are ready."""
     own = processes.children(pid)
     return pid not in workers and len(own) == 4 and all(processes.catches(child, signal.SIGABRT) for child in own)
+
+
+def test_the_status_command_tells_what_is_in_memory(rig: Rig) -> None:
+    balancer = rig.balancer(pool_text(rig.origin(2).addresses), workers=2)
+    assert [fetch(balancer.address).status for _ in range(3)] == [200] * 3
+    told = balancer.wait_until_idle()
+    done = balancer.command("status", "--json")
+    assert done.returncode == 0, done.stderr
+    mine = [found for found in json.loads(done.stdout)["instances"] if found["master"] == balancer.master]
+    assert mine == [told.instance] and sum(server["requests"] for server in mine[0]["servers"]) == 3

@@ -22,6 +22,8 @@ from tests.support.ports import free_port
 from tests.support.rig import Rig
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.alone
+
 # From all connections at one worker to as many at the other: on a busy machine some still go to the first, as nobody waits.
 CAUGHT_UP = 0.5
 
@@ -51,7 +53,10 @@ def wait_until_all_accept(balancer: Balancer) -> None:
             stack.enter_context(Connection(balancer.address))
             return min(counted(balancer)) > 0
 
-        wait_until(all_accept, lambda: f"all accept: {counted(balancer)}", 10)
+        def told() -> str:
+            return f"all accept: {counted(balancer)} {[processes.doing(pid) for pid in balancer.workers()]}"
+
+        wait_until(all_accept, told, 10)
     wait_until(lambda: sum(counted(balancer)) <= before, "those connections have ended", 10)
 
 

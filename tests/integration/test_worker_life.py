@@ -297,7 +297,7 @@ def test_the_access_log_tells_of_every_kind_of_end(rig: Rig) -> None:
     text = "[proxy.timeouts]\nhead = 0.5\nidle = 0.5\nresponse = 0.5\n" + pool_text(origin.addresses)
     balancer = rig.balancer(text, PROXY, workers=1, extra=extra)
     log = balancer.folder / "access.log"
-    start = len(log.read_text().splitlines())
+    start = len(wait_until(lambda: log.read_text().splitlines(), "the line of the start's own request", 5))
     fields = [("Host", "log.example"), ("Referer", "http://r.example/"), ("User-Agent", 'a "quoted" agent'),
               ("Authorization", "Basic dXNlcjpzZWNyZXQ=")]
     echoed = fetch(balancer.address, "/echo?x=1", fields=fields)

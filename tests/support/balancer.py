@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import re
@@ -259,13 +260,16 @@ class Balancer:
             capture_output=True, text=True, timeout=timeout, check=False,
         )
 
+    def by_hand(self, *words: str, timeout: float = 20.0) -> subprocess.CompletedProcess[str]:
+        """Run `prefork-lb WORDS` on this instance, whatever others run on the machine."""
+        name, *others = words
+        return self.command(name, "--master", str(self.master), *others, timeout=timeout)  # other words may name another one
+
     def status(self) -> Status:
-        """What `prefork-lb status --json` says of this instance."""
-        done = self.command("status", "--json")
-        assert done.returncode == 0, f"prefork-lb status: exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
-        instances = [found for found in json.loads(done.stdout)["instances"] if found["master"] == self.master]
-        assert len(instances) == 1, f"master {self.master} is not once in {done.stdout}"
-        return Status(instances[0])
+        """What `prefork-lb status --json` says of this instance, read without a process of its own for it."""
+        found = [dataclasses.asdict(instance) for instance in instances() if instance.master == self.master]
+        assert len(found) == 1, f"master {self.master} is not once in {found}"
+        return Status(found[0])
 
     def wait_until_idle(self, seconds: float = 5.0) -> Status:
         """Wait until all in-flight totals, of servers and of workers, are 0."""

@@ -202,8 +202,10 @@ class Burst:
 
     def answered(self) -> int:
         """How many of them have been answered (or ended) by now."""
-        readable, _, _ = select.select([connection.sock for connection in self.connections], [], [], 0)
-        return len(readable)
+        waiting = select.poll()
+        for connection in self.connections:
+            waiting.register(connection.sock, select.POLLIN)
+        return len(waiting.poll(0))
 
     def responses(self) -> tuple[list[Response], list[Exception]]:
         """Wait for every response: those that came whole, and what the others ended with."""

@@ -113,4 +113,6 @@ class KeptLoad:
 
 def has_input(connection: Connection) -> bool:
     """Whether something, or the end, has come on a connection that waits for nothing."""
-    return bool(select.select([connection.sock], [], [], 0)[0])
+    waiting = select.poll()
+    waiting.register(connection.sock, select.POLLIN)
+    return bool(waiting.poll(0))

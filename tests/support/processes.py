@@ -81,6 +81,18 @@ def state(pid: int, thread: int) -> str:
     return stat[stat.rindex(")") + 2]
 
 
+def doing(pid: int) -> str:
+    """What each thread of the process is at, for the message of a test that failed: its state and what it waits for."""
+    told = []
+    for thread in threads(pid):
+        try:
+            told.append(f"{thread}: {state(pid, thread)} in {Path(f'/proc/{pid}/task/{thread}/wchan').read_text()}, system call "
+                        + Path(f"/proc/{pid}/task/{thread}/syscall").read_text().strip())
+        except OSError as exc:
+            told.append(f"{thread}: {exc}")
+    return "; ".join(told)
+
+
 def holds_a_ledger(pid: int) -> bool:
     """Whether a thread of the process is inside the lock of an instance; certain only while the process is stopped.
 

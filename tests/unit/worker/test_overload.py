@@ -53,7 +53,9 @@ class Bench:
         self.hub.looks[0]()
 
     def is_under_way(self) -> bool:
-        return bool(select.select([self.hub.descriptor], [], [], 0)[0])
+        waiting = select.poll()
+        waiting.register(self.hub.descriptor, select.POLLIN)
+        return bool(waiting.poll(0))
 
     def lag(self, seconds: float, times: int = 1) -> None:
         """Probes that take so long."""
