@@ -119,7 +119,9 @@ def upgraded(balancer: Balancer, segment: str) -> Iterator[int]:
         for pid in rest:
             if processes.is_running(pid):
                 os.kill(pid, signal.SIGQUIT if pid == new else signal.SIGTERM)
-        wait_until(lambda: not any(map(processes.is_running, rest)), "the new master and its workers are gone", 15)
+        # A gthread worker whose thread pool is locked just when the signal comes stands still until its master kills it, after
+        # graceful_timeout (30 s).
+        wait_until(lambda: not any(map(processes.is_running, rest)), "the new master and its workers are gone", 45)
 
 
 def held_by(workers: list[int], others: list[int], origin: CheckedOrigin, balancer: Balancer, segment: str, total: int) -> Burst:
