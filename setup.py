@@ -39,7 +39,8 @@ setup(
     ],
     packages=find_packages(include=["prefork_lb", "prefork_lb.*"]),
     # Where it cannot be compiled the package does without.
-    ext_modules=[Extension("prefork_lb.native", ["prefork_lb/native.c"], extra_compile_args=["-O2"], optional=True)],
+    ext_modules=[Extension(f"prefork_lb.{name}", [f"prefork_lb/{name}.c"], extra_compile_args=["-O2"], optional=True)
+                 for name in ("native", "native_heads")],
     package_data={"prefork_lb": ["py.typed"]},
     zip_safe=False,
     python_requires=">=3.11",

@@ -24,6 +24,9 @@ http {{ access_log off; keepalive_requests 1000000000; keepalive_timeout 3600s; 
   server {{ {listen}
     location / {{ default_type text/plain; add_header X-Request-Id abcdef0123456789; add_header Vary Accept-Encoding;
       add_header Cache-Control "private, max-age=0"; add_header Set-Cookie "a=b; Path=/; HttpOnly"; return 200 "{body}\\n"; }}
+    location /varied {{ default_type text/html; add_header X-Request-Id $request_id; add_header Vary Accept-Encoding;
+      add_header Cache-Control "private, max-age=0"; add_header Set-Cookie "seen=$request_id; Path=/; HttpOnly";
+      return 200 "{body}\n"; }}
     location /bulk {{ root {folder}; try_files /bulk.bin =404; }} }} }}
 """
 _NGINX = """

@@ -8,8 +8,9 @@ Each contender has the same four origin servers (nginx), as many workers, balanc
 keeps its connections to the origins and adds X-Forwarded-For. Rounds are interleaved, so that a machine that drifts hits all
 alike: read the ratios. The load (wrk) and the servers run on the same machine.
 
-Profiles: small (130 bytes, 11 request fields), bare (the same with Host only), bulk (1 MiB), connect (a connection a request),
-tls (small over TLS), latency (p99 of small at half of nginx's rate, by clients that pause), idle (memory of idle clients).
+Profiles: small (130 bytes, 11 request fields), bare (the same with Host only), varied (small, but no head is like another one),
+bulk (1 MiB), connect (a connection a request), tls (small over TLS), latency (p99 of small at half of nginx's rate, by clients
+that pause), idle (memory of idle clients).
 """
 from __future__ import annotations
 
@@ -39,7 +40,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, o
 from benchmarks.contenders import CONTENDERS, NEEDS, NotStarted, Running, Setup, origins, program
 from benchmarks.picture import bars
 
-PROFILES = ("small", "bare", "bulk", "connect", "tls", "latency", "idle")
+PROFILES = ("small", "bare", "varied", "bulk", "connect", "tls", "latency", "idle")
 FIELDS = {
     "User-Agent": "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36",
     "Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8",
@@ -50,6 +51,15 @@ FIELDS = {
 # gunicorn's own workers come nowhere near the rate of the one, hold no such number of clients, or have no place in it.
 ONLY_EVENT_LOOPS = ("tls", "latency", "idle")
 PAUSE_MS = 10
+VARIED = """
+local number = 0
+function request()
+  number = number + 1
+  wrk.headers["Cookie"] = "session=eyJ1c2VyIjoxMjM0NX0.abcdef; theme=dark; _ga=GA1.2." .. number
+  wrk.headers["Referer"] = "http://a.test/items/" .. number - 1
+  return wrk.format(nil, "/varied/items/" .. number)
+end
+"""
 TICKS = os.sysconf("SC_CLK_TCK")
 Figures = dict[str, float]
 
@@ -118,7 +128,8 @@ def load(profile: str, proxy: Running, seconds: float, connections: int, scripts
     """One round of a profile against one contender."""
     scheme = "https" if profile == "tls" else "http"
     url = f"{scheme}://127.0.0.1:{proxy.port}/" + ("bulk" if profile == "bulk" else "")
-    options = {"bare": (), "connect": ("-H", "Connection: close"), "latency": ("-s", str(scripts / "pause.lua"))}.get(
+    options = {"bare": (), "connect": ("-H", "Connection: close"), "latency": ("-s", str(scripts / "pause.lua")),
+               "varied": ("-s", str(scripts / "varied.lua"))}.get(
         profile, ("-s", str(scripts / "fields.lua")))
     wrk(url, 1, connections, *options)  # warm
     tree = process_tree(proxy.pid)
@@ -150,6 +161,7 @@ def idle(proxy: Running, count: int) -> Figures:
 def write_scripts(folder: Path) -> None:
     fields = "".join(f'wrk.headers["{name}"]="{value}"\n' for name, value in FIELDS.items())
     (folder / "fields.lua").write_text(fields)
+    (folder / "varied.lua").write_text(fields + VARIED)
     (folder / "pause.lua").write_text(f"{fields}function delay() return {PAUSE_MS} end\n")
 
 

@@ -1,13 +1,13 @@
-"""The compiled module, where there is one. Everything works without it, a request costs some microseconds more."""
+"""The compiled modules, where there are any. Everything works without it, a request costs some microseconds more."""
 from __future__ import annotations
 
 import importlib
 import os
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 PURE = "PREFORK_LB_PURE"
-"""The environment variable that, set to anything, keeps the compiled module out."""
+"""The environment variable that, set to anything, keeps the compiled modules out."""
 
 
 class NativeClaims(Protocol):
@@ -25,7 +25,7 @@ class FastClaims(Protocol):
 
 
 class Native(Protocol):
-    """The compiled module, `native.c`."""
+    """One of the compiled modules, `native.c`."""
 
     def Claims(self, memory: memoryview, lock_byte: int, totals: memoryview, claims: memoryview,
                requests: memoryview, failures: memoryview, penalties: memoryview,
@@ -35,12 +35,34 @@ class Native(Protocol):
                          last: memoryview, finish: memoryview) -> FastClaims: ...
 
 
+class NativeHeads(Protocol):
+    """The other compiled module, `native_heads.c`."""
+
+    def read_fields(self, block: bytes, start: int, most_bytes: int, most_fields: int,
+                    ) -> tuple[list[tuple[bytes, bytes]], dict[bytes, list[bytes]]] | None:
+        """The fields from `start` to the blank line that ends `block`, and their values by lower-case name; None when that is
+        for the Python to do."""
+
+    def join_fields(self, fields: list[tuple[bytes, bytes]], travels: dict[bytes, bool]) -> bytes | None:
+        """The lines of the fields whose names have True; None when a name is not known, or a byte is none of a field."""
+
+
 def native() -> Native | None:
-    """The compiled module; None where it was not built, or is not wanted."""
+    """The compiled module of the ledger; None where it was not built, or is not wanted."""
+    module: Native | None = _load("prefork_lb.native")
+    return module
+
+
+def native_heads() -> NativeHeads | None:
+    """The compiled module of heads; None where it was not built, or is not wanted."""
+    module: NativeHeads | None = _load("prefork_lb.native_heads")
+    return module
+
+
+def _load(name: str) -> Any:
     if os.environ.get(PURE):
         return None
     try:
-        module: Native = importlib.import_module("prefork_lb.native")
+        return importlib.import_module(name)
     except ImportError:
         return None
-    return module

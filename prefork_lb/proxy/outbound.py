@@ -13,6 +13,7 @@ from prefork_lb.wire.fields import HOP_BY_HOP, allowed_trailers, nominated
 from prefork_lb.wire.forwarded import forwarded_lines, is_told_by_proxies, via
 from prefork_lb.wire.framing import NO_BODY, Framing, Kind
 from prefork_lb.wire.head import Fields, FieldSection
+from prefork_lb.wire.lines import Lines, check_fields
 from prefork_lb.wire.target import Destination
 
 PIECE_BYTES = 64 * 1024
@@ -58,25 +59,23 @@ def request_block(request: Request, destination: Destination, framing: Framing, 
     return b"%b\r\n%b\r\n" % (start, b"".join(lines))
 
 
+def _travels(name: bytes) -> bool:
+    return name not in _NOT_COPIED and not is_told_by_proxies(name)
+
+
+_LINES = Lines(_travels, BadRequest)
+
+
 def _carried(section: FieldSection) -> bytes:
-    """The lines of the fields that travel on unchanged."""
-    # One by one, those that stop here too, for some are told anew: a value that holds a whole line, or a name that holds a
-    # colon, would look well in the block of all.
-    _check(section)
+    """The lines of the fields that travel on unchanged. Raises BadRequest."""
     stop = nominated(section.by_name)
-    carried = b"".join([b"%b: %b\r\n" % field for field in section if _travels(field[0].lower(), stop)])
+    if stop:
+        check_fields(section, BadRequest)
+        carried = _LINES.join([field for field in section if field[0].lower() not in stop])
+    else:
+        carried = _LINES.join(section)
     section.carried = carried
     return carried
-
-
-def _check(fields: Fields) -> None:
-    for name, value in fields:
-        if not (grammar.token.fullmatch(name) and grammar.value.fullmatch(value)):
-            raise BadRequest(f"a byte that no field may hold, in the field {name[:40]!r}")
-
-
-def _travels(name: bytes, stop: frozenset[bytes]) -> bool:
-    return name not in _NOT_COPIED and name not in stop and not is_told_by_proxies(name)
 
 
 def _one_less(forwards: bytes) -> bytes:
@@ -181,7 +180,7 @@ class OutboundBody:
             return encode_chunk(data)
         self._source_ended = True
         trailers = allowed_trailers(self._source.trailers())
-        _check(trailers)
+        check_fields(trailers, BadRequest)
         return encode_last_chunk(trailers)
 
 

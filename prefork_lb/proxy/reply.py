@@ -1,7 +1,7 @@
 """The reply: what the client gets, and the owner of the lease while the body streams."""
 from __future__ import annotations
 
-from prefork_lb.errors import TruncatedBody
+from prefork_lb.errors import BadResponse, TruncatedBody
 from prefork_lb.net.stream import Stream
 from prefork_lb.proxy.inbound import PIECE_BYTES, BodyReader
 from prefork_lb.upstream.lease import Lease
@@ -9,6 +9,7 @@ from prefork_lb.wire.fields import HOP_BY_HOP, nominated
 from prefork_lb.wire.forwarded import via
 from prefork_lb.wire.framing import Framing, Kind, content_length
 from prefork_lb.wire.head import Fields, ResponseHead
+from prefork_lb.wire.lines import Lines
 
 
 class Reply:
@@ -41,6 +42,13 @@ class Reply:
     def fields(self) -> Fields:
         """The fields for the client, without those that belong to its connection."""
         return _response_fields(self.head, self.framing, self._pseudonym)
+
+    @property
+    def lines(self) -> bytes:
+        """The same as lines."""
+        lines = _carried_lines(self.head, self._pseudonym)
+        length = _told_length(self.head, self.framing)
+        return lines if length is None else b"%bContent-Length: %d\r\n" % (lines, length)
 
     @property
     def server(self) -> Stream | None:
@@ -95,6 +103,16 @@ class Reply:
 
 # Stop here, or are written anew.
 _NOT_COPIED = HOP_BY_HOP | {b"content-length", b"via"}
+_LINES = Lines(lambda name: name not in _NOT_COPIED, BadResponse)
+
+
+def _carried_lines(head: ResponseHead, pseudonym: bytes) -> bytes:
+    lines = head.lines
+    if lines is None:
+        stop = nominated(head.index)
+        fields = [field for field in head.fields if field[0].lower() not in stop] if stop else head.fields
+        lines = head.lines = b"%bVia: %b\r\n" % (_LINES.join(fields), via(head.index, head.minor, pseudonym))
+    return lines
 
 
 def _response_fields(head: ResponseHead, framing: Framing, pseudonym: bytes) -> Fields:
@@ -104,11 +122,15 @@ def _response_fields(head: ResponseHead, framing: Framing, pseudonym: bytes) -> 
         carried = [field for field in head.fields if (name := field[0].lower()) not in _NOT_COPIED and name not in stop]
         carried.append((b"Via", via(head.index, head.minor, pseudonym)))
         head.carried = carried
+    length = _told_length(head, framing)
+    return carried if length is None else [*carried, (b"Content-Length", b"%d" % length)]
+
+
+def _told_length(head: ResponseHead, framing: Framing) -> int | None:
+    """What Content-Length tells the client; None: there is none."""
     if framing.kind is Kind.LENGTH:
-        return [*carried, (b"Content-Length", b"%d" % framing.length)]
+        return framing.length
     if framing.kind is Kind.NONE and head.status != 204:
         # RFC 9110 8.6: to HEAD, and with 304, it tells the length of the body that is not sent.
-        length = content_length(head.index)
-        if length is not None:
-            return [*carried, (b"Content-Length", b"%d" % length)]
-    return carried
+        return content_length(head.index)
+    return None

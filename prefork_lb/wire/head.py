@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from prefork_lb.errors import BadRequest, BadResponse, HeadTooLarge, ProxyError, TargetTooLong, VersionNotSupported
-from prefork_lb.wire import grammar
+from prefork_lb.wire import compiled, grammar
 
 Fields = list[tuple[bytes, bytes]]
 """Names as they came, and values without surrounding blanks, in order."""
@@ -22,17 +22,13 @@ LF_ALONE = "a line of the head ends with LF alone"
 
 
 class FieldSection(list[tuple[bytes, bytes]]):
-    """The fields of a head that is not changed any more, with what is worked out from them once and used again.
-
-    Heads come again: a client sends the same fields with every request of a connection, a server with every response of a
-    second. `Memo` finds them by their bytes, so a section outlives its message.
-    """
+    """The fields of a head that is not changed any more, with what is worked out from them once and used again."""
 
     __slots__ = ("by_name", "carried", "has_body")
 
-    def __init__(self, fields: Iterable[tuple[bytes, bytes]]) -> None:
+    def __init__(self, fields: Iterable[tuple[bytes, bytes]], by_name: Index | None = None) -> None:
         super().__init__(fields)
-        self.by_name: Index = index_fields(self)
+        self.by_name: Index = index_fields(self) if by_name is None else by_name
         self.has_body = b"content-length" in self.by_name or b"transfer-encoding" in self.by_name
         self.carried: bytes | None = None  # the lines that travel on unchanged, once somebody needed them
 
@@ -72,13 +68,14 @@ class ResponseHead:
     fields: Fields
     index: Index = field(init=False, repr=False, compare=False)
     carried: Fields | None = field(init=False, repr=False, compare=False)  # the fields that travel on
+    lines: bytes | None = field(init=False, repr=False, compare=False)  # the same as lines
     block: bytes | None = field(init=False, repr=False, compare=False)  # the lines that a client gets
     framing: object = field(init=False, repr=False, compare=False)  # of its body, when it answers another method than HEAD
     is_persistent: bool = field(init=False, repr=False, compare=False)  # the connection can be used again (RFC 9112 9.3)
 
     def __post_init__(self) -> None:
-        self.index = index_fields(self.fields)
-        self.carried = self.block = self.framing = None
+        self.index = _section(self.fields).by_name
+        self.carried = self.lines = self.block = self.framing = None
         self.is_persistent = _is_persistent(self.index, self.minor)
 
 
@@ -130,7 +127,7 @@ def parse_request(block: bytes, limits: Limits) -> RequestHead:
     """
     line_end = block.find(b"\r\n")
     method, target, minor = parse_request_line(block[:line_end], limits)
-    return RequestHead(method, target, minor, parse_fields(block, line_end + 2, limits, HeadTooLarge, BadRequest))
+    return RequestHead(method, target, minor, parse_section(block, line_end + 2, limits, HeadTooLarge, BadRequest))
 
 
 def parse_request_line(line: bytes, limits: Limits) -> tuple[bytes, bytes, int]:
@@ -147,11 +144,6 @@ def parse_request_line(line: bytes, limits: Limits) -> tuple[bytes, bytes, int]:
     return method, target, 1 if minor != b"0" else 0
 
 
-def parse_section(block: bytes, limits: Limits) -> FieldSection:
-    """The fields of a request, from behind its request line to the blank line, both included. Raises as `parse_request`."""
-    return FieldSection(parse_fields(block, 0, limits, HeadTooLarge, BadRequest))
-
-
 def parse_response(block: bytes, limits: Limits) -> ResponseHead:
     """Parse a whole response head, blank line included. Raises BadResponse."""
     line_end = block.find(b"\r\n")
@@ -162,8 +154,18 @@ def parse_response(block: bytes, limits: Limits) -> ResponseHead:
     major, minor, status, reason = match.groups()
     if major != b"1":
         raise BadResponse(f"the server speaks HTTP/{major.decode()}.{minor.decode()}")
-    fields = parse_fields(block, line_end + 2, limits, BadResponse, BadResponse)
+    fields = parse_section(block, line_end + 2, limits, BadResponse, BadResponse)
     return ResponseHead(int(status), reason or b"", min(int(minor), 1), fields)
+
+
+def parse_section(block: bytes, start: int, limits: Limits, too_large: type[ProxyError], malformed: type[ProxyError],
+                  ) -> FieldSection:
+    """The fields from `start` up to the blank line that ends `block`. Raises as `parse_fields`."""
+    if compiled.heads is not None and len(block) <= limits.head_bytes:
+        found = compiled.heads.read_fields(block, start, limits.line_bytes, limits.fields)
+        if found is not None:
+            return FieldSection(*found)
+    return FieldSection(parse_fields(block, start, limits, too_large, malformed))
 
 
 def parse_fields(block: bytes, start: int, limits: Limits, too_large: type[ProxyError], malformed: type[ProxyError]) -> Fields:

@@ -13,12 +13,17 @@ K = TypeVar("K", bound=_Key)
 V = TypeVar("V")
 
 
-class Memo(Generic[K, V]):
-    """Calls `function` once for each key it sees; what comes back must not be changed by anybody.
+_PLACES = 1024  # for keys that came once; a power of two
 
-    Bounded: keys whose `size` (their length, if nothing else is said) is above `longest` are not kept, and when `most` are
-    there all are forgotten. That is cheaper than knowing which was used last, and what is worth remembering is back at
-    once. Safe among threads: each step is one of a dict.
+
+class Memo(Generic[K, V]):
+    """Calls `function` twice at most for each key that comes again soon; what comes back must not be changed by anybody.
+
+    A result is kept when its key comes for the second time: keys that come once would push out those that come again, and
+    what they hold would lie in memory, cold, until it is thrown away (the doorkeeper of TinyLFU: Einziger, Friedman, Manes,
+    ACM Transactions on Storage 13, 2017). Bounded: keys whose `size` (their length, if nothing else is said) is above
+    `longest` are not kept, and when `most` are there all are forgotten. That is cheaper than knowing which was used last, and
+    what is worth remembering is back at once. Safe among threads: each step is one of a dict or a list.
     """
 
     def __init__(self, function: Callable[[K], V], most: int = 512, longest: int = 2048,
@@ -28,6 +33,7 @@ class Memo(Generic[K, V]):
         self._longest = longest
         self._size = size
         self._known: dict[K, V] = {}
+        self._came = [0] * _PLACES  # the hash of the key that came last to each place
 
     def __call__(self, key: K) -> V:
         known = self._known
@@ -37,7 +43,10 @@ class Memo(Generic[K, V]):
             except KeyError:  # another thread has just cleared it
                 pass
         value = self._function(key)
-        if self._size(key) <= self._longest:
+        number = hash(key)
+        if self._came[number % _PLACES] != number:
+            self._came[number % _PLACES] = number
+        elif self._size(key) <= self._longest:
             if len(known) >= self._most:
                 known.clear()
             known[key] = value

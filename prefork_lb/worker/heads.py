@@ -26,7 +26,7 @@ def reply_block(reply: Reply, date: Callable[[], bytes]) -> bytes:
     head = reply.head
     block = head.block
     if block is None or reply.framing.kind is Kind.NONE:
-        block = status_line(head.status, head.reason) + field_lines(reply.fields)
+        block = status_line(head.status, head.reason) + reply.lines
         if b"date" not in head.index:
             return block + b"Date: %b\r\n" % date()
         if reply.framing.kind is not Kind.NONE:  # there the method matters as well

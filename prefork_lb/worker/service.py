@@ -11,7 +11,7 @@ from prefork_lb.green.hub import Hub
 from prefork_lb.proxy.engine import Engine
 from prefork_lb.proxy.request import TrustCheck
 from prefork_lb.wire.forwarded import ClientInfo
-from prefork_lb.wire.head import FieldSection, Limits, RequestHead, parse_request_line, parse_section
+from prefork_lb.wire.head import Limits, RequestHead, parse_request
 from prefork_lb.wire.memo import Memo
 from prefork_lb.worker.access import AccessLog
 from prefork_lb.worker.front import Crowd
@@ -59,8 +59,7 @@ class Service:
         self.on_end: list[Callable[[], None]] = []  # called whenever a connection has ended
         self._crowd = crowd
         # A request's head, blank line included, from its bytes; raises DownstreamError. Nobody changes what comes back.
-        self.parse = Memo[bytes, RequestHead](self._parse)
-        self._sections = Memo[bytes, FieldSection](lambda block: parse_section(block, limits))
+        self.parse = Memo[bytes, RequestHead](lambda block: parse_request(block, limits))
         self._date = (0, b"")
 
     def add(self, connection: Closable) -> None:
@@ -85,11 +84,6 @@ class Service:
             self._crowd.note_clients(-1)
         for connection in list(self.connections):
             connection.end_soon()
-
-    def _parse(self, block: bytes) -> RequestHead:
-        line_end = block.find(b"\r\n")
-        method, target, minor = parse_request_line(block[:line_end], self.limits)
-        return RequestHead(method, target, minor, self._sections(block[line_end + 2:]))
 
     def date(self) -> bytes:
         """Now, as in a Date field (RFC 9110 5.6.7)."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from fuzz import fuzz_wire
 from fuzz.mutation import mutate, seeds
-from prefork_lb.proxy import outbound
+from prefork_lb.wire import compiled, lines
 from prefork_lb.wire.chunked import ChunkedDecoder
 
 SCRIPT = Path(fuzz_wire.__file__)
@@ -33,8 +34,24 @@ def test_a_seed_means_the_same_inputs_every_time() -> None:
     assert first == second != other
 
 
-def broken_check(*_: object) -> None:
+def careless_python(patch: pytest.MonkeyPatch) -> None:
     """A last line of defence that is asleep."""
+    patch.setattr(compiled, "heads", None)
+    patch.setattr(lines, "check_fields", lambda fields, malformed: None)
+
+
+class CarelessHeads:
+    """A compiled module that joins whatever it gets."""
+
+    def read_fields(self, *_: object) -> None:
+        return None
+
+    def join_fields(self, fields: list[tuple[bytes, bytes]], travels: dict[bytes, bool]) -> bytes:
+        return b"".join(b"%b: %b\r\n" % field for field in fields if travels.get(field[0], True))
+
+
+def careless_compiled(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(compiled, "heads", CarelessHeads())
 
 
 def forgetful_decode(decoder: ChunkedDecoder, data: bytes) -> bytes:
@@ -46,13 +63,15 @@ def forgetful_decode(decoder: ChunkedDecoder, data: bytes) -> bytes:
 ORIGINAL_DECODE = ChunkedDecoder.decode
 
 
-@pytest.mark.parametrize(
-    ("owner", "name", "broken"), [(outbound, "_check", broken_check), (ChunkedDecoder, "decode", forgetful_decode)]
-)
+def forgetful_decoder(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(ChunkedDecoder, "decode", forgetful_decode)
+
+
+@pytest.mark.parametrize("fault", [careless_python, careless_compiled, forgetful_decoder])
 def test_a_fault_is_found_and_kept(
-    owner: object, name: str, broken: object, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    fault: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(owner, name, broken)
+    fault(monkeypatch)
     monkeypatch.setattr(fuzz_wire, "FAILURES", tmp_path / "failures")
     monkeypatch.setattr(fuzz_wire, "REPOSITORY", tmp_path)
     with pytest.raises(Exception):  # noqa: B017 - whatever the fault leads to

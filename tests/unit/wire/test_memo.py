@@ -21,12 +21,25 @@ class Upper:
         return key.upper()
 
 
-def test_a_key_is_worked_out_once() -> None:
+def test_a_key_that_comes_again_is_worked_out_twice_and_no_more() -> None:
     function = Upper()
     memo = Memo(function)
     assert [memo(b"a"), memo(b"b"), memo(b"a")] == [b"A", b"B", b"A"]
-    assert function.calls == [b"a", b"b"]
-    assert memo(b"a") is memo(b"a")
+    assert function.calls == [b"a", b"b", b"a"]
+    assert [memo(b"a"), memo(b"a")] == [b"A", b"A"]
+    assert len(function.calls) == 3 and memo(b"a") is memo(b"a")
+
+
+def test_keys_that_come_once_push_nobody_out() -> None:
+    function = Upper()
+    memo = Memo(function, most=4)
+    memo(b"again")
+    memo(b"again")
+    function.calls.clear()
+    for number in range(5000):
+        memo(b"%d" % number)
+        memo(b"again")
+    assert b"again" not in function.calls and len(memo._known) <= 4
 
 
 def test_an_error_is_not_remembered() -> None:
@@ -41,24 +54,27 @@ def test_an_error_is_not_remembered() -> None:
 def test_a_result_that_is_none_is_remembered_too() -> None:
     calls: list[bytes] = []
     memo = Memo(calls.append)
-    assert [memo(b"a"), memo(b"a")] == [None, None]
-    assert calls == [b"a"]
+    assert [memo(b"a"), memo(b"a"), memo(b"a")] == [None, None, None]
+    assert calls == [b"a", b"a"]
 
 
 def test_long_keys_are_worked_out_every_time() -> None:
     function = Upper()
     memo = Memo(function, longest=3)
-    for key in (b"abc", b"abcd", b"abc", b"abcd"):
+    for key in (b"abc", b"abc", b"abcd", b"abcd", b"abc", b"abcd"):
         assert memo(key) == key.upper()
-    assert function.calls == [b"abc", b"abcd", b"abcd"]
+    assert function.calls == [b"abc", b"abc", b"abcd", b"abcd", b"abcd"]
 
 
 def test_when_it_is_full_it_starts_anew() -> None:
     function = Upper()
     memo = Memo(function, most=2)
-    for key in (b"a", b"b", b"a", b"c", b"c", b"a"):
+    for key in (b"a", b"a", b"b", b"b", b"a"):
         assert memo(key) == key.upper()
-    assert function.calls == [b"a", b"b", b"c", b"a"]
+    assert function.calls == [b"a", b"a", b"b", b"b"]
+    for key in (b"c", b"c", b"c", b"a", b"a"):
+        assert memo(key) == key.upper()
+    assert function.calls[4:] == [b"c", b"c", b"a"], "a's second coming is known"
 
 
 def test_threads_that_crowd_one_another_out_get_their_own_results() -> None:
@@ -96,5 +112,6 @@ def test_a_result_that_is_forgotten_between_look_and_take_is_worked_out_again() 
         __hash__ = bytes.__hash__
 
     memo(b"a")
+    memo(b"a")
     assert memo(Key(b"a")) == b"A"
-    assert len(function.calls) == 2
+    assert len(function.calls) == 3

@@ -1,0 +1,48 @@
+"""The fields that travel on, as lines."""
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from prefork_lb.errors import ProxyError
+from prefork_lb.wire import compiled, grammar
+from prefork_lb.wire.head import Fields
+
+_MOST_NAMES = 4096
+
+
+class Lines:
+    """Makes the lines of those fields that `travels` lets pass; names come again and again, so it is asked once for each."""
+
+    def __init__(self, travels: Callable[[bytes], bool], malformed: type[ProxyError]) -> None:
+        """`travels` is asked with a name in lower case."""
+        self._travels = travels
+        self._malformed = malformed
+        self._known: dict[bytes, bool] = {}  # by the name as it was written
+
+    def join(self, fields: Fields) -> bytes:
+        """The lines. Raises `malformed` for a byte that no field may hold: whatever let it in, it goes no further."""
+        heads = compiled.heads
+        if heads is not None:
+            joined = heads.join_fields(fields, self._known)
+            if joined is None:
+                self._learn(fields)
+                joined = heads.join_fields(fields, self._known)
+            if joined is not None:
+                return joined
+        # One by one, those that stop here too: a value that holds a whole line, or a name that holds a colon, would look well
+        # in the block of all.
+        check_fields(fields, self._malformed)
+        return b"".join([b"%b: %b\r\n" % field for field in fields if self._travels(field[0].lower())])
+
+    def _learn(self, fields: Fields) -> None:
+        if len(self._known) > _MOST_NAMES:
+            self._known = {}
+        for name, _ in fields:
+            self._known[name] = self._travels(name.lower())
+
+
+def check_fields(fields: Fields, malformed: type[ProxyError]) -> None:
+    """See that names and values hold nothing but what they may. Raises `malformed`."""
+    for name, value in fields:
+        if not (grammar.token.fullmatch(name) and grammar.value.fullmatch(value)):
+            raise malformed(f"a byte that no field may hold, in the field {name[:40]!r}")
