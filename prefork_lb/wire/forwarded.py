@@ -53,8 +53,13 @@ def forwarded_lines(index: Index, client: ClientInfo, host: bytes | None) -> byt
 def via(index: Index, minor: int, pseudonym: bytes) -> bytes:
     """The value of Via with this proxy in it; `minor` is the version in which the message came in."""
     received = index.get(b"via")
-    member = b"1.%d %b" % (minor, pseudonym)
+    member = _member(minor, pseudonym)
     return b", ".join([*filter(None, received), member]) if received else member
+
+
+@lru_cache(maxsize=64)
+def _member(minor: int, pseudonym: bytes) -> bytes:
+    return b"1.%d %b" % (minor, pseudonym)
 
 
 def times_passed(index: Index, pseudonym: bytes) -> int:

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from prefork_lb.errors import BadRequest, BadResponse, NotImplementedByProxy, ProxyError
 from prefork_lb.wire import grammar
@@ -17,8 +17,7 @@ class Kind(enum.Enum):
     CLOSE = "close"  # responses only: the body ends with the connection
 
 
-@dataclass(frozen=True, slots=True)
-class Framing:
+class Framing(NamedTuple):
     kind: Kind
     length: int = 0  # of Kind.LENGTH, in bytes
 

@@ -18,6 +18,8 @@ Index = Mapping[bytes, Sequence[bytes]]
 """The values under each lower-case name, in order."""
 
 
+_KEEP_ALIVE = [b"keep-alive"]
+
 LF_ALONE = "a line of the head ends with LF alone"
 
 
@@ -81,8 +83,8 @@ class ResponseHead:
 
 def _is_persistent(index: Index, minor: int) -> bool:
     options = index.get(b"connection")
-    if options is None:
-        return minor == 1
+    if options is None or options == _KEEP_ALIVE:  # nearly always
+        return minor == 1 or options is not None
     members = list_members(options)
     return b"close" not in members and (minor == 1 or b"keep-alive" in members)
 

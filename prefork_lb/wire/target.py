@@ -2,8 +2,8 @@
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from prefork_lb.errors import BadRequest, NotImplementedByProxy
 from prefork_lb.wire import grammar
@@ -13,8 +13,7 @@ from prefork_lb.wire.head import RequestHead
 _LONGEST_HOST = 255 + len(":65535")
 
 
-@dataclass(frozen=True, slots=True)
-class Destination:
+class Destination(NamedTuple):
     target: bytes  # as it is sent to a server: origin-form unchanged, or `*`
     host: bytes | None  # the authority for Host; None when an HTTP/1.0 client gave none
     name: str  # the host's name, lower-case and without port; empty without a host
