@@ -118,7 +118,7 @@ static PyObject *read_fields(PyObject *Py_UNUSED(module), PyObject *const *args,
 static Py_ssize_t line_length(PyObject *field) {
     if (!PyTuple_Check(field) || PyTuple_GET_SIZE(field) != 2) return 0;
     PyObject *name = PyTuple_GET_ITEM(field, 0), *value = PyTuple_GET_ITEM(field, 1);
-    if (!PyBytes_Check(name) || !PyBytes_Check(value)) return 0;
+    if (!PyBytes_CheckExact(name) || !PyBytes_CheckExact(value)) return 0;
     Py_ssize_t name_bytes = PyBytes_GET_SIZE(name), value_bytes = PyBytes_GET_SIZE(value);
     const unsigned char *text = (const unsigned char *)PyBytes_AS_STRING(name);
     for (Py_ssize_t i = 0; i < name_bytes; i++)

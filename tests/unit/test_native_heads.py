@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from fuzz.mutation import mutate, seeds
+from prefork_lb.accelerate import native_heads
 from prefork_lb.errors import BadRequest, HeadTooLarge, PreforkLBError
 from prefork_lb.wire import compiled
 from prefork_lb.wire.head import Fields, Limits, index_fields, parse_fields
@@ -16,10 +17,8 @@ LIMITS = Limits(line_bytes=200, fields=12)
 GOOD_NAMES = [b"Host", b"host", b"X-A", b"x-a", b"Cookie", *(b"N%d" % number for number in range(40))]
 
 
-@pytest.fixture(autouse=True)
-def needs_it() -> None:
-    if compiled.heads is None:
-        pytest.skip("without it there is nothing to compare")
+HEADS = native_heads()
+pytestmark = pytest.mark.skipif(HEADS is None, reason="prefork_lb.native_heads was not built: it takes a C compiler")
 
 
 def by_python(block: bytes, start: int) -> Fields | None:
@@ -31,9 +30,9 @@ def by_python(block: bytes, start: int) -> Fields | None:
 
 def compare(block: bytes, start: int) -> bool:
     """Whether it is a good section; that both say so, or neither."""
-    assert compiled.heads is not None
+    assert HEADS is not None
     expected = by_python(block, start)
-    found = compiled.heads.read_fields(block, start, LIMITS.line_bytes, LIMITS.fields)
+    found = HEADS.read_fields(block, start, LIMITS.line_bytes, LIMITS.fields)
     assert (found is None) == (expected is None), block
     if found is not None and expected is not None:
         assert found == (expected, index_fields(expected)), block
@@ -73,8 +72,8 @@ def test_every_byte_is_in_the_same_class() -> None:
 
 
 def test_names_share_their_objects_and_pythons_own_stay_as_they_are() -> None:
-    assert compiled.heads is not None
-    first, second = (compiled.heads.read_fields(b"X-Some: 1\r\nA: 2\r\n\r\n", 0, 100, 9) for _ in range(2))
+    assert HEADS is not None
+    first, second = (HEADS.read_fields(b"X-Some: 1\r\nA: 2\r\n\r\n", 0, 100, 9) for _ in range(2))
     assert first is not None and second is not None and first[0][0][0] is second[0][0][0]
     assert (first[0][1][0], bytes([65]), bytes([97])) == (b"A", b"A", b"a"[:1])
 
@@ -88,7 +87,7 @@ def test_both_join_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
         fields = [(rng.choice(names if rng.random() < 0.05 else GOOD_NAMES),
                    rng.choice(values if rng.random() < 0.05 else values[:4])) for _ in range(rng.randrange(8))]
         found: list[bytes | str] = []
-        for heads in (compiled.heads, None):
+        for heads in (HEADS, None):
             with monkeypatch.context() as patch:
                 patch.setattr(compiled, "heads", heads)
                 try:
@@ -110,29 +109,29 @@ def test_what_is_known_of_names_has_a_bound() -> None:
 @pytest.mark.parametrize("arguments", [(), (b"", 0, 1), ("A: 1\r\n\r\n", 0, 1, 1), (b"\r\n", "0", 1, 1), (b"\r\n", 0, 1.5, 1)])
 def test_wrong_arguments_of_read_fields(arguments: tuple[object, ...]) -> None:
     with pytest.raises(TypeError):
-        compiled.heads.read_fields(*arguments)  # type: ignore[union-attr, arg-type]
+        HEADS.read_fields(*arguments)  # type: ignore[union-attr, arg-type]
 
 
 def test_wrong_arguments_of_join_fields() -> None:
-    assert compiled.heads is not None
+    assert HEADS is not None
     for arguments in ((), ([],), ((), {}), ([], [])):
         with pytest.raises(TypeError):
-            compiled.heads.join_fields(*arguments)  # type: ignore[arg-type]
+            HEADS.join_fields(*arguments)  # type: ignore[arg-type]
     for fields in ([b"no pair"], [(b"A",)], [(b"A", "1")], [("A", b"1")], [(b"A", b"1", b"2")]):
-        assert compiled.heads.join_fields(fields, {b"A": True}) is None  # type: ignore[arg-type]
-    assert compiled.heads.read_fields(b"A: 1\r\n\r\n", -1, 9, 9) is compiled.heads.read_fields(b"\r\n", 1, 9, 9) is None
+        assert HEADS.join_fields(fields, {b"A": True}) is None  # type: ignore[arg-type]
+    assert HEADS.read_fields(b"A: 1\r\n\r\n", -1, 9, 9) is HEADS.read_fields(b"\r\n", 1, 9, 9) is None
 
 
 def test_nothing_is_left_behind() -> None:
-    assert compiled.heads is not None
+    assert HEADS is not None
     block, bad = b"Host: a\r\nX-Left: 1\r\nX-Left: 2\r\nCookie: c\r\n\r\n", b"Host: a\r\nCookie: c\r\nBad\r\n\r\n"
 
     def work() -> None:
-        assert compiled.heads is not None
+        assert HEADS is not None
         for _ in range(2000):
-            found = compiled.heads.read_fields(block, 0, 100, 9)
-            assert found is not None and compiled.heads.read_fields(bad, 0, 100, 9) is None
-            compiled.heads.join_fields(found[0], {b"Host": True, b"X-Left": False, b"Cookie": True})
+            found = HEADS.read_fields(block, 0, 100, 9)
+            assert found is not None and HEADS.read_fields(bad, 0, 100, 9) is None
+            HEADS.join_fields(found[0], {b"Host": True, b"X-Left": False, b"Cookie": True})
 
     work()
     before = sys.getallocatedblocks()
