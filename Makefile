@@ -35,11 +35,11 @@ define install
 	@$(RUN) pip install --quiet --disable-pip-version-check --editable '.$(1)'
 endef
 
-$(VENV)/.run: setup.py $(wildcard prefork_lb/*.c)
+$(VENV)/.run: setup.py $(wildcard prefork_lb/native/*.c)
 	$(call install,)
 	@touch $@
 
-$(VENV)/.test: setup.py $(wildcard prefork_lb/*.c)
+$(VENV)/.test: setup.py $(wildcard prefork_lb/native/*.c)
 	$(call install,[test])
 	@touch $(VENV)/.run $@
 
@@ -78,6 +78,6 @@ coverage: $(VENV)/.test
 	done; [ -z "$$failed" ]
 
 clean:
-	rm -rf $(VENV) $(VERSIONS:%=.venv-%) build dist *.egg-info prefork_lb/*.so htmlcov .coverage .coverage.* \
+	rm -rf $(VENV) $(VERSIONS:%=.venv-%) build dist *.egg-info prefork_lb/native/*.so htmlcov .coverage .coverage.* \
 	  .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

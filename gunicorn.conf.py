@@ -2,6 +2,6 @@
 
 bind, workers and the rest come from the TOML configuration; see docs/configuration.md.
 """
-from prefork_lb.gunicorn_settings import settings
+from prefork_lb.gunicorn.settings import settings
 
 globals().update(settings())

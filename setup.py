@@ -39,8 +39,8 @@ setup(
     ],
     packages=find_packages(include=["prefork_lb", "prefork_lb.*"]),
     # Where it cannot be compiled the package does without.
-    ext_modules=[Extension(f"prefork_lb.{name}", [f"prefork_lb/{name}.c"], extra_compile_args=["-O2"], optional=True)
-                 for name in ("native", "native_heads")],
+    ext_modules=[Extension(f"prefork_lb.native.{name}", [f"prefork_lb/native/{name}.c"], extra_compile_args=["-O2"],
+                           optional=True) for name in ("claims", "heads")],
     package_data={"prefork_lb": ["py.typed"]},
     zip_safe=False,
     python_requires=">=3.11",
@@ -69,5 +69,5 @@ setup(
             "websockets>=13",
         ],
     },
-    entry_points={"console_scripts": ["prefork-lb = prefork_lb.cli:main"]},
+    entry_points={"console_scripts": ["prefork-lb = prefork_lb.cli.main:main"]},
 )

@@ -13,14 +13,14 @@ from prefork_lb.wire.chunked import ChunkedDecoder, encode_chunk, encode_last_ch
 from prefork_lb.wire.fields import HOP_BY_HOP, allowed_trailers
 from prefork_lb.wire.forwarded import ClientInfo
 from prefork_lb.wire.framing import request_framing
-from prefork_lb.wire.head import Fields, Limits, RequestHead, ResponseHead, head_end, parse_request
+from prefork_lb.wire.head import Fields, HeadLimits, RequestHead, ResponseHead, head_end, parse_request
 from prefork_lb.wire.proxy_protocol import Parsed, header, parse
 from prefork_lb.wire.target import destination
 from tests.wire.reading import ChunkedReading, read_chunked, read_chunked_pieces, read_request, read_response
 
 T = TypeVar("T")
 
-LIMITS = Limits(head_bytes=4096, line_bytes=512, fields=40)
+LIMITS = HeadLimits(head_bytes=4096, line_bytes=512, fields=40)
 PEERS = (
     ClientInfo("192.0.2.7", b"http", 8000, False),
     ClientInfo("2001:db8::7", b"https", 443, True),
@@ -147,7 +147,7 @@ def _check_sent(head: RequestHead, peer: ClientInfo) -> bool:
     except ProxyError:
         return False
     assert head_end(block, ProxyError) == len(block), "another message hides behind the head"
-    sent = parse_request(block, Limits(head_bytes=1 << 20, line_bytes=1 << 20, fields=1000))
+    sent = parse_request(block, HeadLimits(head_bytes=1 << 20, line_bytes=1 << 20, fields=1000))
     lines = [b"%b %b HTTP/1.1" % (head.method, goal.target), *(b"%b: %b" % field for field in sent.fields), b"", b""]
     # Bytes are compared without the blanks that may stand around a value.
     assert b"\r\n".join(lines).replace(b" ", b"").replace(b"\t", b"") == block.replace(b" ", b"").replace(b"\t", b"")

@@ -14,6 +14,6 @@ __all__ = ["__version__", "app"]
 def __getattr__(name: str) -> Any:
     if name != "app":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from prefork_lb.wiring import application
+    from prefork_lb.wiring.application import application
 
     return application()

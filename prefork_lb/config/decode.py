@@ -11,10 +11,10 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from prefork_lb.config.model import Server
+from prefork_lb.config.model import ServerConfig
 from prefork_lb.config.positions import Path
 
-Report = Callable[[Path, str], None]
+ReportProblem = Callable[[Path, str], None]
 """Called with the path of a value and what is wrong with it."""
 
 _WRONG_TYPE = re.compile(r"Expected `(.+?)`, got `(.+?)`")
@@ -24,11 +24,11 @@ _NAMES = {
 }
 
 
-def decode(kind: Any, value: object, path: Path, report: Report) -> Any:
+def decode(kind: Any, value: object, path: Path, report: ReportProblem) -> Any:
     """`value` as `kind`, a type of the model; problems go to `report`, and None comes back for what has any."""
     bare = _without_metadata(kind)
     if isinstance(bare, type) and issubclass(bare, msgspec.Struct):
-        if bare is Server and isinstance(value, str):
+        if bare is ServerConfig and isinstance(value, str):
             value = {"address": value}
         return _section(bare, value, path, report)
     if get_origin(bare) is tuple and isinstance(value, list) and not _too_short(kind, value, path, report):
@@ -44,7 +44,7 @@ def decode(kind: Any, value: object, path: Path, report: Report) -> Any:
         return None
 
 
-def _section(kind: type[msgspec.Struct], value: object, path: Path, report: Report) -> Any:
+def _section(kind: type[msgspec.Struct], value: object, path: Path, report: ReportProblem) -> Any:
     if not isinstance(value, dict):
         report(path, f"found {_kind_of(value)}, expected a table")
         return None
@@ -80,7 +80,7 @@ def _optional(kind: Any) -> Any:
     return sections[0] if type(None) in get_args(kind) and sections else kind
 
 
-def _too_short(kind: Any, value: list[Any] | dict[str, Any], path: Path, report: Report) -> bool:
+def _too_short(kind: Any, value: list[Any] | dict[str, Any], path: Path, report: ReportProblem) -> bool:
     least = next((meta.min_length for meta in getattr(kind, "__metadata__", ()) if isinstance(meta, msgspec.Meta)), None) or 0
     if len(value) < least:
         report(path, "is empty; expected at least one")

@@ -9,10 +9,10 @@ from pathlib import Path as FilePath
 
 import msgspec
 
-from prefork_lb.config import checks
 from prefork_lb.config.decode import decode
 from prefork_lb.config.model import Config
 from prefork_lb.config.positions import Path, key_lines
+from prefork_lb.config.validate import validate
 from prefork_lb.errors import ConfigError
 
 SYSTEM_FILE = "/etc/prefork-lb/prefork_lb.toml"
@@ -76,7 +76,7 @@ def _checked(values: dict[str, object], source: str, lines: Mapping[Path, int]) 
         problems.append((_line(lines, path), f"{_place(source, lines, path)}: {what}"))
 
     config: Config = decode(Config, values, (), report)
-    checks.check(config, report)
+    validate(config, report)
     if problems:
         raise ConfigError([text for _, text in sorted(problems, key=lambda problem: problem[0])])
     return msgspec.structs.replace(config, source=source)

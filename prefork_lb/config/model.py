@@ -24,7 +24,7 @@ class _Section(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     pass
 
 
-class Certificate(_Section, frozen=True):
+class CertificateConfig(_Section, frozen=True):
     """A certificate for clients, `[[listen.certificates]]` (ProxyWorker). The first one is for clients that name no host, or one
     that no certificate is for. With any, all of `bind` is TLS. HUP loads them anew."""
 
@@ -35,7 +35,7 @@ class Certificate(_Section, frozen=True):
     )] = ()
 
 
-class Listen(_Section, frozen=True):
+class ListenConfig(_Section, frozen=True):
     """Where gunicorn accepts connections. gunicorn's own command line wins, and so do sockets inherited from systemd."""
 
     bind: Annotated[tuple[str, ...], _meta(
@@ -48,20 +48,20 @@ class Listen(_Section, frozen=True):
         "Connections from `proxy.trusted_proxies` begin with a PROXY header, version 1 or 2, that names the client "
         "(ProxyWorker)."
     )] = False
-    certificates: tuple[Certificate, ...] = ()
+    certificates: tuple[CertificateConfig, ...] = ()
 
     def worker_count(self) -> int:
         """The number of worker processes."""
         return len(os.sched_getaffinity(0)) if self.workers == "auto" else self.workers
 
 
-class Admin(_Section, frozen=True):
+class AdminConfig(_Section, frozen=True):
     """The administration interface. Accepted, not active in this version."""
 
     bind: Annotated[str, _meta("Address of API, metrics and dashboard.")]
 
 
-class Timeouts(_Section, frozen=True):
+class TimeoutsConfig(_Section, frozen=True):
     """How long to wait. The client gets 504, with the phase in it, when a server lets `connect` or `response` run out."""
 
     head: Annotated[Seconds, _meta(
@@ -76,7 +76,7 @@ class Timeouts(_Section, frozen=True):
     )] = 60.0
 
 
-class Keepalive(_Section, frozen=True):
+class KeepaliveConfig(_Section, frozen=True):
     """Connections to servers that are kept for the next request."""
 
     connections: Annotated[int, _meta(
@@ -87,7 +87,7 @@ class Keepalive(_Section, frozen=True):
     )] = 60.0
 
 
-class Limits(_Section, frozen=True):
+class LimitsConfig(_Section, frozen=True):
     """Sizes beyond which a head is refused, on either side; and the load beyond which requests are."""
 
     head_bytes: Annotated[int, _meta("Bytes of a head in all.", ge=1024, le=MIB)] = 32768
@@ -99,7 +99,7 @@ class Limits(_Section, frozen=True):
     )] = 0.5
 
 
-class Proxy(_Section, frozen=True):
+class ProxyConfig(_Section, frozen=True):
     """How requests are passed on."""
 
     trusted_proxies: Annotated[tuple[str, ...], _meta(
@@ -109,12 +109,12 @@ class Proxy(_Section, frozen=True):
     via: Annotated[str, _meta(
         "This proxy's name in the Via field.", pattern=r"^[!#$%&'*+\-.^_`|~0-9A-Za-z]+(:[0-9]+)?\Z", max_length=100
     )] = "prefork_lb"
-    timeouts: Timeouts = field(default_factory=Timeouts)
-    keepalive: Keepalive = field(default_factory=Keepalive)
-    limits: Limits = field(default_factory=Limits)
+    timeouts: TimeoutsConfig = field(default_factory=TimeoutsConfig)
+    keepalive: KeepaliveConfig = field(default_factory=KeepaliveConfig)
+    limits: LimitsConfig = field(default_factory=LimitsConfig)
 
 
-class Server(_Section, frozen=True):
+class ServerConfig(_Section, frozen=True):
     """A server of a pool: its address as a string, or a table with more."""
 
     address: Annotated[str, _meta(
@@ -132,7 +132,7 @@ class Server(_Section, frozen=True):
     )] = 0
 
 
-class TLS(_Section, frozen=True):
+class TLSConfig(_Section, frozen=True):
     """TLS toward the `https://` servers of a pool."""
 
     verify: Annotated[bool, _meta("Whether a server's certificate must be good, and for its name.")] = True
@@ -146,7 +146,7 @@ Statuses = tuple[int | str, ...]
 Percent = Annotated[int, Meta(ge=0, le=100)]
 
 
-class Retries(_Section, frozen=True):
+class RetriesConfig(_Section, frozen=True):
     """When a failed attempt is made again, each time at another server.
 
     A request of which no byte was sent may always be sent again. Others only when their method is idempotent (GET, HEAD,
@@ -180,7 +180,7 @@ class Retries(_Section, frozen=True):
     )] = False
 
 
-class Health(_Section, frozen=True):
+class HealthConfig(_Section, frozen=True):
     """Active checks, `[pools.NAME.health]`: one prober for all workers asks every server again and again."""
 
     type: Annotated[Literal["http", "tcp"], _meta(
@@ -206,7 +206,7 @@ class Health(_Section, frozen=True):
     )] = "up"
 
 
-class Ejection(_Section, frozen=True):
+class EjectionConfig(_Section, frozen=True):
     """Passive removal after failures of real requests, `[pools.NAME.ejection]`; on unless `failures` and `share` are 0.
 
     Failures are: no connection, no response in time, a broken response, and the statuses listed. An ejected server comes back
@@ -229,7 +229,7 @@ class Ejection(_Section, frozen=True):
     )] = 1.0
 
 
-class Queue(_Section, frozen=True):
+class QueueConfig(_Section, frozen=True):
     """Requests that wait while all servers are at `max_connections`, `[pools.NAME.queue]`. First come, first served,
     over all workers; a client that leaves leaves the queue."""
 
@@ -237,7 +237,7 @@ class Queue(_Section, frozen=True):
     timeout: Annotated[Seconds, _meta("Seconds after which a request that waits gets 503.")] = 5.0
 
 
-class Breaker(_Section, frozen=True):
+class BreakerConfig(_Section, frozen=True):
     """Limits of a whole pool, `[pools.NAME.breaker]`; what is beyond gets 503 at once. A server's own is `max_connections`,
     that of waiting requests `queue.size`."""
 
@@ -247,20 +247,20 @@ class Breaker(_Section, frozen=True):
     retries: Annotated[int, _meta("Retries under way at a time, over all workers; 0: no limit.", ge=0, le=100_000)] = 0
 
 
-class Sticky(_Section, frozen=True):
+class StickyConfig(_Section, frozen=True):
     """Sessions that stay with a server. Accepted, not active in this version."""
 
     mode: Annotated[Literal["cookie"], _meta("How a session is known.")] = "cookie"
 
 
-class Pool(_Section, frozen=True):
+class PoolConfig(_Section, frozen=True):
     """A set of servers, `[pools.NAME]`."""
 
-    servers: Annotated[tuple[Server, ...], _meta("The servers.", min_length=1)]
+    servers: Annotated[tuple[ServerConfig, ...], _meta("The servers.", min_length=1)]
     policy: Annotated[str, _meta(
         'How a server is picked: a policy\'s name, or "package.module:Class" for one\'s own.'
     )] = "least-connections"
-    tls: TLS | None = None
+    tls: TLSConfig | None = None
     slow_start: Annotated[float, _meta(
         "Seconds over which the share of a server that has come up, or was added, grows from a tenth to its weight; 0: none.",
         ge=0, le=86400
@@ -269,15 +269,15 @@ class Pool(_Section, frozen=True):
         "When less than this share of the servers is up by checks, in percent, all of them are used: too many at a time, and "
         "it is the checks that are wrong, or the rest would fall, too. 0: never."
     )] = 50
-    retries: Retries = field(default_factory=Retries)
-    ejection: Ejection = field(default_factory=Ejection)
-    breaker: Breaker = field(default_factory=Breaker)
-    queue: Queue | None = None
-    health: Health | None = None
-    sticky: Sticky | None = None
+    retries: RetriesConfig = field(default_factory=RetriesConfig)
+    ejection: EjectionConfig = field(default_factory=EjectionConfig)
+    breaker: BreakerConfig = field(default_factory=BreakerConfig)
+    queue: QueueConfig | None = None
+    health: HealthConfig | None = None
+    sticky: StickyConfig | None = None
 
 
-class Route(_Section, frozen=True):
+class RouteConfig(_Section, frozen=True):
     """Which requests a pool gets, `[[routes]]`. The most specific one wins: host, then the longest path."""
 
     pool: Annotated[str, _meta("Name of the pool.")]
@@ -287,7 +287,7 @@ class Route(_Section, frozen=True):
     paths: Annotated[tuple[str, ...], _meta("Prefixes of the path; none: any path.")] = ()
 
 
-class State(_Section, frozen=True):
+class StateConfig(_Section, frozen=True):
     """What outlives a restart: administrative states and weights set by command."""
 
     file: Annotated[str, _meta("Path of the file; its folder must exist and be writable. None: nothing outlives a restart.")] = ""
@@ -297,10 +297,10 @@ class State(_Section, frozen=True):
 class Config(_Section, frozen=True):
     """A whole configuration."""
 
-    pools: Annotated[dict[str, Pool], _meta("The pools by name.", min_length=1)]
-    listen: Listen = field(default_factory=Listen)
-    proxy: Proxy = field(default_factory=Proxy)
-    admin: Admin | None = None
-    routes: tuple[Route, ...] = ()
-    state: State = field(default_factory=State)
+    pools: Annotated[dict[str, PoolConfig], _meta("The pools by name.", min_length=1)]
+    listen: ListenConfig = field(default_factory=ListenConfig)
+    proxy: ProxyConfig = field(default_factory=ProxyConfig)
+    admin: AdminConfig | None = None
+    routes: tuple[RouteConfig, ...] = ()
+    state: StateConfig = field(default_factory=StateConfig)
     source: str = ""

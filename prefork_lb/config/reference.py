@@ -11,13 +11,14 @@ from prefork_lb.config import model
 from prefork_lb.config.load import LOCAL_FILE, SYSTEM_FILE
 
 _SECTIONS: tuple[tuple[str, type[msgspec.Struct]], ...] = (
-    ("[listen]", model.Listen), ("[[listen.certificates]]", model.Certificate), ("[proxy]", model.Proxy),
-    ("[proxy.timeouts]", model.Timeouts),
-    ("[proxy.keepalive]", model.Keepalive), ("[proxy.limits]", model.Limits), ("[pools.NAME]", model.Pool),
-    ("a server in [pools.NAME] servers", model.Server), ("[pools.NAME.tls]", model.TLS),
-    ("[pools.NAME.health]", model.Health), ("[pools.NAME.ejection]", model.Ejection), ("[pools.NAME.retries]", model.Retries),
-    ("[pools.NAME.queue]", model.Queue), ("[pools.NAME.breaker]", model.Breaker), ("[[routes]]", model.Route),
-    ("[state]", model.State), ("[admin]", model.Admin), ("[pools.NAME.sticky]", model.Sticky),
+    ("[listen]", model.ListenConfig), ("[[listen.certificates]]", model.CertificateConfig), ("[proxy]", model.ProxyConfig),
+    ("[proxy.timeouts]", model.TimeoutsConfig),
+    ("[proxy.keepalive]", model.KeepaliveConfig), ("[proxy.limits]", model.LimitsConfig), ("[pools.NAME]", model.PoolConfig),
+    ("a server in [pools.NAME] servers", model.ServerConfig), ("[pools.NAME.tls]", model.TLSConfig),
+    ("[pools.NAME.health]", model.HealthConfig), ("[pools.NAME.ejection]", model.EjectionConfig),
+    ("[pools.NAME.retries]", model.RetriesConfig),
+    ("[pools.NAME.queue]", model.QueueConfig), ("[pools.NAME.breaker]", model.BreakerConfig), ("[[routes]]", model.RouteConfig),
+    ("[state]", model.StateConfig), ("[admin]", model.AdminConfig), ("[pools.NAME.sticky]", model.StickyConfig),
 )
 
 _INTRODUCTION = f"""# Configuration
@@ -64,7 +65,7 @@ def reference() -> str:
     """The page."""
     parts = [_INTRODUCTION]
     for heading, kind in _SECTIONS:
-        parts.append(f"## `{heading}`\n\n{inspect.getdoc(kind)}\n\n{_table(kind)}{_ROUTES if kind is model.Route else ''}")
+        parts.append(f"## `{heading}`\n\n{inspect.getdoc(kind)}\n\n{_table(kind)}{_ROUTES if kind is model.RouteConfig else ''}")
     return "\n".join([*parts, _POLICIES])
 
 
@@ -103,7 +104,7 @@ def _values(hint: Any) -> str:
         limits = [text for meta in metadata for text in _limits(meta)]
         return ", ".join([_values(kind), *limits])
     if get_origin(hint) is tuple:
-        return f"list of {'servers' if get_args(hint)[0] is model.Server else 'strings'}"
+        return f"list of {'servers' if get_args(hint)[0] is model.ServerConfig else 'strings'}"
     if get_origin(hint) is dict:
         return "table of strings"
     if hint in _NAMES:

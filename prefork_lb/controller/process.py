@@ -20,7 +20,7 @@ from pathlib import Path
 import msgspec
 
 from prefork_lb.config.model import Config
-from prefork_lb.controller.targets import Desk
+from prefork_lb.controller.active_checks import ActiveChecks
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.desired import published
 from prefork_lb.shared.identity import myself
@@ -59,7 +59,7 @@ class Controller:
         self._segment = segment
         self._ledger = Ledger(segment, takes_row=False)
         self._states = States(segment)
-        self._desk = Desk(segment, self._ledger, self._states)
+        self._checks = ActiveChecks(segment, self._ledger, self._states)
         self._mark = 0
         self._state_file: Path | None = None
         self._saved_changes = -1
@@ -75,7 +75,7 @@ class Controller:
                 if stop.wait(_EVERY_S):
                     break
         finally:
-            self._desk.close()
+            self._checks.close()
 
     def _instance_lives(self) -> bool:
         return bool(self._segment.masters()) and exists(self._segment.name)
@@ -83,7 +83,7 @@ class Controller:
     def _look(self) -> None:
         try:
             self._take_over_configuration()
-            self._desk.look()
+            self._checks.look()
             reclaimed = self._ledger.reclaim_dead()
             if reclaimed.claims:
                 log.warning("%d claims of ended workers given back", reclaimed.claims)
@@ -104,7 +104,7 @@ class Controller:
         if not data:
             return
         config = msgspec.json.decode(data, type=Config)
-        self._desk.set_configuration(config)
+        self._checks.set_configuration(config)
         self._state_file = Path(config.state.file) if config.state.file else None
         self._saved_changes = -1
         self._mark = mark

@@ -59,7 +59,7 @@ class Owner(Protocol):
         """The channel's deadline is over."""
 
 
-class Closable(Protocol):
+class SocketLike(Protocol):
     """A socket, as far as the hub is concerned."""
 
     def fileno(self) -> int: ...
@@ -150,7 +150,7 @@ class Hub:
         self._number = itertools.count()
         self._soon: deque[Job] = deque()
         self._calls: deque[Job] = deque()  # from other threads
-        self._ended: list[Closable] = []
+        self._ended: list[SocketLike] = []
         self._spare: list[greenlet] = []
         self._watchers: dict[int, Job] = {}
         self._main = getcurrent()
@@ -167,7 +167,7 @@ class Hub:
         self._epoll.register(channel.descriptor, _EVERYTHING)
         self._channels[channel.descriptor] = channel
 
-    def end(self, channel: Channel, connected: Closable) -> None:
+    def end(self, channel: Channel, connected: SocketLike) -> None:
         """Close the channel's socket, when the events that were fetched with it are handled. Who waits for it goes on."""
         if channel.descriptor >= 0:
             self._channels.pop(channel.descriptor, None)

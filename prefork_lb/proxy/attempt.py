@@ -18,7 +18,7 @@ from prefork_lb.upstream.lease import Lease
 from prefork_lb.upstream.server import Server
 from prefork_lb.wire import proxy_protocol
 from prefork_lb.wire.framing import Kind, response_framing
-from prefork_lb.wire.head import Limits, ResponseHead
+from prefork_lb.wire.head import HeadLimits, ResponseHead
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Settings:
     """What every attempt goes by."""
 
     timeouts: Timeouts
-    limits: Limits
+    limits: HeadLimits
     pseudonym: bytes  # of this proxy in Via
     clock: Clock
     parse: ResponseParser

@@ -10,7 +10,7 @@ from prefork_lb.proxy.request import Downstream
 from prefork_lb.wire.chunked import ChunkedDecoder
 from prefork_lb.wire.fields import HOP_BY_HOP, nominated
 from prefork_lb.wire.framing import Framing, Kind
-from prefork_lb.wire.head import Fields, Limits, ResponseHead, head_end
+from prefork_lb.wire.head import Fields, HeadLimits, ResponseHead, head_end
 
 ResponseParser = Callable[[bytes], ResponseHead]
 """From a whole head to its values, as `parse_response` does; raises BadResponse. What comes back is not changed by anybody."""
@@ -28,7 +28,7 @@ class HeadReader:
 
     __slots__ = ("_buffer", "_interim", "_limits", "_may_switch", "_parse", "_reused", "_stream")
 
-    def __init__(self, stream: Stream, limits: Limits, reused: bool, parse: ResponseParser, may_switch: bool = False) -> None:
+    def __init__(self, stream: Stream, limits: HeadLimits, reused: bool, parse: ResponseParser, may_switch: bool = False) -> None:
         """`reused` tells that the connection has served an exchange before, `may_switch` that the request had an Upgrade."""
         self._stream = stream
         self._limits = limits
@@ -121,7 +121,7 @@ class BodyReader:
 
     __slots__ = ("_decoder", "_idle_timeout_s", "_kind", "_left", "_ready", "_stream", "_watched", "excess", "is_received")
 
-    def __init__(self, stream: Stream, framing: Framing, rest: bytes, limits: Limits, idle_timeout_s: float,
+    def __init__(self, stream: Stream, framing: Framing, rest: bytes, limits: HeadLimits, idle_timeout_s: float,
                  watched: Watched) -> None:
         """`rest` is what was received behind the head; `watched` is the client, who may leave.
 

@@ -8,13 +8,11 @@ from typing import Protocol
 from prefork_lb.net.stream import Stream, Watched
 from prefork_lb.wire.forwarded import ClientInfo
 from prefork_lb.wire.head import Fields, RequestHead, ResponseHead
+from prefork_lb.wire.proxy_protocol import SocketAddress
 
 # RFC 9110 9.2.2. TRACE is idempotent, too, but never gets this far.
 _IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"))
 
-
-SocketAddress = tuple[str, int]
-"""IP address and port."""
 
 
 class BodySource(Protocol):

@@ -15,8 +15,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from prefork_lb.accelerate import native
 from prefork_lb.errors import InvariantError
+from prefork_lb.native.loader import native
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.identity import is_alive, myself
 from prefork_lb.shared.lock import RobustLock

@@ -3,14 +3,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from prefork_lb.accelerate import FastClaims, native
 from prefork_lb.balance.least_connections import LeastConnections
 from prefork_lb.balance.policy import Policy
+from prefork_lb.native.loader import FastClaims, native
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.table import PoolSlots
 from prefork_lb.upstream.server import Server
 
-_MOST_SERVERS = 1024  # as in native.c
+_MOST_SERVERS = 1024  # as in claims.c
 
 
 def fast_claims(policy: Policy, servers: Sequence[Server], slots: PoolSlots, ledger: Ledger) -> FastClaims | None:

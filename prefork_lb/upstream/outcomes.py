@@ -23,7 +23,7 @@ _LONGEST_PENALTY_S = 300.0
 
 @dataclass(frozen=True, slots=True)
 class EjectionRules:
-    """Of a pool; see config.model.Ejection. Times are milliseconds."""
+    """Of a pool; see config.model.EjectionConfig. Times are milliseconds."""
 
     failures: int = 5
     share: int = 0

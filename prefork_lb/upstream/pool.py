@@ -4,15 +4,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Sequence
 
-from prefork_lb.accelerate import FastClaims
 from prefork_lb.balance.policy import Policy, RequestInfo
 from prefork_lb.errors import InvariantError, LimitReached, NoUsableServer, PoolFull
+from prefork_lb.native.loader import FastClaims
 from prefork_lb.net.stream import Watched
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.states import States, Trial, now_ms
 from prefork_lb.upstream.availability import AvailabilityRules, Choice, choose
+from prefork_lb.upstream.in_flight_limit import InFlightLimit
 from prefork_lb.upstream.lease import Lease
-from prefork_lb.upstream.limit import Limit
 from prefork_lb.upstream.outcomes import Outcomes
 from prefork_lb.upstream.queue import Queue
 from prefork_lb.upstream.retries import RetryBudget, RetryRules
@@ -35,7 +35,7 @@ class Pool:
 
     def __init__(self, name: str, servers: Sequence[Server], policy: Policy, ledger: Ledger, states: States,
                  outcomes: Outcomes, rules: AvailabilityRules, retries: RetryRules, budget: RetryBudget,
-                 make_fast_claims: MakeFastClaims, queue: Queue | None = None, limit: Limit | None = None,
+                 make_fast_claims: MakeFastClaims, queue: Queue | None = None, limit: InFlightLimit | None = None,
                  note_panic: Callable[[bool], None] = lambda is_panic: None) -> None:
         """`make_fast_claims` gives what picks and counts as `policy` does, for servers that are no backups, where it can;
         `note_panic` is told when panic begins and ends."""

@@ -17,13 +17,13 @@ MakeStream = Callable[[socket.socket], Stream]
 
 @dataclass(frozen=True, slots=True)
 class QueueRules:
-    """Of a pool; see config.model.Queue."""
+    """Of a pool; see config.model.QueueConfig."""
 
     size: int
     timeout_s: float
 
 
-class Place:
+class WaitingRequest:
     """One request's place in the queue."""
 
     __slots__ = ("_bell", "_deadline", "_queue", "ticket")
@@ -67,7 +67,7 @@ class Queue:
         """Requests that wait, over all workers."""
         return self._line.length
 
-    def join(self) -> Place:
+    def join(self) -> WaitingRequest:
         """Take a place at the end. Takes the ledger's lock; raises QueueFull."""
         full = QueueFull(f"pool {self._pool}: {self._rules.size} requests wait already, which is queue.size")
         if self.length >= self._rules.size:
@@ -85,16 +85,16 @@ class Queue:
             raise
         with self._ledger.locked():
             if self.length < self._rules.size:
-                return Place(self, stream, self._line.join(int(name[1:], 16) + 1), deadline)
+                return WaitingRequest(self, stream, self._line.join(int(name[1:], 16) + 1), deadline)
             self._line.count_refusal()
         stream.close()
         raise full
 
-    def is_turn(self, place: Place) -> bool:
+    def is_turn(self, place: WaitingRequest) -> bool:
         """Whether nobody came earlier. The ledger's lock must be held."""
         return self._line.is_first(place.ticket)
 
-    def leave(self, place: Place, wake_next: bool) -> None:
+    def leave(self, place: WaitingRequest, wake_next: bool) -> None:
         """Give the place up. `wake_next`: there may be room for the next one. Takes the ledger's lock."""
         with self._ledger.locked():
             self._line.leave(place.ticket)

@@ -13,7 +13,7 @@ _WINDOW_MS = 10_000
 
 @dataclass(frozen=True, slots=True)
 class RetryRules:
-    """Of a pool; see config.model.Retries."""
+    """Of a pool; see config.model.RetriesConfig."""
 
     attempts: int = 2
     conditions: frozenset[str] = frozenset(("connect", "reset"))

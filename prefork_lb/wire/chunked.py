@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from prefork_lb.errors import ProxyError
 from prefork_lb.wire import grammar
-from prefork_lb.wire.head import Fields, Limits, head_end, parse_fields
+from prefork_lb.wire.head import Fields, HeadLimits, head_end, parse_fields
 
 LAST_CHUNK = b"0\r\n\r\n"
 
@@ -15,7 +15,7 @@ class ChunkedDecoder:
     fields and `excess` what came behind the body.
     """
 
-    def __init__(self, malformed: type[ProxyError], limits: Limits) -> None:
+    def __init__(self, malformed: type[ProxyError], limits: HeadLimits) -> None:
         """`malformed` is raised for anything that is not the coding, and for trailers or extensions beyond `limits`."""
         self._malformed = malformed
         self._limits = limits

@@ -36,7 +36,7 @@ class FieldSection(list[tuple[bytes, bytes]]):
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class HeadLimits:
     """Sizes of a head. Defaults: nginx's 32 KiB in all (4 buffers of 8 KiB) and 8 KiB a line; Apache's 100 fields."""
 
     head_bytes: int = 32 * 1024
@@ -122,7 +122,7 @@ def index_fields(fields: Fields) -> Index:
     return index
 
 
-def parse_request(block: bytes, limits: Limits) -> RequestHead:
+def parse_request(block: bytes, limits: HeadLimits) -> RequestHead:
     """Parse a whole request head, blank line included.
 
     Raises BadRequest, TargetTooLong, HeadTooLarge or VersionNotSupported.
@@ -132,7 +132,7 @@ def parse_request(block: bytes, limits: Limits) -> RequestHead:
     return RequestHead(method, target, minor, parse_section(block, line_end + 2, limits, HeadTooLarge, BadRequest))
 
 
-def parse_request_line(line: bytes, limits: Limits) -> tuple[bytes, bytes, int]:
+def parse_request_line(line: bytes, limits: HeadLimits) -> tuple[bytes, bytes, int]:
     """Method, target and minor version of a request line without its CRLF. Raises as `parse_request`."""
     if len(line) > limits.line_bytes:
         raise TargetTooLong(f"the request line has {len(line)} bytes, at most {limits.line_bytes} are allowed")
@@ -146,7 +146,7 @@ def parse_request_line(line: bytes, limits: Limits) -> tuple[bytes, bytes, int]:
     return method, target, 1 if minor != b"0" else 0
 
 
-def parse_response(block: bytes, limits: Limits) -> ResponseHead:
+def parse_response(block: bytes, limits: HeadLimits) -> ResponseHead:
     """Parse a whole response head, blank line included. Raises BadResponse."""
     line_end = block.find(b"\r\n")
     match = grammar.status_line.fullmatch(block, 0, line_end)
@@ -160,7 +160,7 @@ def parse_response(block: bytes, limits: Limits) -> ResponseHead:
     return ResponseHead(int(status), reason or b"", min(int(minor), 1), fields)
 
 
-def parse_section(block: bytes, start: int, limits: Limits, too_large: type[ProxyError], malformed: type[ProxyError],
+def parse_section(block: bytes, start: int, limits: HeadLimits, too_large: type[ProxyError], malformed: type[ProxyError],
                   ) -> FieldSection:
     """The fields from `start` up to the blank line that ends `block`. Raises as `parse_fields`."""
     if compiled.heads is not None and len(block) <= limits.head_bytes:
@@ -170,7 +170,8 @@ def parse_section(block: bytes, start: int, limits: Limits, too_large: type[Prox
     return FieldSection(parse_fields(block, start, limits, too_large, malformed))
 
 
-def parse_fields(block: bytes, start: int, limits: Limits, too_large: type[ProxyError], malformed: type[ProxyError]) -> Fields:
+def parse_fields(block: bytes, start: int, limits: HeadLimits, too_large: type[ProxyError], malformed: type[ProxyError],
+                 ) -> Fields:
     """The fields from `start` up to the blank line that ends `block` (RFC 9112 5), also of a trailer section.
 
     Raises `too_large` beyond the limits and `malformed` for anything that is not a field line.

@@ -14,6 +14,7 @@ from socket import AF_INET, AF_INET6, AddressFamily, inet_ntop, inet_pton
 from prefork_lb.errors import BadRequest, InvariantError
 
 SocketAddress = tuple[str, int]
+"""IP address and port."""
 
 _V1_START = b"PROXY "
 _V1_LONGEST = 107  # bytes, with the CRLF: the worst case of section 2.1

@@ -14,11 +14,11 @@ from typing import Any
 
 from prefork_lb.green.streams import GreenStream, TLSStream
 from prefork_lb.net.address import unmapped
-from prefork_lb.proxy.request import SocketAddress
+from prefork_lb.wire.proxy_protocol import SocketAddress
 from prefork_lb.worker.connection import Connection
-from prefork_lb.worker.front import Crowd
-from prefork_lb.worker.lobby import Lobby
+from prefork_lb.worker.pending import PendingConnections
 from prefork_lb.worker.service import Service, client_info
+from prefork_lb.worker.setup import SiblingClients
 
 _ACCEPTS_AT_ONCE = 8
 _ALL_AT_ONCE = 4096
@@ -38,15 +38,15 @@ log = logging.getLogger("prefork_lb")
 class Acceptor:
     """Takes the connections of one listening socket."""
 
-    def __init__(self, service: Service, listener: Any, context: ssl.SSLContext | None, crowd: Crowd | None, most: int,
-                 expects_header: bool) -> None:
+    def __init__(self, service: Service, listener: Any, context: ssl.SSLContext | None, siblings: SiblingClients | None,
+                 most: int, expects_header: bool) -> None:
         """`listener` is gunicorn's. `most`: no more connections are taken while the worker has so many; `expects_header`:
         trusted peers begin with a PROXY header."""
         self._service = service
         self._hub = service.hub
         self._listener: socket.socket = listener.sock
         self._context = context
-        self._crowd = crowd
+        self._siblings = siblings
         self._most = most
         self._expects_header = expects_header
         self._tells_addresses = service.engine is not None and service.engine.tells_addresses
@@ -55,7 +55,7 @@ class Acceptor:
         self._yields_until = 0.0
         self._standing_since = 0.0  # when the listening socket's queue was not emptied for the first time; 0: it was
         self._takes_all, self._takes_all_until = False, 0.0
-        self._lobby = Lobby(service.hub, service.overload)
+        self._pending = PendingConnections(service.hub, service.overload)
         self._stopped = False
         self._pause_number = 0
         self._paused = False
@@ -104,7 +104,7 @@ class Acceptor:
     def _stay_for_a_while(self) -> None:
         """The queue is empty while all are taken; it is not over as long as they have to wait here."""
         now = self._hub.now
-        if self._lobby:
+        if self._pending:
             self._takes_all_until = now + _TAKES_ALL_S
         self._takes_all = now < self._takes_all_until
 
@@ -133,9 +133,9 @@ class Acceptor:
         count = len(self._service.connections)
         if count >= self._most:
             return True
-        if self._crowd is None:
+        if self._siblings is None:
             return False
-        fewest = self._crowd.fewest_clients()
+        fewest = self._siblings.fewest_clients()
         return fewest is not None and count > fewest + _SLACK + (fewest >> 5)
 
     def look_again(self) -> None:
@@ -182,6 +182,6 @@ class Acceptor:
             return
         connection = Connection(service, stream, peer, source, destination, self._expects_header and peer.trusted)
         if self._takes_all:
-            self._lobby.enter(connection)
+            self._pending.enter(connection)
         else:
             self._hub.run_job(connection.serve)

@@ -9,7 +9,7 @@ from prefork_lb.green.streams import GreenStream
 from prefork_lb.net.stream import Stream, StreamClosed, StreamTimeout
 from prefork_lb.wire.chunked import ChunkedDecoder
 from prefork_lb.wire.framing import Framing, Kind
-from prefork_lb.wire.head import Fields, Limits
+from prefork_lb.wire.head import Fields, HeadLimits
 
 # A client that asked for 100 Continue and got none sends its body after a while all the same; curl after a second.
 _CONTINUE_AFTER_S = 1.0
@@ -30,7 +30,7 @@ class Buffered(Protocol):
 class ClientBody:
     """A body with a length or chunked, as the engine's body source."""
 
-    def __init__(self, connection: Buffered, framing: Framing, limits: Limits, idle_timeout_s: float,
+    def __init__(self, connection: Buffered, framing: Framing, limits: HeadLimits, idle_timeout_s: float,
                  expects_continue: bool) -> None:
         self._connection = connection
         self._left = framing.length

@@ -8,10 +8,10 @@ from prefork_lb.green.hub import BROKEN, HALF_CLOSED, READABLE
 from prefork_lb.green.streams import GreenStream, TLSStream
 from prefork_lb.net.address import unmapped
 from prefork_lb.net.stream import StreamClosed, StreamTimeout
-from prefork_lb.proxy.request import SocketAddress
 from prefork_lb.wire import proxy_protocol
 from prefork_lb.wire.forwarded import ClientInfo
 from prefork_lb.wire.head import RequestHead, ResponseHead, head_end
+from prefork_lb.wire.proxy_protocol import SocketAddress
 from prefork_lb.worker.exchange import answer, refuse
 from prefork_lb.worker.heads import field_lines, status_line
 from prefork_lb.worker.service import Service, client_info

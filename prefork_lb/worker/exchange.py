@@ -11,12 +11,13 @@ from prefork_lb.net.stream import StreamClosed, StreamTimeout
 from prefork_lb.proxy.outbound import NOTHING
 from prefork_lb.proxy.pages import error_page
 from prefork_lb.proxy.reply import Reply
-from prefork_lb.proxy.request import BodySource, Downstream, Request, SocketAddress
+from prefork_lb.proxy.request import BodySource, Downstream, Request
 from prefork_lb.wire.chunked import encode_chunk, encode_last_chunk
 from prefork_lb.wire.fields import allowed_trailers
 from prefork_lb.wire.forwarded import ClientInfo
 from prefork_lb.wire.framing import NO_BODY, Kind, request_framing
 from prefork_lb.wire.head import RequestHead, list_members
+from prefork_lb.wire.proxy_protocol import SocketAddress
 from prefork_lb.worker.bodies import Buffered, ClientBody
 from prefork_lb.worker.heads import field_lines, reply_block, status_line
 from prefork_lb.worker.plain import PlainCall

@@ -14,9 +14,9 @@ from gunicorn.http.errors import InvalidResponseHeader, InvalidResponseHeaderNam
 from gunicorn.http.wsgi import Response, create
 
 from prefork_lb.errors import ClientGone
-from prefork_lb.proxy.request import SocketAddress
 from prefork_lb.wire.forwarded import ClientInfo
 from prefork_lb.wire.head import RequestHead
+from prefork_lb.wire.proxy_protocol import SocketAddress
 from prefork_lb.worker.bodies import ClientBody
 from prefork_lb.worker.service import Service
 

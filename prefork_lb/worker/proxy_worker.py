@@ -22,11 +22,11 @@ from prefork_lb.green.hub import Hub
 from prefork_lb.green.streams import GreenStream, wait_any
 from prefork_lb.net.tls import Certificate, choose_by_name
 from prefork_lb.upstream.runtime import Runtime
-from prefork_lb.wire.head import Limits
+from prefork_lb.wire.head import HeadLimits
 from prefork_lb.worker.acceptor import Acceptor
 from prefork_lb.worker.access import AccessLog
-from prefork_lb.worker.front import Front
 from prefork_lb.worker.service import Service, Times
+from prefork_lb.worker.setup import ProxySetup
 
 _HEARTBEAT_S = 1.0
 _STOP_CHECK_S = 0.05
@@ -54,10 +54,10 @@ class ProxyWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         return GreenStream(self.hub, connected)
 
     def run(self) -> None:
-        make_front = getattr(self.wsgi, "front", None)
-        front: Front | None = make_front() if make_front is not None else None
-        self._service = self._make_service(front)
-        self._acceptors = self._listen(front)
+        make_setup = getattr(self.wsgi, "front", None)
+        setup: ProxySetup | None = make_setup() if make_setup is not None else None
+        self._service = self._make_service(setup)
+        self._acceptors = self._listen(setup)
         self._quick = False
         self._deadline = 0.0  # of the graceful end; 0: it has not begun
         hub = self.hub
@@ -79,28 +79,28 @@ class ProxyWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
 
     # -- set up ------------------------------------------------------------------------------------------------
 
-    def _make_service(self, front: Front | None) -> Service:
+    def _make_service(self, setup: ProxySetup | None) -> Service:
         cfg = self.cfg
-        limits = front.limits if front else Limits()
+        limits = setup.limits if setup else HeadLimits()
         # gunicorn's limits hold as well; 0 is its word for none.
         line_bytes = min(filter(None, (limits.line_bytes, cfg.limit_request_field_size, cfg.limit_request_line)))
-        limits = Limits(limits.head_bytes, line_bytes, min(limits.fields, cfg.limit_request_fields or limits.fields))
-        times = Times(front.head_timeout_s if front else _PLAIN_TIMEOUT_S, cfg.keepalive,
-                      front.idle_timeout_s if front else _PLAIN_TIMEOUT_S)
+        limits = HeadLimits(limits.head_bytes, line_bytes, min(limits.fields, cfg.limit_request_fields or limits.fields))
+        times = Times(setup.head_timeout_s if setup else _PLAIN_TIMEOUT_S, cfg.keepalive,
+                      setup.idle_timeout_s if setup else _PLAIN_TIMEOUT_S)
         is_logged = cfg.accesslog or cfg.logconfig or cfg.logconfig_dict or cfg.logconfig_json or (
             cfg.syslog and not cfg.disable_redirect_access_to_syslog)
         access_log = AccessLog(self.log) if is_logged else None
-        return Service(self.hub, front.engine if front else None, self.wsgi, front.is_trusted if front else lambda _: False,
-                       limits, times, access_log, cfg, front.crowd if front else None, front.most_lag_s if front else 0.0)
+        return Service(self.hub, setup.engine if setup else None, self.wsgi, setup.is_trusted if setup else lambda _: False,
+                       limits, times, access_log, cfg, setup.siblings if setup else None, setup.most_lag_s if setup else 0.0)
 
-    def _listen(self, front: Front | None) -> list[Acceptor]:
+    def _listen(self, setup: ProxySetup | None) -> list[Acceptor]:
         cfg = self.cfg
-        context = _client_context(cfg, front.certificates if front else ()) if cfg.is_ssl else None
-        crowd = front.crowd if front else None
-        if crowd is not None:
-            crowd.note_clients(0)
-        return [Acceptor(self._service, listener, context, crowd, cfg.worker_connections,
-                         front.proxy_protocol if front else False) for listener in self.sockets]
+        context = _client_context(cfg, setup.certificates if setup else ()) if cfg.is_ssl else None
+        siblings = setup.siblings if setup else None
+        if siblings is not None:
+            siblings.note_clients(0)
+        return [Acceptor(self._service, listener, context, siblings, cfg.worker_connections,
+                         setup.proxy_protocol if setup else False) for listener in self.sockets]
 
     # -- what happens ------------------------------------------------------------------------------------------
 

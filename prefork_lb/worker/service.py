@@ -11,11 +11,11 @@ from prefork_lb.green.hub import Hub
 from prefork_lb.proxy.engine import Engine
 from prefork_lb.proxy.request import TrustCheck
 from prefork_lb.wire.forwarded import ClientInfo
-from prefork_lb.wire.head import Limits, RequestHead, parse_request
+from prefork_lb.wire.head import HeadLimits, RequestHead, parse_request
 from prefork_lb.wire.memo import Memo
 from prefork_lb.worker.access import AccessLog
-from prefork_lb.worker.front import Crowd
 from prefork_lb.worker.overload import Overload
+from prefork_lb.worker.setup import SiblingClients
 
 WSGIApp = Callable[[dict[str, Any], Callable[..., Any]], Any]
 
@@ -29,7 +29,7 @@ class Times:
         self.idle = idle  # between two reads, or writes, of a body
 
 
-class Closable(Protocol):
+class ClientConnection(Protocol):
     """A client's connection, as the worker sees it."""
 
     def end_soon(self) -> None: ...
@@ -40,8 +40,8 @@ class Closable(Protocol):
 class Service:
     """One worker's settings for its client connections, and the connections."""
 
-    def __init__(self, hub: Hub, engine: Engine | None, app: WSGIApp, is_trusted: TrustCheck, limits: Limits, times: Times,
-                 access_log: AccessLog | None, settings: Any, crowd: Crowd | None, most_lag_s: float = 0.0) -> None:
+    def __init__(self, hub: Hub, engine: Engine | None, app: WSGIApp, is_trusted: TrustCheck, limits: HeadLimits, times: Times,
+                 access_log: AccessLog | None, settings: Any, siblings: SiblingClients | None, most_lag_s: float = 0.0) -> None:
         """Without an engine everything goes to the WSGI application. `settings` are gunicorn's."""
         self.hub = hub
         self.engine = engine
@@ -54,25 +54,25 @@ class Service:
         self.requests = 0  # answered
         self.closing = False  # the worker ends
         self.keeps = times.keepalive > 0  # connections go on after a response
-        self.connections: set[Closable] = set()
+        self.connections: set[ClientConnection] = set()
         self.overload = Overload(hub, most_lag_s)
         self.on_end: list[Callable[[], None]] = []  # called whenever a connection has ended
-        self._crowd = crowd
+        self._siblings = siblings
         # A request's head, blank line included, from its bytes; raises DownstreamError. Nobody changes what comes back.
         self.parse = Memo[bytes, RequestHead](lambda block: parse_request(block, limits))
         self._date = (0, b"")
 
-    def add(self, connection: Closable) -> None:
+    def add(self, connection: ClientConnection) -> None:
         """A client has connected."""
         self.connections.add(connection)
-        if self._crowd is not None and not self.closing:
-            self._crowd.note_clients(len(self.connections))
+        if self._siblings is not None and not self.closing:
+            self._siblings.note_clients(len(self.connections))
 
-    def remove(self, connection: Closable) -> None:
+    def remove(self, connection: ClientConnection) -> None:
         """A client's connection has ended."""
         self.connections.discard(connection)
-        if self._crowd is not None and not self.closing:
-            self._crowd.note_clients(len(self.connections))
+        if self._siblings is not None and not self.closing:
+            self._siblings.note_clients(len(self.connections))
         for look in self.on_end:
             look()
 
@@ -80,8 +80,8 @@ class Service:
         """Let every connection end as soon as its client is served."""
         self.closing = True
         self.keeps = False
-        if self._crowd is not None:
-            self._crowd.note_clients(-1)
+        if self._siblings is not None:
+            self._siblings.note_clients(-1)
         for connection in list(self.connections):
             connection.end_soon()
 

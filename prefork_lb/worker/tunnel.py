@@ -1,7 +1,7 @@
 """Tunnels: after 101 Switching Protocols both sides say what they like (RFC 9110 7.8)."""
 from __future__ import annotations
 
-from prefork_lb.green.gate import Gate
+from prefork_lb.green.event import OneShotEvent
 from prefork_lb.green.streams import GreenStream
 from prefork_lb.net.stream import StreamClosed, StreamTimeout
 from prefork_lb.proxy.reply import Reply
@@ -47,7 +47,7 @@ class _Tunnel:
         self._hub = client.hub
         self._idle_timeout_s = idle_timeout_s
         self._last = self._hub.now  # when something moved, in any direction
-        self._upstream_ended = Gate(self._hub)
+        self._upstream_ended = OneShotEvent(self._hub)
 
     def run(self) -> int:
         self._client.owner = None
@@ -61,7 +61,7 @@ class _Tunnel:
         try:
             self._copy(self._client, self._server)
         finally:
-            self._upstream_ended.open()
+            self._upstream_ended.set()
 
     def _copy(self, source: GreenStream, sink: GreenStream) -> int:
         copied = 0

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 import requests
 
-from prefork_lb.demo import START_S, STOP_S
-from prefork_lb.status import instances
+from prefork_lb.cli.demo import START_S, STOP_S
+from prefork_lb.cli.status import instances
 from tests.support import processes
 from tests.support.balancer import segments
 from tests.support.waiting import wait_until

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from prefork_lb.cli.status import instances
 from prefork_lb.shared.view import InstanceView
-from prefork_lb.status import instances
 from tests.support import processes
 from tests.support.balancer import FRONT_ENDS, GTHREAD, PROXY, Balancer, FrontEnd, pool_text
 from tests.support.client import Burst, fetch

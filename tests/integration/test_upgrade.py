@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from prefork_lb.cli.status import instances
 from prefork_lb.shared.view import InstanceView
-from prefork_lb.status import instances
 from tests.support import processes
 from tests.support.balancer import GTHREAD, PROXY, Balancer, FrontEnd, pool_text, stopped
 from tests.support.behaviors import behave, head

@@ -232,7 +232,7 @@ def test_a_frozen_worker_with_clients_gives_its_claims_back(rig: Rig) -> None:
 
 
 HOOKS = """
-from prefork_lb.gunicorn_settings import settings
+from prefork_lb.gunicorn.settings import settings
 globals().update(settings())
 _ours = post_worker_init
 

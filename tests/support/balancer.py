@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prefork_lb.status import instances
+from prefork_lb.cli.status import instances
 from tests.support import processes
 from tests.support.client import Connection, Truncated
 from tests.support.waiting import wait_until

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prefork_lb.wire.head import Fields, Limits
+from prefork_lb.wire.head import Fields, HeadLimits
 
 FOLDER = Path(__file__).resolve().parent
 KINDS = ("request", "response", "chunked")
@@ -32,8 +32,8 @@ class Case:
     expected: dict[str, Any]
 
     @property
-    def limits(self) -> Limits:
-        return Limits(**self.expected.get("limits", {}))
+    def limits(self) -> HeadLimits:
+        return HeadLimits(**self.expected.get("limits", {}))
 
     @property
     def request_method(self) -> bytes:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from prefork_lb.errors import BadRequest, BadResponse, ProxyError, TruncatedBody
 from prefork_lb.wire.chunked import ChunkedDecoder
 from prefork_lb.wire.framing import Framing, request_framing, response_framing
-from prefork_lb.wire.head import Fields, Limits, RequestHead, ResponseHead, head_end, parse_request, parse_response
+from prefork_lb.wire.head import Fields, HeadLimits, RequestHead, ResponseHead, head_end, parse_request, parse_response
 from prefork_lb.wire.target import Destination, destination
 
-DEFAULT = Limits()
+DEFAULT = HeadLimits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ def pieces(data: bytes, size: int) -> Iterator[bytes]:
     return (data[start : start + step] for start in range(0, len(data), step))
 
 
-def read_request(data: bytes, limits: Limits = DEFAULT, piece: int = 0) -> RequestReading | None:
+def read_request(data: bytes, limits: HeadLimits = DEFAULT, piece: int = 0) -> RequestReading | None:
     """None when the head is not complete. Raises what the rules of `wire` raise."""
     end = _head_end(data, BadRequest, piece)
     if end < 0:
@@ -54,7 +54,7 @@ def read_request(data: bytes, limits: Limits = DEFAULT, piece: int = 0) -> Reque
 
 
 def read_response(
-    data: bytes, method: bytes = b"GET", limits: Limits = DEFAULT, piece: int = 0
+    data: bytes, method: bytes = b"GET", limits: HeadLimits = DEFAULT, piece: int = 0
 ) -> ResponseReading | None:
     """None when the head is not complete. Raises BadResponse."""
     end = _head_end(data, BadResponse, piece)
@@ -64,12 +64,12 @@ def read_response(
     return ResponseReading(head, response_framing(head, method), data[end:])
 
 
-def read_chunked(data: bytes, limits: Limits = DEFAULT, piece: int = 0) -> ChunkedReading:
+def read_chunked(data: bytes, limits: HeadLimits = DEFAULT, piece: int = 0) -> ChunkedReading:
     """Raises TruncatedBody for what is malformed."""
     return read_chunked_pieces(pieces(data, piece), limits)
 
 
-def read_chunked_pieces(parts: Iterator[bytes], limits: Limits = DEFAULT) -> ChunkedReading:
+def read_chunked_pieces(parts: Iterator[bytes], limits: HeadLimits = DEFAULT) -> ChunkedReading:
     """The same for pieces of any sizes."""
     decoder = ChunkedDecoder(TruncatedBody, limits)
     data = b"".join([decoder.decode(part) for part in parts])

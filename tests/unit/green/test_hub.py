@@ -9,7 +9,7 @@ import time
 import pytest
 from greenlet import getcurrent
 
-from prefork_lb.green.gate import Gate
+from prefork_lb.green.event import OneShotEvent
 from prefork_lb.green.hub import NEVER, Hub
 from prefork_lb.green.streams import GreenStream
 from prefork_lb.net.stream import StreamClosed, StreamTimeout
@@ -118,12 +118,12 @@ def test_another_thread_can_wake_the_hub(hub: Hub) -> None:
 
 
 def test_a_gate_holds_until_it_is_opened_and_not_after(hub: Hub) -> None:
-    gate, seen = Gate(hub), []
+    gate, seen = OneShotEvent(hub), []
 
     def opener() -> None:
         hub.sleep(0.02)
         seen.append("opened")
-        gate.open()
+        gate.set()
 
     def waiter() -> list[str]:
         hub.soon(opener)

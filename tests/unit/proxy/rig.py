@@ -22,7 +22,7 @@ from prefork_lb.upstream.idle import IdleConnections
 from prefork_lb.upstream.lease import Lease
 from prefork_lb.upstream.retries import RetryRules
 from prefork_lb.upstream.server import UNLIMITED, Server
-from prefork_lb.wire.head import Limits, RequestHead, parse_response
+from prefork_lb.wire.head import HeadLimits, RequestHead, parse_response
 from tests.unit.proxy.loopback import DEADLINE_S, STRANGER, Client, Source
 from tests.unit.upstream.parts import make_pool
 
@@ -43,10 +43,10 @@ class Rig:
         self.pool = make_pool(self.ledger, self.servers, policy, retries=rules or RetryRules(attempts))
         self.settings = Settings(
             timeouts or Timeouts(DEADLINE_S, DEADLINE_S, DEADLINE_S),
-            Limits(),
+            HeadLimits(),
             b"lb",
             monotonic,
-            functools.partial(parse_response, limits=Limits()),
+            functools.partial(parse_response, limits=HeadLimits()),
         )
         self.engine = Engine(Router([Route((), (), "web")]), {"web": self.pool}, self.settings)
 

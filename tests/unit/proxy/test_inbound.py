@@ -12,7 +12,7 @@ from prefork_lb.errors import BadResponse, ClientGone, ResponseTimeout, StaleCon
 from prefork_lb.net.stream import Stream
 from prefork_lb.proxy.inbound import BodyReader, HeadReader
 from prefork_lb.wire.framing import CHUNKED, NO_BODY, UNTIL_CLOSE, Framing, Kind
-from prefork_lb.wire.head import Limits, ResponseHead, parse_response
+from prefork_lb.wire.head import HeadLimits, ResponseHead, parse_response
 from tests.support.watched import Watching
 from tests.unit.proxy.loopback import DEADLINE_S, Client, Loopback, PiecewiseStream
 
@@ -21,13 +21,13 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n"
 
 
-def head_reader(stream: Stream, reused: bool = False, limits: Limits | None = None) -> HeadReader:
-    limits = limits or Limits()
+def head_reader(stream: Stream, reused: bool = False, limits: HeadLimits | None = None) -> HeadReader:
+    limits = limits or HeadLimits()
     return HeadReader(stream, limits, reused, functools.partial(parse_response, limits=limits))
 
 
 def final(
-    *parts: bytes, reused: bool = False, client: Client | None = None, limits: Limits | None = None
+    *parts: bytes, reused: bool = False, client: Client | None = None, limits: HeadLimits | None = None
 ) -> tuple[ResponseHead, bytes]:
     """The final head, and what came behind it, of what a server says before it ends its side."""
     with Loopback() as loopback:
@@ -97,7 +97,7 @@ def test_a_head_over_the_limit_is_refused_before_it_ends() -> None:
     clock = ManualClock()
     stream = PiecewiseStream([b"HTTP/1.1 200 OK\r\n"] + [b"X: 1\r\n"] * 100, clock, 0.0)
     with pytest.raises(BadResponse, match="more than 200 bytes"):
-        head_reader(stream, limits=Limits(head_bytes=200)).read_final(Client(), 1.0, clock)
+        head_reader(stream, limits=HeadLimits(head_bytes=200)).read_final(Client(), 1.0, clock)
 
 
 def test_an_end_before_the_response_is_stale_only_on_a_kept_connection() -> None:
@@ -156,7 +156,7 @@ def test_silence_is_a_timeout_also_on_a_kept_connection() -> None:
 def body_reader(
     stream: Stream, framing: Framing, rest: bytes = b"", gone: Callable[[], bool] = lambda: False
 ) -> BodyReader:
-    return BodyReader(stream, framing, rest, Limits(), DEADLINE_S, Watching(gone))
+    return BodyReader(stream, framing, rest, HeadLimits(), DEADLINE_S, Watching(gone))
 
 
 def body(framing: Framing, *parts: bytes, rest: bytes = b"") -> tuple[bytes, BodyReader]:

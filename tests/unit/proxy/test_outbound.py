@@ -11,7 +11,7 @@ from prefork_lb.proxy.outbound import PIECE_BYTES, OutboundBody, request_block
 from prefork_lb.proxy.request import Request
 from prefork_lb.wire.forwarded import ClientInfo
 from prefork_lb.wire.framing import CHUNKED, NO_BODY, Framing, Kind, request_framing
-from prefork_lb.wire.head import Fields, Limits, RequestHead, parse_request
+from prefork_lb.wire.head import Fields, HeadLimits, RequestHead, parse_request
 from prefork_lb.wire.target import destination
 from tests.unit.proxy.loopback import STRANGER, Client, Source
 
@@ -33,7 +33,7 @@ def block(
 
 
 def parsed(*fields: tuple[bytes, bytes], **options: object) -> RequestHead:
-    return parse_request(block(*fields, **options), Limits())  # type: ignore[arg-type]
+    return parse_request(block(*fields, **options), HeadLimits())  # type: ignore[arg-type]
 
 
 def end_to_end(head: RequestHead) -> Fields:

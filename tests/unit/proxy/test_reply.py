@@ -12,7 +12,7 @@ from prefork_lb.proxy.inbound import BodyReader
 from prefork_lb.proxy.reply import Reply
 from prefork_lb.upstream.lease import Lease
 from prefork_lb.wire.framing import response_framing
-from prefork_lb.wire.head import Fields, Limits, parse_response
+from prefork_lb.wire.head import Fields, HeadLimits, parse_response
 from tests.support.watched import Watching
 from tests.unit.proxy.loopback import DEADLINE_S, Loopback
 from tests.unit.proxy.rig import Rig
@@ -47,9 +47,9 @@ def reply_of(
     lease: Lease, head: bytes, rest: bytes = b"", method: bytes = b"GET", request_sent: bool = True, gone: bool = False
 ) -> Reply:
     assert lease.stream is not None
-    parsed = parse_response(head, Limits())
+    parsed = parse_response(head, HeadLimits())
     framing = response_framing(parsed, method)
-    contents = BodyReader(lease.stream, framing, rest, Limits(), DEADLINE_S, Watching(lambda: gone))
+    contents = BodyReader(lease.stream, framing, rest, HeadLimits(), DEADLINE_S, Watching(lambda: gone))
     return Reply(parsed, framing, contents, b"", lease, request_sent, b"lb")
 
 
@@ -282,7 +282,7 @@ def test_the_length_is_told_once_and_plainly(
 
 
 def test_a_head_that_comes_again_gives_the_same_fields_for_every_framing(rig: Rig) -> None:
-    head = parse_response(LENGTH, Limits())  # heads are remembered and shared between replies
+    head = parse_response(LENGTH, HeadLimits())  # heads are remembered and shared between replies
     for method in (b"GET", b"HEAD", b"GET"):
         with Loopback() as loopback:
             lease = rig.lease()
@@ -291,7 +291,7 @@ def test_a_head_that_comes_again_gives_the_same_fields_for_every_framing(rig: Ri
             reply = Reply(
                 head,
                 framing,
-                BodyReader(loopback.stream, framing, b"", Limits(), DEADLINE_S, Watching(lambda: False)),
+                BodyReader(loopback.stream, framing, b"", HeadLimits(), DEADLINE_S, Watching(lambda: False)),
                 b"",
                 lease,
                 True,

@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 import pytest
 
-from prefork_lb.accelerate import PURE, native
 from prefork_lb.errors import InvariantError
+from prefork_lb.native.loader import PURE, native
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import Segment, SegmentError, attach_or_create
@@ -26,7 +26,7 @@ def implementation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
     if request.param == "pure":
         monkeypatch.setenv(PURE, "1")
     elif native() is None:
-        pytest.skip("prefork_lb.native was not built: it takes a C compiler and Python's headers")
+        pytest.skip("prefork_lb.native.claims was not built: it takes a C compiler and Python's headers")
     return str(request.param)
 
 

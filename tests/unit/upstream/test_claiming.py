@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from prefork_lb.accelerate import PURE, native
 from prefork_lb.balance.policy import Policy, PolicyMemory
 from prefork_lb.balance.registry import make_policy
+from prefork_lb.native.loader import PURE, native
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import DIRECTORY, Segment, attach_or_create
@@ -27,7 +27,7 @@ from tests.unit.upstream.parts import make_pool, new_server
 
 STEPS = 4000
 
-needs_native = pytest.mark.skipif(native() is None, reason="prefork_lb.native was not built: it takes a C compiler")
+needs_native = pytest.mark.skipif(native() is None, reason="prefork_lb.native.claims was not built: it takes a C compiler")
 
 
 @dataclass

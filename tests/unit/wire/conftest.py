@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from prefork_lb.accelerate import PURE, native_heads
+from prefork_lb.native.loader import PURE, native_heads
 from prefork_lb.wire import compiled
 
 

@@ -8,17 +8,17 @@ import pytest
 
 from prefork_lb.errors import BadRequest, TruncatedBody
 from prefork_lb.wire.chunked import LAST_CHUNK, ChunkedDecoder, encode_chunk, encode_last_chunk
-from prefork_lb.wire.head import Limits
+from prefork_lb.wire.head import HeadLimits
 from tests.wire.reading import read_chunked, read_chunked_pieces
 
 
 def decoder() -> ChunkedDecoder:
-    return ChunkedDecoder(TruncatedBody, Limits())
+    return ChunkedDecoder(TruncatedBody, HeadLimits())
 
 
 def test_the_error_given_is_raised() -> None:
     with pytest.raises(BadRequest, match="not a chunk size"):
-        ChunkedDecoder(BadRequest, Limits()).decode(b"x\r\n")
+        ChunkedDecoder(BadRequest, HeadLimits()).decode(b"x\r\n")
 
 
 def test_data_of_an_unfinished_chunk_is_given_at_once() -> None:
@@ -72,14 +72,14 @@ def test_the_largest_size_is_a_number_of_bytes_to_wait_for() -> None:
 
 
 def test_a_size_of_many_digits_is_refused_at_the_line_limit_without_its_end() -> None:
-    body = ChunkedDecoder(TruncatedBody, Limits(line_bytes=100))
+    body = ChunkedDecoder(TruncatedBody, HeadLimits(line_bytes=100))
     with pytest.raises(TruncatedBody, match="longer than 101 bytes"):
         for _ in range(200):
             body.decode(b"0")
 
 
 def test_trailers_without_end_are_refused_at_the_head_limit() -> None:
-    body = ChunkedDecoder(TruncatedBody, Limits(head_bytes=1000))
+    body = ChunkedDecoder(TruncatedBody, HeadLimits(head_bytes=1000))
     body.decode(b"0\r\n")
     with pytest.raises(TruncatedBody, match="longer than 1000 bytes"):
         for _ in range(1000):

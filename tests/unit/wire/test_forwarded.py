@@ -6,13 +6,13 @@ import pytest
 
 from prefork_lb.errors import BadRequest
 from prefork_lb.wire.forwarded import ClientInfo, forwarded_lines, is_told_by_proxies, times_passed, via
-from prefork_lb.wire.head import Fields, Limits, index_fields, parse_fields
+from prefork_lb.wire.head import Fields, HeadLimits, index_fields, parse_fields
 
 
 def told(client: ClientInfo, *fields: tuple[bytes, bytes], host: bytes | None = b"a.test") -> Fields:
     """The fields that the server sees."""
     lines = forwarded_lines(index_fields(list(fields)), client, host)
-    return sorted(parse_fields(lines + b"\r\n", 0, Limits(), BadRequest, BadRequest))
+    return sorted(parse_fields(lines + b"\r\n", 0, HeadLimits(), BadRequest, BadRequest))
 
 
 def client(address: str = "192.0.2.7", scheme: bytes = b"http", port: int = 8000, trusted: bool = False) -> ClientInfo:

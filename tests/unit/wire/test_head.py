@@ -5,7 +5,7 @@ import pytest
 
 from prefork_lb.errors import BadRequest, BadResponse, HeadTooLarge, TruncatedBody
 from prefork_lb.wire.head import (
-    Limits,
+    HeadLimits,
     RequestHead,
     head_end,
     index_fields,
@@ -55,34 +55,34 @@ def test_fields_are_indexed_by_lower_case_name_in_order() -> None:
 
 
 def test_heads_with_equal_contents_are_equal() -> None:
-    assert parse_request(HEAD, Limits()) == parse_request(HEAD, Limits())
-    assert parse_request(HEAD, Limits()) != parse_request(HEAD.replace(b"/ ", b"/x "), Limits())
+    assert parse_request(HEAD, HeadLimits()) == parse_request(HEAD, HeadLimits())
+    assert parse_request(HEAD, HeadLimits()) != parse_request(HEAD.replace(b"/ ", b"/x "), HeadLimits())
 
 
 def test_a_head_without_fields_is_whole() -> None:
-    assert parse_response(b"HTTP/1.1 200 OK\r\n\r\n", Limits()).fields == []
+    assert parse_response(b"HTTP/1.1 200 OK\r\n\r\n", HeadLimits()).fields == []
 
 
 def test_trailer_fields_are_parsed_from_their_own_start() -> None:
-    assert parse_fields(b"skip\r\nA: 1\r\n\r\n", 6, Limits(), TruncatedBody, TruncatedBody) == [(b"A", b"1")]
+    assert parse_fields(b"skip\r\nA: 1\r\n\r\n", 6, HeadLimits(), TruncatedBody, TruncatedBody) == [(b"A", b"1")]
 
 
 def test_limits_and_grammar_raise_the_errors_given() -> None:
     with pytest.raises(HeadTooLarge, match="at most 3 are allowed"):
-        parse_fields(b"A: 1\r\n\r\n", 0, Limits(head_bytes=3), HeadTooLarge, TruncatedBody)
+        parse_fields(b"A: 1\r\n\r\n", 0, HeadLimits(head_bytes=3), HeadTooLarge, TruncatedBody)
     with pytest.raises(TruncatedBody, match="not a field line"):
-        parse_fields(b"A\r\n\r\n", 0, Limits(), HeadTooLarge, TruncatedBody)
+        parse_fields(b"A\r\n\r\n", 0, HeadLimits(), HeadTooLarge, TruncatedBody)
 
 
 def test_a_long_field_among_short_ones_is_named() -> None:
     block = HEAD[:-2] + b"X-Short: 1\r\nX-Long: " + b"1" * 40 + b"\r\n\r\n"
     with pytest.raises(HeadTooLarge, match="the field X-Long has 40 bytes, at most 30 are allowed"):
-        parse_request(block, Limits(line_bytes=30))
+        parse_request(block, HeadLimits(line_bytes=30))
 
 
 def test_many_short_fields_are_no_long_line() -> None:
     block = HEAD[:-2] + b"X-Short: 1\r\n" * 10 + b"\r\n"
-    assert len(parse_request(block, Limits(line_bytes=30)).fields) == 11
+    assert len(parse_request(block, HeadLimits(line_bytes=30)).fields) == 11
 
 
 def test_list_members_are_lower_case_without_blanks_and_empty_ones() -> None:
@@ -91,10 +91,10 @@ def test_list_members_are_lower_case_without_blanks_and_empty_ones() -> None:
 
 def test_a_message_shows_no_more_than_the_beginning_of_a_line() -> None:
     with pytest.raises(BadRequest) as caught:
-        parse_request(b"x" * 5000 + b"\r\n\r\n", Limits())
+        parse_request(b"x" * 5000 + b"\r\n\r\n", HeadLimits())
     assert len(str(caught.value)) < 150
 
 
 def test_a_control_byte_far_into_a_line_is_named_as_such() -> None:
     with pytest.raises(BadRequest, match="control byte"):
-        parse_request(HEAD[:-2] + b"X: " + b"a" * 200 + b"\0\r\n\r\n", Limits())
+        parse_request(HEAD[:-2] + b"X: " + b"a" * 200 + b"\0\r\n\r\n", HeadLimits())

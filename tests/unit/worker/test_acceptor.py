@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 import pytest
 
 from prefork_lb.green.hub import Hub
-from prefork_lb.wire.head import Limits
+from prefork_lb.wire.head import HeadLimits
 from prefork_lb.worker.acceptor import Acceptor
 from prefork_lb.worker.service import Service, Times
 from tests.unit.green.running import run
 
 
 @dataclass
-class Crowd:
+class SiblingClients:
     """Siblings whose fewest connections the test sets."""
 
     fewest: int | None = None
@@ -41,8 +41,9 @@ def hub() -> Iterator[Hub]:
     made.close()
 
 
-def service(hub: Hub, crowd: Crowd) -> Service:
-    return Service(hub, None, lambda environ, start: [], lambda address: False, Limits(), Times(5, 5, 5), None, None, crowd)
+def service(hub: Hub, siblings: SiblingClients) -> Service:
+    return Service(hub, None, lambda environ, start: [], lambda address: False, HeadLimits(), Times(5, 5, 5), None, None,
+                   siblings)
 
 
 def connected_within(hub: Hub, found: Service, count: int, seconds: float) -> bool:
@@ -63,19 +64,19 @@ def clients(address: tuple[str, int], count: int) -> Iterator[list[socket.socket
 
 
 def test_all_are_taken_when_there_is_no_sibling(hub: Hub) -> None:
-    crowd = Crowd()
+    siblings = SiblingClients()
     with socket.create_server(("127.0.0.1", 0)) as listener, clients(listener.getsockname(), 30):
-        found = service(hub, crowd)
-        Acceptor(found, Listener(listener), None, crowd, 1000, False)
+        found = service(hub, siblings)
+        Acceptor(found, Listener(listener), None, siblings, 1000, False)
         assert connected_within(hub, found, 30, 5)
-        assert crowd.told[-1] == 30
+        assert siblings.told[-1] == 30
 
 
 def test_a_worker_that_has_more_waits_for_its_sibling_but_not_for_ever(hub: Hub) -> None:
-    crowd = Crowd(fewest=0)
+    siblings = SiblingClients(fewest=0)
     with socket.create_server(("127.0.0.1", 0)) as listener, clients(listener.getsockname(), 20):
-        found = service(hub, crowd)
-        Acceptor(found, Listener(listener), None, crowd, 1000, False)
+        found = service(hub, siblings)
+        Acceptor(found, Listener(listener), None, siblings, 1000, False)
         assert connected_within(hub, found, 3, 5)
         begin = hub.now
         assert connected_within(hub, found, 20, 5), "the sibling takes none: it is stopped, perhaps"
@@ -83,10 +84,10 @@ def test_a_worker_that_has_more_waits_for_its_sibling_but_not_for_ever(hub: Hub)
 
 
 def test_no_more_are_taken_than_may_be_and_the_next_when_one_leaves(hub: Hub) -> None:
-    crowd = Crowd()
+    siblings = SiblingClients()
     with socket.create_server(("127.0.0.1", 0)) as listener, clients(listener.getsockname(), 6) as many:
-        found = service(hub, crowd)
-        Acceptor(found, Listener(listener), None, crowd, 4, False)
+        found = service(hub, siblings)
+        Acceptor(found, Listener(listener), None, siblings, 4, False)
         assert connected_within(hub, found, 4, 5)
         assert not connected_within(hub, found, 5, 0.2)
         taken = {connection.source for connection in found.connections}  # type: ignore[attr-defined]
@@ -103,15 +104,15 @@ def test_no_more_are_taken_than_may_be_and_the_next_when_one_leaves(hub: Hub) ->
 
 
 def test_after_the_end_nobody_is_taken(hub: Hub) -> None:
-    crowd = Crowd()
+    siblings = SiblingClients()
     listener = socket.create_server(("127.0.0.1", 0))
     address = listener.getsockname()
-    found = service(hub, crowd)
-    acceptor = Acceptor(found, Listener(listener), None, crowd, 100, False)
+    found = service(hub, siblings)
+    acceptor = Acceptor(found, Listener(listener), None, siblings, 100, False)
     with clients(address, 1):
         assert connected_within(hub, found, 1, 5)
         acceptor.stop()
         found.close_soon()
-        assert crowd.told[-1] == -1
+        assert siblings.told[-1] == -1
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(address, 2)

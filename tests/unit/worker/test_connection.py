@@ -16,7 +16,7 @@ from prefork_lb.proxy.engine import Engine
 from prefork_lb.proxy.reply import Reply
 from prefork_lb.proxy.request import Request
 from prefork_lb.wire.framing import request_framing, response_framing
-from prefork_lb.wire.head import Limits, parse_response
+from prefork_lb.wire.head import HeadLimits, parse_response
 from prefork_lb.worker.connection import Connection
 from prefork_lb.worker.service import Service, Times, client_info
 from tests.support.waiting import wait_until
@@ -28,7 +28,7 @@ Answer = Callable[[Request], Any]
 def whole(body: bytes, *fields: bytes) -> Any:
     """A reply that is here whole, as the engine gives it."""
     lines = b"".join(field + b"\r\n" for field in fields)
-    head = parse_response(b"HTTP/1.1 200 OK\r\nDate: now\r\nContent-Length: %d\r\n%b\r\n" % (len(body), lines), Limits())
+    head = parse_response(b"HTTP/1.1 200 OK\r\nDate: now\r\nContent-Length: %d\r\n%b\r\n" % (len(body), lines), HeadLimits())
     lease = SimpleNamespace(is_open=True, stream=None, succeed=lambda reusable: None, abandon=lambda: None, fail=lambda: None)
     return Reply(head, response_framing(head, b"GET"), None, body, cast(Any, lease), True, b"lb")
 
@@ -36,13 +36,13 @@ def whole(body: bytes, *fields: bytes) -> Any:
 class Client:
     """The other end of a connection that a hub serves in a thread."""
 
-    def __init__(self, answer: Answer, limits: Limits | None = None) -> None:
+    def __init__(self, answer: Answer, limits: HeadLimits | None = None) -> None:
         self.sock, mine = socket.socketpair()
         self.sock.settimeout(10)
         mine.setblocking(False)
         self.requests: list[Request] = []
         self._answer = answer
-        self._limits = limits or Limits()
+        self._limits = limits or HeadLimits()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(mine,), daemon=True)
         self._thread.start()
@@ -144,7 +144,7 @@ def test_one_empty_line_before_a_request_is_ignored_and_two_are_not(client: Clie
     (b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
 ])
 def test_what_cannot_be_a_request_is_refused_and_the_connection_ends(data: bytes, status: int) -> None:
-    client = Client(target_of, Limits(head_bytes=2000, line_bytes=300, fields=50))
+    client = Client(target_of, HeadLimits(head_bytes=2000, line_bytes=300, fields=50))
     client.say(data)
     answer = client.rest()
     assert answer.startswith(b"HTTP/1.1 %d " % status) and b"Connection: close\r\n" in answer

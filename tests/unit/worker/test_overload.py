@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from prefork_lb.clock import ManualClock
-from prefork_lb.worker.lobby import Lobby
 from prefork_lb.worker.overload import Overload
+from prefork_lb.worker.pending import PendingConnections
 
 LIMIT_S = 0.5
 
@@ -184,25 +184,25 @@ def let_in(hub: Hub) -> list[int]:
 
 def test_the_newest_comes_first_and_a_turn_is_short(bench: Bench) -> None:
     clock = TickingClock(100.0)
-    lobby = Lobby(bench.hub, bench.overload, clock)  # type: ignore[arg-type]
+    pending = PendingConnections(bench.hub, bench.overload, clock)  # type: ignore[arg-type]
     connections = [Waiting(number, 100.0) for number in range(25)]
     for connection in connections:
-        lobby.enter(connection)  # type: ignore[arg-type]
+        pending.enter(connection)  # type: ignore[arg-type]
     assert len(bench.hub.timers) == 1
     first = let_in(bench.hub)
     assert first == list(range(24, 24 - len(first), -1)) and 5 <= len(first) <= 11
     rest = [name for _ in range(5) for name in let_in(bench.hub)]
-    assert sorted(first + rest) == list(range(25)) and not lobby and not bench.hub.timers
+    assert sorted(first + rest) == list(range(25)) and not pending and not bench.hub.timers
     assert not any(connection.turned_away for connection in connections)
 
 
 def test_the_oldest_is_turned_away_when_it_is_too_late(bench: Bench) -> None:
     clock = TickingClock(100.0)
-    lobby = Lobby(bench.hub, bench.overload, clock)  # type: ignore[arg-type]
+    pending = PendingConnections(bench.hub, bench.overload, clock)  # type: ignore[arg-type]
     connections = [Waiting(number, 100.0 - (LIMIT_S + 0.001 if number < 5 else 0)) for number in range(40)]
     connections[2].descriptor = -1  # the worker has ended it
     for connection in connections:
-        lobby.enter(connection)  # type: ignore[arg-type]
+        pending.enter(connection)  # type: ignore[arg-type]
     let_in(bench.hub)
     assert [connection.name for connection in connections if connection.turned_away] == [0, 1, 3, 4]
-    assert lobby and bench.hub.timers
+    assert pending and bench.hub.timers

@@ -1,0 +1,1 @@
+"""The command line: `prefork-lb`, one file a command."""

@@ -1,0 +1,72 @@
+"""A small app server for the demo: `python -m prefork_lb.cli.demo_server NAME DELAY_MS`.
+
+It answers every request with its name. It binds a port of the kernel's choice on 127.0.0.1 and prints that port.
+It ends when its standard input does, so that it never outlives the demo, however that one ends.
+"""
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+SERVED_BY = "X-Served-By"  # what prefork_lb.cli.traffic looks for; imported from there it would bring requests and rich
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, name: str, delay_s: float) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.name, self.delay_s = name, delay_s
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"  # kept-alive connections, as real app servers have
+    wbufsize = -1  # head and body leave in one packet
+    disable_nagle_algorithm = True
+    server: _Server
+
+    def do_GET(self) -> None:
+        length = self.headers.get("Content-Length", "0")
+        if "Transfer-Encoding" in self.headers or not length.isdecimal():
+            # RFC 9110 15.5.12: this server reads bodies of a known length only.
+            self.close_connection = True
+            self._answer(HTTPStatus.LENGTH_REQUIRED)
+            return
+        left = int(length)
+        while left and (piece := self.rfile.read(min(left, 65536))):
+            left -= len(piece)
+        time.sleep(self.server.delay_s)
+        self._answer(HTTPStatus.OK)
+
+    do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = do_GET
+
+    def _answer(self, status: HTTPStatus) -> None:
+        body = f"{self.server.name}\n".encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "text/plain; charset=utf-8")
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header(SERVED_BY, self.server.name)
+        if self.close_connection:
+            self.send_header("Connection", "close")
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing: the demo's screen belongs to the balancer."""
+
+
+def main(name: str, delay_ms: str) -> None:
+    """Serve until standard input ends."""
+    with _Server(name, float(delay_ms) / 1000) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        print(server.server_port, flush=True)
+        sys.stdin.buffer.read()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,216 @@
+"""Requests from several concurrent clients, and who answered them how fast: `prefork-lb traffic`."""
+from __future__ import annotations
+
+import math
+import queue
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import requests
+from rich.table import Table
+
+SERVED_BY = "X-Served-By"  # the response field by which a server says its name
+UNNAMED = "(unnamed)"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came of one request. `seconds` is the time until the body was whole; `status` is 0 when there is `error`."""
+
+    server: str
+    status: int
+    seconds: float
+    error: str = ""
+
+    @property
+    def failed(self) -> bool:
+        """No answer, or one that says 4xx or 5xx."""
+        return bool(self.error) or self.status >= 400
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """How long requests took, in milliseconds; percentiles by the nearest rank."""
+
+    mean_ms: float
+    p50_ms: float
+    p95_ms: float
+    max_ms: float
+
+    @classmethod
+    def of(cls, seconds: Iterable[float]) -> Times:
+        """Raises ValueError when there is nothing to measure."""
+        ordered = sorted(1000 * each for each in seconds)
+        if not ordered:
+            raise ValueError("no request was answered")
+        mean = math.fsum(ordered) / len(ordered)
+        return cls(mean, percentile(ordered, 50), percentile(ordered, 95), ordered[-1])
+
+
+def percentile(ordered: Sequence[float], percent: float) -> float:
+    """The smallest value that at least `percent` of all values do not exceed (nearest rank). `ordered` is not empty."""
+    return ordered[max(math.ceil(len(ordered) * percent / 100), 1) - 1]
+
+
+class TrafficReport:
+    """The answers of a run, in the order in which they came.
+
+    `wall_s` is the time from the first request to the last answer, in seconds.
+    """
+
+    def __init__(self, answers: Sequence[Answer], wall_s: float) -> None:
+        self.answers = answers
+        self.wall_s = wall_s
+
+    @property
+    def failed(self) -> int:
+        """How many requests failed."""
+        return sum(answer.failed for answer in self.answers)
+
+    @property
+    def errors(self) -> Counter[str]:
+        """Why requests had no answer, and how often."""
+        return Counter(answer.error for answer in self.answers if answer.error)
+
+    def by_server(self) -> Iterator[tuple[str, list[Answer]]]:
+        """The answers of each server, by name."""
+        groups: dict[str, list[Answer]] = {}
+        for answer in self.answers:
+            if not answer.error:
+                groups.setdefault(answer.server, []).append(answer)
+        yield from sorted(groups.items())
+
+    def as_dict(self) -> dict[str, object]:
+        """For `--json`: the table's numbers, times in milliseconds."""
+        return {
+            "requests": len(self.answers),
+            "failed": self.failed,
+            "seconds": round(self.wall_s, 3),
+            "errors": dict(self.errors.most_common()),
+            "servers": {name: _summary(answers) for name, answers in self.by_server()},
+        }
+
+    def table(self) -> Table:
+        """For people: one row a server, and one for all when there are several."""
+        table = Table(box=None, header_style="bold", pad_edge=False)
+        table.add_column("server", overflow="fold")
+        for title in ("requests", "share", "mean ms", "p50 ms", "p95 ms", "max ms"):
+            table.add_column(title, justify="right", no_wrap=True)
+        table.add_column("status codes")
+        groups = list(self.by_server())
+        answered = [answer for _, answers in groups for answer in answers]
+        if len(groups) > 1:
+            groups.append(("all", answered))
+        for name, answers in groups:
+            times = Times.of(answer.seconds for answer in answers)
+            table.add_row(
+                name, str(len(answers)), f"{len(answers) / len(answered):.1%}",
+                *(f"{ms:.1f}" for ms in (times.mean_ms, times.p50_ms, times.p95_ms, times.max_ms)),
+                ", ".join(f"{status} x {count}" for status, count in _statuses(answers)),
+            )
+        return table
+
+
+def _statuses(answers: Iterable[Answer]) -> list[tuple[int, int]]:
+    return sorted(Counter(answer.status for answer in answers).items())
+
+
+def _summary(answers: Sequence[Answer]) -> dict[str, object]:
+    times = Times.of(answer.seconds for answer in answers)
+    return {
+        "requests": len(answers),
+        "mean_ms": round(times.mean_ms, 3),
+        "p50_ms": round(times.p50_ms, 3),
+        "p95_ms": round(times.p95_ms, 3),
+        "max_ms": round(times.max_ms, 3),
+        "statuses": {str(status): count for status, count in _statuses(answers)},
+    }
+
+
+def check_url(url: str) -> str:
+    """The URL itself. Raises ValueError with what was found and what is expected."""
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError as exc:
+        raise ValueError(f"{url!r}: {exc}") from exc
+    if not good:
+        raise ValueError(f"{url!r} is not a URL such as http://127.0.0.1:8000/")
+    return url
+
+
+def send_traffic(
+    url: str,
+    count: int,
+    clients: int,
+    *,
+    timeout_s: float = 30.0,
+    on_answer: Callable[[Answer], None] = lambda answer: None,
+) -> TrafficReport:
+    """Send `count` GET requests from `clients` threads, each with a connection of its own, and wait for all.
+
+    `timeout_s` bounds the connect and each wait for bytes. `on_answer` is called in the calling thread. A
+    KeyboardInterrupt ends the run early: the report then has the answers until then.
+    """
+    answers: list[Answer] = []
+    arrived: queue.SimpleQueue[Answer | Exception] = queue.SimpleQueue()
+    tickets = iter(range(count))
+    handing_out, stop = threading.Lock(), threading.Event()
+
+    def client() -> None:
+        with requests.Session() as session:
+            session.trust_env = False  # a proxy of the environment would be measured instead
+            while not stop.is_set():
+                with handing_out:
+                    if next(tickets, None) is None:
+                        return
+                try:
+                    arrived.put(_ask(session, url, timeout_s))
+                except Exception as exc:  # handed to the calling thread, which would wait for this answer for ever
+                    arrived.put(exc)
+                    return
+
+    start = time.perf_counter()
+    try:
+        # Daemons: after Ctrl-C nobody waits for a server that hangs.
+        for number in range(min(clients, count)):
+            threading.Thread(target=client, name=f"client {number}", daemon=True).start()
+        while len(answers) < count:
+            answer = arrived.get()
+            if isinstance(answer, Exception):
+                raise answer
+            answers.append(answer)
+            on_answer(answer)
+    except KeyboardInterrupt:
+        pass  # what there is until now is the report
+    finally:
+        stop.set()
+    return TrafficReport(answers, time.perf_counter() - start)
+
+
+def _ask(session: requests.Session, url: str, timeout_s: float) -> Answer:
+    start = time.perf_counter()
+    try:
+        with session.get(url, timeout=timeout_s, allow_redirects=False, stream=True) as response:
+            for _ in response.iter_content(65536):
+                pass  # read to its end, however large, and not kept
+    except requests.RequestException as exc:
+        return Answer("", 0, time.perf_counter() - start, _reason(exc))
+    return Answer(response.headers.get(SERVED_BY) or UNNAMED, response.status_code, time.perf_counter() - start)
+
+
+def _reason(exc: requests.RequestException) -> str:
+    """The innermost cause: what `requests` wraps around it names objects and addresses in memory."""
+    cause: BaseException = exc
+    while True:
+        candidates = (getattr(cause, "reason", None), *cause.args, cause.__cause__, cause.__context__)
+        inner = next((each for each in candidates if isinstance(each, BaseException)), None)
+        if inner is None:
+            break
+        cause = inner
+    text = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(cause)
+    return f"{type(cause).__name__}: {text}" if text else type(cause).__name__

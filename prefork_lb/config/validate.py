@@ -1,0 +1,168 @@
+"""What a type cannot say: rules on single texts, and between keys."""
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Mapping
+
+from prefork_lb.balance.registry import POLICY_NAMES
+from prefork_lb.config.decode import ReportProblem, did_you_mean
+from prefork_lb.config.model import CertificateConfig, Config, HealthConfig, PoolConfig, RouteConfig
+from prefork_lb.config.statuses import parse_statuses
+from prefork_lb.net.address import parse_address
+from prefork_lb.net.tls import check_pair, upstream_context
+from prefork_lb.wire import grammar
+
+_HOST = re.compile(r"(?:\*\.)?(?!-)[A-Za-z0-9_-]{1,63}(?<!-)(?:\.(?!-)[A-Za-z0-9_-]{1,63}(?<!-))*\.?|\[[0-9A-Fa-f:.]+\]")
+_POOL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+_CLASS = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+
+def validate(config: Config, report: ReportProblem) -> None:
+    """Report everything about a decoded configuration that cannot work.
+
+    Values that were reported before stand as None in it and are passed over.
+    """
+    for index, bind in enumerate(config.listen.bind or () if config.listen else ()):
+        _address(bind, ("listen", "bind", index), report)
+    if config.listen:
+        _listen(config, report)
+    if config.admin:
+        _address(config.admin.bind, ("admin", "bind"), report)
+    for index, network in enumerate(config.proxy.trusted_proxies or () if config.proxy else ()):
+        try:
+            ipaddress.ip_network("::" if network is None else network, strict=False)
+        except ValueError:
+            report(("proxy", "trusted_proxies", index), f"{network!r} is neither an address nor a network such as 10.0.0.0/8")
+    pools = config.pools or {}
+    for name, pool in pools.items():
+        if pool is not None:
+            _pool(name, pool, report)
+    for index, route in enumerate(config.routes or ()):
+        if route is not None:
+            _route(index, route, pools, report)
+    if len(pools) > 1 and config.routes == ():
+        report(("pools",), f"{len(pools)} pools and no [[routes]] that say which requests each gets")
+
+
+def _listen(config: Config, report: ReportProblem) -> None:
+    listen = config.listen
+    if listen.proxy_protocol and config.proxy is not None and config.proxy.trusted_proxies == ():
+        report(("listen", "proxy_protocol"), "nobody is believed; name the proxies in front in proxy.trusted_proxies")
+    seen: dict[str, int] = {}
+    for index, bind in enumerate(listen.bind or ()):
+        if bind in seen:
+            report(("listen", "bind", index), f"{bind!r} is there already")
+        seen.setdefault(bind, index)
+    for index, entry in enumerate(listen.certificates or ()):
+        if entry is not None:
+            _certificate(index, entry, report)
+
+
+def _certificate(index: int, entry: CertificateConfig, report: ReportProblem) -> None:
+    path = ("listen", "certificates", index)
+    if None not in (entry.certificate, entry.key):
+        _pair(entry.certificate, entry.key, (*path, "certificate"), report)
+    for number, host in enumerate(entry.hosts or ()):
+        if host is not None and (not _HOST.fullmatch(host) or host.startswith("[")):
+            report((*path, "hosts", number), f'{host!r} is no host; expected a name, or "*." and a name')
+    if index and entry.hosts == ():
+        report((*path, "hosts"), "missing; only the first certificate is for all other names")
+
+
+def _pair(certificate: str, key: str, path: tuple[str | int, ...], report: ReportProblem) -> None:
+    try:
+        check_pair(certificate, key)
+    except ValueError as exc:
+        report(path, str(exc))
+
+
+def _tls(name: str, pool: PoolConfig, report: ReportProblem) -> None:
+    tls, path = pool.tls, ("pools", name, "tls")
+    if tls is None or None in (tls.verify, tls.ca_file, tls.certificate, tls.key):
+        return
+    if not any(server is not None and (server.address or "").lower().startswith("https://") for server in pool.servers or ()):
+        report(path, "no server of the pool has TLS; expected addresses like https://10.0.0.1:8443")
+    if tls.key and not tls.certificate:
+        report((*path, "key"), "a key without a certificate")
+    if tls.certificate:
+        _pair(tls.certificate, tls.key, (*path, "certificate"), report)
+    try:
+        upstream_context(tls.verify, tls.ca_file)
+    except ValueError as exc:
+        report((*path, "ca_file"), str(exc))
+
+
+def _pool(name: str, pool: PoolConfig, report: ReportProblem) -> None:
+    if not _POOL_NAME.fullmatch(name):
+        report(("pools", name), f"{name!r} is no name; expected letters, digits, hyphens, dots and underscores, at most 63")
+    if pool.policy is not None and pool.policy not in POLICY_NAMES and not _CLASS.fullmatch(pool.policy):
+        report(("pools", name, "policy"), f'{pool.policy!r} is no policy; expected one of {", ".join(POLICY_NAMES)}, '
+               f'or "package.module:Class"{did_you_mean(pool.policy, POLICY_NAMES)}')
+    seen: dict[str, int] = {}
+    servers = pool.servers or ()
+    for index, server in enumerate(servers):
+        path = ("pools", name, "servers", index)
+        if server is None or not _address(server.address, path, report):
+            continue
+        address = str(parse_address(server.address))
+        if address in seen:
+            report(path, f"{server.address!r} is the same server as servers[{seen[address]}]; "
+                   "give one of them the sum of the weights")
+        seen.setdefault(address, index)
+    _tls(name, pool, report)
+    _failures(name, pool, report)
+    if servers and all(server is not None and server.backup for server in servers):
+        report(("pools", name, "servers"), "every server is a backup; at least one must not be")
+
+
+def _failures(name: str, pool: PoolConfig, report: ReportProblem) -> None:
+    for section, values in (("retries", pool.retries), ("ejection", pool.ejection), ("health", pool.health)):
+        for index, item in enumerate(values.statuses or () if values is not None else ()):
+            if item is not None:
+                try:
+                    parse_statuses([item])
+                except ValueError as exc:
+                    report(("pools", name, section, "statuses", index), str(exc))
+    health = pool.health
+    if health is None:
+        return
+    path = ("pools", name, "health")
+    if health.pattern:
+        try:
+            re.compile(health.pattern)
+        except re.error as exc:
+            report((*path, "pattern"), f"{health.pattern!r} is no regular expression: {exc}")
+    for field, value in (health.headers or {}).items():
+        good = grammar.token.fullmatch(field.encode()) and grammar.value.fullmatch((value or "").encode("latin-1", "replace"))
+        if not good:
+            report((*path, "headers", field), "is no field; expected a name of letters, digits and hyphens, and a value")
+    if health.type == "tcp":
+        default = HealthConfig()
+        for key in ("path", "method", "host", "headers", "statuses", "text", "pattern"):
+            if getattr(health, key) not in (None, getattr(default, key)):
+                report((*path, key), 'asks for an answer, which a check of the type "tcp" does not get')
+
+
+def _route(index: int, route: RouteConfig, pools: Mapping[str, PoolConfig], report: ReportProblem) -> None:
+    path = ("routes", index)
+    if route.pool is not None and route.pool not in pools:
+        report((*path, "pool"), f"there is no pool {route.pool!r}; expected one of {', '.join(pools)}"
+               f"{did_you_mean(route.pool, pools)}")
+    for number, host in enumerate(route.hosts or ()):
+        if host is not None and not _HOST.fullmatch(host):
+            report((*path, "hosts", number), f'{host!r} is no host; expected a name without port, or "*." and a name')
+    for number, prefix in enumerate(route.paths or ()):
+        if prefix is not None and not re.fullmatch(r"/[\x21-\x7e]*", prefix):
+            report((*path, "paths", number), f"{prefix!r} is no path; expected / and printable ASCII")
+
+
+def _address(text: str | None, path: tuple[str | int, ...], report: ReportProblem) -> bool:
+    if text is None:
+        return False
+    try:
+        parse_address(text)
+    except ValueError as exc:
+        report(path, str(exc))
+        return False
+    return True

@@ -1,0 +1,96 @@
+"""From the configuration to what is checked, and from checks to shared memory."""
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Hashable, Mapping
+
+from prefork_lb.config.model import Config, HealthConfig, PoolConfig, TLSConfig
+from prefork_lb.config.statuses import parse_statuses
+from prefork_lb.controller.probe import Outcome, Probe, Prober
+from prefork_lb.controller.schedule import CheckSchedule, Rules, Target
+from prefork_lb.controller.streak import CheckState
+from prefork_lb.net.address import parse_address
+from prefork_lb.shared.ledger import Ledger
+from prefork_lb.shared.segment import Segment
+from prefork_lb.shared.states import Admin, Check, States
+from prefork_lb.shared.table import slots_by_key
+
+log = logging.getLogger("prefork_lb")
+
+_STATES = {CheckState.UP: Check.UP, CheckState.DOWN: Check.DOWN, CheckState.CHECKING: Check.CHECKING}
+_KNOWN = {state: known for known, state in _STATES.items()}
+
+
+class ActiveChecks:
+    """Hands out checks and files their results. `look` is to be called a few times a second."""
+
+    def __init__(self, segment: Segment, ledger: Ledger, states: States) -> None:
+        self._segment = segment
+        self._ledger = ledger
+        self._states = states
+        self._config: Config | None = None
+        self._seen = -1
+        self._slots: Mapping[Hashable, int] = {}  # written and read under the ledger's lock
+        self._checks = CheckSchedule(Prober(), self._report)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._checks.run, args=(self._stop,), name="prefork_lb checks", daemon=True)
+        self._thread.start()
+
+    def set_configuration(self, config: Config) -> None:
+        """Check what this configuration asks for, from the next look on."""
+        self._config = config
+        self._seen = -1
+
+    def look(self) -> None:
+        """Take over what has changed: servers that came, went, or are under maintenance."""
+        changes = self._states.changes
+        if self._config is None or changes == self._seen:
+            return
+        self._seen = changes
+        targets: list[Target] = []
+        checked: dict[Hashable, int] = {}
+        with self._ledger.locked():
+            slots = slots_by_key(self._segment)
+            for name, pool in self._config.pools.items():
+                for server in pool.servers:
+                    key = name, server.address
+                    slot = slots.get(key)
+                    if slot is None:
+                        continue
+                    if pool.health is None:
+                        # The first worker did so when it came, but a check may have been under way.
+                        self._states.forget_check(slot)
+                    elif self._states.admin[slot] != Admin.MAINTENANCE:
+                        checked[key] = slot
+                        targets.append(_target(key, server.address, pool, Check(self._states.check[slot])))
+            self._slots = checked
+        self._checks.set_targets(targets)
+
+    def close(self) -> None:
+        """End the checks."""
+        self._stop.set()
+        self._thread.join()
+        self._checks.close()
+
+    def _report(self, key: Hashable, state: CheckState, outcome: Outcome) -> None:
+        found = _STATES[state]
+        with self._ledger.locked():
+            slot = self._slots.get(key)
+            if slot is None:  # not checked any more
+                return
+            before = self._states.check[slot]
+            self._states.set_check(slot, found, outcome.reason)
+        if before != found:
+            assert isinstance(key, tuple)
+            log.warning("pool %s: server %s is %s: %s", key[0], key[1], state.value, outcome.reason)
+
+
+def _target(key: tuple[str, str], address: str, pool: PoolConfig, known: Check) -> Target:
+    health, tls = pool.health or HealthConfig(), pool.tls or TLSConfig()
+    probe = Probe(
+        health.type, parse_address(address), health.method, health.path, health.host, tuple(health.headers.items()),
+        parse_statuses(health.statuses), health.text, health.pattern, health.timeout, health.port, tls.verify, tls.ca_file,
+        tls.certificate, tls.key, tls.server_name)
+    return Target(key, probe, Rules(health.interval, health.fast_interval, health.rise, health.fall, health.start),
+                  _KNOWN.get(known))

@@ -1,0 +1,1 @@
+"""What gunicorn is told, and what is taken from its internals."""

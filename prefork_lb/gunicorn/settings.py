@@ -1,0 +1,110 @@
+"""gunicorn's settings for prefork_lb, from the TOML configuration. gunicorn's command line wins over them.
+
+Imports nothing but the configuration: with gevent workers, what is imported here is loaded before gevent patches the
+standard library.
+"""
+from __future__ import annotations
+
+import logging
+import os
+import resource
+import sys
+from pathlib import Path
+from typing import Any
+
+from prefork_lb.config.current import load_or_keep
+from prefork_lb.config.model import Config
+from prefork_lb.errors import ConfigError
+from prefork_lb.net.listening import why_not_bound
+
+log = logging.getLogger("prefork_lb")
+
+_bound: list[str] = []  # what this master listens on
+
+CONF_FILE = Path(__file__).with_name("conf.py")
+"""The gunicorn configuration file that comes with the package."""
+
+# gunicorn refuses longer request lines whatever is set (its MAX_REQUEST_LINE).
+_GUNICORN_MOST_LINE_BYTES = 8190
+_MOST_CONNECTIONS = 100_000
+_OWN_FILES = 64  # descriptors that a worker needs for itself
+_MEMORY = "/dev/shm"  # a file system without a disk
+
+
+def settings() -> dict[str, Any]:
+    """The settings by name, as a gunicorn configuration file defines them. Exits with the problems of a configuration that
+    cannot be used; at a reload the last good one stays in force instead."""
+    try:
+        config = load_or_keep()
+    except ConfigError as exc:
+        print(f"{exc}\nprefork_lb: not started", file=sys.stderr)
+        sys.exit(1)
+    certificates = config.listen.certificates
+    return {
+        # gunicorn listens with TLS when it has a certificate; ProxyWorker adds the others.
+        "certfile": certificates[0].certificate if certificates else None,
+        "keyfile": (certificates[0].key or None) if certificates else None,
+        "bind": _binds(config),
+        "workers": config.listen.worker_count(),
+        "worker_class": "prefork_lb.worker.ProxyWorker",
+        # Client connections of a worker at most; each takes two descriptors while it is served.
+        "worker_connections": _worker_connections(),
+        "keepalive": 75,  # seconds; nginx's default. gunicorn's 2 s would make browsers connect anew for every click
+        "timeout": _timeout_s(config),
+        "graceful_timeout": 30,
+        # The heartbeat is a file that each worker touches: on a busy disk that may take seconds, in which nobody is served.
+        "worker_tmp_dir": _MEMORY if os.access(_MEMORY, os.W_OK) else None,
+        "limit_request_line": min(config.proxy.limits.line_bytes, _GUNICORN_MOST_LINE_BYTES),
+        "limit_request_field_size": config.proxy.limits.line_bytes,
+        "limit_request_fields": config.proxy.limits.fields,
+        # prefork_lb decides itself whose X-Forwarded-Proto it believes (proxy.trusted_proxies).
+        "secure_scheme_headers": {},
+        # One fixed place in the home directory: two instances would fight for it, and a hardened service has no home.
+        "control_socket_disable": True,
+        "post_worker_init": post_worker_init,
+        "on_exit": on_exit,
+    }
+
+
+def post_worker_init(worker: Any) -> None:
+    """Let a worker join its instance before its first request, so that tools see it at once."""
+    from prefork_lb.wiring.application import Application
+
+    if isinstance(worker.wsgi, Application):
+        worker.wsgi.start()
+
+
+def on_exit(server: Any) -> None:
+    """Remove the instance's shared memory when its master ends in the ordinary way; after a kill the next start does."""
+    from prefork_lb.shared.segment import remove
+
+    remove(server.pid)
+
+
+def _binds(config: Config) -> list[str]:
+    """What to listen on. gunicorn closes its sockets before it makes those of a reload, and ends when it cannot: so at a reload
+    new addresses are tried first, and those of before stay when one is of no use."""
+    global _bound
+    binds = list(config.listen.bind)
+    for bind in binds if _bound else ():
+        problem = "" if bind in _bound else why_not_bound(bind, _bound)
+        if problem:
+            log.error("%s: listen.bind: %s: %s; %s stay in force", config.source, bind, problem, ", ".join(_bound))
+            return _bound
+    _bound = binds
+    return binds
+
+
+def _worker_connections() -> int:
+    # The soft limit is a default for programs that use select(2); gunicorn's worker is none, so all that may be had is taken.
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    most = hard if hard != resource.RLIM_INFINITY else _MOST_CONNECTIONS
+    return max(16, min(_MOST_CONNECTIONS, most - _OWN_FILES))
+
+
+def _timeout_s(config: Config) -> int:
+    # A sync worker gives no sign of life while it waits for a server: as long as that may take, it must not be killed.
+    timeouts = config.proxy.timeouts
+    return int(timeouts.response + timeouts.connect * 2 + timeouts.idle) + 30

@@ -1,0 +1,68 @@
+"""The compiled modules, where there are any. Everything works without it, a request costs some microseconds more."""
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+PURE = "PREFORK_LB_PURE"
+"""The environment variable that, set to anything, keeps the compiled modules out."""
+
+
+class NativeClaims(Protocol):
+    """A worker's row of the ledger."""
+
+    def release(self, slot: int, failed: bool) -> bool:
+        """Take one claim back; False, with nothing done, when the lock was not to be had at once or there is no claim."""
+
+
+class FastClaims(Protocol):
+    """Claims on the servers of one pool."""
+
+    def claim(self) -> int:
+        """Pick a server and count the claim: its index. -1, with nothing done, when that is for the Python to do."""
+
+
+class Native(Protocol):
+    """One of the compiled modules, `claims.c`."""
+
+    def Claims(self, memory: memoryview, lock_byte: int, totals: memoryview, claims: memoryview,
+               requests: memoryview, failures: memoryview, penalties: memoryview,
+               recover: Callable[[int], None]) -> NativeClaims: ...
+
+    def LeastConnections(self, claims: NativeClaims, servers: Sequence[tuple[int, int, int]], pool: memoryview,
+                         last: memoryview, finish: memoryview) -> FastClaims: ...
+
+
+class NativeHeads(Protocol):
+    """The other compiled module, `heads.c`."""
+
+    def read_fields(self, block: bytes, start: int, most_bytes: int, most_fields: int,
+                    ) -> tuple[list[tuple[bytes, bytes]], dict[bytes, list[bytes]]] | None:
+        """The fields from `start` to the blank line that ends `block`, and their values by lower-case name; None when that is
+        for the Python to do."""
+
+    def join_fields(self, fields: list[tuple[bytes, bytes]], travels: dict[bytes, bool]) -> bytes | None:
+        """The lines of the fields whose names have True; None when a name is not known, or a byte is none of a field."""
+
+
+def native() -> Native | None:
+    """The compiled module of the ledger; None where it was not built, or is not wanted."""
+    module: Native | None = _load("prefork_lb.native.claims")
+    return module
+
+
+def native_heads() -> NativeHeads | None:
+    """The compiled module of heads; None where it was not built, or is not wanted."""
+    module: NativeHeads | None = _load("prefork_lb.native.heads")
+    return module
+
+
+def _load(name: str) -> Any:
+    if os.environ.get(PURE):
+        return None
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        return None

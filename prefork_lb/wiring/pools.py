@@ -1,0 +1,77 @@
+"""From a pool of the configuration to the objects that serve it in one worker."""
+from __future__ import annotations
+
+import functools
+import random
+import ssl
+
+from prefork_lb.balance.policy import PolicyMemory
+from prefork_lb.balance.registry import make_policy
+from prefork_lb.clock import monotonic
+from prefork_lb.config import Config, model
+from prefork_lb.config.statuses import parse_statuses
+from prefork_lb.errors import ConfigError
+from prefork_lb.net.address import parse_address
+from prefork_lb.net.dial import ClientTLS
+from prefork_lb.net.tls import upstream_context
+from prefork_lb.shared import layout as at
+from prefork_lb.shared.ledger import Ledger
+from prefork_lb.shared.line import Line
+from prefork_lb.shared.states import States
+from prefork_lb.shared.table import PoolSlots
+from prefork_lb.upstream.availability import AvailabilityRules
+from prefork_lb.upstream.claiming import fast_claims
+from prefork_lb.upstream.idle import IdleConnections
+from prefork_lb.upstream.in_flight_limit import InFlightLimit
+from prefork_lb.upstream.outcomes import EjectionRules, Outcomes
+from prefork_lb.upstream.pool import Pool
+from prefork_lb.upstream.queue import Queue, QueueRules
+from prefork_lb.upstream.retries import RetryBudget, RetryRules
+from prefork_lb.upstream.runtime import Runtime
+from prefork_lb.upstream.server import UNLIMITED, Server
+
+
+def make_pool(name: str, pool: model.PoolConfig, config: Config, slots: PoolSlots, ledger: Ledger, states: States,
+              runtime: Runtime) -> Pool:
+    """The pool of this name, on its place in shared memory. Raises ConfigError when its TLS files are of no use any more."""
+    keepalive = config.proxy.keepalive
+    settings = pool.tls or model.TLSConfig()
+    addresses = [parse_address(server.address) for server in pool.servers]
+    context: ssl.SSLContext | None = None
+    if any(address.tls for address in addresses):
+        try:
+            context = upstream_context(settings.verify, settings.ca_file, settings.certificate, settings.key)
+        except ValueError as exc:  # it was checked with the configuration; the files have changed since
+            raise ConfigError([f"{config.source}: pools.{name}.tls: {exc}"]) from exc
+    servers = [
+        Server(slot, address, server.address, server.weight, server.max_connections or UNLIMITED, server.backup,
+               # One with a PROXY header belongs to its client.
+               IdleConnections(0 if server.proxy_protocol else keepalive.connections, keepalive.seconds, monotonic),
+               tls=ClientTLS(context, settings.server_name or address.host) if context and address.tls else None,
+               proxy_protocol=server.proxy_protocol)
+        for slot, address, server in zip(slots.slots, addresses, pool.servers, strict=True)
+    ]
+    try:
+        policy = make_policy(pool.policy, random.Random(), PolicyMemory(slots.cells, slots.columns))
+    except ValueError as exc:
+        raise ConfigError([f"{config.source}: pools.{name}.policy: {exc}"]) from exc
+    retries, most = pool.retries, pool.breaker.in_flight
+    return Pool(
+        name, servers, policy, ledger, states,
+        Outcomes(name, servers, states, ledger, _ejection_rules(pool.ejection), random.Random()),
+        AvailabilityRules(int(pool.slow_start * 1000), pool.panic_threshold),
+        RetryRules(retries.attempts, frozenset(retries.on), parse_statuses(retries.statuses), retries.backoff,
+                   retries.body_memory, retries.body_limit, retries.hedge),
+        RetryBudget(ledger, slots.block, slots.number, slots.slots, retries.budget, retries.floor,
+                    pool.breaker.retries),
+        lambda usable: None if most else fast_claims(policy, usable, slots, ledger),
+        Queue(name, Line(ledger, slots.number, slots.block), ledger, QueueRules(pool.queue.size, pool.queue.timeout),
+              runtime.stream, monotonic) if pool.queue else None,
+        InFlightLimit(ledger, slots.slots, slots.block, most) if most else None,
+        functools.partial(slots.block.__setitem__, at.P_PANIC))
+
+
+def _ejection_rules(ejection: model.EjectionConfig) -> EjectionRules:
+    return EjectionRules(
+        ejection.failures, ejection.share, int(ejection.window * 1000), ejection.least_requests, int(ejection.seconds * 1000),
+        int(ejection.max_seconds * 1000), ejection.max_ejected, parse_statuses(ejection.statuses), ejection.penalty)

@@ -1,0 +1,36 @@
+"""What an application hands to ProxyWorker so that it can serve clients without WSGI in between."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from prefork_lb.net.tls import Certificate
+from prefork_lb.proxy.engine import Engine
+from prefork_lb.proxy.request import TrustCheck
+from prefork_lb.wire.head import HeadLimits
+
+
+class SiblingClients(Protocol):
+    """How the workers tell one another of their client connections. `prefork_lb.shared.Ledger` does."""
+
+    def note_clients(self, count: int) -> None:
+        """This worker has so many; -1: it accepts no more."""
+
+    def fewest_clients(self) -> int | None:
+        """The fewest that a sibling has; None: no sibling tells."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProxySetup:
+    """The engine of one worker, and the configuration of its client side."""
+
+    engine: Engine
+    is_trusted: TrustCheck
+    limits: HeadLimits
+    head_timeout_s: float
+    idle_timeout_s: float
+    proxy_protocol: bool  # expected from trusted peers
+    most_lag_s: float  # 0: no limit
+    certificates: Sequence[Certificate]  # the first is for clients that ask for no other
+    siblings: SiblingClients

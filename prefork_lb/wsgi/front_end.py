@@ -1,0 +1,132 @@
+"""Front end 1: the engine as a WSGI application (PEP 3333), for gunicorn's sync, gthread and gevent workers.
+
+The server has parsed the client's head and decodes its body; what it let through is checked again here. The client's
+socket, which gunicorn hands over, is used for what WSGI has no words for: to see that the client has left, to relay interim
+responses, and to break a response off so that it does not look whole.
+"""
+from __future__ import annotations
+
+import errno
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from prefork_lb.errors import ClientGone, InvariantError, ProxyError, TruncatedBody
+from prefork_lb.proxy.engine import Engine
+from prefork_lb.proxy.pages import error_page, reason
+from prefork_lb.proxy.reply import Reply
+from prefork_lb.proxy.request import Request, TrustCheck
+from prefork_lb.wire.framing import Kind
+from prefork_lb.wire.memo import Memo
+from prefork_lb.wsgi.client import WSGIBody, WSGIClient
+from prefork_lb.wsgi.environ import client_info, request_head
+
+Environ = dict[str, Any]
+StartResponse = Callable[[str, list[tuple[str, str]]], object]
+
+log = logging.getLogger("prefork_lb")
+
+
+class WSGIFrontEnd:
+    """The WSGI callable over an engine."""
+
+    def __init__(self, engine: Engine, is_trusted: TrustCheck, idle_timeout_s: float) -> None:
+        self._engine = engine
+        self._is_trusted = is_trusted
+        self._idle_timeout_s = idle_timeout_s
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterator[bytes]:
+        client = WSGIClient(environ, self._idle_timeout_s)
+        try:
+            peer = client_info(environ, client.is_tls, self._is_trusted)
+            request = Request(request_head(environ), peer, WSGIBody(environ, client), client)
+            if self._engine.tells_addresses:
+                request.source, request.destination = client.addresses(environ)
+            reply = self._engine.exchange(request)
+        except ClientGone as exc:
+            log.debug("%s", exc)
+            raise _abort(exc) from exc
+        except (ProxyError, InvariantError) as exc:
+            return self._refuse(exc, environ, start_response)
+        text = reply.reason.decode("latin-1") or reason(reply.status)
+        try:
+            start_response(f"{reply.status} {text}", _wsgi_fields(reply.fields))
+        except BaseException:
+            reply.close()
+            raise
+        if reply.is_received:  # nothing is held any more, and nothing can fail
+            return iter((reply.read(),))
+        client.expect_slow_reader()
+        return _ReplyBody(reply, client)
+
+    def _refuse(self, exc: ProxyError | InvariantError, environ: Environ,
+                start_response: StartResponse) -> Iterator[bytes]:
+        error = exc if isinstance(exc, ProxyError) else ProxyError("internal")
+        if error is not exc:
+            log.error("internal error", exc_info=exc)
+        elif error.side != "upstream":  # an upstream's failure was logged with its attempt
+            log.info("%s %s: %d: %s", environ.get("REQUEST_METHOD"), environ.get("RAW_URI"), error.status, error)
+        if error.side == "downstream":
+            # What follows a malformed request on its connection is not to be trusted (RFC 9112 11.2).
+            _close_afterwards(start_response)
+        fields, body = error_page(error, environ.get("HTTP_ACCEPT", ""))
+        start_response(f"{error.status} {reason(error.status)}", _wsgi_fields(fields))
+        return iter([] if environ.get("REQUEST_METHOD") == "HEAD" else [body])
+
+
+class _ReplyBody:
+    """The response's body as WSGI iterates it. `close` gives the lease back, whatever happened before."""
+
+    def __init__(self, reply: Reply, client: WSGIClient) -> None:
+        self._reply = reply
+        self._client = client
+        self._begun = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        if not self._begun:
+            self._begun = True
+            if not self._reply.is_ready:
+                return b""  # has the server send the head; the body may take its time, as that of server-sent events
+        try:
+            data = self._reply.read()
+        except ClientGone as exc:
+            log.debug("%s", exc)
+            raise _abort(exc) from exc
+        except TruncatedBody as exc:
+            log.warning("response broken off: %s", exc)
+            # To a client that waits for the connection's end, a normal end would look like the body's.
+            if self._reply.framing.kind is not Kind.LENGTH:
+                self._client.reset()
+            raise _abort(exc) from exc
+        if not data:
+            raise StopIteration
+        return data
+
+    def close(self) -> None:
+        self._reply.close()
+
+
+def _abort(exc: ProxyError) -> ConnectionResetError:
+    # gunicorn closes the client's connection at an OSError, without an answer and without a traceback for this number.
+    return ConnectionResetError(errno.ECONNRESET, str(exc))
+
+
+def _close_afterwards(start_response: StartResponse) -> None:
+    """Have gunicorn close the client's connection after this response; its WSGI interface has no word for that."""
+    force_close = getattr(getattr(start_response, "__self__", None), "force_close", None)
+    if force_close is not None:
+        force_close()
+
+
+def _text(field: tuple[bytes, bytes]) -> tuple[str, str]:
+    return field[0].decode("latin-1"), field[1].decode("latin-1")
+
+
+_remembered_text = Memo[tuple[bytes, bytes], tuple[str, str]](_text, most=1024, longest=512, size=lambda field: len(field[1]))
+
+
+def _wsgi_fields(fields: Sequence[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
+    return [_remembered_text(field) for field in fields]

@@ -1,0 +1,216 @@
+"""`prefork-lb check` and `prefork-lb run` up to the point where gunicorn takes over."""
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from prefork_lb import __version__
+from prefork_lb.cli.main import main
+from prefork_lb.gunicorn.settings import CONF_FILE
+
+GOOD = """
+[listen]
+bind = ["127.0.0.1:8000", "unix:/run/lb.sock"]
+workers = 3
+
+[pools.web]
+policy = "round-robin"
+servers = [
+  "10.0.0.1:8001",
+  { address = "10.0.0.2:8001", weight = 2, max_connections = 5 },
+  { address = "[::1]:80", backup = true },
+]
+
+[pools.api]
+servers = ["10.0.0.3:8001"]
+
+[[routes]]
+hosts = ["example.com", "*.example.org"]
+paths = ["/api/"]
+pool = "api"
+
+[[routes]]
+pool = "web"
+"""
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to be in, and an environment without settings; both are put back, whatever a command did."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("PREFORK_LB_CONFIG", "PREFORK_LB_SERVERS", "PREFORK_LB_POLICY", "PREFORK_LB_BIND"):
+        monkeypatch.setenv(name, "")  # so that it is put back even if it is not set now
+        monkeypatch.delenv(name)
+    # A machine that runs tests may run the balancer, too.
+    for module in ("prefork_lb.config.load", "prefork_lb.cli.main"):
+        monkeypatch.setattr(sys.modules[module], "SYSTEM_FILE", str(tmp_path / "none/prefork_lb.toml"))
+    return tmp_path
+
+
+def invoke(*arguments: str) -> Result:
+    return CliRunner().invoke(main, arguments, catch_exceptions=False)
+
+
+def test_the_version_is_told() -> None:
+    assert invoke("--version").output == f"prefork-lb, version {__version__}\n"
+
+
+def test_every_command_has_help() -> None:
+    assert set(main.commands) == {
+        "check", "run", "status", "traffic", "demo", "drain", "ready", "maintenance", "weight"}
+    for name in main.commands:
+        found = invoke(name, "--help")
+        assert (found.exit_code, found.output.startswith("Usage: ")) == (0, True)
+
+
+# -- check ------------------------------------------------------------------------------------------------------------
+
+
+def test_check_tells_what_a_good_file_says(folder: Path) -> None:
+    (folder / "good.toml").write_text(GOOD)
+    found = invoke("check", "good.toml")
+    assert (found.exit_code, found.stderr) == (0, "")
+    assert found.stdout.splitlines() == [
+        "good.toml: good",
+        "listen: 127.0.0.1:8000, unix:/run/lb.sock, workers: 3",
+        "pool web: round-robin, 3 servers",
+        "  10.0.0.1:8001, weight 1",
+        "  10.0.0.2:8001, weight 2, at most 5 at once",
+        "  [::1]:80, weight 1, backup",
+        "pool api: least-connections, 1 server",
+        "  10.0.0.3:8001, weight 1",
+        "route example.com, *.example.org; /api/ -> pool api",
+        "route any host; any path -> pool web",
+    ]
+
+
+def test_check_without_a_file_takes_the_one_that_a_start_would_find(folder: Path) -> None:
+    (folder / "prefork_lb.toml").write_text('[pools.only]\nservers = ["127.0.0.1:8001"]\n')
+    found = invoke("check")
+    assert (found.exit_code, found.stdout.splitlines()[-1]) == (0, "no routes: everything -> pool only")
+
+
+def test_check_takes_servers_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFORK_LB_SERVERS", "127.0.0.1:8001,127.0.0.1:8002 weight=2")
+    found = invoke("check")
+    assert found.exit_code == 0
+    assert "  127.0.0.1:8002, weight 2" in found.stdout.splitlines()
+
+
+def test_check_prints_all_problems_to_stderr_and_fails(folder: Path) -> None:
+    servers = '[\n  { address = "10.0.0.1:8001", weight = 0 },\n]\n'
+    (folder / "bad.toml").write_text(f"[pools.web]\npolicy = 7\nservers = {servers}")
+    found = invoke("check", "bad.toml")
+    assert (found.exit_code, found.stdout) == (1, "")
+    lines = found.stderr.splitlines()
+    assert lines[0].startswith("bad.toml:2: pools.web.policy: ")
+    assert lines[1].startswith("bad.toml:4: pools.web.servers[0].weight: 0 ")
+    assert lines[2:] == ["2 problems"]
+
+
+def test_check_fails_on_a_file_that_is_not_there() -> None:
+    found = invoke("check", "gone.toml")
+    assert found.exit_code == 1
+    assert found.stderr.splitlines() == ["gone.toml: cannot be read: No such file or directory", "1 problem"]
+
+
+def test_check_fails_when_there_is_no_configuration_at_all() -> None:
+    found = invoke("check")
+    assert found.exit_code == 1
+    assert "PREFORK_LB_SERVERS=127.0.0.1:8001" in found.stderr
+
+
+def test_check_warns_of_what_is_not_active_yet(folder: Path) -> None:
+    (folder / "new.toml").write_text('[pools.web]\nservers = ["10.0.0.1:80"]\n\n[pools.web.sticky]\nmode = "cookie"\n')
+    found = invoke("check", "new.toml")
+    assert found.exit_code == 0
+    assert re.fullmatch(r"warning: new\.toml:4: pools\.web\.sticky: accepted,? but not active.*\n", found.stderr)
+    assert found.stdout.startswith("new.toml: good\n")
+
+
+# -- run --------------------------------------------------------------------------------------------------------------
+
+
+class Replaced(Exception):
+    """Stands for the moment at which this process would have become gunicorn."""
+
+
+@pytest.fixture
+def executed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The command that `run` executes; for real it would end the tests (test_cli_run.py does that in a process)."""
+    command: list[str] = []
+
+    def execv(path: str, arguments: list[str]) -> None:
+        assert path == arguments[0]
+        command.extend(arguments)
+        raise Replaced
+
+    monkeypatch.setattr(os, "execv", execv)
+    return command
+
+
+def run(*arguments: str) -> None:
+    with pytest.raises(Replaced):
+        invoke("run", *arguments)
+
+
+GUNICORN = [sys.executable, "-m", "gunicorn", "-c", f"file:{CONF_FILE}"]
+
+
+def test_run_becomes_gunicorn_with_our_settings(executed: list[str]) -> None:
+    run()
+    assert executed == [*GUNICORN, "prefork_lb:app"]
+
+
+def test_run_passes_bind_workers_and_the_rest_on(executed: list[str]) -> None:
+    run("--bind", "127.0.0.1:1", "--bind", "unix:/x", "--workers", "4", "--", "-k", "gevent", "--reload")
+    options = ["--bind", "127.0.0.1:1", "--bind", "unix:/x", "--workers", "4", "-k", "gevent", "--reload"]
+    assert executed == [*GUNICORN, *options, "prefork_lb:app"]
+
+
+def test_run_hands_the_file_over_in_the_environment(executed: list[str]) -> None:
+    run("--config", "some/where.toml")
+    assert os.environ["PREFORK_LB_CONFIG"] == "some/where.toml"
+
+
+def test_run_hands_servers_and_policy_over_in_the_environment(
+    executed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFORK_LB_CONFIG", "of/the/environment.toml")  # the command line wins
+    run("--server", "127.0.0.1:8001", "--server", "127.0.0.1:8002 weight=2", "--policy", "round-robin")
+    assert os.environ["PREFORK_LB_SERVERS"] == "127.0.0.1:8001,127.0.0.1:8002 weight=2"
+    assert os.environ["PREFORK_LB_POLICY"] == "round-robin"
+    assert "PREFORK_LB_CONFIG" not in os.environ
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["--server", "127.0.0.1:1", "--config", "a.toml"], "--server and --config: give one of them"),
+    (["--policy", "random"], "--policy goes with --server"),
+    (["--workers", "0"], "--workers"),
+    (["stray"], "'stray' is no option; gunicorn's options stand after --"),
+])
+def test_run_refuses_what_does_not_go_together(executed: list[str], arguments: list[str], message: str) -> None:
+    found = invoke("run", *arguments)
+    assert (found.exit_code, executed) == (2, [])
+    assert message in found.stderr
+
+
+def test_run_refuses_servers_that_a_file_would_hide(executed: list[str], folder: Path) -> None:
+    (folder / "prefork_lb.toml").write_text(GOOD)
+    found = invoke("run", "--server", "127.0.0.1:8001")
+    assert (found.exit_code, executed) == (2, [])
+    assert "--server: prefork_lb.toml is there" in found.stderr
+
+
+def test_run_tells_what_is_wrong_with_a_server(executed: list[str]) -> None:
+    found = invoke("run", "--server", "127.0.0.1:8001 weight=0", "--server", "127.0.0.1:99999")
+    assert (found.exit_code, executed) == (1, [])
+    lines = found.stderr.splitlines()
+    assert lines[0].startswith("--server: pools.default.servers[0].weight: 0 ")
+    assert lines[1].startswith("--server: pools.default.servers[1]")
+    assert lines[-1] == "2 problems"

@@ -1,0 +1,255 @@
+"""The WSGI front end over the real engine and scripted servers; the server in front of it is played by the test."""
+
+from __future__ import annotations
+
+import io
+import socket
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from prefork_lb.wsgi.front_end import WSGIFrontEnd
+from tests.unit.proxy.loopback import DEADLINE_S, Connection, ScriptedServer
+from tests.unit.proxy.rig import Rig
+
+HI = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-A: 1\r\n\r\nhi"
+
+
+class Started:
+    """A start_response that notes what it is given, and the body read to its end."""
+
+    def __init__(self) -> None:
+        self.status = ""
+        self.fields: list[tuple[str, str]] = []
+        self.closed = False  # the server in front was told to close the client's connection afterwards
+
+    def start_response(self, status: str, fields: list[tuple[str, str]]) -> None:
+        self.status, self.fields = status, fields
+
+    def force_close(self) -> None:
+        self.closed = True
+
+
+def saying(response: bytes) -> Callable[[Connection], None]:
+    """Answer each request with these bytes; hang up where they are not a whole response."""
+
+    def script(connection: Connection) -> None:
+        connection.head()
+        connection.send(response)
+
+    return script
+
+
+def tcp_pair() -> tuple[socket.socket, socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        mine = socket.create_connection(listener.getsockname())
+        theirs, _ = listener.accept()
+    return mine, theirs
+
+
+class Front:
+    """One request through the front end, with a real connection to a client."""
+
+    def __init__(self, rig: Rig) -> None:
+        self._application = WSGIFrontEnd(rig.engine, lambda address: False, DEADLINE_S)
+        self.started = Started()
+        self.client, self.accepted = tcp_pair()
+        self.client.settimeout(DEADLINE_S)
+
+    def __enter__(self) -> Front:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.client.close()
+        self.accepted.close()
+
+    def environ(self, **more: Any) -> dict[str, Any]:
+        return {
+            "REQUEST_METHOD": "GET",
+            "SERVER_PROTOCOL": "HTTP/1.1",
+            "RAW_URI": "/",
+            "HTTP_HOST": "a.test",
+            "REMOTE_ADDR": "192.0.2.7",
+            "SERVER_PORT": "8000",
+            "wsgi.input": io.BytesIO(),
+            "gunicorn.socket": self.accepted,
+            **more,
+        }
+
+    def call(self, **more: Any) -> Iterator[bytes]:
+        return self._application(self.environ(**more), self.started.start_response)
+
+    def fetch(self, **more: Any) -> bytes:
+        body = self.call(**more)
+        try:
+            return b"".join(body)
+        finally:
+            getattr(body, "close", lambda: None)()
+
+
+def test_a_response_is_passed_on() -> None:
+    with ScriptedServer(saying(HI)) as server, Rig(server.address) as rig, Front(rig) as front:
+        assert front.fetch() == b"hi"
+        assert front.started.status == "200 OK"
+        assert front.started.fields == [("X-A", "1"), ("Via", "1.1 lb"), ("Content-Length", "2")]
+        assert not front.started.closed
+        assert rig.in_flight == [0]
+
+
+def test_a_status_without_a_reason_gets_its_own() -> None:
+    with (
+        ScriptedServer(saying(b"HTTP/1.1 404\r\nContent-Length: 0\r\n\r\n")) as server,
+        Rig(server.address) as rig,
+        Front(rig) as front,
+    ):
+        assert front.fetch() == b""
+        assert front.started.status == "404 Not Found"
+
+
+def test_the_lease_is_given_back_when_the_body_is_closed_early() -> None:
+    def slow(connection: Connection) -> None:
+        connection.head()
+        connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhi")
+        connection.wait_for_end()
+
+    with ScriptedServer(slow) as server, Rig(server.address) as rig, Front(rig) as front:
+        body = front.call()
+        assert next(body) == b"hi"
+        assert rig.in_flight == [1]
+        body.close()  # type: ignore[attr-defined]
+        assert rig.in_flight == [0]
+
+
+def test_the_lease_is_given_back_when_the_response_cannot_be_started() -> None:
+    class Refused(Exception):
+        pass
+
+    def start_response(*_: object) -> None:
+        raise Refused
+
+    def slow(connection: Connection) -> None:
+        connection.head()
+        connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhi")
+        connection.wait_for_end()
+
+    with ScriptedServer(slow) as server, Rig(server.address) as rig, Front(rig) as front:
+        with pytest.raises(Refused):
+            WSGIFrontEnd(rig.engine, lambda address: False, DEADLINE_S)(front.environ(), start_response)
+        assert rig.in_flight == [0]
+
+
+@pytest.mark.parametrize(
+    ("head", "reset"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhi", False),  # fewer bytes than told: the client sees it
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhi", True),
+    ],
+)
+def test_a_broken_body_does_not_look_whole(head: bytes, reset: bool) -> None:
+    with ScriptedServer(saying(head)) as server, Rig(server.address) as rig, Front(rig) as front:
+        with pytest.raises(ConnectionResetError):
+            front.fetch()
+        assert rig.in_flight == [0]
+        if reset:
+            with pytest.raises(ConnectionResetError):
+                front.client.recv(1)
+        else:
+            front.accepted.close()
+            assert front.client.recv(1) == b""
+
+
+def test_interim_responses_go_to_the_client_directly() -> None:
+    hints = b"HTTP/1.1 103 Early Hints\r\nLink: <a>\r\n\r\n"
+    with ScriptedServer(saying(hints + HI)) as server, Rig(server.address) as rig, Front(rig) as front:
+        front.fetch()
+        assert front.client.recv(999) == hints
+    with ScriptedServer(saying(hints + HI)) as server, Rig(server.address) as rig, Front(rig) as front:
+        front.fetch(SERVER_PROTOCOL="HTTP/1.0")  # which has none
+        front.accepted.close()
+        assert front.client.recv(999) == b""
+
+
+def test_a_client_that_has_left_ends_the_exchange() -> None:
+    def silent(connection: Connection) -> None:
+        connection.head()
+        connection.wait_for_end()
+
+    with ScriptedServer(silent) as server, Rig(server.address) as rig, Front(rig) as front:
+        front.client.close()
+        with pytest.raises(ConnectionResetError, match="client left"):
+            front.fetch()
+        assert rig.in_flight == [0]
+
+
+def test_a_body_goes_to_the_server() -> None:
+    received: list[bytes] = []
+
+    def echo(connection: Connection) -> None:
+        connection.head()
+        received.append(connection.body(5))
+        connection.send(HI)
+
+    with ScriptedServer(echo) as server, Rig(server.address) as rig, Front(rig) as front:
+        assert front.fetch(REQUEST_METHOD="POST", CONTENT_LENGTH="5", **{"wsgi.input": io.BytesIO(b"hello")}) == b"hi"
+    assert received == [b"hello"]
+
+
+def test_a_body_that_ends_early_is_a_client_that_left() -> None:
+    def wait_for_the_body(connection: Connection) -> None:
+        connection.head()
+        connection.body(2)
+        connection.wait_for_end()
+
+    with ScriptedServer(wait_for_the_body) as server, Rig(server.address) as rig, Front(rig) as front:
+        with pytest.raises(ConnectionResetError, match="client left"):
+            front.fetch(REQUEST_METHOD="POST", CONTENT_LENGTH="5", **{"wsgi.input": io.BytesIO(b"he")})
+        assert rig.in_flight == [0]
+
+
+@pytest.mark.parametrize(
+    ("more", "status"),
+    [
+        ({"HTTP_HOST": "a b"}, 400),
+        ({"HTTP_HOST": "a.test,b.test"}, 400),
+        ({"SERVER_PROTOCOL": "HTTP/2.0"}, 505),
+        ({"REQUEST_METHOD": "TRACE"}, 405),
+        ({"HTTP_EXPECT": "more"}, 417),
+        ({"HTTP_TRANSFER_ENCODING": "gzip, chunked"}, 501),
+        ({"HTTP_X_A": "a\r\nX-Evil: 1"}, 400),
+        ({"RAW_URI": "/a#b"}, 400),
+        ({"RAW_URI": "/\n"}, 400),
+        ({"CONTENT_LENGTH": "5", "HTTP_TRANSFER_ENCODING": "chunked"}, 400),
+    ],
+)
+def test_what_the_server_in_front_let_through_is_refused_and_the_connection_closed(
+    more: dict[str, str], status: int
+) -> None:
+    with ScriptedServer(saying(HI)) as server, Rig(server.address) as rig, Front(rig) as front:
+        body = front.fetch(**more)
+        assert front.started.status.startswith(f"{status} ")
+        assert dict(front.started.fields)["Content-Length"] == str(len(body))
+        assert front.started.closed
+        assert server.accepted == 0
+
+
+def test_a_page_for_head_has_no_body() -> None:
+    with Rig() as rig, Front(rig) as front:
+        assert front.fetch(REQUEST_METHOD="HEAD") == b""
+        assert front.started.status == "503 Service Unavailable"
+        assert int(dict(front.started.fields)["Content-Length"]) > 0
+
+
+def test_a_servers_failure_is_told_in_the_form_asked_for() -> None:
+    with ScriptedServer(saying(b"garbage\r\n\r\n")) as server, Rig(server.address) as rig, Front(rig) as front:
+        assert b'"status": 502' in front.fetch(HTTP_ACCEPT="application/json")
+        assert not front.started.closed
+
+
+def test_a_server_other_than_gunicorn_has_no_socket_to_give() -> None:
+    with (
+        ScriptedServer(saying(b"HTTP/1.1 103 Hints\r\n\r\n" + HI)) as server,
+        Rig(server.address) as rig,
+        Front(rig) as front,
+    ):
+        assert front.fetch(**{"gunicorn.socket": None}) == b"hi"
