@@ -232,6 +232,15 @@ class QueueTimeout(CapacityError):
     phase = "queue"
 
 
+class OutOfDescriptors(CapacityError):
+    """This host has no socket for a new connection: no descriptor, no memory for sockets, or no local port is left.
+
+    It says nothing about the server, so it never counts against one.
+    """
+
+    phase = "connect"
+
+
 class Overloaded(CapacityError):
     """This worker has more to do than it can: what is refused early costs least."""
 

@@ -13,7 +13,7 @@ from typing import Any
 from prefork_lb.controller.words import lower
 from prefork_lb.errors import ConnectFailed, ConnectTimeout
 from prefork_lb.net.address import Address
-from prefork_lb.net.dial import failure_text
+from prefork_lb.net.failures import failure_text
 from prefork_lb.net.names import Endpoint, known_endpoint, look_up
 
 _FULL_QUEUE_PAUSE_S = 0.005

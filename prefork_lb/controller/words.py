@@ -9,7 +9,7 @@ import requests
 from urllib3.exceptions import TimeoutError as PoolTimeout
 
 from prefork_lb.errors import ConnectTimeout, UpstreamError
-from prefork_lb.net.dial import failure_text
+from prefork_lb.net.failures import failure_text
 
 
 def _chain(exc: BaseException) -> Iterator[BaseException]:

@@ -7,11 +7,12 @@ import os
 import socket
 from dataclasses import dataclass
 
-from prefork_lb.errors import ConnectFailed, ConnectTimeout
+from prefork_lb.errors import ConnectFailed, ConnectTimeout, OutOfDescriptors
 from prefork_lb.green.hub import WRITABLE, Hub
 from prefork_lb.green.streams import GreenStream, TLSStream
 from prefork_lb.net.address import Address
 from prefork_lb.net.dial import ClientTLS
+from prefork_lb.net.failures import connect_error
 from prefork_lb.net.names import Endpoint, known_endpoint, look_up
 from prefork_lb.net.stream import StreamClosed, StreamTimeout
 
@@ -39,11 +40,11 @@ class Dialer:
     def dial(self, address: Address, timeout_s: float, tls: ClientTLS | None = None, preamble: bytes = b"") -> GreenStream:
         """Connect to a server; of a name, all addresses are tried in the resolver's order within `timeout_s` in all.
 
-        `preamble` is sent before anything else. Raises ConnectTimeout or ConnectFailed.
+        `preamble` is sent before anything else. Raises ConnectTimeout, ConnectFailed, OutOfDescriptors.
         """
         hub = self._hub
         deadline = hub.now + timeout_s
-        failure: ConnectFailed | ConnectTimeout | None = None
+        failure: ConnectFailed | OutOfDescriptors | None = None
         for endpoint in self._endpoints(address, deadline):
             if hub.now >= deadline:
                 break
@@ -51,8 +52,11 @@ class Dialer:
                 return self._connect(endpoint, deadline, address, tls, preamble)
             except StreamTimeout:
                 break
-            except (OSError, StreamClosed) as exc:
-                failure = ConnectFailed(f"{address}: {getattr(exc, 'strerror', None) or exc}")
+            except OSError as exc:
+                failure = connect_error(address, exc, *endpoint)
+                failure.__cause__ = exc
+            except StreamClosed as exc:
+                failure = ConnectFailed(f"{address}: {exc}")
                 failure.__cause__ = exc
         raise failure or ConnectTimeout(f"{address}: no connection within {timeout_s:g} s")
 

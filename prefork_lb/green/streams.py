@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from greenlet import getcurrent
 
 from prefork_lb.green.hub import BROKEN, HALF_CLOSED, READ, READABLE, Channel, Hub
-from prefork_lb.net.dial import failure_text
+from prefork_lb.net.failures import failure_text
 from prefork_lb.net.stream import Stream, StreamClosed, StreamTimeout, Watched
 
 _ENDED = HALF_CLOSED | BROKEN

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from prefork_lb.errors import ConnectFailed, ConnectTimeout
 from prefork_lb.net.address import Address
+from prefork_lb.net.failures import connect_error, connect_timeout
 from prefork_lb.net.names import Endpoint, known_endpoint, look_up
 from prefork_lb.net.sockets import SocketStream
 from prefork_lb.net.stream import Stream
@@ -31,7 +32,7 @@ Dial = Callable[[Address, float, ClientTLS | None, bytes], Stream]
 def dial(address: Address, timeout_s: float, tls: ClientTLS | None = None, preamble: bytes = b"") -> SocketStream:
     """Connect to a server; of a name, all addresses are tried in the resolver's order within `timeout_s` in all.
 
-    Raises ConnectTimeout or ConnectFailed.
+    Raises ConnectTimeout, ConnectFailed, OutOfDescriptors.
     """
     deadline = time.monotonic() + timeout_s
     known = known_endpoint(address)
@@ -49,7 +50,10 @@ def dial(address: Address, timeout_s: float, tls: ClientTLS | None = None, pream
 
 def _connect(endpoint: Endpoint, timeout_s: float, name: Address, tls: ClientTLS | None, preamble: bytes) -> SocketStream:
     family, where = endpoint
-    connection = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        connection = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as exc:
+        raise connect_error(name, exc, family, where) from exc
     try:
         connection.settimeout(timeout_s)
         if family != socket.AF_UNIX:
@@ -63,23 +67,14 @@ def _connect(endpoint: Endpoint, timeout_s: float, name: Address, tls: ClientTLS
         connection.settimeout(None)
     except TimeoutError as exc:
         connection.close()
-        raise ConnectTimeout(f"{name}: no connection within {timeout_s:.3g} s") from exc
+        raise connect_timeout(name, timeout_s) from exc
     except OSError as exc:
         connection.close()
-        raise ConnectFailed(f"{name}: {failure_text(exc)}") from exc
+        raise connect_error(name, exc, family, where) from exc
     except BaseException:
         connection.close()
         raise
     return SocketStream(connection)
-
-
-def failure_text(exc: OSError) -> str:
-    """Why a connection failed, for the operator: a certificate that does not verify tells why."""
-    if isinstance(exc, ssl.SSLCertVerificationError):
-        return f"TLS: {exc.verify_message}"
-    if isinstance(exc, ssl.SSLError):
-        return f"TLS: {exc.reason or exc.strerror or exc}"
-    return exc.strerror or str(exc)
 
 
 def _connect_within(connection: socket.socket, endpoint: tuple[str, int] | str, timeout_s: float) -> None:

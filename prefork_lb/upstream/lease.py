@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from types import TracebackType
 
-from prefork_lb.errors import DownstreamError, Retry, UpstreamError
+from prefork_lb.errors import CapacityError, DownstreamError, Retry, UpstreamError
 from prefork_lb.net.stream import Stream
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.upstream.outcomes import Outcomes
@@ -42,7 +42,8 @@ class Lease:
     def end_with(self, exc: BaseException | None) -> None:
         """The exchange ended with this error."""
         stale = isinstance(exc, UpstreamError) and exc.retry is Retry.IF_REUSED
-        if stale or isinstance(exc, DownstreamError):
+        # Not the server's doing: the client's error, and what this host has none left of (OutOfDescriptors).
+        if stale or isinstance(exc, DownstreamError | CapacityError):
             self.abandon()
         else:
             self.fail(str(exc))

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from prefork_lb.errors import ConnectFailed, ConnectTimeout
+from prefork_lb.errors import ConnectFailed, ConnectTimeout, OutOfDescriptors
 from prefork_lb.green import dial as dialing
 from prefork_lb.green.dial import Dialer
 from prefork_lb.green.hub import Hub
 from prefork_lb.net.address import Address
 from prefork_lb.net.names import Endpoint
+from tests.support.descriptors import no_descriptor_left
 from tests.support.ports import refusing_address, silent_address
 from tests.unit.green.running import DEADLINE_S, run
 
@@ -72,6 +73,11 @@ def test_a_refusal_and_a_silence(hub: Hub) -> None:
             run(hub, lambda: Dialer(hub).dial(Address("127.0.0.1", int(refusing.rpartition(":")[2])), DEADLINE_S))
         with pytest.raises(ConnectTimeout, match=r"no connection within 0\.05 s"):
             run(hub, lambda: Dialer(hub).dial(Address("127.0.0.1", int(silent.rpartition(":")[2])), 0.05))
+
+
+def test_no_descriptor_for_a_connection_is_not_the_server_s_failure(hub: Hub, listener: socket.socket) -> None:
+    with no_descriptor_left(), pytest.raises(OutOfDescriptors, match="Too many open files"):
+        run(hub, lambda: Dialer(hub).dial(Address("127.0.0.1", port_of(listener)), DEADLINE_S))
 
 
 def test_all_addresses_of_a_name_are_tried_and_remembered(

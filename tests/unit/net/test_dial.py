@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from prefork_lb.errors import ConnectFailed, ConnectTimeout
+from prefork_lb.errors import ConnectFailed, ConnectTimeout, OutOfDescriptors
 from prefork_lb.net.address import Address
 from prefork_lb.net.dial import dial
+from tests.support.descriptors import no_descriptor_left
 
 DEADLINE_S = 10.0
 
@@ -114,6 +115,11 @@ def test_a_refused_connection() -> None:
     port = free_port()
     with pytest.raises(ConnectFailed, match=f"127.0.0.1:{port}: Connection refused"):
         dial(Address("127.0.0.1", port), DEADLINE_S)
+
+
+def test_no_descriptor_for_a_connection_is_not_the_server_s_failure(listener: socket.socket) -> None:
+    with no_descriptor_left(), pytest.raises(OutOfDescriptors, match="Too many open files"):
+        dial(Address("127.0.0.1", port_of(listener)), DEADLINE_S)
 
 
 def test_a_unix_socket_that_is_not_there(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from prefork_lb.errors import (
     ClientGone,
     ConnectFailed,
     InvariantError,
+    OutOfDescriptors,
     ResponseTimeout,
     StaleConnection,
     TruncatedBody,
@@ -109,6 +110,7 @@ def test_kept_it_stays_until_its_new_owner_ends_it(held: Held) -> None:
     (StaleConnection("closed"), CLOSED),
     (ClientGone("left"), CLOSED),
     (BadRequest("malformed body"), CLOSED),
+    (OutOfDescriptors("too many open files"), CLOSED),
 ])
 def test_an_error_gives_it_back_and_blames_who_did_it(
     held: Held, error: BaseException, outcome: tuple[int, int, int, int], keep: bool
