@@ -135,7 +135,7 @@ class Application:
         """The configuration that it was made for."""
         return self._config
 
-    def setup(self) -> ProxySetup:
+    def proxy_setup(self) -> ProxySetup:
         """What ProxyWorker needs to serve clients without WSGI. Attaches this process. Raises PreforkLBError."""
         self.start()
         if self._worker is None:

@@ -26,7 +26,7 @@ from prefork_lb.wire.head import HeadLimits
 from prefork_lb.worker.acceptor import Acceptor
 from prefork_lb.worker.access import AccessLog
 from prefork_lb.worker.service import Service, Times
-from prefork_lb.worker.setup import ProxySetup
+from prefork_lb.worker.setup import ProxyApplication, ProxySetup
 
 _HEARTBEAT_S = 1.0
 _STOP_CHECK_S = 0.05
@@ -54,8 +54,7 @@ class ProxyWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         return GreenStream(self.hub, connected)
 
     def run(self) -> None:
-        make_setup = getattr(self.wsgi, "front", None)
-        setup: ProxySetup | None = make_setup() if make_setup is not None else None
+        setup = self.wsgi.proxy_setup() if isinstance(self.wsgi, ProxyApplication) else None
         self._service = self._make_service(setup)
         self._acceptors = self._listen(setup)
         self._quick = False

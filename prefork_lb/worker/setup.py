@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from prefork_lb.net.tls import Certificate
 from prefork_lb.proxy.engine import Engine
@@ -34,3 +34,11 @@ class ProxySetup:
     most_lag_s: float  # 0: no limit
     certificates: Sequence[Certificate]  # the first is for clients that ask for no other
     siblings: SiblingClients
+
+
+@runtime_checkable
+class ProxyApplication(Protocol):
+    """A WSGI application with an engine that ProxyWorker can serve clients with. ProxyWorker calls any other one by WSGI."""
+
+    def proxy_setup(self) -> ProxySetup:
+        """Attach this worker process, once; what it needs. Raises PreforkLBError."""

@@ -1,9 +1,10 @@
-"""Whose forwarding fields are believed."""
+"""Whose forwarding fields are believed, and what ProxyWorker asks of the application."""
 from __future__ import annotations
 
 import pytest
 
-from prefork_lb.wiring.application import trust_check
+from prefork_lb.wiring.application import Application, trust_check
+from prefork_lb.worker.setup import ProxyApplication
 
 
 @pytest.mark.parametrize(("networks", "address", "trusted"), [
@@ -43,3 +44,8 @@ def test_what_is_remembered_is_bounded() -> None:
 def test_a_malformed_network_is_refused() -> None:
     with pytest.raises(ValueError, match="10.0.0.0/33"):
         trust_check(["10.0.0.0/33"])
+
+
+def test_proxy_worker_knows_the_application_by_its_setup() -> None:
+    """Otherwise it would call it by WSGI like any other: no tunnels, no interim responses, and slower."""
+    assert issubclass(Application, ProxyApplication)
