@@ -16,7 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 MAGIC = 0x3142_4C4B_5246_5250
-VERSION = 3
+VERSION = 4
 CELL = 8
 
 # Header cells.
@@ -64,7 +64,9 @@ C_TRIAL = 21  # states.Trial, or when a trial that goes on is given up
 C_WINDOW = 22  # when the window began in which failures are counted
 C_WINDOW_FAILURES = 23
 C_WINDOW_REQUESTS = 24  # requests before the window
-SERVER_COLUMNS = 25
+C_EJECTION = 25  # where a server stands between ejection, trial and return
+C_RISEN_CHANGE = 26  # H_CHANGES when the server last rose: what was sent earlier says nothing about it any more
+SERVER_COLUMNS = 27
 
 # Cells at the head of a pool's block; its key follows.
 POLICY_CELLS = 8
