@@ -16,8 +16,6 @@ from prefork_lb.worker.exchange import answer, refuse
 from prefork_lb.worker.heads import field_lines, status_line
 from prefork_lb.worker.service import Service, client_info
 
-_ANSWERS_IN_A_ROW = 16  # to one client, without a wait for anything in between
-_NEXT_ROUND_S = 1e-6
 _RECEIVE_BYTES = 16 * 1024
 # A client that ended its side may still want the answer (RFC 9112 9.6), or may be gone: TCP says the same for both. Most
 # servers take it for gone at once; an answer that is nearly there is worth this much waiting.
@@ -141,19 +139,14 @@ class Connection:
                 if self.stream.ready & (HALF_CLOSED | BROKEN):
                     raise StreamClosed("the client left before the handshake")
                 self.stream.handshake(self.service.times.head)
-            hub = self.stream.hub
-            began, answered = hub.now, 0
             while self._next_head():
                 if not answer(self):
                     self.close()
                     return
-                answered += 1
-                if answered % _ANSWERS_IN_A_ROW == 0 and hub.now == began:
-                    hub.sleep(_NEXT_ROUND_S)
-                    began = hub.now
                 if not self.buffer and not self.stream.ready & READABLE:
                     self._wait_for_client()
                     return
+                self.stream.hub.share()  # requests that came together may all be answered without a wait
         except (StreamClosed, StreamTimeout, ClientGone) as exc:
             log.debug("%s: %s", self.peer.address, exc)
             self.close()
@@ -227,6 +220,7 @@ class Connection:
                         self._begin(buffer, end)
                         return True
                     self._check_size(buffer)
+                stream.hub.share()  # over TLS each byte may come in a record of its own
             data = stream.receive_now(_RECEIVE_BYTES) if stream.ready & READABLE else None
             if data is None:
                 self._wait_for_client()

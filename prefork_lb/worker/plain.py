@@ -1,7 +1,8 @@
 """What is not proxied: a WSGI application (PEP 3333), called on a client's connection.
 
 gunicorn's own Response writes the answer, so that an application finds here what it finds on gunicorn's workers. The
-application runs in the loop, and everything waits while it computes: it is for pages that are made in milliseconds.
+application runs in the loop, and everything waits while it computes: it is for pages that are made in milliseconds. Between two
+chunks of its response the other clients have their turn.
 """
 from __future__ import annotations
 
@@ -123,10 +124,11 @@ class PlainCall:
         """Bytes of the body."""
         return int(self._response.sent)
 
-    @staticmethod
-    def _write(response: Any, chunks: Iterator[bytes]) -> None:
+    def _write(self, response: Any, chunks: Iterator[bytes]) -> None:
+        share = self._service.hub.share
         for chunk in chunks:
             response.write(chunk)
+            share()  # there may be many chunks, and a client that takes them all at once
         response.close()
 
     def _fail(self, request: _Request, response: Any, exc: Exception) -> bool:
