@@ -13,8 +13,9 @@ from prefork_lb.controller.streak import CheckState
 from prefork_lb.net.address import parse_address
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import Segment
-from prefork_lb.shared.states import Admin, Check, States
+from prefork_lb.shared.states import Admin, States
 from prefork_lb.shared.table import slots_by_key
+from prefork_lb.shared.transitions import Check
 
 log = logging.getLogger("prefork_lb")
 

@@ -11,8 +11,8 @@ the recount after its end puts it right.
 """
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from typing import NamedTuple
 
 from prefork_lb.errors import InvariantError
@@ -21,6 +21,7 @@ from prefork_lb.shared import layout as at
 from prefork_lb.shared.identity import is_alive, myself
 from prefork_lb.shared.lock import RobustLock
 from prefork_lb.shared.segment import Segment, SegmentError
+from prefork_lb.shared.states import States
 
 
 class Reclaimed(NamedTuple):
@@ -64,7 +65,7 @@ class Ledger:
         ) if module else None
         """The same row for the compiled module; None without one."""
 
-    @contextmanager
+    @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the lock of the ledger; on the way of a request `acquire` and `release_lock` are used instead."""
         self.acquire()
@@ -232,6 +233,8 @@ class Ledger:
                         if number:
                             held[slot] = 0
         if dead:
+            with contextlib.closing(States(self.segment)) as states:
+                states.end_trials_of(dead)
             self._recount()
             cells[at.H_RECLAIMED] += claims
         # Last: whoever is broken off before it leaves a row that somebody will look at again.
@@ -268,3 +271,4 @@ class Ledger:
             for cell in range(start, start + at.POLICY_CELLS):
                 cells[cell] = 0
         cells[at.H_REPAIRS] += 1
+        cells[at.H_CHANGES] += 1  # the section may have changed a server's state, and not counted that

@@ -1,16 +1,21 @@
 """What decides whether a server may be picked, in shared memory: administrative state, checks, ejection, slow start.
 
-Written under the ledger's lock, by commands, the controller and the workers; read without it. `changed` tells the workers
-to look anew: they compare one number a request. Instants are milliseconds of the monotonic clock, which all processes share.
+Written under the ledger's lock, by commands, the controller and the workers; read without it. Checks and ejections change by the
+table in `shared.transitions`. `changed` tells the workers to look anew: they compare one number a request. Instants are
+milliseconds of the monotonic clock, which all processes share.
 """
 from __future__ import annotations
 
 import enum
 import time
+from collections.abc import Collection
 
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.text import read_note, write_note
+from prefork_lb.shared.transitions import Check, Ejection, Event, after
+
+_EVENT_OF = {Check.UP: Event.ROSE, Check.DOWN: Event.FELL, Check.CHECKING: Event.CHECKS_BEGAN, Check.NONE: Event.CHECKS_ENDED}
 
 
 class Admin(enum.IntEnum):
@@ -19,22 +24,6 @@ class Admin(enum.IntEnum):
     READY = 0
     DRAIN = 1  # no new requests; those it has go on
     MAINTENANCE = 2  # the same, and it is not checked
-
-
-class Check(enum.IntEnum):
-    """What the active checks say of a server."""
-
-    NONE = 0  # there are none
-    UP = 1
-    CHECKING = 2  # no good one yet
-    DOWN = 3
-
-
-class Trial(enum.IntEnum):
-    """Of an ejected server whose time is over. A greater number: a trial goes on, and is given up at that instant."""
-
-    NONE = 0
-    DUE = 1
 
 
 def now_ms() -> int:
@@ -55,8 +44,9 @@ class States:
 
         self.used = column(at.C_USED)
         self.admin, self.weight_set = column(at.C_ADMIN), column(at.C_WEIGHT_SET)
-        self.check, self.checked, self.risen = column(at.C_CHECK), column(at.C_CHECKED), column(at.C_RISEN)
-        self.streak, self.trial = column(at.C_STREAK), column(at.C_TRIAL)
+        self.check, self.checked = column(at.C_CHECK), column(at.C_CHECKED)
+        self.risen, self.risen_change = column(at.C_RISEN), column(at.C_RISEN_CHANGE)
+        self.streak, self.ejection, self.trial = column(at.C_STREAK), column(at.C_EJECTION), column(at.C_TRIAL)
         self.ejected_until, self.ejections, self.returned = (
             column(at.C_EJECTED_UNTIL), column(at.C_EJECTIONS), column(at.C_RETURNED))
         self.window, self.window_failures, self.window_requests = (
@@ -76,7 +66,7 @@ class States:
         if self.admin[slot] == state:
             return
         if state is Admin.READY:
-            self.risen[slot] = now_ms()
+            self._rise(slot)
         self.admin[slot] = state
         self.changed()
 
@@ -87,56 +77,93 @@ class States:
             self.changed()
 
     def set_check(self, slot: int, state: Check, note: str) -> None:
-        """Note a check's result, in words. The lock must be held."""
+        """Note a check's result, in words. The lock must be held. Raises InvariantError where the table lacks the step."""
+        before = Check(self.check[slot])
+        step = after(before, _EVENT_OF[state]) if before is not state else None
         write_note(self._segment.text, self._segment.layout.server_note_byte(slot), note)
         self.checked[slot] = now_ms()
-        if self.check[slot] == state:
-            return
-        if state is Check.UP and self.check[slot] != Check.NONE:
-            self.risen[slot] = now_ms()
-        self.check[slot] = state
-        self.changed()
+        if step is not None:
+            if step.rises:
+                self._rise(slot)
+            self.check[slot] = step.after
+            self.changed()
 
     def forget_check(self, slot: int) -> None:
         """There are no checks any more. The lock must be held."""
         if self.check[slot] != Check.NONE:
-            self.check[slot] = Check.NONE
+            self.check[slot] = after(Check(self.check[slot]), Event.CHECKS_ENDED).after
             write_note(self._segment.text, self._segment.layout.server_note_byte(slot), "")
             self.changed()
 
+    def eject(self, slot: int, event: Event, until_ms: int) -> None:
+        """Eject a server for `event` until that instant. The lock must be held. Raises InvariantError where the table lacks
+        the step."""
+        step = after(Ejection(self.ejection[slot]), event)
+        # Before the state: a worker that is killed in between has changed nothing that anybody looks at.
+        self.ejected_until[slot] = until_ms
+        self._set_ejection(slot, step.after)
+
+    def begin_trial(self, slot: int, row: int) -> None:
+        """The worker in this row sends the server its trial. The lock must be held. Raises InvariantError unless one is due."""
+        step = after(Ejection(self.ejection[slot]), Event.TRIAL_BEGAN)
+        self.trial[slot] = row + 1  # before the state, which says that this cell means something
+        self._set_ejection(slot, step.after)
+
+    def pass_trial(self, slot: int) -> None:
+        """The server on trial is back. The lock must be held. Raises InvariantError when it is not on trial."""
+        step = after(Ejection(self.ejection[slot]), Event.TRIAL_PASSED)
+        self.returned[slot] = now_ms()
+        self._rise(slot)
+        self.streak[slot] = 0
+        self._set_ejection(slot, step.after)
+        self.ejected_until[slot] = 0
+
+    def end_trials_of(self, rows: Collection[int]) -> None:
+        """The workers of these rows have died; servers that were on trial by them are due for another. The lock must be held."""
+        for slot, owner in enumerate(self.trial):
+            if owner - 1 in rows and self.ejection[slot] == Ejection.ON_TRIAL:
+                self._set_ejection(slot, after(Ejection.ON_TRIAL, Event.TRIAL_DIED).after)
+
+    def is_ejected(self, slot: int) -> bool:
+        """Whether its requests have taken it out, be its time over or not."""
+        return bool(self.ejection[slot] != Ejection.NONE)
+
     def is_usable(self, slot: int) -> bool:
         """Whether requests go to it in the ordinary way: it is ready, up as far as checks go, and not ejected."""
-        return self.admin[slot] == Admin.READY and self.check[slot] <= Check.UP and not self.ejected_until[slot]
+        return self.admin[slot] == Admin.READY and self.check[slot] <= Check.UP and not self.is_ejected(slot)
 
     def note(self, slot: int) -> str:
         """The last check's result, in words; empty before the first."""
         return read_note(self._segment.text, self._segment.layout.server_note_byte(slot))
 
     def let_time_pass(self) -> bool:
-        """Whether an ejection's time is over, or a trial has come to nothing; noted then, so that a trial is due.
-
-        The lock must be held.
-        """
-        now = now_ms()
-        found = False
-        for slot in self._times_over(now):
-            self.trial[slot] = Trial.DUE
-            found = True
-        if found:
-            self.changed()
-        return found
+        """Make the trials of servers due whose ejection's time is over; whether there were any. The lock must be held."""
+        slots = self._times_over()
+        for slot in slots:
+            self._set_ejection(slot, after(Ejection.EJECTED, Event.TIME_OVER).after)
+        return bool(slots)
 
     def is_time(self) -> bool:
         """Whether `let_time_pass` would find anything; needs no lock."""
-        return any(self.ejected_until) and bool(self._times_over(now_ms()))
+        return any(self.ejection) and bool(self._times_over())
 
-    def _times_over(self, now: int) -> list[int]:
-        return [slot for slot, until in enumerate(self.ejected_until)
-                if until and until <= now and self.trial[slot] != Trial.DUE and self.trial[slot] <= now]
+    def _times_over(self) -> list[int]:
+        now = now_ms()
+        return [slot for slot, state in enumerate(self.ejection)
+                if state == Ejection.EJECTED and self.ejected_until[slot] <= now]
+
+    def _set_ejection(self, slot: int, state: Check | Ejection) -> None:
+        self.ejection[slot] = state
+        self.changed()
+
+    def _rise(self, slot: int) -> None:
+        """It is back: slow start begins, and what was sent to it before the change that comes now says nothing any more."""
+        self.risen[slot] = now_ms()
+        self.risen_change[slot] = self.changes + 1
 
     def close(self) -> None:
         """Let go of the memory."""
-        for view in (self.used, self.admin, self.weight_set, self.check, self.checked, self.risen, self.streak, self.trial,
-                     self.ejected_until, self.ejections, self.returned, self.window, self.window_failures,
-                     self.window_requests):
+        for view in (self.used, self.admin, self.weight_set, self.check, self.checked, self.risen, self.risen_change, self.streak,
+                     self.ejection, self.trial, self.ejected_until, self.ejections, self.returned, self.window,
+                     self.window_failures, self.window_requests):
             view.release()

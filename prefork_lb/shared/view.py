@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.identity import is_alive
 from prefork_lb.shared.segment import Segment
-from prefork_lb.shared.states import Admin, Check, States, now_ms
+from prefork_lb.shared.states import Admin, States, now_ms
 from prefork_lb.shared.text import read_text
+from prefork_lb.shared.transitions import Check
 
 
 @dataclass(frozen=True, slots=True)

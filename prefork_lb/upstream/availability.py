@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from prefork_lb.shared.states import Admin, Check, States, Trial
+from prefork_lb.shared.states import Admin, States
+from prefork_lb.shared.transitions import Check, Ejection
 from prefork_lb.upstream.server import Server
 
 # A server in slow start has a fraction of its weight, and weights are whole numbers.
@@ -40,8 +41,8 @@ def choose(servers: Sequence[Server], states: States, rules: AvailabilityRules, 
     # Backups that are up are what an outage of the others is for.
     is_panic = up_primaries * 100 < rules.panic_percent * len(primaries) and up_primaries == len(up)
     taken = ready if is_panic else up
-    here = [server for server in taken if not states.ejected_until[server.slot]]
-    trials = tuple(server for server in taken if states.trial[server.slot] == Trial.DUE)
+    here = [server for server in taken if not states.is_ejected(server.slot)]
+    trials = tuple(server for server in taken if states.ejection[server.slot] == Ejection.TRIAL_DUE)
     if not here:
         here = taken  # with nobody else left, one that failed is better than none
     is_ramping = _set_weights(servers, states, rules, now_ms)

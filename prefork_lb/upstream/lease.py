@@ -6,6 +6,7 @@ from types import TracebackType
 from prefork_lb.errors import CapacityError, DownstreamError, Retry, UpstreamError
 from prefork_lb.net.stream import Stream
 from prefork_lb.shared.ledger import Ledger
+from prefork_lb.upstream.ejection import Trial
 from prefork_lb.upstream.outcomes import Outcomes
 from prefork_lb.upstream.server import Server
 
@@ -19,17 +20,23 @@ class Lease:
     had gone stale, which are not the server's fault. After `keep` the response that streams has taken it over.
     """
 
-    __slots__ = ("_failure", "_kept", "_ledger", "_outcomes", "_penalty_s", "is_open", "server", "stream")
+    __slots__ = ("_failure", "_kept", "_ledger", "_outcomes", "_penalty_s", "_seen", "_trial", "is_open", "server", "stream")
 
-    def __init__(self, server: Server, ledger: Ledger, outcomes: Outcomes) -> None:
-        """Take over a claim that was made on `server`."""
+    def __init__(self, server: Server, ledger: Ledger, outcomes: Outcomes, seen: int, trial: Trial | None = None) -> None:
+        """Take over a claim that was made on `server`.
+
+        `seen` is the count of changes (`States.changes`) that the claim took into account. With a `trial` the outcome of this
+        lease, and of no other, decides whether the server is back.
+        """
         self.server = server
         self.stream: Stream | None = None
         self._ledger = ledger
         self._outcomes = outcomes
         self.is_open = True
         self._kept = False
-        self._failure: str | None = None  # why what ends well is none; empty: it counts as load only
+        self._seen = seen
+        self._trial = trial
+        self._failure: str | None = None  # why the exchange counts as failed though it completed; "": as load only; None: success
         self._penalty_s = 0.0
 
     def __enter__(self) -> Lease:
@@ -49,8 +56,10 @@ class Lease:
             self.fail(str(exc))
 
     def keep(self) -> None:
-        """The response owns the lease from here on."""
+        """The head of the response came, and the response owns the lease from here on."""
         self._kept = True
+        if self._trial is not None and not self._failure:
+            self._trial.is_answered = True
 
     def note_status(self, status: int, penalty_s: float) -> None:
         """What the server answers may be a failure by its status, however well it is said.
@@ -69,8 +78,8 @@ class Lease:
         self._end(reusable, bool(self._failure))
         if self._failure is not None:
             self._tell_failure()
-        elif self._outcomes.streaks[self.server.slot]:
-            self._outcomes.succeeded(self.server)
+        elif self._trial is not None or self._outcomes.streaks[self.server.slot]:
+            self._outcomes.succeeded(self.server, self._seen, self._trial)
 
     def fail(self, why: str) -> None:
         """The server did not do its part."""
@@ -80,17 +89,19 @@ class Lease:
             self._tell_failure()
 
     def abandon(self) -> None:
-        """The client is gone: not the server's fault, but its connection is in the middle of something."""
+        """The exchange ends in its middle, and not by the server: the client is gone, say. The connection is of no more use."""
         if self.is_open:
             self._end(False, bool(self._failure))
             if self._failure is not None:
                 self._tell_failure()
+            elif self._trial is not None:
+                self._outcomes.left(self._trial)
 
     def _tell_failure(self) -> None:
         if self._failure:
-            self._outcomes.failed(self.server, self._failure, self._penalty_s)
+            self._outcomes.failed(self.server, self._failure, self._penalty_s, self._seen, self._trial)
         else:
-            self._outcomes.refused(self.server, self._penalty_s)
+            self._outcomes.refused(self.server, self._penalty_s, self._trial)
 
     def _end(self, reusable: bool, failed: bool) -> None:
         self.is_open = False

@@ -9,7 +9,8 @@ from prefork_lb.errors import InvariantError, LimitReached, NoUsableServer, Pool
 from prefork_lb.native.loader import FastClaims
 from prefork_lb.net.stream import Watched
 from prefork_lb.shared.ledger import Ledger
-from prefork_lb.shared.states import States, Trial, now_ms
+from prefork_lb.shared.states import States, now_ms
+from prefork_lb.shared.transitions import Ejection
 from prefork_lb.upstream.availability import AvailabilityRules, Choice, choose
 from prefork_lb.upstream.in_flight_limit import InFlightLimit
 from prefork_lb.upstream.lease import Lease
@@ -25,8 +26,6 @@ MakeFastClaims = Callable[[Sequence[Server]], FastClaims | None]
 
 _View = tuple[int, Choice, FastClaims | None]
 
-# A trial that has not ended after so long is given up, and there will be another.
-_TRIAL_MS = 30_000
 _HEDGE_SHARE = 0.95
 
 
@@ -81,39 +80,43 @@ class Pool:
 
     def _lease_now(self, request: RequestInfo, tried: Collection[Server]) -> Lease:
         ledger = self._ledger
-        changes, choice, fast_claims = self._view
-        if changes != self._states.changes:
-            _, choice, fast_claims = self._look_anew()
+        view = self._view
+        if view[0] != self._states.changes:
+            view = self._look_anew()
+        seen, choice, fast_claims = view
         if fast_claims is not None and not tried:
             index = fast_claims.claim()
             if index >= 0:
-                return Lease(choice.primaries[index], ledger, self.outcomes)
+                return Lease(choice.primaries[index], ledger, self.outcomes, seen)
         ledger.acquire()
         try:
-            server = self._claim(choice, request, tried)
+            return self._claim(view, request, tried)
         except LimitReached:
             assert self._limit is not None
             self._limit.count_refusal()
             raise
         finally:
             ledger.release_lock()
-        return Lease(server, ledger, self.outcomes)
 
-    def _claim(self, choice: Choice, request: RequestInfo, tried: Collection[Server]) -> Server:
+    def _claim(self, view: _View, request: RequestInfo, tried: Collection[Server]) -> Lease:
         """Pick and count; the lock must be held."""
         if self._limit is not None and self._limit.is_reached():
             raise LimitReached(f"pool {self.name}: {self._limit.most} requests are in flight, which is breaker.in_flight")
-        server = self._trial(choice, tried) if choice.trials else None
-        if server is None:
-            candidates = self._candidates(choice.primaries, tried) or self._candidates(choice.backups, tried)
-            if not candidates:
-                raise self._nobody(choice, tried)
-            picked = self._policy.pick(candidates, request)
-            if not isinstance(picked, Server) or picked not in candidates:
-                raise InvariantError(f"pool {self.name}: the policy {self._policy!r} picked {picked!r}: no candidate")
-            server = picked
-        self._ledger.claim(server.slot)
-        return server
+        seen, choice, _ = view
+        ledger = self._ledger
+        due = self._due_for_trial(choice, tried) if choice.trials else None
+        if due is not None:
+            # The claim first: a worker that is killed in between leaves a claim that its siblings give back, and the trial due.
+            ledger.claim(due.slot)
+            return Lease(due, ledger, self.outcomes, seen, self.outcomes.ejections.begin_trial(due))
+        candidates = self._candidates(choice.primaries, tried) or self._candidates(choice.backups, tried)
+        if not candidates:
+            raise self._nobody(choice, tried)
+        picked = self._policy.pick(candidates, request)
+        if not isinstance(picked, Server) or picked not in candidates:
+            raise InvariantError(f"pool {self.name}: the policy {self._policy!r} picked {picked!r}: no candidate")
+        ledger.claim(picked.slot)
+        return Lease(picked, ledger, self.outcomes, seen)
 
     def _lease_in_turn(self, queue: Queue, request: RequestInfo, client: Watched) -> Lease:
         """Wait in the queue for a server."""
@@ -121,15 +124,15 @@ class Pool:
         more = True
         try:
             while True:
-                changes, choice, _ = self._view
-                if changes != self._states.changes:
-                    _, choice, _ = self._look_anew()
+                view = self._view
+                if view[0] != self._states.changes:
+                    view = self._look_anew()
                 with self._ledger.locked():
                     if is_turn := queue.is_turn(place):
                         try:
-                            server = self._claim(choice, request, ())
-                            more = bool(self._candidates(choice.primaries, ()))
-                            break
+                            lease = self._claim(view, request, ())
+                            more = bool(self._candidates(view[1].primaries, ()))
+                            return lease
                         except PoolFull:
                             pass
                 if not is_turn:
@@ -137,7 +140,6 @@ class Pool:
                 place.wait(client)
         finally:
             queue.leave(place, wake_next=more)
-        return Lease(server, self._ledger, self.outcomes)
 
     def tick(self) -> None:
         """What a few times a second is often enough for: idle connections too old, penalties that end, weights that grow."""
@@ -173,11 +175,13 @@ class Pool:
                         else "no panic any more: only servers that are up are used")
         return view
 
-    def _trial(self, choice: Choice, tried: Collection[Server]) -> Server | None:
-        """An ejected server whose turn has come to show that it is well."""
+    def _due_for_trial(self, choice: Choice, tried: Collection[Server]) -> Server | None:
+        """An ejected server whose time is over and that has room for a request, if there is one. The lock must be held."""
+        states, totals = self._states, self._ledger.totals
         for server in choice.trials:
-            if self._states.trial[server.slot] == Trial.DUE and server not in tried:
-                self.outcomes.begin_trial(server, now_ms() + _TRIAL_MS)
+            # Looked at again, under the lock: another worker's request may be its trial by now.
+            if (states.ejection[server.slot] == Ejection.TRIAL_DUE and totals[server.slot] < server.max_connections
+                    and server not in tried):
                 return server
         return None
 

@@ -30,8 +30,9 @@ from prefork_lb.shared.desired import publish, published
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.saved import restore
 from prefork_lb.shared.segment import attach_or_create, find
-from prefork_lb.shared.states import Check, States
+from prefork_lb.shared.states import States
 from prefork_lb.shared.table import PoolEntry, PoolSlots, ServerEntry, free_unused, register
+from prefork_lb.shared.transitions import Check
 from prefork_lb.upstream.housekeeping import INTERVAL_S
 from prefork_lb.upstream.runtime import BLOCKING, Runtime
 from prefork_lb.wire.head import HeadLimits, ResponseHead, parse_response

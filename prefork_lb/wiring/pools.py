@@ -21,9 +21,10 @@ from prefork_lb.shared.states import States
 from prefork_lb.shared.table import PoolSlots
 from prefork_lb.upstream.availability import AvailabilityRules
 from prefork_lb.upstream.claiming import fast_claims
+from prefork_lb.upstream.ejection import EjectionRules, Ejections
 from prefork_lb.upstream.idle import IdleConnections
 from prefork_lb.upstream.in_flight_limit import InFlightLimit
-from prefork_lb.upstream.outcomes import EjectionRules, Outcomes
+from prefork_lb.upstream.outcomes import Outcomes
 from prefork_lb.upstream.pool import Pool
 from prefork_lb.upstream.queue import Queue, QueueRules
 from prefork_lb.upstream.retries import RetryBudget, RetryRules
@@ -56,9 +57,10 @@ def make_pool(name: str, pool: model.PoolConfig, config: Config, slots: PoolSlot
     except ValueError as exc:
         raise ConfigError([f"{config.source}: pools.{name}.policy: {exc}"]) from exc
     retries, most = pool.retries, pool.breaker.in_flight
+    rules = _ejection_rules(pool.ejection)
     return Pool(
         name, servers, policy, ledger, states,
-        Outcomes(name, servers, states, ledger, _ejection_rules(pool.ejection), random.Random()),
+        Outcomes(states, ledger, Ejections(name, servers, states, ledger, rules, random.Random()), rules),
         AvailabilityRules(int(pool.slow_start * 1000), pool.panic_threshold),
         RetryRules(retries.attempts, frozenset(retries.on), parse_statuses(retries.statuses), retries.backoff,
                    retries.body_memory, retries.body_limit, retries.hedge),

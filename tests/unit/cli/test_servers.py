@@ -14,8 +14,9 @@ from prefork_lb.cli.main import main
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import DIRECTORY, Segment, SegmentError, attach_or_create, segment_names
-from prefork_lb.shared.states import Admin, Check, States
+from prefork_lb.shared.states import Admin, States
 from prefork_lb.shared.table import PoolEntry, ServerEntry, register
+from prefork_lb.shared.transitions import Check, Ejection, Event
 from tests.unit.balance.candidates import REQUEST, new_policy
 from tests.unit.shared.processes import Child, Master
 from tests.unit.upstream.parts import make_pool, new_server
@@ -192,11 +193,11 @@ def test_a_worker_that_runs_obeys_at_its_next_request(new_instance: Callable[...
 def test_what_others_decide_stays(instance: Instance) -> None:
     slot = instance.slots["web", TWO]
     instance.states.set_check(slot, Check.DOWN, "status 503")
-    instance.states.ejected_until[slot] = 5
+    instance.states.eject(slot, Event.FAILED, 5)
     for command in (["drain", TWO], ["ready", TWO], ["weight", TWO, 9]):
         said(*command)
-    assert (instance.states.check[slot], instance.states.note(slot), instance.states.ejected_until[slot]) == (
-        Check.DOWN, "status 503", 5)
+    assert (instance.states.check[slot], instance.states.note(slot)) == (Check.DOWN, "status 503")
+    assert (instance.states.ejection[slot], instance.states.ejected_until[slot]) == (Ejection.EJECTED, 5)
 
 
 def test_a_command_takes_no_workers_row(new_instance: Callable[..., Instance]) -> None:

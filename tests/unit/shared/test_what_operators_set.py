@@ -15,8 +15,9 @@ from prefork_lb.shared.layout import NOTE_BYTES
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.saved import restore, save
 from prefork_lb.shared.segment import CONFIGURATION, CONFIGURATION_IN_WORK, Segment, SegmentError, companion, remove
-from prefork_lb.shared.states import Admin, Check, States, Trial
+from prefork_lb.shared.states import Admin, States
 from prefork_lb.shared.table import PoolEntry, ServerEntry, register
+from prefork_lb.shared.transitions import Check, Ejection, Event
 from tests.unit.shared.processes import Master
 
 ADDRESSES = ("10.0.0.1:80", "10.0.0.2:80")
@@ -61,11 +62,12 @@ def test_what_decides_is_counted_as_a_change_and_only_that(segment: Segment, slo
 @pytest.mark.parametrize(("admin", "check", "ejected", "usable"), [
     (Admin.READY, Check.NONE, 0, True), (Admin.READY, Check.UP, 0, True), (Admin.DRAIN, Check.UP, 0, False),
     (Admin.MAINTENANCE, Check.UP, 0, False), (Admin.READY, Check.DOWN, 0, False), (Admin.READY, Check.CHECKING, 0, False),
-    (Admin.READY, Check.UP, 9, False),
+    (Admin.READY, Check.UP, Ejection.EJECTED, False), (Admin.READY, Check.UP, Ejection.TRIAL_DUE, False),
+    (Admin.READY, Check.UP, Ejection.ON_TRIAL, False),
 ])
 def test_usable(segment: Segment, slots: list[int], admin: Admin, check: Check, ejected: int, usable: bool) -> None:
     found = States(segment)
-    found.admin[slots[0]], found.check[slots[0]], found.ejected_until[slots[0]] = admin, check, ejected
+    found.admin[slots[0]], found.check[slots[0]], found.ejection[slots[0]] = admin, check, ejected
     assert found.is_usable(slots[0]) == usable
 
 
@@ -85,23 +87,17 @@ def test_slow_start_begins_when_a_server_comes_back(segment: Segment, slots: lis
     assert found.risen[slot] > 0
 
 
-def test_a_trial_is_due_when_the_time_is_over_and_again_when_it_came_to_nothing(
-    segment: Segment, slots: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_trial_is_due_when_the_time_is_over(segment: Segment, slots: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     found, slot = States(segment), slots[0]
     now = 1000
     monkeypatch.setattr(states, "now_ms", lambda: now)
     assert not found.is_time() and not found.let_time_pass()
-    found.ejected_until[slot] = 2000
+    found.eject(slot, Event.FAILED, 2000)
     assert not found.is_time()
     now = 2000
     before = found.changes
     assert found.is_time() and found.let_time_pass()
-    assert found.trial[slot] == Trial.DUE and found.changes > before and not found.is_time()
-    found.trial[slot] = 3000  # it goes on until then
-    assert not found.is_time()
-    now = 3000
-    assert found.let_time_pass() and found.trial[slot] == Trial.DUE
+    assert found.ejection[slot] == Ejection.TRIAL_DUE and found.changes > before and not found.is_time()
 
 
 @pytest.mark.parametrize(("text", "kept"), [

@@ -12,8 +12,9 @@ from prefork_lb.shared import layout as at
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.states import States
 from prefork_lb.upstream.availability import AvailabilityRules
+from prefork_lb.upstream.ejection import EjectionRules, Ejections
 from prefork_lb.upstream.idle import IdleConnections
-from prefork_lb.upstream.outcomes import EjectionRules, Outcomes
+from prefork_lb.upstream.outcomes import Outcomes
 from prefork_lb.upstream.pool import MakeFastClaims, Pool
 from prefork_lb.upstream.retries import RetryBudget, RetryRules
 from prefork_lb.upstream.server import UNLIMITED, Server
@@ -59,6 +60,10 @@ def new_pool(ledger: Ledger, *servers: Server, policy: Policy | None = None) -> 
     return make_pool(ledger, servers, policy or new_policy("least-connections"))
 
 
+def new_outcomes(pool: str, servers: Sequence[Server], states: States, ledger: Ledger, rules: EjectionRules) -> Outcomes:
+    return Outcomes(states, ledger, Ejections(pool, servers, states, ledger, rules, random.Random(1)), rules)
+
+
 def make_pool(ledger: Ledger, servers: Sequence[Server], policy: Policy, name: str = "web",
               make_fast_claims: MakeFastClaims = lambda servers: None, ejection: EjectionRules | None = None,
               availability: AvailabilityRules | None = None, retries: RetryRules | None = None, budget: int = 20, floor: int = 10,
@@ -69,7 +74,7 @@ def make_pool(ledger: Ledger, servers: Sequence[Server], policy: Policy, name: s
     start = segment.layout.pool(0)
     return Pool(
         name, servers, policy, ledger, states,
-        Outcomes(name, servers, states, ledger, ejection or EjectionRules(), random.Random(1)),
+        new_outcomes(name, servers, states, ledger, ejection or EjectionRules()),
         availability or AvailabilityRules(), retries or RetryRules(),
         RetryBudget(ledger, segment.cells[start:start + at.POOL_HEAD_CELLS], 0, [server.slot for server in servers], budget,
                     floor, most_retries),

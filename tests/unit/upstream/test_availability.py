@@ -4,7 +4,8 @@ from __future__ import annotations
 import pytest
 
 from prefork_lb.shared.ledger import Ledger
-from prefork_lb.shared.states import Admin, Check, States, Trial
+from prefork_lb.shared.states import Admin, States
+from prefork_lb.shared.transitions import Check, Ejection
 from prefork_lb.upstream.availability import AvailabilityRules, Choice, choose, ramp
 from prefork_lb.upstream.server import UNLIMITED, Server
 from tests.unit.upstream.parts import new_server
@@ -68,20 +69,20 @@ def test_what_an_operator_took_out_is_out_also_in_panic(states: States, state: A
 
 def test_ejected_servers_are_out_unless_nobody_else_is_left(states: States) -> None:
     servers = [new_server(slot) for slot in range(2)]
-    states.ejected_until[0] = NOW + 1
+    states.ejection[0] = Ejection.EJECTED
     assert slots(chosen(servers, states).primaries) == [1]
-    states.ejected_until[1] = NOW + 1
+    states.ejection[1] = Ejection.EJECTED
     assert slots(chosen(servers, states).primaries) == [0, 1]
 
 
 def test_a_trial_is_due_only_for_a_server_that_is_well_otherwise(states: States) -> None:
     servers = [new_server(slot) for slot in range(3)]
     for slot in (0, 1):
-        states.ejected_until[slot], states.trial[slot] = NOW, Trial.DUE
+        states.ejection[slot] = Ejection.TRIAL_DUE
     states.admin[1] = Admin.DRAIN
     choice = chosen(servers, states)
     assert (slots(choice.trials), slots(choice.primaries)) == ([0], [2])
-    states.trial[0] = NOW + 5  # under way
+    states.ejection[0] = Ejection.ON_TRIAL
     assert chosen(servers, states).trials == ()
 
 

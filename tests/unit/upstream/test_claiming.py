@@ -17,8 +17,8 @@ from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import DIRECTORY, Segment, attach_or_create
 from prefork_lb.shared.table import PoolEntry, PoolSlots, ServerEntry, register
 from prefork_lb.upstream.claiming import fast_claims
+from prefork_lb.upstream.ejection import EjectionRules
 from prefork_lb.upstream.lease import Lease
-from prefork_lb.upstream.outcomes import EjectionRules
 from prefork_lb.upstream.pool import Pool
 from prefork_lb.upstream.server import UNLIMITED, Server
 from tests.unit.balance.candidates import REQUEST

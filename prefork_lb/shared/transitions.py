@@ -1,0 +1,97 @@
+"""What traffic and checks say of a server, as two state machines in one table.
+
+A server has three states at a time. What active checks say (`Check`) and what its requests say (`Ejection`) change by the table
+below and in no other way. What the operator wants (`states.Admin`) is set, not observed, and has no table: every value may follow
+every other. `States.is_usable` and `upstream.availability` combine the three.
+
+An event is signalled when a threshold is crossed, not for each check or request. So a pair that the table lacks is a defect of
+ours: `after` raises InvariantError, and the state stays as it is. docs/failures.md shows the table as a diagram.
+"""
+from __future__ import annotations
+
+import enum
+from typing import NamedTuple
+
+from prefork_lb.errors import InvariantError
+
+
+class Check(enum.IntEnum):
+    """What the active checks say of a server."""
+
+    NONE = 0  # it is not checked
+    UP = 1
+    CHECKING = 2  # no check has passed yet
+    DOWN = 3
+
+
+class Ejection(enum.IntEnum):
+    """What the requests to a server say of it. Only the first state takes requests in the ordinary way."""
+
+    NONE = 0  # it is not ejected
+    EJECTED = 1  # until its time is over
+    TRIAL_DUE = 2  # the next request is its trial
+    ON_TRIAL = 3  # that request is under way
+
+
+class Event(enum.Enum):
+    """What makes a server's state change."""
+
+    CHECKS_BEGAN = enum.auto()  # no check has passed yet
+    ROSE = enum.auto()
+    FELL = enum.auto()
+    CHECKS_ENDED = enum.auto()
+
+    FAILED = enum.auto()  # requests did, too often
+    TIME_OVER = enum.auto()
+    TRIAL_BEGAN = enum.auto()
+    TRIAL_PASSED = enum.auto()
+    TRIAL_FAILED = enum.auto()
+    TRIAL_LEFT = enum.auto()
+    TRIAL_DIED = enum.auto()
+
+
+class Transition(NamedTuple):
+    """One row of the table."""
+
+    before: Check | Ejection
+    event: Event
+    after: Check | Ejection
+    cause: str
+    rises: bool = False  # the server is back: its slow start begins, and outcomes of earlier requests do not count any more
+
+
+TRANSITIONS = (
+    Transition(Check.NONE, Event.CHECKS_BEGAN, Check.CHECKING, 'checks begin, with health.start = "checking"'),
+    Transition(Check.NONE, Event.ROSE, Check.UP, 'checks begin, with health.start = "up"'),
+    # The controller notices at its next look that checks have ended.
+    Transition(Check.NONE, Event.FELL, Check.DOWN, "a check failed that was under way when checks ended"),
+    Transition(Check.CHECKING, Event.ROSE, Check.UP, "the first check passed", rises=True),
+    Transition(Check.CHECKING, Event.FELL, Check.DOWN, "health.fall checks failed"),
+    Transition(Check.UP, Event.FELL, Check.DOWN, "health.fall checks failed"),
+    # The controller goes on with what it knew.
+    Transition(Check.UP, Event.CHECKS_BEGAN, Check.CHECKING, "checks ended and began again, and none has passed yet"),
+    Transition(Check.DOWN, Event.ROSE, Check.UP, "health.rise checks passed", rises=True),
+    Transition(Check.CHECKING, Event.CHECKS_ENDED, Check.NONE, "the pool has no checks any more"),
+    Transition(Check.UP, Event.CHECKS_ENDED, Check.NONE, "the pool has no checks any more"),
+    Transition(Check.DOWN, Event.CHECKS_ENDED, Check.NONE, "the pool has no checks any more"),
+
+    Transition(Ejection.NONE, Event.FAILED, Ejection.EJECTED, "its requests failed too often"),
+    Transition(Ejection.EJECTED, Event.TIME_OVER, Ejection.TRIAL_DUE, "the time of the ejection is over"),
+    Transition(Ejection.TRIAL_DUE, Event.TRIAL_BEGAN, Ejection.ON_TRIAL, "a request is sent to it as its trial"),
+    Transition(Ejection.ON_TRIAL, Event.TRIAL_PASSED, Ejection.NONE, "it answered the trial", rises=True),
+    Transition(Ejection.ON_TRIAL, Event.TRIAL_FAILED, Ejection.EJECTED, "the trial failed"),
+    # Nobody knows how it would have ended: the server gets another trial soon.
+    Transition(Ejection.ON_TRIAL, Event.TRIAL_LEFT, Ejection.EJECTED, "the client of the trial left before the answer"),
+    Transition(Ejection.ON_TRIAL, Event.TRIAL_DIED, Ejection.TRIAL_DUE, "the worker of the trial died"),
+)
+
+# With the type: both machines count their states from 0, and integers of different enumerations are equal.
+_BY_PAIR = {(type(row.before), row.before, row.event): row for row in TRANSITIONS}
+
+
+def after(before: Check | Ejection, event: Event) -> Transition:
+    """The row of the table for this state and event. Raises InvariantError when there is none."""
+    row = _BY_PAIR.get((type(before), before, event))
+    if row is None:
+        raise InvariantError(f"a server that is {before!r} cannot have the event {event.name}")
+    return row
