@@ -54,14 +54,16 @@ def _set_weights(servers: Sequence[Server], states: States, rules: AvailabilityR
     is_ramping = False
     for server in servers:
         weight = states.weight_set[server.slot] or server.configured_weight
-        server.max_connections = server.configured_limit
+        limit = server.configured_limit
         if rules.slow_start_ms:
-            share = ramp(now_ms - states.risen[server.slot], rules.slow_start_ms) if states.risen[server.slot] else 1.0
+            risen_ms = states.risen[server.slot]
+            share = ramp(now_ms - risen_ms, rules.slow_start_ms) if risen_ms else 1.0
             weight = max(1, round(weight * _SCALE * share))
             if share < 1:
                 is_ramping = True
-                server.max_connections = max(1, int(server.configured_limit * share))
-        server.weight = weight
+                limit = max(1, int(limit * share))
+        # One store each: other threads of this worker read both, under the ledger's lock, which is not held here.
+        server.weight, server.max_connections = weight, limit
     return is_ramping
 
 

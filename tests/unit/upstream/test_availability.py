@@ -117,6 +117,28 @@ def test_weight_and_limit_grow_in_slow_start(states: States, age_ms: int | None,
     assert (server.weight, server.max_connections) == (2, 20)
 
 
+class WatchedServer(Server):
+    """Notes every limit that it is given, as another thread could see it."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        super().__setattr__(name, value)
+        if name == "max_connections":
+            LIMITS_SEEN.append(value)
+
+
+LIMITS_SEEN: list[object] = []
+
+
+def test_no_thread_sees_the_full_limit_while_the_ramped_one_is_set(states: States) -> None:
+    """Another thread of the worker claims meanwhile, and would send a server in slow start all that it can bear."""
+    plain = new_server(0, limit=20)
+    server = WatchedServer(0, plain.address, plain.name, 1, 20, False, plain.idle)
+    states.risen[0] = NOW
+    LIMITS_SEEN.clear()
+    chosen([server], states, slow_start_ms=10_000)
+    assert LIMITS_SEEN == [2]
+
+
 def test_a_limit_never_ramps_to_nothing(states: States) -> None:
     server = new_server(0, limit=3)
     states.risen[0] = NOW
