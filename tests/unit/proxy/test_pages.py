@@ -5,8 +5,10 @@ from __future__ import annotations
 import inspect
 import json
 import random
+from typing import Any
 
 import pytest
+from werkzeug.http import parse_accept_header
 
 from prefork_lb import errors
 from prefork_lb.errors import (
@@ -62,6 +64,21 @@ def test_the_form_follows_accept(accept: str, kind: bytes) -> None:
     assert fields[b"Content-Type"].partition(b";")[0] == kind
     assert ("<html" in text) is (kind == b"text/html")
     assert text.startswith("{") is (kind == b"application/json")
+
+
+def test_of_a_long_accept_the_first_members_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each byte costs more than a microsecond to parse, and the whole worker waits for it."""
+    parsed: list[str] = []
+
+    def parse(accept: str, *more: Any) -> Any:
+        parsed.append(accept)
+        return parse_accept_header(accept, *more)
+
+    monkeypatch.setattr("prefork_lb.proxy.pages.parse_accept_header", parse)
+    assert page(BadRequest(SECRET), "application/json," + "a/b," * 8000)[0][b"Content-Type"] == b"application/json"
+    assert page(BadRequest(SECRET), "a/b," * 8000 + "application/json")[0][b"Content-Type"].startswith(b"text/plain")
+    assert page(BadRequest(SECRET), "text/html;x=" + "y" * 8000)[0][b"Content-Type"].startswith(b"text/plain")
+    assert parsed and max(map(len, parsed)) < 600
 
 
 @pytest.mark.parametrize("accept", ["text/plain", "text/html", "application/json"])
