@@ -40,7 +40,7 @@ setup(
     packages=find_packages(include=["prefork_lb", "prefork_lb.*"]),
     # Where it cannot be compiled the package does without.
     ext_modules=[Extension(f"prefork_lb.native.{name}", [f"prefork_lb/native/{name}.c"], extra_compile_args=["-O2"],
-                           optional=True) for name in ("claims", "heads")],
+                           optional=True) for name in ("claims", "heads", "chunks")],
     package_data={"prefork_lb": ["py.typed"]},
     zip_safe=False,
     python_requires=">=3.11",

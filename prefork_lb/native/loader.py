@@ -36,7 +36,7 @@ class Native(Protocol):
 
 
 class NativeHeads(Protocol):
-    """The other compiled module, `heads.c`."""
+    """The compiled module of heads, `heads.c`."""
 
     def read_fields(self, block: bytes, start: int, most_bytes: int, most_fields: int,
                     ) -> tuple[list[tuple[bytes, bytes]], dict[bytes, list[bytes]]] | None:
@@ -45,6 +45,13 @@ class NativeHeads(Protocol):
 
     def join_fields(self, fields: list[tuple[bytes, bytes]], travels: dict[bytes, bool]) -> bytes | None:
         """The lines of the fields whose names have True; None when a name is not known, or a byte is none of a field."""
+
+
+class NativeChunks(Protocol):
+    """The compiled module of the chunked coding, `chunks.c`."""
+
+    def join_chunks(self, data: bytes, position: int) -> tuple[bytes, int]:
+        """The content of the whole chunks without extensions that follow one another from `position` on, and where they end."""
 
 
 def native() -> Native | None:
@@ -56,6 +63,12 @@ def native() -> Native | None:
 def native_heads() -> NativeHeads | None:
     """The compiled module of heads; None where it was not built, or is not wanted."""
     module: NativeHeads | None = _load("prefork_lb.native.heads")
+    return module
+
+
+def native_chunks() -> NativeChunks | None:
+    """The compiled module of the chunked coding; None where it was not built, or is not wanted."""
+    module: NativeChunks | None = _load("prefork_lb.native.chunks")
     return module
 
 

@@ -184,6 +184,8 @@ class BodyReader:
     def _receive(self, limit: int) -> bytes:
         if self._kind is Kind.LENGTH:
             limit = min(limit, self._left)  # what comes behind the body is seen when the connection is used again
+        elif self._decoder is not None:
+            limit = min(limit, self._decoder.receive_bytes)
         try:
             data = self._stream.receive_or(limit, self._idle_timeout_s, self._watched)
         except StreamTimeout as exc:

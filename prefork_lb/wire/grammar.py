@@ -31,6 +31,7 @@ length = re.compile(rb"[0-9]{1,18}")
 # RFC 9112 7.1, 7.1.1: chunk-size [ chunk-ext ]; sixteen digits would overflow 63 bits, and nobody sends them in good faith.
 _EXTENSION = (rb"[ \t]*;[ \t]*" + TOKEN + rb"(?:[ \t]*=[ \t]*(?:" + TOKEN
               + rb"|\"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t \x21-\x7e\x80-\xff])*\"))?")
+plain_chunk_size = re.compile(rb"[0-9A-Fa-f]{1,15}")
 chunk_size = re.compile(rb"([0-9A-Fa-f]{1,15})(?:" + _EXTENSION + rb")*")
 
 # RFC 3986 3.2.2 and 3.2.3: host [ ":" port ], no user information (RFC 9110 4.2.4). An IP literal in brackets, or what a

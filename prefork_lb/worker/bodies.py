@@ -48,7 +48,7 @@ class ClientBody:
             self.is_whole = not self._left
             return data
         while True:
-            data = self._decoder.decode(self._some(limit))
+            data = self._decoder.decode(self._some(min(limit, self._decoder.receive_bytes)))
             if self._decoder.done:
                 self._connection.buffer = self._decoder.excess + self._connection.buffer
                 self.is_whole = True

@@ -58,6 +58,34 @@ def test_an_empty_piece_changes_nothing() -> None:
     assert body.done and body.excess == b"x"
 
 
+@pytest.mark.parametrize("size", [1, 100, 16384])
+def test_chunks_that_came_together_are_one_piece(size: int) -> None:
+    """They go on as one chunk: what follows costs by the piece."""
+    body = decoder()
+    assert body.decode(encode_chunk(b"x" * size) * 50 + b"5\r\nab") == b"x" * size * 50 + b"ab"
+    assert body.decode(b"cde\r\n" + encode_chunk(b"y") * 50 + LAST_CHUNK) == b"cde" + b"y" * 50
+    assert body.done
+
+
+def test_less_is_received_at_once_where_framing_is_much_of_it() -> None:
+    """What a piece costs depends on its chunks and extensions more than on its data."""
+    body = decoder()
+    first = body.receive_bytes
+    for _ in range(20):
+        body.decode(b"1;a\r\nx\r\n" * (body.receive_bytes // 8 + 1))
+    least = body.receive_bytes
+    for _ in range(20):
+        body.decode(b"1000\r\n" + b"x" * 4096 + b"\r\n")
+    more = body.receive_bytes
+    body.decode(b"100000000\r\n")
+    for _ in range(20):
+        body.decode(bytes(body.receive_bytes))
+    assert least < first < 100_000 and least < more < 100_000 < body.receive_bytes
+    body.decode(b"")
+    body.decode(b"x")
+    assert body.receive_bytes > 100_000, "a little that came alone tells nothing"
+
+
 def test_what_follows_the_body_is_kept_in_any_splitting() -> None:
     body = decoder()
     for part in (LAST_CHUNK, b"ne", b"xt"):
