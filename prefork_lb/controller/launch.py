@@ -1,53 +1,173 @@
-"""Keeps the controller running, from the workers' side."""
+"""Keeps the controller running, from the workers' side.
+
+Every worker looks, and what they know of the controller is in shared memory: its pid, its sign of life, when one was last
+started and how often in vain. Whoever finds something to do takes the turn under the ledger's lock, so one worker acts.
+"""
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import subprocess
 import sys
-import time
+from collections.abc import Callable, Sequence
 
 from prefork_lb.shared import layout as at
-from prefork_lb.shared.identity import is_alive
+from prefork_lb.shared.identity import is_alive, start_time
+from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import Segment
+from prefork_lb.shared.states import now_ms
 
-# A worker that is not the first waits for the first one to do it; should that be frozen, it does it itself.
-_NEXT_IN_LINE_S = 0.75
-_AGAIN_S = 3.0
+ANOTHER_RUNS = 3
+"""The exit code of a controller that found another one of its instance at work."""
+
+_COMMAND = (sys.executable, "-m", "prefork_lb.controller")
+_LEAST_GAP_MS = 500
+_FIRST_WAIT_MS = 1000  # after a start in vain; then twice that, and so on
+_LONGEST_WAIT_MS = 30_000
+# Milliseconds without a sign of life after which a controller is taken for frozen. A new one has to load its modules first.
+_FROZEN_MS = 10_000
+_SLOW_START_MS = 30_000
+# And looks of this worker in that time: after a standstill of the whole machine a long silence means nothing.
+_FROZEN_LOOKS = 10
+# An older master's workers leave the controller to those of the newest one, unless these do not come to it.
+_OTHERS_TURN_LOOKS = 20
 
 log = logging.getLogger("prefork_lb")
 
 
 class Launcher:
-    """Starts the instance's controller when there is none. Of two that are started at once, one ends itself."""
+    """Starts the instance's controller when there is none, and replaces one that is frozen or of another master.
 
-    def __init__(self, segment: Segment, error_log: str) -> None:
-        """`error_log` is the file that the controller's messages go to; empty: standard error."""
+    Of two controllers that are started at once, one ends itself.
+    """
+
+    def __init__(self, segment: Segment, ledger: Ledger, master: int, error_log: str, command: Sequence[str] = _COMMAND,
+                 now_ms: Callable[[], int] = now_ms) -> None:
+        """`master` is the pid of this worker's gunicorn master. `error_log` is the file that the controller's messages go to;
+        empty: standard error. `now_ms` are milliseconds of the monotonic clock."""
         self._segment = segment
-        self._error_log = error_log
+        self._ledger = ledger
+        self._master = master
+        self._arguments = [*command, segment.name, *(("--log", error_log) if error_log else ())]
+        self._now_ms = now_ms
         self._process: subprocess.Popen[bytes] | None = None
-        self._missed_since = 0.0
-        self._started_at = 0.0
+        self._sign = 0, 0  # the controller's pid and its beat at the last look
+        self._silent_since = now_ms()
+        self._silent_looks = 0
+        self._missing_looks = 0
 
-    def look(self, is_first: bool) -> None:
-        """Start the controller if it does not run. To be called a few times a second; `is_first` in one worker at a time."""
-        if self._process is not None and self._process.poll() is not None:
-            self._process = None
+    def look(self) -> None:
+        """Start or replace the controller if that is needed. To be called a few times a second."""
+        if self._process is not None:
+            self._reap(self._process)
         cells = self._segment.cells
-        if is_alive(cells[at.H_CONTROLLER], cells[at.H_CONTROLLER + 1]):
-            self._missed_since = 0.0
+        is_ours = cells[at.H_CONTROLLER_MASTER] == self._master
+        sign = cells[at.H_CONTROLLER], cells[at.H_BEAT]
+        if sign != self._sign:
+            self._sign, self._silent_since, self._silent_looks = sign, self._now_ms(), 0
+            if is_ours and sign[1]:
+                self._missing_looks = 0
+                return
+        self._silent_looks += 1
+        is_running = is_alive(cells[at.H_CONTROLLER], cells[at.H_CONTROLLER + 1])
+        self._missing_looks = 0 if is_running else self._missing_looks + 1
+        if is_running and is_ours and not self._is_frozen():
             return
-        now = time.monotonic()
-        self._missed_since = self._missed_since or now
-        waits = 0.0 if is_first else _NEXT_IN_LINE_S
-        if now - self._missed_since < waits or (self._started_at and now - self._started_at < _AGAIN_S and self._process):
+        if not self._is_in_charge() and self._missing_looks < _OTHERS_TURN_LOOKS:
             return
-        self._started_at = now
-        command = [sys.executable, "-m", "prefork_lb.controller", self._segment.name]
-        if self._error_log:
-            command += ["--log", self._error_log]
+        if not is_running:
+            self._start()
+        elif not is_ours:
+            self._replace_other(sign[0])
+        else:
+            self._replace_frozen(sign[0])
+
+    def _is_in_charge(self) -> bool:
+        """Whether this worker's master is the newest one of the instance."""
+        return self._segment.masters()[-1:] == [self._master]
+
+    def _is_frozen(self) -> bool:
+        silent_ms = self._now_ms() - self._silent_since
+        return self._silent_looks >= _FROZEN_LOOKS and silent_ms > (_FROZEN_MS if self._sign[1] else _SLOW_START_MS)
+
+    def _replace_frozen(self, pid: int) -> None:
+        cells = self._segment.cells
+        with self._ledger.locked():
+            if cells[at.H_CONTROLLER] != pid or cells[at.H_BEAT] != self._sign[1]:
+                return  # another worker was faster, or it has moved
+            cells[at.H_CONTROLLER] = 0
+        silent_s = (self._now_ms() - self._silent_since) / 1000
+        log.error("the controller (pid %d) has not moved for %.0f s; it is killed, and another one is started", pid, silent_s)
+        _signal(pid, signal.SIGKILL)
+
+    def _replace_other(self, pid: int) -> None:
+        """End the controller of another master: it may be of another version, and that master may be about to end."""
+        cells = self._segment.cells
+        with self._ledger.locked():
+            other = cells[at.H_CONTROLLER_MASTER]
+            if other == self._master or cells[at.H_CONTROLLER] != pid:
+                return
+            cells[at.H_CONTROLLER_MASTER] = self._master
+            cells[at.H_STARTS] = 0
+        log.info("the controller (pid %d) is of another gunicorn master (%d); it is replaced", pid, other)
+        _signal(pid, signal.SIGTERM)
+
+    def _start(self) -> None:
+        if not self._take_turn():
+            return
         try:
             # A session of its own: Ctrl-C at the terminal is the master's to hear, whose end is the controller's.
-            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+            process = subprocess.Popen(self._arguments, stdin=subprocess.DEVNULL, start_new_session=True)
         except OSError as exc:
-            log.error("the controller cannot be started, which is tried again in %g s: %s: %s", _AGAIN_S, sys.executable, exc)
-            self._missed_since = now + _AGAIN_S
+            log.error("the controller cannot be started, which is tried again in %s: %s: %s",
+                      self._next_start(), self._arguments[0], exc)
+            return
+        cells = self._segment.cells
+        with self._ledger.locked():
+            if not is_alive(cells[at.H_CONTROLLER], cells[at.H_CONTROLLER + 1]):
+                # From now on it is known, though it needs a while to load its modules.
+                cells[at.H_CONTROLLER + 1] = start_time(process.pid)
+                cells[at.H_CONTROLLER] = process.pid
+        self._process = process
+
+    def _take_turn(self) -> bool:
+        """Whether this worker is to start a controller now: none runs, and the last start was long enough ago."""
+        cells = self._segment.cells
+        with self._ledger.locked():
+            now = self._now_ms()
+            wait_ms = _wait_ms(cells[at.H_STARTS]) if cells[at.H_STARTED] else 0
+            if now - cells[at.H_STARTED] < wait_ms or is_alive(cells[at.H_CONTROLLER], cells[at.H_CONTROLLER + 1]):
+                return False
+            cells[at.H_STARTED] = now
+            cells[at.H_STARTS] += 1
+            cells[at.H_BEAT] = 0
+            cells[at.H_CONTROLLER_MASTER] = self._master
+            return True
+
+    def _reap(self, process: subprocess.Popen[bytes]) -> None:
+        code = process.poll()
+        if code is None:
+            return
+        self._process = None
+        if code in (0, ANOTHER_RUNS):
+            return
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+        log.error("the controller (pid %d) %s; the next start is in %s", process.pid, how, self._next_start())
+
+    def _next_start(self) -> str:
+        cells = self._segment.cells
+        left_ms = cells[at.H_STARTED] + _wait_ms(cells[at.H_STARTS]) - self._now_ms()
+        return f"{max(0, left_ms) / 1000:.1f} s"
+
+
+def _wait_ms(starts: int) -> int:
+    """Least time from one start to the next one, after so many starts in vain."""
+    return min(_FIRST_WAIT_MS << min(starts - 1, 10), _LONGEST_WAIT_MS) if starts else _LEAST_GAP_MS
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        pass  # it has ended by itself

@@ -15,23 +15,23 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
-import msgspec
-
-from prefork_lb.config.model import Config
+from prefork_lb.config.published import decode_published
 from prefork_lb.controller.active_checks import ActiveChecks
+from prefork_lb.controller.duties import Duties
+from prefork_lb.controller.launch import ANOTHER_RUNS
+from prefork_lb.controller.saving import Saver
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.desired import published
 from prefork_lb.shared.identity import myself
 from prefork_lb.shared.ledger import Ledger
-from prefork_lb.shared.saved import save
 from prefork_lb.shared.segment import DIRECTORY, Segment, exists, open_segment
-from prefork_lb.shared.states import States
-from prefork_lb.shared.table import free_unused
+from prefork_lb.shared.states import States, now_ms
+from prefork_lb.shared.sweeping import Sweeper
 
 _EVERY_S = 0.25
-_MASTERS_EVERY_S = 0.25
+_PATIENCE_S = 2.0
+_LOCK_LOOK_S = 0.05
 
 log = logging.getLogger("prefork_lb")
 
@@ -40,7 +40,9 @@ def run(segment_name: str, error_log: str = "") -> int:
     """Be the controller of the instance with this segment until it ends; the process' exit code."""
     _log_to(error_log)
     with _only_one(segment_name) as is_mine:
-        segment = open_segment(segment_name) if is_mine else None
+        if not is_mine:
+            return ANOTHER_RUNS if exists(segment_name) else 0
+        segment = open_segment(segment_name)
         if segment is None:
             return 0
         stop = threading.Event()
@@ -58,11 +60,15 @@ class Controller:
     def __init__(self, segment: Segment) -> None:
         self._segment = segment
         self._ledger = Ledger(segment, takes_row=False)
-        self._states = States(segment)
-        self._checks = ActiveChecks(segment, self._ledger, self._states)
+        states = States(segment)
+        self._checks = ActiveChecks(segment, self._ledger, states)
+        self._saver = Saver(segment, states)
+        self._duties = Duties({
+            "take over the configuration": self._take_over_configuration,
+            "hand out checks": self._checks.look,
+            "sweep": Sweeper(segment, self._ledger, states).sweep,
+        })
         self._mark = 0
-        self._state_file: Path | None = None
-        self._saved_changes = -1
         with self._ledger.locked():
             segment.cells[at.H_CONTROLLER], segment.cells[at.H_CONTROLLER + 1] = myself()
 
@@ -71,31 +77,23 @@ class Controller:
         log.info("controller of gunicorn %s", ", ".join(map(str, self._segment.masters())))
         try:
             while self._instance_lives():
-                self._look()
+                self._duties.look()
+                self._beat()
                 if stop.wait(_EVERY_S):
                     break
         finally:
             self._checks.close()
+            self._saver.close()
 
     def _instance_lives(self) -> bool:
         return bool(self._segment.masters()) and exists(self._segment.name)
 
-    def _look(self) -> None:
-        try:
-            self._take_over_configuration()
-            self._checks.look()
-            reclaimed = self._ledger.reclaim_dead()
-            if reclaimed.claims:
-                log.warning("%d claims of ended workers given back", reclaimed.claims)
-            if reclaimed.workers:
-                free_unused(self._segment, self._ledger)
-            if self._states.is_time():
-                with self._ledger.locked():
-                    self._states.let_time_pass()
-            self._save()
-        except Exception:
-            # Whatever it is, the other duties go on; the workers balance without any of this.
-            log.exception("the controller failed; it goes on in %g s", _EVERY_S)
+    def _beat(self) -> None:
+        """Show the workers that the controller is at work: they replace one that is not."""
+        cells = self._segment.cells
+        cells[at.H_BEAT] = now_ms()
+        if cells[at.H_STARTS]:
+            cells[at.H_STARTS] = 0  # the start was not in vain
 
     def _take_over_configuration(self) -> None:
         if self._segment.cells[at.H_CONFIGURATION] == self._mark:
@@ -103,21 +101,13 @@ class Controller:
         mark, data = published(self._segment)
         if not data:
             return
-        config = msgspec.json.decode(data, type=Config)
+        config, left_out = decode_published(data)
+        if left_out:
+            log.warning("%s: this version of the controller does not know %s; it goes by the rest",
+                        config.source, ", ".join(left_out))
         self._checks.set_configuration(config)
-        self._state_file = Path(config.state.file) if config.state.file else None
-        self._saved_changes = -1
+        self._saver.use(config.state.file, config.state.max_age, os.path.abspath(config.source))
         self._mark = mark
-
-    def _save(self) -> None:
-        changes = self._states.changes
-        if self._state_file is None or changes == self._saved_changes or not self._segment.cells[at.H_RESTORED]:
-            return
-        try:
-            save(self._state_file, self._segment, self._states)
-        except OSError as exc:
-            log.error("%s: the state is not saved: %s", self._state_file, exc.strerror)
-        self._saved_changes = changes
 
 
 @contextlib.contextmanager
@@ -129,15 +119,22 @@ def _only_one(segment_name: str) -> Iterator[bool]:
         yield False
         return
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        yield False
-        return
-    try:
-        yield True
+        yield _is_locked(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _is_locked(descriptor: int) -> bool:
+    """Whether the lock is this process' now. One that is about to end, since it was killed or replaced, is waited for."""
+    deadline = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                return False
+        time.sleep(_LOCK_LOOK_S)
 
 
 def _log_to(error_log: str) -> None:

@@ -32,10 +32,15 @@ H_REPAIRS = 8  # times the lock's owner died inside it
 H_JOINS = 9  # rows taken so far
 H_CHANGES = 10  # changes so far of what decides which servers may be picked, and with what weight
 H_CONTROLLER = 11  # the controller's pid, and its start time in the next cell
-H_RESTORED = 14  # 1: the state file has been looked at
 H_CONFIGURATION = 13  # which configuration file's contents the controller should go by
+H_RESTORED = 14  # 1: the state file has been looked at
+H_BEAT = 15  # the controller's sign of life: milliseconds of the monotonic clock at its last look; 0: it has not looked yet
 H_MASTERS = 16  # pairs (pid, start time): the gunicorn masters of this instance, old and new ones of an upgrade
 MASTERS = 8
+H_CONTROLLER_MASTER = 32  # the pid of the master whose workers started the controller
+H_STARTED = 33  # when a worker last started a controller, in milliseconds of the monotonic clock
+H_STARTS = 34  # controllers started since one has last begun its work
+H_SWEPT = 35  # when a process last looked for ended workers, in milliseconds of the monotonic clock
 H_LOCK = 64  # eight cells for a pthread_mutex_t: 40 bytes on x86-64, 48 on aarch64
 HEADER_CELLS = 128
 

@@ -135,11 +135,6 @@ class Ledger:
         return reclaimed
 
     @property
-    def is_first(self) -> bool:
-        """Whether this worker is the first of those that run, by its row, as far as it knows."""
-        return all(cell > self._clients_cell for cell in self._sibling_cells)
-
-    @property
     def generation(self) -> int:
         """The number of the server table's state; it changes whenever the table does."""
         return self._cells[at.H_GENERATION]

@@ -1,19 +1,37 @@
-"""The state file: what operators have set, for the instance after a restart."""
+"""The state file: what operators have set, for the instance after a restart. All that is to be known about it is here.
+
+The controller writes it (`StateFile`), whenever what it says has changed and once in a while besides: the time in it tells the
+next instance how long ago this one was alive. The first worker of an instance reads it, once (`restore`). Two instances never
+write to one file (`saved_lock`).
+"""
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
 
+from prefork_lb.clock import Clock, monotonic
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.ledger import Ledger
+from prefork_lb.shared.saved_lock import Holder, describe, holder, take
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import Admin, States
 from prefork_lb.shared.table import slots_by_key
+
+# Seconds between two writes when nothing has changed; a quarter of what the file is believed for, if that is less.
+_REFRESH_S = 60.0
+_AGAIN_S = 2.0  # after a write that failed
+_TELLS_AGAIN_S = 60.0
+# For so long another controller may have the lock without a word: the one before is about to end.
+_PATIENCE_S = 3.0
+
+log = logging.getLogger("prefork_lb")
 
 
 class _Entry(msgspec.Struct, omit_defaults=True):
@@ -21,31 +39,83 @@ class _Entry(msgspec.Struct, omit_defaults=True):
     weight: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 0  # 0: that of the configuration
 
 
+_Pools = dict[str, dict[str, _Entry]]
+
+
 class _File(msgspec.Struct):
     version: Literal[1]
     written: Annotated[int, msgspec.Meta(ge=0, le=1 << 40)]  # seconds since the epoch
-    pools: dict[str, dict[str, _Entry]]
+    pools: _Pools
 
 
-def save(path: Path, segment: Segment, states: States) -> None:
-    """Write the states and weights that operators have set. Whole or not at all. Raises OSError."""
-    told = _File(1, int(time.time()), {})
-    for (pool, address), slot in slots_by_key(segment).items():
-        if states.admin[slot] or states.weight_set[slot]:
-            entry = msgspec.convert(
-                {"state": Admin(states.admin[slot]).name.lower(), "weight": states.weight_set[slot]}, _Entry)
-            told.pools.setdefault(pool, {})[address] = entry
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        # What a dead process of this pid left goes, and a link of another's is not followed.
-        fresh.unlink(missing_ok=True)
-        with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644), "wb") as file:
-            file.write(msgspec.json.format(msgspec.json.encode(told)) + b"\n")
-        fresh.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            fresh.unlink()
-        raise
+class StateFile:
+    """One instance's hand on its state file: writes it when that is due, if no other instance does."""
+
+    def __init__(self, path: Path, max_age_s: float, configuration: str, segment: Segment, states: States,
+                 clock: Clock = monotonic) -> None:
+        """`max_age_s` is for how long the file will be believed; `configuration` is the path that others are told."""
+        self.path = path
+        self._refresh_s = min(_REFRESH_S, max_age_s / 4)
+        self._configuration = configuration
+        self._segment = segment
+        self._states = states
+        self._clock = clock
+        self._lock = -1
+        self._since = clock()
+        self._changes = -1  # that the file has
+        self._pools: _Pools | None = None
+        self._saved_at = 0.0
+        self._tries_at = 0.0
+        self._problem, self._told_at = "", 0.0
+
+    def look(self) -> None:
+        """Write the file if it is due. To be called a few times a second. What fails is logged, and tried again."""
+        now = self._clock()
+        # Not before the first worker has read it.
+        if now < self._tries_at or not self._segment.cells[at.H_RESTORED]:
+            return
+        if self._changes != self._states.changes or now - self._saved_at >= self._refresh_s:
+            self._try(self._save_changed)
+
+    def close(self) -> None:
+        """Write it a last time, with the time of the end, and let others have it."""
+        if self._lock >= 0 and self._segment.cells[at.H_RESTORED]:
+            self._pools = None
+            self._try(self._save_changed)
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def _save_changed(self) -> None:
+        changes, now = self._states.changes, self._clock()
+        pools = _set_by_operators(self._segment, self._states)
+        if self._lock < 0:
+            self._lock = take(self.path, Holder(os.getpid(), self._segment.cells[at.H_CONTROLLER_MASTER], self._configuration))
+        # Most changes are of checks and ejections, and nothing that the file has.
+        if pools != self._pools or now - self._saved_at >= self._refresh_s:
+            _write(self.path, pools)
+            self._pools, self._saved_at = pools, now
+        self._changes = changes
+
+    def _try(self, save: Callable[[], None]) -> None:
+        try:
+            save()
+        except BlockingIOError:
+            if self._clock() - self._since >= _PATIENCE_S:
+                self._tell(f"it is in use: {describe(holder(self.path))}; give each instance a file of its own")
+        except OSError as exc:
+            self._tell(exc.strerror or str(exc))
+        else:
+            if self._problem:
+                log.warning("%s: the states are saved again", self.path)
+            self._problem = ""
+
+    def _tell(self, problem: str) -> None:
+        now = self._clock()
+        self._tries_at = now + _AGAIN_S
+        if problem != self._problem or now - self._told_at >= _TELLS_AGAIN_S:
+            self._problem, self._told_at = problem, now
+            log.error("%s: states of servers are not saved, which is tried again every %g s: %s", self.path, _AGAIN_S, problem)
 
 
 def restore(path: Path, max_age_s: float, segment: Segment, ledger: Ledger, states: States) -> str:
@@ -56,22 +126,67 @@ def restore(path: Path, max_age_s: float, segment: Segment, ledger: Ledger, stat
     with ledger.locked():
         if segment.cells[at.H_RESTORED]:
             return ""
-        segment.cells[at.H_RESTORED] = 1
         try:
-            told = msgspec.json.decode(path.read_bytes(), type=_File)
-        except FileNotFoundError:
-            return ""
-        except OSError as exc:
-            return f"{path}: cannot be read: {exc.strerror}; every server is ready"
-        except (msgspec.MsgspecError, RecursionError) as exc:
-            return f"{path}: not a state file: {exc}; every server is ready"
-        age_s = time.time() - told.written
-        if not 0 <= age_s <= max_age_s:
-            return f"{path}: not believed: it was written {age_s:.0f} s ago, more than {max_age_s:g} s (state.max_age)"
-        entries = [(pool, address, entry) for pool, servers in told.pools.items() for address, entry in servers.items()]
-        slots = slots_by_key(segment)
-        known = [(slots[pool, address], entry) for pool, address, entry in entries if (pool, address) in slots]
-        for slot, entry in known:
-            states.set_admin(slot, Admin[entry.state.upper()])
-            states.set_weight(slot, entry.weight)
-        return f"{path}: {len(known)} of {len(entries)} states taken over" if entries else ""
+            return _restore(path, max_age_s, segment, states)
+        finally:
+            # Last: if this worker is killed before, the next one reads the file again.
+            segment.cells[at.H_RESTORED] = 1
+
+
+def folder_problem(path: Path) -> str:
+    """Why this user cannot write the file, in words; empty if nothing speaks against it."""
+    if path.is_dir():
+        return "is a folder; expected the path of a file"
+    if not path.parent.is_dir():
+        return f"there is no folder {path.parent}"
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        return f"the folder {path.parent} cannot be written to by this user"
+    return ""
+
+
+def _set_by_operators(segment: Segment, states: States) -> _Pools:
+    pools: _Pools = {}
+    for (pool, address), slot in slots_by_key(segment).items():
+        if states.admin[slot] or states.weight_set[slot]:
+            entry = {"state": Admin(states.admin[slot]).name.lower(), "weight": states.weight_set[slot]}
+            pools.setdefault(pool, {})[address] = msgspec.convert(entry, _Entry)
+    return pools
+
+
+def _write(path: Path, pools: _Pools) -> None:
+    content = msgspec.json.format(msgspec.json.encode(_File(1, int(time.time()), pools))) + b"\n"
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        # What a dead process of this pid left goes, and a link of another's is not followed.
+        fresh.unlink(missing_ok=True)
+        with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644), "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())  # without it a power failure may leave the new name with nothing in it
+        fresh.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            fresh.unlink()
+        raise
+
+
+def _restore(path: Path, max_age_s: float, segment: Segment, states: States) -> str:
+    try:
+        told = msgspec.json.decode(path.read_bytes(), type=_File)
+    except FileNotFoundError:
+        return ""
+    except OSError as exc:
+        return f"{path}: cannot be read: {exc.strerror}; every server is ready"
+    except (msgspec.MsgspecError, RecursionError) as exc:
+        return f"{path}: not a state file: {exc}; every server is ready"
+    age_s = time.time() - told.written
+    if not 0 <= age_s <= max_age_s:
+        when = f"{age_s:.0f} s ago, more than {max_age_s:g} s (state.max_age)" if age_s > 0 else f"{-age_s:.0f} s in the future"
+        return f"{path}: not believed, every server is ready: it was written {when}"
+    entries = [(pool, address, entry) for pool, servers in told.pools.items() for address, entry in servers.items()]
+    slots = slots_by_key(segment)
+    known = [(slots[pool, address], entry) for pool, address, entry in entries if (pool, address) in slots]
+    for slot, entry in known:
+        states.set_admin(slot, Admin[entry.state.upper()])
+        states.set_weight(slot, entry.weight)
+    return f"{path}: {len(known)} of {len(entries)} states taken over" if entries else ""

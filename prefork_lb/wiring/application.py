@@ -11,7 +11,6 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-import msgspec
 from gunicorn.errors import AppImportError
 from gunicorn.workers.base import Worker as GunicornWorker
 
@@ -19,6 +18,7 @@ from prefork_lb.balance.registry import policy_class
 from prefork_lb.clock import monotonic
 from prefork_lb.config import Config, model
 from prefork_lb.config.current import load_or_keep
+from prefork_lb.config.published import decode_published, encode
 from prefork_lb.controller.launch import Launcher
 from prefork_lb.errors import ConfigError, InvariantError, PreforkLBError
 from prefork_lb.net.tls import Certificate
@@ -31,7 +31,8 @@ from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.saved import restore
 from prefork_lb.shared.segment import attach_or_create, find
 from prefork_lb.shared.states import States
-from prefork_lb.shared.table import PoolEntry, PoolSlots, ServerEntry, free_unused, register
+from prefork_lb.shared.sweeping import Sweeper
+from prefork_lb.shared.table import PoolEntry, PoolSlots, ServerEntry, register
 from prefork_lb.shared.transitions import Check
 from prefork_lb.upstream.housekeeping import INTERVAL_S
 from prefork_lb.upstream.runtime import BLOCKING, Runtime
@@ -66,7 +67,8 @@ class Worker:
             told = restore(Path(config.state.file), config.state.max_age, self._segment, self._ledger, self._states)
             if told:
                 log.warning("%s", told)
-        self._launcher = Launcher(self._segment, error_log)
+        self._launcher = Launcher(self._segment, self._ledger, master, error_log)
+        self._sweeper = Sweeper(self._segment, self._ledger, self._states)
         self._pools = {name: make_pool(name, pool, config, slots[name], self._ledger, self._states, runtime)
                        for name, pool in config.pools.items()}
         timeouts = config.proxy.timeouts
@@ -79,7 +81,7 @@ class Worker:
             self.engine, trust_check(config.proxy.trusted_proxies), limits, timeouts.head, timeouts.idle,
             config.listen.proxy_protocol, config.proxy.limits.lag,
             [Certificate(entry.certificate, entry.key, entry.hosts) for entry in config.listen.certificates], self._ledger)
-        publish(self._segment, self._ledger, msgspec.json.encode(config))  # all of it could be had
+        publish(self._segment, self._ledger, encode(config))  # all of it could be had
         runtime.every(INTERVAL_S, self._look_after)
         # What is here now stays: the collector need not look at it again in the middle of requests.
         gc.collect()
@@ -98,20 +100,12 @@ class Worker:
 
     def _look_after(self) -> None:
         try:
-            reclaimed = self._ledger.reclaim_dead()
+            self._launcher.look()
+            self._sweeper.sweep_if_overdue()
         except OSError as exc:  # /proc cannot be read, with all descriptors in use
-            log.error("cannot look for ended workers, which is tried again in %g s: %s", INTERVAL_S, exc)
-            return
-        if reclaimed.claims:
-            log.warning("%d claims of ended workers given back", reclaimed.claims)
-        if reclaimed.workers:
-            free_unused(self._segment, self._ledger)
-        self._launcher.look(self._ledger.is_first)
+            log.error("cannot look for ended processes, which is tried again in %g s: %s", INTERVAL_S, exc)
         for pool in self._pools.values():
             pool.tick()
-        if self._states.is_time():
-            with self._ledger.locked():
-                self._states.let_time_pass()
 
 
 class Application:
@@ -217,7 +211,7 @@ def _in_force(master: int) -> Config | None:
         return None
     _, data = published(segment)
     segment.close()
-    return msgspec.json.decode(data, type=Config) if data else None
+    return decode_published(data)[0] if data else None
 
 
 def _gunicorn_worker() -> GunicornWorker | None:

@@ -1,10 +1,6 @@
-"""States of servers in shared memory, what of them outlives a restart, and the configuration for the controller."""
+"""States of servers in shared memory, and the configuration for the controller."""
 from __future__ import annotations
 
-import json
-import os
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,7 +9,6 @@ from prefork_lb.shared import desired, states
 from prefork_lb.shared.desired import publish, published
 from prefork_lb.shared.layout import NOTE_BYTES
 from prefork_lb.shared.ledger import Ledger
-from prefork_lb.shared.saved import restore, save
 from prefork_lb.shared.segment import CONFIGURATION, CONFIGURATION_IN_WORK, Segment, SegmentError, companion, remove
 from prefork_lb.shared.states import Admin, States
 from prefork_lb.shared.table import PoolEntry, ServerEntry, register
@@ -110,93 +105,6 @@ def test_notes_are_cut_between_characters(segment: Segment, slots: list[int], te
     found.set_check(slots[1], Check.UP, "the neighbour")
     assert found.note(slots[0]) == text[:kept]
     assert found.note(slots[1]) == "the neighbour"
-
-
-# -- the state file --------------------------------------------------------------------------------------------------
-
-
-def test_what_was_set_is_there_again_in_another_instance(
-    segment: Segment, ledger: Ledger, slots: list[int], tmp_path: Path, new_segment: Segment
-) -> None:
-    found, file = States(segment), tmp_path / "state.json"
-    found.set_admin(slots[0], Admin.DRAIN)
-    found.set_weight(slots[1], 7)
-    save(file, segment, found)
-    assert [path.name for path in tmp_path.iterdir()] == ["state.json"]
-    other = Ledger(new_segment)
-    theirs = register(new_segment, other, entries("api", "web"))["web"].slots
-    again = States(new_segment)
-    assert restore(file, 60, new_segment, other, again) == f"{file}: 2 of 2 states taken over"
-    assert [again.admin[slot] for slot in theirs] == [Admin.DRAIN, Admin.READY]
-    assert [again.weight_set[slot] for slot in theirs] == [0, 7]
-    again.set_admin(theirs[0], Admin.READY)
-    assert restore(file, 60, new_segment, other, again) == "" and again.admin[theirs[0]] == Admin.READY, "once an instance"
-
-
-@pytest.fixture
-def new_segment(new_master: object) -> Segment:
-    from prefork_lb.shared.segment import attach_or_create
-
-    assert callable(new_master)
-    return attach_or_create(new_master().pid, 4, 8)
-
-
-def told(**more: object) -> str:
-    return json.dumps({"version": 1, "written": int(time.time()), "pools": {"web": {ADDRESSES[0]: {"state": "drain"}}}} | more)
-
-
-def one(**entry: object) -> dict[str, object]:
-    return {"pools": {"web": {ADDRESSES[0]: entry}}}
-
-
-NOT_ONE = "not a state file"
-USELESS: dict[str, tuple[Callable[[], str], str]] = {
-    "empty": (str, NOT_ONE), "list": (lambda: "[]", NOT_ONE), "nothing in it": (lambda: "{}", NOT_ONE),
-    "cut": (lambda: told()[:40], NOT_ONE), "not text": (lambda: "\udcff", NOT_ONE), "deep": (lambda: "[" * 100_000, NOT_ONE),
-    "other version": (lambda: told(version=2), NOT_ONE), "pools are a list": (lambda: told(pools=[]), NOT_ONE),
-    "unknown state": (lambda: told(**one(state="asleep")), NOT_ONE), "no weight": (lambda: told(**one(weight="heavy")), NOT_ONE),
-    "too much weight": (lambda: told(**one(weight=1001)), NOT_ONE), "far too much": (lambda: told(**one(weight=10**30)), NOT_ONE),
-    "less than none": (lambda: told(**one(weight=-1)), NOT_ONE), "endless": (lambda: told(**one(weight=float("inf"))), NOT_ONE),
-    "old": (lambda: told(written=int(time.time()) - 61), "not believed"),
-    "of the future": (lambda: told(written=int(time.time()) + 1000), "not believed"),
-    "at no time": (lambda: told(written=10**400), NOT_ONE),
-    "no pools": (lambda: told(pools={}), ""),
-    "unknown server": (lambda: told(pools={"web": {"10.9.9.9:80": {"state": "drain"}}}), "0 of 1 states taken over"),
-}
-
-
-@pytest.mark.parametrize("name", USELESS)
-def test_a_file_of_no_use_leaves_every_server_ready(
-    segment: Segment, ledger: Ledger, slots: list[int], tmp_path: Path, name: str
-) -> None:
-    content, message = USELESS[name]
-    file = tmp_path / "state.json"
-    file.write_bytes(content().encode(errors="surrogateescape"))
-    found = restore(file, 60, segment, ledger, States(segment))
-    assert message in found and bool(found) == bool(message)
-    assert [States(segment).admin[slot] for slot in slots] == [Admin.READY] * 2
-    assert not any(States(segment).weight_set)
-
-
-def test_without_a_file_there_is_nothing_to_tell(segment: Segment, ledger: Ledger, tmp_path: Path) -> None:
-    assert restore(tmp_path / "none.json", 60, segment, ledger, States(segment)) == ""
-
-
-def test_a_link_in_place_of_the_fresh_file_is_not_followed(segment: Segment, slots: list[int], tmp_path: Path) -> None:
-    victim, file = tmp_path / "victim", tmp_path / "state.json"
-    victim.write_text("mine")
-    (tmp_path / f".state.json.{os.getpid()}").symlink_to(victim)
-    save(file, segment, States(segment))
-    assert victim.read_text() == "mine" and json.loads(file.read_text())["pools"] == {}
-
-
-def test_a_file_that_cannot_be_read_or_written_is_told(segment: Segment, ledger: Ledger, tmp_path: Path) -> None:
-    assert "cannot be read: Is a directory" in restore(tmp_path, 60, segment, ledger, States(segment))
-    with pytest.raises(OSError):
-        save(tmp_path / "none" / "state.json", segment, States(segment))
-    with pytest.raises(OSError):
-        save(tmp_path, segment, States(segment))
-    assert list(tmp_path.parent.glob(f".{tmp_path.name}*")) == []
 
 
 # -- the configuration for the controller ----------------------------------------------------------------------------

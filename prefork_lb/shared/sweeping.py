@@ -1,0 +1,47 @@
+"""Sweeping: what ended workers left is given back, servers that nobody names are dropped, and ejections end.
+
+The controller sweeps four times a second, for all workers. While no controller does, the workers sweep: the first one that
+finds the last sweep too long ago. So the work does not grow with the number of workers, which would each look at all others.
+"""
+from __future__ import annotations
+
+import logging
+
+from prefork_lb.shared import layout as at
+from prefork_lb.shared.ledger import Ledger
+from prefork_lb.shared.segment import Segment
+from prefork_lb.shared.states import States, now_ms
+from prefork_lb.shared.table import free_unused
+
+# Twice the controller's interval and a bit: claims of a killed worker must be given back within a second, whoever does it.
+_OVERDUE_MS = 600
+
+log = logging.getLogger("prefork_lb")
+
+
+class Sweeper:
+    """One process' sweeps of a segment."""
+
+    def __init__(self, segment: Segment, ledger: Ledger, states: States) -> None:
+        self._segment = segment
+        self._ledger = ledger
+        self._states = states
+
+    def sweep(self) -> None:
+        """Sweep now. Takes the ledger's lock only where there is something to do. Raises OSError when /proc cannot be read."""
+        # Noted before the work: should this process freeze in it, another one sweeps after a while.
+        self._segment.cells[at.H_SWEPT] = now_ms()
+        reclaimed = self._ledger.reclaim_dead()
+        if reclaimed.claims:
+            log.warning("%d claims of ended workers given back", reclaimed.claims)
+        if reclaimed.workers:
+            free_unused(self._segment, self._ledger)
+        if self._states.is_time():
+            with self._ledger.locked():
+                self._states.let_time_pass()
+
+    def sweep_if_overdue(self) -> None:
+        """Sweep if no process has for too long. One comparison while the controller does its work. Raises OSError as `sweep`."""
+        # Two workers that look at the same time both sweep, which does no harm.
+        if now_ms() - self._segment.cells[at.H_SWEPT] > _OVERDUE_MS:
+            self.sweep()
