@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import logging
 import random
+from collections.abc import Collection
 
 from prefork_lb.errors import CapacityError, Retry, UpstreamError
 from prefork_lb.proxy.attempt import Settings, attempt
@@ -22,6 +23,9 @@ class Retrying:
 
     A request of which no byte was sent may be sent again whatever its method; one that a server may have seen only when it
     is idempotent (RFC 9110 9.2.2). Each further attempt is at another server and within the pool's budget.
+
+    Two things are held between attempts, and given back however the exchange ends: the retry that is counted as under way, and
+    an answer with a status that is a failure, which owns its server's claim.
     """
 
     def __init__(self, pool: Pool, request: Request, block: bytes, body: OutboundBody, settings: Settings) -> None:
@@ -33,65 +37,73 @@ class Retrying:
         self._tried: list[Server] = []
         self._held: Reply | None = None  # an answer that is a failure: better than none, if it comes to that
         self._failure: UpstreamError | None = None
-        self._fresh = False  # the same server again, on a connection that was not kept
+        self._fresh = False  # the next attempt repeats the last one on a connection that was not kept
+        self._is_under_way = False  # a retry is counted in the pool's budget
 
-    def after_failure(self, server: Server, failure: UpstreamError) -> Reply:
-        """Go on after an attempt without an answer. Raises UpstreamError when that is the end."""
-        if not self._note(server, failure):
-            raise failure
-        return self._go_on()
+    def after_failure(self, server: Server, failure: UpstreamError, also_failed: Collection[Server] = ()) -> Reply:
+        """Go on after an attempt without an answer; `also_failed` are servers of a hedged one that failed before `server` did.
+
+        Raises UpstreamError when that is the end.
+        """
+        self._tried.extend(also_failed)
+        try:
+            if not self._note(server, failure):
+                raise failure
+            return self._go_on()
+        finally:
+            self._end_retry()
 
     def after_reply(self, server: Server, reply: Reply) -> Reply:
         """Go on after an answer with a status that is a failure; at worst it is the one that is given back."""
-        self._tried.append(server)
-        self._held = reply
-        if not (self._request.is_idempotent and self._body.is_replayable and self._may_begin()):
-            return reply
-        self._tell(server, "will be tried again", f"status {reply.status}")
         try:
-            return self._go_on()
+            return reply if self._is_enough(server, reply) else self._go_on()
         except BaseException:
             reply.close()
             raise
+        finally:
+            self._end_retry()
 
     def _go_on(self) -> Reply:
-        pool = self._pool
-        while True:
-            fresh = self._fresh
-            counted = not fresh  # a kept-alive connection that had gone stale is no attempt
-            server: Server | None = None
-            try:
-                try:
-                    lease = pool.lease(self._request, self._tried)
-                except CapacityError:
-                    return self._last_answer()
-                server = lease.server
-                self._body.rewind()
-                with lease:
-                    reply = attempt(lease, self._request, self._block, self._body, fresh, self._settings)
-            except UpstreamError as exc:
-                if server is None:
-                    raise
-                failure = exc
-                reply = None
-            finally:
-                if counted:
-                    pool.budget.give_back()
-            if reply is None:
-                if self._note(server, failure):
-                    continue
-                return self._last_answer()
+        try:
+            while True:
+                reply = self._attempt()
+                if reply is not None:
+                    return reply
+        except BaseException:
             if self._held is not None:
                 self._held.close()
-                self._held = None
-            if reply.status not in pool.retries.statuses:
-                return reply
-            self._tried.append(server)
-            self._held = reply
-            if not (self._body.is_replayable and self._may_begin()):
-                self._held = None
-                return reply
+            raise
+
+    def _attempt(self) -> Reply | None:
+        """One more attempt: the exchange's answer, or None when yet another attempt is to be made."""
+        pool = self._pool
+        self._body.rewind()
+        fresh, self._fresh = self._fresh, False
+        try:
+            lease = pool.lease(self._request, self._tried)
+            server = lease.server
+            with lease:
+                reply = attempt(lease, self._request, self._block, self._body, fresh, self._settings)
+        except CapacityError:  # no server is left, or this host has no socket for one
+            return self._last_answer()
+        except UpstreamError as exc:
+            self._end_retry()
+            return None if self._note(server, exc) else self._last_answer()
+        self._end_retry()
+        if self._held is not None:
+            self._held.close()
+            self._held = None
+        return reply if reply.status not in pool.retries.statuses or self._is_enough(server, reply) else None
+
+    def _is_enough(self, server: Server, reply: Reply) -> bool:
+        """Whether an answer with a status that is a failure is the exchange's answer all the same; else it is held."""
+        self._tried.append(server)
+        self._held = reply
+        if self._request.is_idempotent and self._body.is_replayable and self._may_begin():
             self._tell(server, "will be tried again", f"status {reply.status}")
+            return False
+        self._held = None
+        return True
 
     def _note(self, server: Server, failure: UpstreamError) -> bool:
         """Take note of a failure; whether there is to be another attempt."""
@@ -109,16 +121,23 @@ class Retrying:
         return again
 
     def _may_begin(self) -> bool:
-        """Whether one more attempt is within the limits; waits before it where it should."""
+        """Whether one more attempt is within the limits, which counts it; waits before it where it should."""
         rules = self._pool.retries
         number = len(self._tried)
         if number >= rules.attempts or number >= len(self._pool.servers) or not self._pool.budget.take():
             return False
+        self._is_under_way = True
         if number > 1 or self._held is not None:
             most = min(rules.backoff_s * 2 ** (number - 1), _LONGEST_BACKOFF_S)
             if most:
                 self._settings.sleep(most * random.random())
         return True
+
+    def _end_retry(self) -> None:
+        """Take the retry that is under way out of the budget's count, if there is one."""
+        if self._is_under_way:
+            self._is_under_way = False
+            self._pool.budget.give_back()
 
     def _last_answer(self) -> Reply:
         """What there is when nobody is left to try: that says more than that nobody is left."""
