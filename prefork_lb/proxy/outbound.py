@@ -5,6 +5,7 @@ import logging
 from tempfile import SpooledTemporaryFile, gettempdir
 
 from prefork_lb.errors import BadRequest, ExpectationFailed, FinalRecipient, InvariantError
+from prefork_lb.log_summary import summary
 from prefork_lb.net.stream import Stream
 from prefork_lb.proxy.request import BodySource, Request
 from prefork_lb.wire import grammar
@@ -17,8 +18,6 @@ from prefork_lb.wire.lines import Lines, check_fields
 from prefork_lb.wire.target import Destination
 
 PIECE_BYTES = 64 * 1024
-
-log = logging.getLogger("prefork_lb")
 
 # Stop here, or are written anew: Host first (RFC 9110 7.2), the length as one number.
 _NOT_COPIED = HOP_BY_HOP | {b"host", b"content-length", b"expect", b"via", b"max-forwards"}
@@ -162,7 +161,8 @@ class OutboundBody:
                 self._kept.write(data)
                 return
         except OSError as exc:
-            log.warning("a request's body cannot be kept for another attempt: %s: %s", gettempdir(), exc.strerror)
+            summary.tell(logging.WARNING, "body not kept", "a request's body cannot be kept for another attempt: %s: %s",
+                         gettempdir(), exc.strerror)
         self.forget()
 
     def _read(self) -> bytes:

@@ -6,6 +6,7 @@ import random
 from collections.abc import Collection
 
 from prefork_lb.errors import CapacityError, Retry, UpstreamError
+from prefork_lb.log_summary import summary
 from prefork_lb.proxy.attempt import Settings, attempt
 from prefork_lb.proxy.outbound import OutboundBody
 from prefork_lb.proxy.reply import Reply
@@ -14,8 +15,6 @@ from prefork_lb.upstream.pool import Pool
 from prefork_lb.upstream.server import Server
 
 _LONGEST_BACKOFF_S = 1.0
-
-log = logging.getLogger("prefork_lb")
 
 
 class Retrying:
@@ -100,7 +99,7 @@ class Retrying:
         self._tried.append(server)
         self._held = reply
         if self._request.is_idempotent and self._body.is_replayable and self._may_begin():
-            self._tell(server, "will be tried again", f"status {reply.status}")
+            self._tell(server, "will be tried again", "status", str(reply.status))
             return False
         self._held = None
         return True
@@ -117,7 +116,7 @@ class Retrying:
                 safe = failure.retry is Retry.NOTHING_SENT or (
                     failure.retry is Retry.IF_IDEMPOTENT and self._request.is_idempotent)
                 again = safe and failure.condition in self._pool.retries.conditions and self._may_begin()
-        self._tell(server, "will be tried again" if again else "failed", f"{failure.phase}: {failure}")
+        self._tell(server, "will be tried again" if again else "failed", failure.phase, str(failure))
         return again
 
     def _may_begin(self) -> bool:
@@ -146,5 +145,6 @@ class Retrying:
         assert self._failure is not None
         raise self._failure
 
-    def _tell(self, server: Server, what: str, why: str) -> None:
-        log.warning("pool %s: server %s: %s %s: %s", self._pool.name, server.name, self._request.method.decode(), what, why)
+    def _tell(self, server: Server, what: str, phase: str, why: str) -> None:
+        summary.tell(logging.WARNING, (self._pool.name, server.name, what, phase), "pool %s: server %s: %s %s: %s: %s",
+                     self._pool.name, server.name, self._request.method.decode("latin-1"), what, phase, why)

@@ -1,6 +1,7 @@
 """The composition root: from a configuration to the objects of one worker."""
 from __future__ import annotations
 
+import atexit
 import functools
 import gc
 import ipaddress
@@ -21,6 +22,7 @@ from prefork_lb.config.current import load_or_keep
 from prefork_lb.config.published import decode_published, encode
 from prefork_lb.controller.launch import Launcher
 from prefork_lb.errors import ConfigError, InvariantError, PreforkLBError
+from prefork_lb.log_summary import summary
 from prefork_lb.net.tls import Certificate
 from prefork_lb.proxy.attempt import Settings, Timeouts
 from prefork_lb.proxy.engine import Engine
@@ -83,6 +85,7 @@ class Worker:
             [Certificate(entry.certificate, entry.key, entry.hosts) for entry in config.listen.certificates], self._ledger)
         publish(self._segment, self._ledger, encode(config))  # all of it could be had
         runtime.every(INTERVAL_S, self._look_after)
+        atexit.register(summary.flush)
         # What is here now stays: the collector need not look at it again in the middle of requests.
         gc.collect()
         gc.freeze()
@@ -99,6 +102,7 @@ class Worker:
                         states.set_check(slot, Check.UP if pool.health.start == "up" else Check.CHECKING, "not checked yet")
 
     def _look_after(self) -> None:
+        summary.tick()
         try:
             self._launcher.look()
             self._sweeper.sweep_if_overdue()

@@ -7,9 +7,11 @@ from typing import Protocol
 
 from prefork_lb.errors import ClientGone, DownstreamError, Overloaded, ProxyError, TruncatedBody
 from prefork_lb.green.streams import GreenStream
+from prefork_lb.log_summary import summary
 from prefork_lb.net.stream import StreamClosed, StreamTimeout
 from prefork_lb.proxy.outbound import NOTHING
 from prefork_lb.proxy.pages import error_page
+from prefork_lb.proxy.refusals import tell_refusal
 from prefork_lb.proxy.reply import Reply
 from prefork_lb.proxy.request import BodySource, Downstream, Request
 from prefork_lb.wire.chunked import encode_chunk, encode_last_chunk
@@ -118,7 +120,7 @@ def _respond(client: Client, head: RequestHead, reply: Reply, body: ClientBody |
         status = 499
         raise
     except TruncatedBody as exc:
-        log.warning("response broken off: %s", exc)
+        summary.tell(logging.WARNING, "broken off", "response broken off: %s", exc)
         # To a client that waits for the connection's end, a normal end would look like the body's.
         if kind is not Kind.LENGTH and not chunked:
             client.stream.reset()
@@ -186,13 +188,11 @@ def refuse(client: Client, exc: Exception, body: ClientBody | None, may_go_on: b
     """Answer with an error page; whether the connection can serve another request. Raises ClientGone."""
     service, head = client.service, client.head
     error = exc if isinstance(exc, ProxyError) else ProxyError("internal")
-    is_summed_up = isinstance(error, Overloaded)  # there are many, and every microsecond counts
-    if error is not exc:
-        log.error("internal error", exc_info=exc)
-    elif not is_summed_up and error.side != "upstream":  # an upstream's failure was logged with its attempt
+    is_overload = isinstance(error, Overloaded)  # told by Overload; there are many, and every microsecond counts
+    if not is_overload:
         what = b"%b %b" % (head.method, head.target[:200]) if head else b"a request"
-        log.info("%s: %s: %d: %s", client.peer.address, what.decode("latin-1"), error.status, error)
-    accept = b", ".join(head.index.get(b"accept", ())).decode("latin-1") if head and not is_summed_up else ""
+        tell_refusal(exc, client.peer.address, what.decode("ascii", "backslashreplace"))
+    accept = b", ".join(head.index.get(b"accept", ())).decode("latin-1") if head and not is_overload else ""
     fields, page = error_page(error, accept)
     goes_on = (may_go_on and head is not None and service.keeps and is_persistent(head)
                and (body is None or _is_used_up_safely(client, body)))

@@ -12,11 +12,11 @@ import os
 
 from prefork_lb.clock import Clock, monotonic
 from prefork_lb.green.hub import Hub
+from prefork_lb.log_summary import LogSummary, summary
 
 _PROBE_S = 0.05
 _INTERVAL_S = 1.0  # a lag that lasts so long is no stall, and one that is gone for so long does not come back at once
 _LEAST_PROBES = 3
-_TELLS_EVERY_S = 10.0
 _FEW_EVENTS = 16  # in a round, so that the clock, the timers and new connections are looked at more often
 
 log = logging.getLogger("prefork_lb")
@@ -25,7 +25,7 @@ log = logging.getLogger("prefork_lb")
 class Overload:
     """Measures the lag of a hub. `is_high` is all that a request has to look at as long as nothing is wrong."""
 
-    def __init__(self, hub: Hub, limit_s: float, clock: Clock = monotonic) -> None:
+    def __init__(self, hub: Hub, limit_s: float, clock: Clock = monotonic, log_summary: LogSummary = summary) -> None:
         """`limit_s` is the lag that is too much; 0: none is."""
         self.is_high = False
         self._hub = hub
@@ -35,8 +35,7 @@ class Overload:
         self._due = clock()  # the next look
         self._since = 0.0  # the lag has been above the limit, or in an overload well below it
         self._probes = 0  # for so many probes
-        self._refused = 0  # since the log told
-        self._tells_at = 0.0
+        self._summary = log_summary
         self._probe = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         if limit_s:
             hub.watch(self._probe, self._came_back)
@@ -59,8 +58,8 @@ class Overload:
         return True
 
     def count_refusal(self) -> None:
-        """A request or a connection was refused for it; the log tells how many, now and then."""
-        self._refused += 1
+        """A request or a connection was refused for it; the log tells how many, once a second."""
+        self._summary.tell(logging.WARNING, "overload", "overload: a request or a connection is refused")
 
     def close(self) -> None:
         """Let go of the descriptor."""
@@ -69,9 +68,6 @@ class Overload:
 
     def _look(self) -> None:
         now = self._clock()
-        if self._refused and now >= self._tells_at:
-            log.warning("overload: %d requests or connections refused", self._refused)
-            self._refused, self._tells_at = 0, now + _TELLS_EVERY_S
         due, self._due = self._due, now + _PROBE_S
         if not self._sent_at:
             # Busy with one round, the hub looks at no timer: what came meanwhile has waited since then, too.
@@ -106,7 +102,7 @@ class Overload:
 
     def _begin(self, lag_s: float) -> None:
         self.is_high, self._probes = True, 0
-        log.warning("overload: the loop lags %.2f s; who has waited longer than %g s is refused", lag_s, self._limit_s)
+        log.warning("overload: the loop lags %.2f s; requests that waited longer than %g s are refused", lag_s, self._limit_s)
 
     def _end(self) -> None:
         self.is_high = False

@@ -15,6 +15,7 @@ from gunicorn.http.errors import InvalidResponseHeader, InvalidResponseHeaderNam
 from gunicorn.http.wsgi import Response, create
 
 from prefork_lb.errors import ClientGone
+from prefork_lb.log_summary import summary
 from prefork_lb.wire.forwarded import ClientInfo
 from prefork_lb.wire.head import RequestHead
 from prefork_lb.wire.proxy_protocol import SocketAddress
@@ -135,7 +136,7 @@ class PlainCall:
         if response.headers_sent:
             raise ClientGone("the application failed in the middle of its response") from exc
         if isinstance(exc, InvalidResponseHeader | InvalidResponseHeaderName):
-            log.error("the application wants to send a malformed header: %s", exc)
+            summary.tell(logging.ERROR, "malformed header", "the application wants to send a malformed header: %s", exc)
         self._response = page = Response(request, _Socket(self._client), self._service.settings)
         page.force_close()
         page.start_response("500 Internal Server Error", [("Content-Type", "text/plain"), ("Content-Length", "26")])

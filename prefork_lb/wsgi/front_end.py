@@ -12,8 +12,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from prefork_lb.errors import ClientGone, InvariantError, ProxyError, TruncatedBody
+from prefork_lb.log_summary import summary
 from prefork_lb.proxy.engine import Engine
 from prefork_lb.proxy.pages import error_page, reason
+from prefork_lb.proxy.refusals import tell_refusal
 from prefork_lb.proxy.reply import Reply
 from prefork_lb.proxy.request import Request, TrustCheck
 from prefork_lb.wire.framing import Kind
@@ -62,10 +64,8 @@ class WSGIFrontEnd:
     def _refuse(self, exc: ProxyError | InvariantError, environ: Environ,
                 start_response: StartResponse) -> Iterator[bytes]:
         error = exc if isinstance(exc, ProxyError) else ProxyError("internal")
-        if error is not exc:
-            log.error("internal error", exc_info=exc)
-        elif error.side != "upstream":  # an upstream's failure was logged with its attempt
-            log.info("%s %s: %d: %s", environ.get("REQUEST_METHOD"), environ.get("RAW_URI"), error.status, error)
+        what = f"{environ.get('REQUEST_METHOD')} {environ.get('RAW_URI', '')[:200]}"
+        tell_refusal(exc, environ.get("REMOTE_ADDR", ""), what.encode("ascii", "backslashreplace").decode())
         if error.side == "downstream":
             # What follows a malformed request on its connection is not to be trusted (RFC 9112 11.2).
             _close_afterwards(start_response)
@@ -96,7 +96,7 @@ class _ReplyBody:
             log.debug("%s", exc)
             raise _abort(exc) from exc
         except TruncatedBody as exc:
-            log.warning("response broken off: %s", exc)
+            summary.tell(logging.WARNING, "broken off", "response broken off: %s", exc)
             # To a client that waits for the connection's end, a normal end would look like the body's.
             if self._reply.framing.kind is not Kind.LENGTH:
                 self._client.reset()

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -134,6 +135,21 @@ def test_a_full_queue_refuses_at_once(rig: Rig, origin: Origin, typical: FrontEn
         shown = pool(balancer)
         assert (shown["refused"], shown["tripped"]) == (1, ["queue", "max_connections"])
         assert "2 requests wait already" in balancer.log()
+
+
+def test_refusals_are_summed_up_in_the_log_and_none_is_left_out(rig: Rig, origin: Origin, typical: FrontEnd) -> None:
+    balancer = start(rig, origin, typical, size=1)
+    refused = 300
+    with Waiting(balancer) as waiting:
+        waiting.fill(origin)
+        waiting.line_up(1)
+        assert {fetch(balancer.address).status for _ in range(refused)} == {503}
+        lines = [line for line in balancer.log().splitlines() if "1 requests wait already" in line]
+        assert len(lines) <= refused / 10
+    balancer.stop(signal.SIGTERM)  # what was counted last is written when a worker ends
+    lines = [line for line in balancer.log().splitlines() if "1 requests wait already" in line]
+    counted = [re.search(r"(\d+) more in", line) for line in lines]
+    assert sum(int(found[1]) if found else 1 for found in counted) == refused
 
 
 def test_who_waits_too_long_is_told_so(rig: Rig, origin: Origin, typical: FrontEnd) -> None:

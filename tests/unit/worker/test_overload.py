@@ -1,12 +1,14 @@
 """When a worker says that it is too much, and who is let in then."""
 from __future__ import annotations
 
+import logging
 import select
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from prefork_lb.clock import ManualClock
+from prefork_lb.log_summary import LogSummary
 from prefork_lb.worker.overload import Overload
 from prefork_lb.worker.pending import PendingConnections
 
@@ -46,7 +48,8 @@ class Hub:
 class Bench:
     def __init__(self) -> None:
         self.hub, self.clock = Hub(), ManualClock(100.0)
-        self.overload = Overload(self.hub, LIMIT_S, self.clock)  # type: ignore[arg-type]
+        self.summary = LogSummary(logging.getLogger("prefork_lb"), self.clock)
+        self.overload = Overload(self.hub, LIMIT_S, self.clock, self.summary)  # type: ignore[arg-type]
 
     def look(self) -> None:
         self.clock.advance(0.05)
@@ -125,18 +128,13 @@ def test_it_is_over_when_the_lag_has_been_small_for_a_while(bench: Bench) -> Non
     assert not bench.overload.is_high
 
 
-def test_refusals_are_told_now_and_then(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
-    for _ in range(3):
+def test_refusals_are_told_once_a_second(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(2000):
         bench.overload.count_refusal()
-    bench.look()
-    bench.overload.count_refusal()
-    bench.look()
-    assert [record.message for record in caplog.records] == ["overload: 3 requests or connections refused"]
-    bench.lag(0.0)
-    for _ in range(200):
-        bench.look()
-        bench.lag(0.0)
-    assert caplog.records[-1].message == "overload: 1 requests or connections refused"
+    assert [record.message for record in caplog.records] == ["overload: a request or a connection is refused"]
+    bench.clock.advance(1)
+    bench.summary.tick()
+    assert caplog.records[-1].message == "1999 more in 1.0 s like this: overload: a request or a connection is refused"
 
 
 def test_without_a_limit_nothing_is_measured() -> None:

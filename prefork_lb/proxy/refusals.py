@@ -1,0 +1,31 @@
+"""The log lines of requests that are answered with an error page of ours."""
+from __future__ import annotations
+
+import logging
+
+from prefork_lb.errors import CapacityError, ProxyError
+from prefork_lb.log_summary import summary
+
+
+def tell_refusal(exc: Exception, client: str, what: str) -> None:
+    """Log why the request `what` (method and target) of the client at this address is refused; many of a kind are summed up.
+
+    A server's failure was logged with its attempt, and is not logged again. An error that is no ProxyError is a defect, of ours
+    or of a policy of the site's own, and gets its traceback.
+    """
+    if not isinstance(exc, ProxyError):
+        summary.tell(logging.ERROR, ("internal error", type(exc), _place(exc)), "internal error: %s: %r", what, exc, exc_info=exc)
+    elif exc.side != "upstream":
+        # Messages of capacity name the pool and its limit. Those of bad requests say what the client sent, and have no end.
+        kind = type(exc), str(exc) if isinstance(exc, CapacityError) else ""
+        summary.tell(logging.INFO, kind, "%s: %s: %d: %s", client, what, exc.status, exc)
+
+
+def _place(exc: BaseException) -> tuple[str, int]:
+    """Where it was raised: file and line."""
+    trace = exc.__traceback__
+    if trace is None:
+        return "", 0
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace.tb_frame.f_code.co_filename, trace.tb_lineno
