@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from prefork_lb.shared.segment import open_segment, segment_names
-from prefork_lb.shared.view import InstanceView, PoolView, ServerView, view
+from prefork_lb.shared.view import InstanceView, PoolView, ServerView, WorkerView, view
 
 
 def instances() -> list[InstanceView]:
@@ -50,6 +50,13 @@ def _limits(pool: PoolView) -> str:
     return f"pool {pool.name}: " + ", ".join(parts)
 
 
+def _lingering(workers: list[WorkerView]) -> str:
+    """Workers that were replaced and still serve somebody, in a line."""
+    connections = sum(worker.lingering for worker in workers)
+    longest_s = max(worker.lingers_s for worker in workers)
+    return f"lingering workers: {len(workers)}, {connections} connections, the oldest for {longest_s} s"
+
+
 @click.command("status")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def status_command(as_json: bool) -> None:
@@ -62,7 +69,9 @@ def status_command(as_json: bool) -> None:
         raise click.ClickException("no instance runs (of this user); an instance shows itself after its first request")
     console = Console()
     for instance in found:
-        title = f"gunicorn master {instance.master}, {len(instance.workers)} workers, generation {instance.generation}"
+        lingering = [worker for worker in instance.workers if worker.lingers_s]
+        serving = len(instance.workers) - len(lingering)
+        title = f"gunicorn master {instance.master}, {serving} workers, generation {instance.generation}"
         table = Table(title=title, title_justify="left")
         for heading in ("pool", "server", "state", "weight", "limit", "in flight", "requests", "failures"):
             table.add_column(heading, justify="left" if heading in ("pool", "server", "state") else "right")
@@ -71,6 +80,8 @@ def status_command(as_json: bool) -> None:
             table.add_row(server.pool, server.address + (" (backup)" if server.backup else ""), _state(server),
                           *map(str, numbers))
         console.print(table)
+        if lingering:
+            console.print(_lingering(lingering))
         for pool in instance.pools:
             if pool.panic or pool.queue_size or pool.in_flight_limit or pool.refused or pool.tripped:
                 console.print(_limits(pool))

@@ -48,6 +48,11 @@ class ListenConfig(_Section, frozen=True):
         "Connections from `proxy.trusted_proxies` begin with a PROXY header, version 1 or 2, that names the client "
         "(ProxyWorker)."
     )] = False
+    linger: Annotated[float, _meta(
+        "Seconds for which a worker that was replaced (by a reload, an upgrade or max_requests) goes on serving the tunnels and "
+        "responses that it has; beyond, they are broken off. 0: gunicorn's `graceful_timeout`. (ProxyWorker)",
+        ge=0, le=604800
+    )] = 3600.0
     certificates: tuple[CertificateConfig, ...] = ()
 
     def worker_count(self) -> int:

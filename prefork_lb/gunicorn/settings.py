@@ -61,9 +61,20 @@ def settings() -> dict[str, Any]:
         "secure_scheme_headers": {},
         # One fixed place in the home directory: two instances would fight for it, and a hardened service has no home.
         "control_socket_disable": True,
+        "on_starting": on_starting,
         "post_worker_init": post_worker_init,
         "on_exit": on_exit,
     }
+
+
+def on_starting(server: Any) -> None:
+    """Let replaced workers go on by themselves while they serve somebody."""
+    from prefork_lb.gunicorn.master import let_workers_linger
+    from prefork_lb.shared.lingering import lingering_workers
+
+    problem = let_workers_linger(server, lambda: lingering_workers(server.pid))
+    if problem:
+        log.warning("replaced workers end within graceful_timeout, whatever listen.linger says: %s", problem)
 
 
 def post_worker_init(worker: Any) -> None:

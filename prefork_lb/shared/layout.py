@@ -95,6 +95,8 @@ R_PID = 0  # 0: the row is free
 R_START = 1  # the process' start time in clock ticks since boot: pids come again, this pair does not
 R_GENERATION = 2  # the generation this worker's view was built from
 R_CLIENTS = 3  # client connections that this worker has, plus one; 0: it does not accept, or does not tell
+R_LINGERS = 6  # since when its worker lingers (wall clock, seconds): replaced, it serves what it has. 0: it does not
+R_LINGERING = 7  # client connections that a lingering worker has
 ROW_HEAD_CELLS = 8
 # By slot: claims, requests, failures, penalties. By pool: retries under way, requests that wait, and of those the one that
 # came first: its ticket, and the bell that wakes it.

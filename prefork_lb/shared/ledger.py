@@ -12,6 +12,7 @@ the recount after its end puts it right.
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -153,6 +154,13 @@ class Ledger:
         """Tell the siblings how many client connections this worker has; -1: it accepts no more."""
         self._cells[self._clients_cell] = count + 1
 
+    def note_lingering(self, connections: int) -> None:
+        """Tell tools and the master that this worker was replaced and lingers, with so many client connections."""
+        head = self.segment.layout.row(self._row)
+        self._cells[head + at.R_LINGERING] = connections
+        if not self._cells[head + at.R_LINGERS]:
+            self._cells[head + at.R_LINGERS] = int(time.time())
+
     def fewest_clients(self) -> int | None:
         """The fewest client connections that a sibling has; None when no sibling tells."""
         cells = self._cells
@@ -204,7 +212,7 @@ class Ledger:
                 pid, start = myself()
                 cells[head + at.R_START] = start
                 cells[head + at.R_GENERATION] = self.generation
-                cells[head + at.R_CLIENTS] = 0
+                cells[head + at.R_CLIENTS] = cells[head + at.R_LINGERS] = cells[head + at.R_LINGERING] = 0
                 cells[head + at.R_PID] = pid
                 cells[at.H_JOINS] += 1
                 return row

@@ -1,6 +1,7 @@
 """An instance as it is at this moment, for tools and tests: read without the lock, from any process of its user."""
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 from prefork_lb.shared import layout as at
@@ -49,6 +50,8 @@ class WorkerView:
     pid: int
     generation: int
     in_flight: int
+    lingers_s: int = 0  # for how long it has lingered: replaced, it serves the connections that it has. 0: it does not
+    lingering: int = 0  # the client connections that a lingering worker has
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +93,10 @@ def view(segment: Segment) -> InstanceView:
     for row in rows:
         head = layout.row(row)
         if is_alive(cells[head + at.R_PID], cells[head + at.R_START]):
+            since = cells[head + at.R_LINGERS]
             workers.append(WorkerView(cells[head + at.R_PID], cells[head + at.R_GENERATION],
-                                      sum(cells[layout.row_array(row, at.A_CLAIMS)].tolist())))
+                                      sum(cells[layout.row_array(row, at.A_CLAIMS)].tolist()),
+                                      max(1, int(time.time()) - since) if since else 0, cells[head + at.R_LINGERING]))
     masters = segment.masters()
     controller = cells[at.H_CONTROLLER] if is_alive(cells[at.H_CONTROLLER], cells[at.H_CONTROLLER + 1]) else 0
     return InstanceView(masters[-1] if masters else 0, segment.name, cells[at.H_GENERATION], cells[at.H_RECLAIMED],

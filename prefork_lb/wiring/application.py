@@ -82,7 +82,8 @@ class Worker:
         self.setup = ProxySetup(
             self.engine, trust_check(config.proxy.trusted_proxies), limits, timeouts.head, timeouts.idle,
             config.listen.proxy_protocol, config.proxy.limits.lag,
-            [Certificate(entry.certificate, entry.key, entry.hosts) for entry in config.listen.certificates], self._ledger)
+            [Certificate(entry.certificate, entry.key, entry.hosts) for entry in config.listen.certificates], self._ledger,
+            config.listen.linger, lambda: bool(self._segment.masters()))
         publish(self._segment, self._ledger, encode(config))  # all of it could be had
         runtime.every(INTERVAL_S, self._look_after)
         atexit.register(summary.flush)

@@ -25,11 +25,12 @@ from prefork_lb.upstream.runtime import Runtime
 from prefork_lb.wire.head import HeadLimits
 from prefork_lb.worker.acceptor import Acceptor
 from prefork_lb.worker.access import AccessLog
+from prefork_lb.worker.retirement import Order, Retirement
 from prefork_lb.worker.service import Service, Times
 from prefork_lb.worker.setup import ProxyApplication, ProxySetup
 
 _HEARTBEAT_S = 1.0
-_STOP_CHECK_S = 0.05
+_GRACE_S = 1.0  # a retired worker that serves somebody after this time lingers
 _PLAIN_TIMEOUT_S = 60.0
 # glibc gives memory at the top of its heap back to the kernel when more than this is free, 128 KiB if nothing else is said: then
 # every large read gets its pages anew, one page fault for each.
@@ -44,6 +45,11 @@ class ProxyWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
     runtime: Runtime
     """How the application connects to servers when it is in this worker."""
 
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        """Made by gunicorn's master, before the fork."""
+        super().__init__(*arguments, **named)
+        self.retirement = Retirement()
+
     def load_wsgi(self) -> None:
         self.hub = Hub()
         self.runtime = Runtime(Dialer(self.hub).dial, self.hub.every, True, self._stream, wait_any, self.hub.sleep)
@@ -55,9 +61,11 @@ class ProxyWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
 
     def run(self) -> None:
         setup = self.wsgi.proxy_setup() if isinstance(self.wsgi, ProxyApplication) else None
+        self._setup = setup
         self._service = self._make_service(setup)
         self._acceptors = self._listen(setup)
         self._quick = False
+        self._may_linger = False  # it was retired, and nothing has stopped it since
         self._deadline = 0.0  # of the graceful end; 0: it has not begun
         hub = self.hub
         hub.watch(self.PIPE[0], self._signalled)
@@ -109,6 +117,15 @@ class ProxyWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         self.alive = False
         self.cfg.worker_int(self)
 
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """End as the master says (`retirement`). Without its master, which has gone in an upgrade, a lingering worker stops."""
+        if not self.alive and self._is_orphan():
+            self.retirement.give(Order.STOP)
+        self.alive = False
+
+    def _is_orphan(self) -> bool:
+        return bool(self.ppid != os.getppid())
+
     def _signalled(self) -> None:
         try:
             os.read(self.PIPE[0], 4096)
@@ -118,13 +135,23 @@ class ProxyWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
 
     def _beat(self) -> None:
         self.notify()
-        if self.ppid != os.getppid():
-            self.log.info("Parent changed, shutting down: %s", self)
-            self.alive = False
+        if self._is_orphan():
+            self._look_without_master()
         if self._service.requests >= self.max_requests and self.alive:
             self.log.info("Autorestarting worker after %d requests.", self._service.requests)
+            if self.retirement.order is Order.SERVE:
+                self.retirement.give(Order.RETIRE)
             self.alive = False
         self._look()
+
+    def _look_without_master(self) -> None:
+        if self.alive:
+            self.log.info("Parent changed, shutting down: %s", self)
+            self.alive = False
+            self.retirement.give(Order.STOP)
+        elif self._may_linger and self._setup is not None and not self._setup.instance_lives():
+            self.log.info("The instance has ended, shutting down: %s", self)
+            self.retirement.give(Order.STOP)
 
     def _look(self) -> None:
         if self.alive:
@@ -133,22 +160,47 @@ class ProxyWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
             self.hub.stop()
         elif not self._deadline:
             self._begin_to_end()
+        elif self._may_linger and self.retirement.order is Order.STOP:
+            self._may_linger = False
+            self._end_by(self.cfg.graceful_timeout)
 
     def _begin_to_end(self) -> None:
-        self._deadline = self.hub.now + self.cfg.graceful_timeout
+        linger_s = self._setup.linger_s if self._setup is not None else 0.0
+        self._may_linger = self.retirement.order is Order.RETIRE and linger_s > 0
+        self._end_by(linger_s if self._may_linger else self.cfg.graceful_timeout)
         for acceptor in self._acceptors:
             acceptor.stop()
         self._acceptors = []
+        self._service.on_end.append(self._end_if_done)
         self._service.close_soon()
-        self.hub.every(_STOP_CHECK_S, self._end_if_done)
+        if self._may_linger:
+            self.hub.call_at(self.hub.now + _GRACE_S, self._linger)
         self._end_if_done()
+
+    def _end_by(self, seconds: float) -> None:
+        """Break off what goes on in so many seconds, unless an earlier instant was set."""
+        deadline = self.hub.now + seconds
+        if not self._deadline or deadline < self._deadline:
+            self._deadline = deadline
+            self.hub.call_at(deadline, self._end_if_done)
+
+    def _linger(self) -> None:
+        self.log.info("Worker %d was replaced and lingers: it goes on with %d connections, for %.0f s at most", self.pid,
+                      len(self._service.connections), self._deadline - self.hub.now)
+        self._service.on_end.append(self._tell_lingering)
+        self._tell_lingering()
+
+    def _tell_lingering(self) -> None:
+        if self._setup is not None:
+            self._setup.siblings.note_lingering(len(self._service.connections))
 
     def _end_if_done(self) -> None:
         left = len(self._service.connections)
         if not left:
             self.hub.stop()
         elif self.hub.now >= self._deadline:
-            self.log.warning("%d connections broken off at the end of graceful_timeout (%d s)", left, self.cfg.graceful_timeout)
+            self.log.warning("%d connections broken off at the end of %s", left,
+                             "listen.linger" if self._may_linger else f"graceful_timeout ({self.cfg.graceful_timeout} s)")
             self.hub.stop()
 
 

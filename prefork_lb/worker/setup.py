@@ -1,7 +1,7 @@
 """What an application hands to ProxyWorker so that it can serve clients without WSGI in between."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -20,6 +20,9 @@ class SiblingClients(Protocol):
     def fewest_clients(self) -> int | None:
         """The fewest that a sibling has; None: no sibling tells."""
 
+    def note_lingering(self, connections: int) -> None:
+        """This worker was replaced, and still serves so many connections."""
+
 
 @dataclass(frozen=True, slots=True)
 class ProxySetup:
@@ -34,6 +37,8 @@ class ProxySetup:
     most_lag_s: float  # 0: no limit
     certificates: Sequence[Certificate]  # the first is for clients that ask for no other
     siblings: SiblingClients
+    linger_s: float  # how long a replaced worker may serve the connections that it has; 0: for gunicorn's graceful_timeout
+    instance_lives: Callable[[], bool]  # whether a gunicorn master of this instance runs
 
 
 @runtime_checkable

@@ -18,10 +18,8 @@ from tests.support.balancer import PROXY, Balancer, pool_text
 from tests.support.client import Connection, fetch, request_bytes
 from tests.support.origin import Origin
 from tests.support.rig import Rig
-from tests.support.waiting import wait_until
 
 IDLE_S = 1.5
-GRACEFUL_S = 4
 MIB = 1 << 20
 
 
@@ -63,7 +61,7 @@ def setup(websocket_server: Server, tmp_path_factory: pytest.TempPathFactory) ->
         origin = rig.origin(1)
         text = f"[proxy.timeouts]\nidle = {IDLE_S}\n" + pool_text([f"127.0.0.1:{port}"], name="sockets")
         text += pool_text(origin.addresses) + '[[routes]]\nhosts = ["web.example"]\npool = "web"\n[[routes]]\npool = "sockets"\n'
-        yield Setup(rig.balancer(text, PROXY, workers=2, extra=["--graceful-timeout", str(GRACEFUL_S)]), origin)
+        yield Setup(rig.balancer(text, PROXY, workers=2), origin)
 
 
 @pytest.fixture(autouse=True)
@@ -176,22 +174,3 @@ def test_each_piece_of_a_slow_stream_passes_at_once(setup: Setup, framing: str) 
             times.append(time.monotonic() - begin)
     # Buffered, they would all come at the end.
     assert times[0] < 5 * gap and times[-1] > (pieces - 3) * gap
-
-
-def test_tunnels_survive_a_reload_until_graceful_timeout(setup: Setup) -> None:
-    with websocket(setup) as client:
-        client.send("before")
-        assert client.recv(timeout=10) == "before"
-        old = setup.balancer.workers()
-        setup.balancer.reload()
-        reloaded = time.monotonic()
-        client.send("after")
-        assert client.recv(timeout=10) == "after"
-        assert setup.in_flight() == 1
-        with pytest.raises(ConnectionClosed):
-            while True:  # keeps it busy, so that only the end of the worker ends it
-                client.send("on and on")
-                client.recv(timeout=10)
-                time.sleep(0.05)
-        assert time.monotonic() - reloaded > GRACEFUL_S / 2
-    wait_until(lambda: not set(old) & set(setup.balancer.workers()), "the old workers are gone", 10)

@@ -1,0 +1,239 @@
+"""gunicorn's master, taught to let replaced workers go on by themselves.
+
+Facts about gunicorn's Arbiter, from version 23 to 27:
+
+- `WORKERS` holds every child by pid until it is reaped. A worker that was told to end counts as one of `num_workers` as
+  long as it runs: while it serves a tunnel, a new worker that dies is not replaced.
+- From version 25 on `reload()` (SIGHUP) waits for all old workers, for up to `graceful_timeout`. Meanwhile the master
+  replaces no worker and handles no signal, SIGQUIT included.
+- `manage_workers()` ends surplus workers by `kill_worker(pid, SIGTERM)`. `stop()` ends all of them by
+  `kill_workers(SIGTERM)` or, for a quick end, `kill_workers(SIGQUIT)`; it waits for `graceful_timeout` while `WORKERS` has
+  any, and then calls `kill_workers(SIGKILL)`.
+- `reap_workers()` and `manage_workers()` are called at least once a second; in `reload()`, only the former is. Version 23
+  calls `reap_workers()` in the handler of SIGCHLD, so it may come between any two instructions.
+
+So a worker that was replaced leaves `WORKERS` after a moment, and stays the master's child: it *lingers*. The master shows
+lingering workers to gunicorn's own code only where that looks after all of them: to reap them, to notice a frozen one,
+to reopen logs. When the instance stops they are ordinary workers again, so that `stop()` waits for them and ends them.
+"""
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
+
+from gunicorn.arbiter import Arbiter
+
+from prefork_lb.worker.retirement import Order, Retirement
+
+# Most workers end within this time; only those that still serve somebody linger.
+_GRACE_S = 1.0
+_LOOK_EVERY_S = 0.05
+_LEAST_LINGERING = 4
+
+_ATTRIBUTES = ("WORKERS", "reexec_pid", "master_pid", "manage_workers", "reap_workers", "murder_workers", "kill_workers",
+               "kill_worker")
+
+
+class Adopted(Protocol):
+    """A lingering worker of an earlier master (USR2): the instance's, but no child of this master."""
+
+    @property
+    def pid(self) -> int: ...
+
+    def is_running(self) -> bool: ...
+
+
+FindAdopted = Callable[[], Sequence[Adopted]]
+
+
+class LingeringMaster(Arbiter):  # type: ignore[misc]  # gunicorn has no types
+    """An Arbiter whose replaced workers linger. An Arbiter that runs becomes one by `let_workers_linger`."""
+
+    def begin(self, find_adopted: FindAdopted) -> None:
+        """Set up what this class adds."""
+        self._find_adopted = find_adopted
+        self._retired: dict[int, float] = {}  # when each worker was first told to end, by pid
+        self._lingering: dict[int, Any] = {}  # gunicorn's worker objects, by pid
+        self._stopping: set[int] = set()  # workers that must not linger any more
+        self._resent_at = 0.0
+        self._shown = 0  # how many `_all_workers` there are at the moment, one inside the other
+
+    # -- what gunicorn calls -----------------------------------------------------------------------------------
+
+    def kill_worker(self, pid: int, sig: int) -> None:
+        """Send a signal to a worker. SIGTERM retires it, unless the instance stops."""
+        if sig == signal.SIGTERM and pid not in self._stopping and (worker := self.WORKERS.get(pid)) is not None:
+            self._retired.setdefault(pid, time.monotonic())
+            _give(worker, Order.RETIRE)
+        super().kill_worker(pid, sig)
+
+    def manage_workers(self) -> None:
+        """Replace workers that ended, end surplus ones."""
+        self._let_go()
+        super().manage_workers()
+        for worker in list(self.WORKERS.values()):
+            _give(worker, Order.SERVE)
+        self._remind()
+        self._end_surplus()
+
+    def reap_workers(self) -> None:
+        """Take note of children that ended."""
+        self._let_go()
+        with self._all_workers():
+            super().reap_workers()
+        for pid, worker in list(self.WORKERS.items()):
+            if isinstance(worker, _AdoptedWorker) and not worker.is_running():
+                self.WORKERS.pop(pid, None)
+
+    def murder_workers(self) -> None:
+        """Kill workers that give no sign of life."""
+        with self._all_workers():
+            super().murder_workers()
+
+    def kill_workers(self, sig: int) -> None:
+        """Send a signal to all workers: for the end of all (SIGTERM, SIGQUIT, SIGKILL), or to reopen logs (SIGUSR1)."""
+        if sig == signal.SIGUSR1:
+            with self._all_workers():
+                super().kill_workers(sig)
+            for adopted in self._find_adopted():
+                super().kill_worker(adopted.pid, sig)
+        elif sig == signal.SIGTERM and self._has_another_master():
+            # An upgrade: this master's workers are replaced by the other one's. Without a parent, only ours can be ended.
+            self._stopping.update(pid for pid, worker in list(self.WORKERS.items()) if _retirement(worker) is None)
+            super().kill_workers(sig)
+            self._wait_for_grace()
+        else:
+            if sig != signal.SIGKILL:
+                self._take_back()
+            super().kill_workers(sig)
+
+    # -- who lingers -------------------------------------------------------------------------------------------
+
+    def _let_go(self) -> None:
+        """Let workers linger that were told to end and have not within the grace, or that say so themselves."""
+        now = time.monotonic()
+        for pid, worker in list(self.WORKERS.items()):
+            if self._shown:
+                return
+            if pid in self._stopping:
+                continue
+            if _order(worker) is Order.RETIRE and pid not in self._retired:  # by itself: max_requests
+                self._retired[pid] = now
+            if now - self._retired.get(pid, now) >= _GRACE_S:
+                self._lingering[pid] = worker
+                self.WORKERS.pop(pid, None)
+                if _retirement(worker) is None:  # ours tells this itself
+                    self.log.info("Worker (pid:%s) was replaced and lingers: it goes on with its requests", pid)
+
+    @contextlib.contextmanager
+    def _all_workers(self) -> Iterator[None]:
+        """Show gunicorn the lingering workers as well. Those that it takes out of `WORKERS` have ended."""
+        self._shown += 1
+        try:
+            self.WORKERS.update(self._lingering)
+            yield
+        finally:
+            if self._shown == 1:
+                for pid in list(self._lingering):
+                    if self.WORKERS.pop(pid, None) is None:
+                        for noted in (self._lingering, self._retired):
+                            noted.pop(pid, None)
+                        self._stopping.discard(pid)
+            self._shown -= 1
+
+    def _remind(self) -> None:
+        """Repeat SIGTERM: a worker that was still starting has lost the first one. gunicorn does so for surplus workers."""
+        now = time.monotonic()
+        if now - self._resent_at >= 1.0:
+            self._resent_at = now
+            for pid in list(self._retired):
+                if pid in self._lingering:
+                    self._signal(pid, signal.SIGTERM)
+                elif pid not in self.WORKERS:
+                    del self._retired[pid]
+
+    def _end_surplus(self) -> None:
+        """Keep the number of lingering workers, each with its memory and its row, within bounds: the oldest end first."""
+        surplus = len(self._lingering) - max(_LEAST_LINGERING, 2 * self.num_workers)
+        for pid, worker in sorted(self._lingering.items(), key=lambda item: item[1].age)[:max(0, surplus)]:
+            if pid not in self._stopping:
+                self.log.warning("Worker (pid:%s) has to end: more than %d workers linger", pid, len(self._lingering) - surplus)
+                self._stopping.add(pid)
+                _give(worker, Order.STOP)
+                self._signal(pid, signal.SIGTERM)
+
+    def _signal(self, pid: int, sig: int) -> None:
+        super().kill_worker(pid, sig)
+
+    # -- the end of this master --------------------------------------------------------------------------------
+
+    def _has_another_master(self) -> bool:
+        """Whether the instance goes on without this master: the new one of an upgrade, or the old one if it is given up."""
+        return bool(self.reexec_pid or (self.master_pid and self.master_pid == os.getppid()))
+
+    def _wait_for_grace(self) -> None:
+        until = time.monotonic() + _GRACE_S + _LOOK_EVERY_S
+        while self.WORKERS and time.monotonic() < until:
+            self.reap_workers()
+            time.sleep(_LOOK_EVERY_S)
+
+    def _take_back(self) -> None:
+        """The instance stops: lingering workers are ordinary ones again, and so are those of earlier masters."""
+        self.WORKERS.update(self._lingering)
+        self._lingering.clear()
+        self._retired.clear()
+        for adopted in self._find_adopted():
+            if adopted.pid not in self.WORKERS:
+                self.WORKERS[adopted.pid] = _AdoptedWorker(adopted)
+        self._stopping.update(self.WORKERS)
+        for worker in list(self.WORKERS.values()):
+            _give(worker, Order.STOP)
+
+
+class _AdoptedWorker:
+    """What gunicorn asks of a worker object, for one that another master has made."""
+
+    age = 0
+    aborted = False
+
+    def __init__(self, adopted: Adopted) -> None:
+        self.pid = adopted.pid
+        self.is_running = adopted.is_running
+        self.tmp = self
+
+    def last_update(self) -> float:
+        """Of its heartbeat, which this master cannot see."""
+        return time.monotonic()
+
+    def close(self) -> None:
+        """Nothing: gunicorn closes a worker's heartbeat file."""
+
+
+def let_workers_linger(server: Any, find_adopted: FindAdopted) -> str:
+    """Turn gunicorn's running master into one whose replaced workers linger; why it cannot be, empty if it was done."""
+    missing = [name for name in _ATTRIBUTES if not hasattr(server, name)]
+    if missing or type(server) is not Arbiter:
+        return f"gunicorn's master is not as it was known: {', '.join(missing) or type(server).__name__}"
+    server.__class__ = LingeringMaster
+    server.begin(find_adopted)
+    return ""
+
+
+def _retirement(worker: Any) -> Retirement | None:
+    found = getattr(worker, "retirement", None)  # gunicorn's own worker classes have none
+    return found if isinstance(found, Retirement) else None
+
+
+def _order(worker: Any) -> Order:
+    retirement = _retirement(worker)
+    return retirement.order if retirement is not None else Order.UNWATCHED
+
+
+def _give(worker: Any, order: Order) -> None:
+    retirement = _retirement(worker)
+    if retirement is not None:
+        retirement.give(order)
