@@ -22,6 +22,7 @@ import requests
 from prefork_lb.cli.traffic import SERVED_BY
 from prefork_lb.errors import PreforkLBError
 from prefork_lb.gunicorn.settings import CONF_FILE
+from prefork_lb.shared.segment import SHM_VARIABLE
 
 SERVERS = (("app-1", 10), ("app-2", 10), ("app-3-slow", 100))  # name, milliseconds a request takes
 START_S = 30.0  # within which the whole must answer; a loaded machine imports slowly
@@ -163,7 +164,8 @@ def _balancer(folder: Path, addresses: Sequence[str], listener: socket.socket, w
     config.write_text(f'[pools.demo]\npolicy = "least-connections"\nservers = [\n{servers}\n]\n')
     arguments = ["-m", "gunicorn", "-c", f"file:{CONF_FILE}", "-b", f"fd://{listener.fileno()}"]
     arguments += ["-w", str(workers), "--graceful-timeout", str(int(STOP_S) - 1), "prefork_lb:app"]
-    environ = {name: value for name, value in os.environ.items() if not name.startswith(("PREFORK_LB_", "GUNICORN_"))}
+    environ = {name: value for name, value in os.environ.items()
+               if name == SHM_VARIABLE or not name.startswith(("PREFORK_LB_", "GUNICORN_"))}
     environ["PREFORK_LB_CONFIG"] = str(config)
     return _Child("the balancer", arguments, environ=environ, pass_fds=[listener.fileno()])
 

@@ -26,7 +26,9 @@ from prefork_lb.shared.identity import is_alive, start_time
 from prefork_lb.shared.layout import Layout
 from prefork_lb.shared.lock import initialise
 
+SHM_VARIABLE = "PREFORK_LB_SHM"
 DIRECTORY = Path("/dev/shm")
+"""Where segments lie. A balancer and its commands must have the same; it should be a file system without a disk."""
 CONFIGURATION, CONFIGURATION_IN_WORK = ".configuration", ".configuration-new"
 _NAME = re.compile(r"prefork-lb-(\d+)-(\d+)-(\d+)")
 

@@ -7,6 +7,8 @@ import struct
 import threading
 import time
 
+from tests.support.place import HOST
+
 from .outcome import Outcome
 from .wire import Ended, Malformed, Message, Source, read_body, read_response_head
 
@@ -17,7 +19,7 @@ class Client:
     """One connection to the proxy. `outcome` is filled in by the reading thread under `changed`."""
 
     def __init__(self, port: int, methods: tuple[bytes, ...], outcome: Outcome, changed: threading.Condition) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", port), timeout=_SEND_WAIT_S)
+        self._socket = socket.create_connection((HOST, port), timeout=_SEND_WAIT_S)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._methods = methods
         self._read_so_far = 0

@@ -6,6 +6,8 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 
+from tests.support.place import HOST
+
 Serve = Callable[[socket.socket], None]
 
 
@@ -18,7 +20,7 @@ def _copy(source: socket.socket, sink: socket.socket) -> None:
 
 @contextlib.contextmanager
 def _server(serve: Serve) -> Iterator[int]:
-    listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+    listener = socket.create_server((HOST, 0), backlog=128)
 
     def accept() -> None:
         while True:
@@ -42,7 +44,7 @@ def copier(origin: int) -> Iterator[int]:
     """Copies bytes both ways and understands none of them."""
 
     def serve(client: socket.socket) -> None:
-        with contextlib.suppress(OSError), client, socket.create_connection(("127.0.0.1", origin)) as server:
+        with contextlib.suppress(OSError), client, socket.create_connection((HOST, origin)) as server:
             back = threading.Thread(target=_copy, args=(server, client), daemon=True)
             back.start()
             _copy(client, server)

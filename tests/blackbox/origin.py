@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 
 import h11
 
+from tests.support.place import HOST
+
 from .case import (
     ANSWER,
     TOKEN,
@@ -86,7 +88,7 @@ class Origin:
     """Listens on a port of its own from construction until `stop`."""
 
     def __init__(self) -> None:
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=512)
+        self._listener = socket.create_server((HOST, 0), backlog=512)
         self.port: int = self._listener.getsockname()[1]
         self.changed = threading.Condition()
         self._records: dict[bytes, Record] = {}

@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from tests.support.place import HOST
+
 ROOT = Path(__file__).resolve().parents[2]
 WAIT_S = 20.0
 TIMEOUT_S = 2  # of the response and between two reads, in every proxy alike
@@ -25,9 +27,9 @@ http {{
   client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
   uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
   client_header_timeout 10s; client_body_timeout 10s;
-  upstream origin {{ server 127.0.0.1:{origin}; keepalive 16; }}
+  upstream origin {{ server {host}:{origin}; keepalive 16; }}
   server {{
-    listen 127.0.0.1:{port};
+    listen {host}:{port};
     location / {{
       proxy_pass http://origin; proxy_http_version 1.1;
       proxy_set_header Host $http_host; proxy_set_header Connection ""; proxy_set_header Forwarded "";
@@ -53,13 +55,13 @@ defaults
   http-reuse always
   retry-on conn-failure empty-response
 frontend in
-  bind 127.0.0.1:{port}
+  bind {host}:{port}
   http-request disable-l7-retry if METH_POST
   http-request del-header Forwarded
   http-request set-header X-Forwarded-Proto http
   default_backend origin
 backend origin
-  server one 127.0.0.1:{origin}
+  server one {host}:{origin}
 """
 
 APACHE = """
@@ -67,7 +69,7 @@ ServerRoot {folder}
 ServerName bb.test
 PidFile {folder}/httpd.pid
 ErrorLog {folder}/error.log
-Listen 127.0.0.1:{port}
+Listen {host}:{port}
 {modules}
 StartServers 1
 ServerLimit 1
@@ -84,13 +86,13 @@ AllowEncodedSlashes NoDecode
 RequestHeader unset Forwarded
 RequestHeader set X-Forwarded-Proto http
 ProxyPreserveHost On
-ProxyPass / http://127.0.0.1:{origin}/ nocanon timeout={timeout} retry=0
+ProxyPass / http://{host}:{origin}/ nocanon timeout={timeout} retry=0
 """
 APACHE_MODULES = ("mpm_event", "authz_core", "proxy", "proxy_http", "headers")
 
 PREFORK_LB = """
 [listen]
-bind = ["127.0.0.1:{port}"]
+bind = ["{host}:{port}"]
 workers = {workers}
 [proxy]
 trusted_proxies = []
@@ -100,7 +102,7 @@ response = {timeout}.0
 idle = {timeout}.0
 [pools.web]
 policy = "least-connections"
-servers = ["127.0.0.1:{origin}"]
+servers = ["{host}:{origin}"]
 """
 
 
@@ -110,13 +112,13 @@ class NotStarted(Exception):
 
 def _free_port() -> int:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((HOST, 0))
         return int(probe.getsockname()[1])
 
 
 def _answers(port: int) -> bool:
     """Whether somebody answers a request on the port (with an error, as may be)."""
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 2.0) as probe:
+    with contextlib.suppress(OSError), socket.create_connection((HOST, port), 2.0) as probe:
         probe.sendall(b"GET /ready HTTP/1.1\r\nHost: bb.test\r\nConnection: close\r\n\r\n")
         return bool(probe.recv(1))
     return False
@@ -165,7 +167,7 @@ def nginx(origin: int) -> Iterator[int]:
     """The port of an nginx of one worker."""
     with _folder() as folder:
         port, config = _free_port(), folder / "nginx.conf"
-        config.write_text(NGINX.format(folder=folder, port=port, origin=origin, timeout=TIMEOUT_S))
+        config.write_text(NGINX.format(folder=folder, host=HOST, port=port, origin=origin, timeout=TIMEOUT_S))
         with _process([_program("nginx"), "-e", str(folder / "error.log"), "-c", str(config)], port, folder):
             yield port
 
@@ -175,7 +177,7 @@ def haproxy(origin: int) -> Iterator[int]:
     """The port of an HAProxy of one thread."""
     with _folder() as folder:
         port, config = _free_port(), folder / "haproxy.cfg"
-        config.write_text(HAPROXY.format(port=port, origin=origin, timeout=TIMEOUT_S))
+        config.write_text(HAPROXY.format(host=HOST, port=port, origin=origin, timeout=TIMEOUT_S))
         with _process([_program("haproxy"), "-db", "-f", str(config)], port, folder):
             yield port
 
@@ -188,7 +190,7 @@ def apache(origin: int) -> Iterator[int]:
         home = Path("/usr/lib/apache2/modules")
         modules = "\n".join(f"LoadModule {name}_module {home}/mod_{name}.so" for name in APACHE_MODULES)
         user = "User www-data\nGroup www-data\n" if os.geteuid() == 0 else ""
-        config.write_text(APACHE.format(folder=folder, port=port, origin=origin, timeout=TIMEOUT_S,
+        config.write_text(APACHE.format(folder=folder, host=HOST, port=port, origin=origin, timeout=TIMEOUT_S,
                                         modules=modules) + user + f"DefaultRuntimeDir {folder}\n")
         with _process([_program("apache2"), "-DFOREGROUND", "-f", str(config)], port, folder):
             yield port
@@ -199,7 +201,7 @@ def prefork_lb(origin: int, worker_class: str, workers: int = 2, *options: str) 
     """The port of prefork_lb under a real gunicorn."""
     with _folder() as folder:
         port, config = _free_port(), folder / "prefork_lb.toml"
-        config.write_text(PREFORK_LB.format(port=port, origin=origin, timeout=TIMEOUT_S, workers=workers))
+        config.write_text(PREFORK_LB.format(host=HOST, port=port, origin=origin, timeout=TIMEOUT_S, workers=workers))
         command = [sys.executable, "-m", "gunicorn", "-c", str(ROOT / "gunicorn.conf.py"), "-k", worker_class,
                    "--pythonpath", str(ROOT), *options, "prefork_lb:app"]
         environ = {"PREFORK_LB_CONFIG": str(config), "PYTHONPATH": str(ROOT)}

@@ -19,6 +19,7 @@ from prefork_lb.cli.demo import START_S, STOP_S
 from prefork_lb.cli.status import instances
 from tests.support import processes
 from tests.support.balancer import segments
+from tests.support.place import clean_environment
 from tests.support.waiting import wait_until
 
 NAMES = {"app-1", "app-2", "app-3-slow"}
@@ -33,12 +34,10 @@ class RunningDemo:
 
     def __init__(self, folder: Path, *arguments: str, environ: dict[str, str] | None = None) -> None:
         self.log_file = folder / "demo.log"
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFORK_LB_", "GUNICORN_"))}
-        repository = str(Path(__file__).resolve().parents[2])
         with self.log_file.open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "prefork_lb", "demo", *arguments],
-                cwd=folder, env={**kept, "PYTHONPATH": repository, **(environ or {})},
+                cwd=folder, env={**clean_environment(), **(environ or {})},
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             )
         self.family: list[int] = []

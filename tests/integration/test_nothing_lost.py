@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from prefork_lb.cli.status import instances
+from prefork_lb.shared.segment import DIRECTORY
 from prefork_lb.shared.view import InstanceView
 from tests.support import processes
 from tests.support.balancer import FRONT_ENDS, GTHREAD, PROXY, Balancer, FrontEnd, pool_text
@@ -294,14 +295,14 @@ def test_after_a_killed_master_nothing_of_it_is_left_by_the_next_start(rig: Rig)
         wait_until(lambda: not any(map(processes.is_running, [controller, *workers])), "workers and controller end", 10)
         assert controllers(segment) == []
         balancer = rig.balancer(config, PROXY, workers=2)
-        assert list(Path("/dev/shm").glob(f"{segment}*")) == []
+        assert list(DIRECTORY.glob(f"{segment}*")) == []
         assert sum(balancer.status().in_flight.values()) == 0
         checked = list(origin.checked)
         wait_for_controller(balancer)
         wait_until(lambda: min(map(int.__sub__, origin.checked, checked)) > 1, "servers are checked again", 5)
         master = balancer.master
         balancer.stop(signal.SIGTERM)
-        assert list(Path("/dev/shm").glob(f"prefork-lb-*-{master}-*")) == []
+        assert list(DIRECTORY.glob(f"prefork-lb-*-{master}-*")) == []
 
 
 # -- every worker class -----------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from tests.support import processes
 from tests.support.balancer import GUNICORN, PROXY, REPOSITORY, pool_text
 from tests.support.client import Connection, Truncated, fetch, request_bytes, timed
 from tests.support.load import Load
+from tests.support.place import HOST
 from tests.support.ports import free_port
 from tests.support.rig import Rig
 from tests.support.waiting import wait_until
@@ -186,9 +187,9 @@ def test_the_heartbeat_needs_no_disk(rig: Rig) -> None:
 
 def test_several_listeners_and_a_unix_socket(rig: Rig, tmp_path: Path) -> None:
     path, port = tmp_path / "lb.sock", free_port()
-    more = ["-b", f"unix:{path}", "-b", f"127.0.0.1:{port}"]
+    more = ["-b", f"unix:{path}", "-b", f"{HOST}:{port}"]
     balancer = rig.balancer(pool_text(rig.origin(1).addresses), PROXY, workers=2, extra=more)
-    assert fetch(("127.0.0.1", port)).status == 200
+    assert fetch((HOST, port)).status == 200
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(10)
         client.connect(str(path))
@@ -202,7 +203,7 @@ def test_a_socket_from_systemd_is_used(rig: Rig) -> None:
     """As systemd hands it over: descriptor 3, LISTEN_FDS, LISTEN_PID (sd_listen_fds(3))."""
     origin = rig.origin(1)
     balancer = rig.new_balancer(pool_text(origin.addresses), PROXY)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with socket.create_server((HOST, 0)) as listener:
         start = 'exec 3<&"$0"; export LISTEN_FDS=1 LISTEN_PID=$$; exec "$@"'
         with balancer.log_file.open("ab") as log:
             process = subprocess.Popen(
@@ -313,10 +314,10 @@ def test_another_application_is_called_as_wsgi(tmp_path: Path) -> None:
     log = tmp_path / "log"
     with log.open("wb") as file:
         process = subprocess.Popen(
-            [*GUNICORN, "-k", "prefork_lb.worker.ProxyWorker", "-b", f"127.0.0.1:{port}", "--no-control-socket", "other:app"],
+            [*GUNICORN, "-k", "prefork_lb.worker.ProxyWorker", "-b", f"{HOST}:{port}", "--no-control-socket", "other:app"],
             cwd=tmp_path, stdout=file, stderr=file, env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
         )
-    address = ("127.0.0.1", port)
+    address = (HOST, port)
 
     try:
         wait_until(lambda: "Booting worker" in log.read_text(), log.read_text, 15)

@@ -17,6 +17,7 @@ from websockets.sync.server import Server, ServerConnection, serve
 from tests.support.balancer import PROXY, Balancer, pool_text
 from tests.support.client import Connection, fetch, request_bytes
 from tests.support.origin import Origin
+from tests.support.place import HOST
 from tests.support.rig import Rig
 
 IDLE_S = 1.5
@@ -46,7 +47,7 @@ class Setup(NamedTuple):
 
 @pytest.fixture(scope="module")
 def websocket_server() -> Iterator[Server]:
-    with serve(echo, "127.0.0.1", 0, max_size=8 * MIB) as server:
+    with serve(echo, HOST, 0, max_size=8 * MIB) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         yield server
@@ -59,7 +60,7 @@ def setup(websocket_server: Server, tmp_path_factory: pytest.TempPathFactory) ->
     port = websocket_server.socket.getsockname()[1]
     with Rig(tmp_path_factory.mktemp("tunnels")) as rig:
         origin = rig.origin(1)
-        text = f"[proxy.timeouts]\nidle = {IDLE_S}\n" + pool_text([f"127.0.0.1:{port}"], name="sockets")
+        text = f"[proxy.timeouts]\nidle = {IDLE_S}\n" + pool_text([f"{HOST}:{port}"], name="sockets")
         text += pool_text(origin.addresses) + '[[routes]]\nhosts = ["web.example"]\npool = "web"\n[[routes]]\npool = "sockets"\n'
         yield Setup(rig.balancer(text, PROXY, workers=2), origin)
 

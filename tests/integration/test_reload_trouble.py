@@ -11,6 +11,7 @@ from tests.support import processes
 from tests.support.balancer import FRONT_ENDS, GTHREAD, PROXY, Balancer, FrontEnd, pool_text
 from tests.support.client import fetch
 from tests.support.origin import Origin
+from tests.support.place import HOST
 from tests.support.rig import Rig
 from tests.support.waiting import wait_until
 
@@ -73,11 +74,11 @@ def test_more_servers_than_there_is_room_for(rig: Rig) -> None:
 @pytest.mark.parametrize("kind", ["taken", "not-here", "no-folder", "no-name"])
 def test_an_address_that_cannot_be_listened_on(rig: Rig, kind: str) -> None:
     origin = rig.origin(2)
-    with socket.create_server(("127.0.0.1", 0)) as taken, socket.create_server(("127.0.0.1", 0)) as free:
-        own = f"127.0.0.1:{free.getsockname()[1]}"
+    with socket.create_server((HOST, 0)) as taken, socket.create_server((HOST, 0)) as free:
+        own = f"{HOST}:{free.getsockname()[1]}"
         free.close()
         bad, why = {
-            "taken": (f"127.0.0.1:{taken.getsockname()[1]}", os.strerror(98)),
+            "taken": (f"{HOST}:{taken.getsockname()[1]}", os.strerror(98)),
             "not-here": ("203.0.113.7:8080", os.strerror(99)),
             "no-folder": ("unix:/no/such/folder/x.sock", "/no/such/folder: no folder that may be written to"),
             "no-name": ("no-such-host.invalid:80", "Name or service not known"),

@@ -15,6 +15,7 @@ from tests.support.balancer import SETTINGS, Balancer, FrontEnd, StartFailed, po
 from tests.support.client import Burst, Truncated, fetch
 from tests.support.load import Load
 from tests.support.origin import Origin
+from tests.support.place import HOST
 from tests.support.ports import free_port
 from tests.support.rig import Rig
 from tests.support.waiting import wait_until
@@ -274,15 +275,15 @@ def test_servers_from_the_environment_need_no_file(rig: Rig, front_end: FrontEnd
 def test_the_toml_gives_workers_and_bind_and_the_command_line_wins(rig: Rig) -> None:
     origin = rig.origin(1)
     port, other = free_port(), free_port()
-    config = f'[listen]\nbind = ["127.0.0.1:{port}"]\nworkers = 3\n' + pool_text(origin.addresses)
+    config = f'[listen]\nbind = ["{HOST}:{port}"]\nworkers = 3\n' + pool_text(origin.addresses)
     from_file = rig.balancer(config, workers=None, bind=None)
     from_file.wait_for_workers(3)
-    assert from_file.address == ("127.0.0.1", port)
+    assert from_file.address == (HOST, port)
     assert fetch(from_file.address).status == 200
     from_file.stop()
-    given = rig.balancer(config, workers=2, bind=f"127.0.0.1:{other}")
+    given = rig.balancer(config, workers=2, bind=f"{HOST}:{other}")
     given.wait_for_workers(2)
-    assert given.address == ("127.0.0.1", other)
+    assert given.address == (HOST, other)
     assert fetch(given.address).status == 200
 
 

@@ -18,6 +18,7 @@ from tests.support.client import Connection, request_bytes
 from tests.support.client_sockets import shares
 from tests.support.kept_load import MIXED, KeptLoad
 from tests.support.origin import Origin
+from tests.support.place import HOST
 from tests.support.ports import free_port
 from tests.support.rig import Rig
 from tests.support.waiting import wait_until
@@ -135,12 +136,12 @@ def test_nobody_waits_for_a_worker_that_stands_still(rig: Rig) -> None:
 
 def test_connections_of_all_listeners_count(rig: Rig) -> None:
     port = free_port()
-    balancer = new_balancer(rig, extra=["-b", f"127.0.0.1:{port}"])
+    balancer = new_balancer(rig, extra=["-b", f"{HOST}:{port}"])
     ports = [int(found) for found in re.findall(r"127\.0\.0\.1:(\d+)", balancer.log().partition("Using worker")[0])]
     assert len(ports) == 2 and port in ports
     with contextlib.ExitStack() as stack:
         for number in range(64):
-            connection = stack.enter_context(Connection(("127.0.0.1", ports[number % 2])))
+            connection = stack.enter_context(Connection((HOST, ports[number % 2])))
             assert connection.request("/").status == 200
         counts = [sum(pair) for pair in zip(*(shares(balancer.workers(), one) for one in ports), strict=True)]
         assert sum(counts) == 64 and even(counts), counts
@@ -149,8 +150,8 @@ def test_connections_of_all_listeners_count(rig: Rig) -> None:
 def test_with_reuse_port_every_worker_serves_its_share(rig: Rig) -> None:
     """gunicorn's `reuse_port`: each worker listens by itself, and the kernel divides the connections by their addresses."""
     balancer = rig.new_balancer(pool_text(rig.origin(1).addresses), PROXY)
-    address = ("127.0.0.1", free_port())
-    arguments = ["-c", str(SETTINGS), "-w", "2", "-b", f"127.0.0.1:{address[1]}", "--reuse-port", "prefork_lb:app"]
+    address = (HOST, free_port())
+    arguments = ["-c", str(SETTINGS), "-w", "2", "-b", f"{HOST}:{address[1]}", "--reuse-port", "prefork_lb:app"]
     with balancer.log_file.open("ab") as log:
         process = subprocess.Popen([*GUNICORN, *arguments], cwd=balancer.folder, env=balancer.environment(), stdout=log,
                                    stderr=log)

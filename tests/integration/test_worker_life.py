@@ -16,6 +16,7 @@ from tests.support.certificates import make_pair, needs_openssl
 from tests.support.client import Address, Connection, Truncated, fetch, request_bytes
 from tests.support.kept_load import MIXED, SMALL, KeptLoad
 from tests.support.pattern import fits_pattern, pattern
+from tests.support.place import HOST
 from tests.support.ports import free_port
 from tests.support.rig import Rig
 from tests.support.tls import SecureConnection, believing
@@ -349,15 +350,15 @@ def test_more_clients_than_worker_connections_all_get_their_turn(rig: Rig) -> No
 def test_a_reload_can_move_the_listener(rig: Rig) -> None:
     """A HUP that names another port: the old one is let go, the new one served, what runs on the old one finished."""
     origin, first, second = rig.origin(1), free_port(), free_port()
-    config = f'[listen]\nbind = ["127.0.0.1:{first}"]\n' + pool_text(origin.addresses)
+    config = f'[listen]\nbind = ["{HOST}:{first}"]\n' + pool_text(origin.addresses)
     balancer = rig.balancer(config, PROXY, workers=1, bind=None)
     with origin.released_at_end(), Connection(balancer.address) as held:
         held.send(request_bytes("/hold?n=12"))
         origin.wait_for_in_flight(1)
         balancer.config_file.write_text(config.replace(str(first), str(second)))
         balancer.reload()
-        wait_until(lambda: refuses(("127.0.0.1", first)), "the old port is let go", 10)
-        assert fetch(("127.0.0.1", second)).status == 200
+        wait_until(lambda: refuses((HOST, first)), "the old port is let go", 10)
+        assert fetch((HOST, second)).status == 200
         origin.release()
         assert len(held.response().body) == 12
     balancer.wait_until_idle()

@@ -23,6 +23,7 @@ from tests.support.memory import MemoryWatch
 from tests.support.odd_behaviors import behave_oddly
 from tests.support.origin import Origin
 from tests.support.pattern import fits_pattern, pattern
+from tests.support.place import HOST
 from tests.support.rig import Rig
 from tests.support.tls import believing
 from tests.support.waiting import wait_until
@@ -271,11 +272,11 @@ def echo(connection: ServerConnection) -> None:
 @needs_openssl
 def test_websocket_messages_pass_through_tls(rig: Rig, tmp_path: Path) -> None:
     pair = make_pair(tmp_path, "front", "localhost")
-    with serve(echo, "127.0.0.1", 0, max_size=8 * MIB) as server:
+    with serve(echo, HOST, 0, max_size=8 * MIB) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         extra = ["--certfile", str(pair.certificate), "--keyfile", str(pair.key)]
-        balancer = rig.balancer(pool_text([f"127.0.0.1:{server.socket.getsockname()[1]}"]), PROXY, workers=1, extra=extra,
+        balancer = rig.balancer(pool_text([f"{HOST}:{server.socket.getsockname()[1]}"]), PROXY, workers=1, extra=extra,
                                 secure=True)
         url = f"wss://localhost:{balancer.address[1]}/"
         with connect(url, ssl=believing(pair), max_size=8 * MIB, ping_interval=None) as client:
@@ -304,10 +305,10 @@ def test_a_close_with_code_and_reason_passes(rig: Rig, closes: str) -> None:
         except ConnectionClosed:
             told.append((connection.close_code, connection.close_reason))
 
-    with serve(handle, "127.0.0.1", 0) as server:
+    with serve(handle, HOST, 0) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
-        balancer = rig.balancer(pool_text([f"127.0.0.1:{server.socket.getsockname()[1]}"]), PROXY, workers=1)
+        balancer = rig.balancer(pool_text([f"{HOST}:{server.socket.getsockname()[1]}"]), PROXY, workers=1)
         host, port = balancer.address
         client: ClientConnection
         with connect(f"ws://{host}:{port}/") as client:

@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from prefork_lb.cli.status import instances
+from prefork_lb.shared.segment import DIRECTORY
 from tests.support import processes
 from tests.support.client import Connection, Truncated
+from tests.support.place import HOST, clean_environment
 from tests.support.waiting import wait_until
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SETTINGS = REPOSITORY / "gunicorn.conf.py"
-SHARED_MEMORY = Path("/dev/shm")
 
 # The script of this interpreter's environment, whether or not it is on the PATH. Not `-m gunicorn`: after USR2 that one
 # runs gunicorn/__main__.py as a file, and gunicorn's own `http` package hides Python's.
@@ -91,7 +92,7 @@ class Balancer:
         front_end: FrontEnd = GTHREAD,
         *,
         workers: int | None = 4,
-        bind: str | None = "127.0.0.1:0",
+        bind: str | None = f"{HOST}:0",
         settings: Path | str | None = SETTINGS,
         extra: Iterable[str] = (),
         environ: dict[str, str] | None = None,
@@ -133,9 +134,7 @@ class Balancer:
     # -- start and end ------------------------------------------------------------------------------------------
 
     def environment(self) -> dict[str, str]:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFORK_LB_", "GUNICORN_"))}
-        path = os.pathsep.join(filter(None, [str(REPOSITORY), kept.get("PYTHONPATH", "")]))
-        return {**kept, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **self._environ}
+        return {**clean_environment(), "PYTHONUNBUFFERED": "1", **self._environ}
 
     def start(self) -> None:
         """Start it and wait until all its workers have joined the instance and it answers. Raises StartFailed."""
@@ -317,7 +316,7 @@ class Status:
 def segments(master: int | None = None) -> list[Path]:
     """Shared memory segments of prefork_lb; of one master when its pid is given."""
     # prefork-lb-<uid>-<master pid>-<start time>
-    return sorted(SHARED_MEMORY.glob(f"prefork-lb-*-{'*' if master is None else master}-*"))
+    return sorted(DIRECTORY.glob(f"prefork-lb-*-{'*' if master is None else master}-*"))
 
 
 def answers(address: tuple[str, int], secure: bool, before: bytes) -> bool:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import parse_qsl
 
+from tests.support.place import HOST
 from tests.support.waiting import wait_until
 
 Result = TypeVar("Result")
@@ -199,7 +200,7 @@ Behavior = Callable[[Link, Request], Awaitable[bool]]
 class Origin:
     """`servers` HTTP servers in one thread; a context manager.
 
-    `family` is "inet" (127.0.0.1), "inet6" (::1) or "unix" (sockets in `folder`). `behave` answers one request and
+    `family` is "inet" (HOST), "inet6" (::1) or "unix" (sockets in `folder`). `behave` answers one request and
     says whether the connection is kept.
     """
 
@@ -245,10 +246,10 @@ class Origin:
             server.listener = await self._loop.create_unix_server(link, path, backlog=1024)
             server.address = f"unix:{path}"
             return
-        host = "::1" if self._family == "inet6" else "127.0.0.1"
+        host = "::1" if self._family == "inet6" else HOST
         server.listener = await self._loop.create_server(link, host, port, backlog=1024)
         bound = server.listener.sockets[0].getsockname()[1]
-        server.address = f"[::1]:{bound}" if self._family == "inet6" else f"127.0.0.1:{bound}"
+        server.address = f"[::1]:{bound}" if self._family == "inet6" else f"{HOST}:{bound}"
 
     async def _stop(self) -> None:
         for server in self.servers:

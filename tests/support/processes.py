@@ -9,11 +9,13 @@ import threading
 from pathlib import Path
 
 from prefork_lb.shared.lock import MUTEX_BYTES, RobustLock, initialise
-from prefork_lb.shared.segment import open_segment
+from prefork_lb.shared.segment import DIRECTORY, open_segment
 
 # What the kernel asks of the word of a robust mutex: the owner's thread id, and two flags above it (linux/futex.h).
 FUTEX_TID_MASK = 0x3FFFFFFF
 WORD_BYTES = 4
+
+_mapped_segment = re.compile(re.escape(f"{DIRECTORY}/") + r"(prefork-lb-\d+-\d+-\d+)$", re.MULTILINE)
 
 
 def is_running(pid: int) -> bool:
@@ -104,7 +106,7 @@ def holds_a_ledger(pid: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         return False
     own = threads(pid)
-    return any(_owner(name) in own for name in set(re.findall(r"/dev/shm/(prefork-lb-\d+-\d+-\d+)$", maps, re.MULTILINE)))
+    return any(_owner(name) in own for name in set(_mapped_segment.findall(maps)))
 
 
 def _owner(name: str) -> int:

@@ -16,14 +16,14 @@ import requests
 
 from tests.support import processes
 from tests.support.balancer import segments
+from tests.support.place import clean_environment
 from tests.support.waiting import wait_until
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
 
 def environment() -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFORK_LB_", "GUNICORN_"))}
-    return {**kept, "PYTHONPATH": str(REPOSITORY)}
+    return clean_environment()
 
 
 def command(*arguments: str) -> list[str]:
