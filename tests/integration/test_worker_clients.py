@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.balancer import PROXY, Balancer, pool_text
 from tests.support.client import Connection, fetch, request_bytes, timed
+from tests.support.kept_load import has_input
 from tests.support.origin import Origin
 from tests.support.pattern import pattern
 from tests.support.ports import refusing_address
@@ -195,7 +196,7 @@ def test_a_large_body_that_nobody_took_is_answered_and_the_answer_can_be_read(se
     with Connection(setup.balancer.address) as connection:
         head = request_bytes("/", "POST", fields=[("Host", "down.example"), ("Content-Length", str(size))])
         connection.send(head + bytes(64 * 1024))
-        time.sleep(0.3)  # the answer is there before the rest is sent
+        wait_until(lambda: has_input(connection), "the answer is there before the rest is sent", 10)
         connection.send(bytes(256 * 1024))
         assert connection.response("POST").status == 502
     assert fetch(setup.balancer.address).status == 200

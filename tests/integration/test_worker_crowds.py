@@ -24,6 +24,7 @@ from tests.support.crowd import Crowd, browser_fields, pss_bytes
 from tests.support.kept_load import KeptLoad
 from tests.support.memory import MemoryWatch
 from tests.support.origin import Origin
+from tests.support.place import HOST
 from tests.support.processes import descriptors
 from tests.support.rig import Rig
 from tests.support.waiting import wait_until
@@ -130,12 +131,14 @@ def test_clients_that_come_and_say_nothing_leave_nothing(setup: Setup) -> None:
 # One process sends requests without end, another one reads the answers: more at once than any client with one thread.
 FLOOD = """
 import os, socket, sys
-connected = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
-requests = b"GET / HTTP/1.1\\r\\nHost: %b\\r\\n\\r\\n" % sys.argv[2].encode() * 20000
+connected = socket.create_connection((sys.argv[1], int(sys.argv[2])))
+requests = b"GET / HTTP/1.1\\r\\nHost: %b\\r\\n\\r\\n" % sys.argv[3].encode() * 20000
 if os.fork() == 0:
     while True:
         connected.sendall(requests)
 room = bytearray(1 << 20)
+connected.recv_into(room)
+print("begun", flush=True)
 while connected.recv_into(room):
     pass
 """
@@ -143,9 +146,10 @@ while connected.recv_into(room):
 
 @contextlib.contextmanager
 def flood(address: Address, host: str) -> Iterator[None]:
-    process = subprocess.Popen([sys.executable, "-c", FLOOD, str(address[1]), host], start_new_session=True,
-                               stderr=subprocess.DEVNULL)
+    process = subprocess.Popen([sys.executable, "-c", FLOOD, address[0], str(address[1]), host], start_new_session=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:
+        assert process.stdout is not None and process.stdout.readline() == "begun\n"
         yield
         assert process.poll() is None, "it went on all the time"
     finally:
@@ -166,7 +170,6 @@ def test_a_client_that_pipelines_without_end_holds_nobody_up(rig: Rig, host: str
         holder.send(request_bytes("/hold", fields=[("Host", "full.example")]))
         origin.wait_for_in_flight(1)
         with flood(balancer.address, host):
-            time.sleep(0.5)  # until its first requests are there
             took = waits(balancer.address, 3)
     assert statistics.median(took) < HELD_UP_S, f"{statistics.median(took):.3f} s, at most {max(took):.3f} s"
 
@@ -200,8 +203,8 @@ def test_fast_downloads_leave_time_for_the_others(rig: Rig) -> None:
     origin = rig.origin(1)
     piece = 1 << 20
     pour = (
-        "import socket, threading\n"
-        "listener = socket.create_server(('127.0.0.1', 0))\nprint(listener.getsockname()[1], flush=True)\n"
+        "import socket, sys, threading\n"
+        "listener = socket.create_server((sys.argv[1], 0))\nprint(listener.getsockname()[1], flush=True)\n"
         f"piece = bytes({piece})\n"
         "def serve(connected):\n"
         "    connected.recv(65536)\n"
@@ -211,21 +214,21 @@ def test_fast_downloads_leave_time_for_the_others(rig: Rig) -> None:
         "    threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()\n"
     )
     drain = (
-        "import socket, sys\nconnected = socket.create_connection(('127.0.0.1', int(sys.argv[1])))\n"
+        "import socket, sys\nconnected = socket.create_connection((sys.argv[1], int(sys.argv[2])))\n"
         "connected.sendall(b'GET / HTTP/1.1\\r\\nHost: bulk.example\\r\\n\\r\\n')\nroom = bytearray(1 << 20)\n"
         "while connected.recv_into(room):\n    pass\n"
     )
     with contextlib.ExitStack() as stack:
-        server = stack.enter_context(subprocess.Popen([sys.executable, "-c", pour], stdout=subprocess.PIPE, text=True,
+        server = stack.enter_context(subprocess.Popen([sys.executable, "-c", pour, HOST], stdout=subprocess.PIPE, text=True,
                                                       stderr=subprocess.DEVNULL))
         stack.callback(server.kill)
         assert server.stdout is not None
-        bulk = f"127.0.0.1:{int(server.stdout.readline())}"
+        bulk = f"{HOST}:{int(server.stdout.readline())}"
         text = pool_text(origin.addresses) + pool_text([bulk], name="bulk")
         text += '[[routes]]\nhosts = ["bulk.example"]\npool = "bulk"\n[[routes]]\npool = "web"\n'
         balancer = rig.balancer(text, PROXY, workers=1, extra=["--timeout", "2"])
         for _ in range(2):
-            client = stack.enter_context(subprocess.Popen([sys.executable, "-c", drain, str(balancer.address[1])]))
+            client = stack.enter_context(subprocess.Popen([sys.executable, "-c", drain, HOST, str(balancer.address[1])]))
             stack.callback(client.kill)
         wait_until(lambda: sum(balancer.status().in_flight.values()) == 2, "both downloads run", 10)
         took = waits(balancer.address, 3)
