@@ -99,7 +99,7 @@ R_LINGERS = 6  # since when its worker lingers (wall clock, seconds): replaced, 
 R_LINGERING = 7  # client connections that a lingering worker has
 ROW_HEAD_CELLS = 8
 # By slot: claims, requests, failures, penalties. By pool: retries under way, requests that wait, and of those the one that
-# came first: its ticket, and the bell that wakes it.
+# came first: its ticket, and its bell with the instant until which it is believed to answer (see `shared.line`).
 ROW_ARRAYS = 8
 A_CLAIMS, A_REQUESTS, A_FAILURES, A_PENALTIES, A_RETRIES, A_WAITING, A_TICKET, A_BELL = range(ROW_ARRAYS)
 

@@ -1,16 +1,36 @@
 """The line of requests that wait for a pool's servers, over all workers, in the order in which they came.
 
-Each one has a ticket. A worker's row shows how many of its requests wait and, of the one that came first, the ticket and
-the bell that wakes it: so the head of the whole line is found by a look into each row, and what a dead worker leaves goes
-with its row. A bell is an abstract datagram socket with a name that the kernel chose, a number of 20 bits (unix(7), autobind).
+Each request has a ticket. A worker's row shows, for each pool, how many of its requests wait, the ticket of the one that came
+first, and in one cell the bell that wakes this one and the instant until which its siblings believe that somebody answers the
+bell. So the head of the whole line is found by a look into each row, and what a dead worker leaves goes with its row.
+
+A worker can be alive and not run: a signal has stopped it, the host swaps, its loop hangs. Its requests must not hold up those of
+its siblings. So a worker renews the instant a few times a second while its requests wait, and never beyond the end of a request's
+patience. Everybody passes over a ticket whose instant is over. When the worker runs again it renews the instant, and its requests
+have their old place in the line.
+
+A bell is an abstract datagram socket with a name that the kernel chose, a number of 20 bits (unix(7), autobind).
 """
 from __future__ import annotations
 
 import contextlib
 import socket
+from typing import NamedTuple
 
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.ledger import Ledger
+from prefork_lb.shared.states import now_ms
+
+# How long siblings wait for a worker that does not run. It renews four times a second; a busy loop may be late.
+_BELIEVED_MS = 1000
+# Bits of the cell for the bell: 20 for its number, plus one, as 0 means none. Milliseconds of the monotonic clock are above them.
+_BELL_BITS = 21
+_BELL = (1 << _BELL_BITS) - 1
+
+
+class _Waiter(NamedTuple):
+    bell: int
+    deadline_ms: int
 
 
 class Line:
@@ -25,7 +45,7 @@ class Line:
         layout = ledger.segment.layout
         self._waiting, self._ticket, self._bell = (
             layout.row_array(ledger.row, array).start + number for array in (at.A_WAITING, at.A_TICKET, at.A_BELL))
-        self._bells: dict[int, int] = {}  # of this worker's requests, by ticket, the first first
+        self._waiters: dict[int, _Waiter] = {}  # this worker's requests by ticket, in the order in which they came
         self._ringer: socket.socket | None = None
 
     @property
@@ -33,11 +53,20 @@ class Line:
         """Requests that wait, over all workers."""
         return self._pool[at.P_WAITING]
 
-    def join(self, bell: int) -> int:
-        """Stand at the end; the ticket. The ledger's lock must be held."""
+    @property
+    def answering(self) -> int:
+        """The same, without those of workers that do not run. Costs a look into each row."""
+        cells, now = self._cells, now_ms()
+        return sum(cells[waiting] for _, bell, waiting in self._row_cells() if cells[bell] >> _BELL_BITS > now)
+
+    def join(self, bell: int, deadline_ms: int) -> int:
+        """Stand at the end; returns the ticket. The ledger's lock must be held.
+
+        From `deadline_ms` (monotonic clock, milliseconds) on the request is passed over.
+        """
         ticket = self._pool[at.P_TICKET] + 1
         self._pool[at.P_TICKET] = ticket
-        self._bells[ticket] = bell
+        self._waiters[ticket] = _Waiter(bell, deadline_ms)
         self._show()
         self._pool[at.P_WAITING] += 1
         return ticket
@@ -45,7 +74,7 @@ class Line:
     def leave(self, ticket: int) -> None:
         """Stand in it no longer. The ledger's lock must be held."""
         self._pool[at.P_WAITING] -= 1
-        del self._bells[ticket]
+        del self._waiters[ticket]
         self._show()
 
     def count_refusal(self) -> None:
@@ -53,23 +82,34 @@ class Line:
         self._pool[at.P_REFUSED] += 1
 
     def is_first(self, ticket: int) -> bool:
-        """Whether nobody came earlier. The ledger's lock must be held."""
+        """Whether it is this request's turn: all that came earlier are passed over. The ledger's lock must be held."""
+        if ticket in self._waiters:
+            self._show()  # this worker runs, whatever its row says
         return self._first()[0] == ticket
 
     def ring(self) -> None:
-        """Wake the first one. Needs no lock: one that is woken in vain waits on."""
+        """Wake the first request. Needs no lock: a request that is woken in vain waits on."""
         bell = self._first()[1]
         if bell:
             if self._ringer is None:
                 self._ringer = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
                 self._ringer.setblocking(False)
-            # Gone by now: it has rung the next one, or its worker is dead, and the next is woken when the row is given back.
+            # Refused: the request has left and rung the next one, or its worker is dead, and the next request is woken when the
+            # row is given back. Full: the worker has not answered earlier rings yet.
             with contextlib.suppress(ConnectionRefusedError, BlockingIOError):
                 self._ringer.sendto(b"!", b"\0%05x" % (bell - 1))
 
-    def ring_for_own(self) -> None:
-        """Wake the first one if it is of this worker; in case that somebody died who should have."""
-        if self._bells and self.is_first(next(iter(self._bells), 0)):
+    def tick(self) -> None:
+        """Show that this worker runs, and wake the first request if it is this worker's: whoever should have rung may have died.
+
+        To be called a few times a second. Takes the ledger's lock when requests wait here.
+        """
+        if not self._waiters:
+            return
+        with self._ledger.locked():
+            self._show()
+            is_own = self._first()[0] in self._waiters
+        if is_own:
             self.ring()
 
     def close(self) -> None:
@@ -79,17 +119,31 @@ class Line:
             self._ringer = None
 
     def _first(self) -> tuple[int, int]:
-        cells, number = self._cells, self._number
-        offset = (at.A_BELL - at.A_TICKET) * self._ledger.segment.layout.servers
+        """Ticket and bell of the request whose turn it is; zeros when there is none."""
+        cells, now = self._cells, now_ms()
         first = 0, 0
-        for start in self._ledger.row_starts(at.A_TICKET):
-            ticket = cells[start + number]
+        for ticket_cell, bell_cell, _ in self._row_cells():
+            ticket = cells[ticket_cell]
             if ticket and (not first[0] or ticket < first[0]):
-                first = ticket, cells[start + number + offset]
+                shown = cells[bell_cell]
+                if shown >> _BELL_BITS > now:
+                    first = ticket, shown & _BELL
         return first
 
+    def _row_cells(self) -> list[tuple[int, int, int]]:
+        """Where ticket, bell and number of waiting requests stand in each row in use."""
+        layout, number = self._ledger.segment.layout, self._number
+        bell, waiting = ((array - at.A_TICKET) * layout.servers + number for array in (at.A_BELL, at.A_WAITING))
+        return [(start + number, start + bell, start + waiting) for start in self._ledger.row_starts(at.A_TICKET)]
+
     def _show(self) -> None:
-        first = next(iter(self._bells), 0)
+        """Write this worker's cells. The ledger's lock must be held."""
+        now = now_ms()
+        first = bell = until = 0
+        for ticket, waiter in self._waiters.items():
+            if waiter.deadline_ms > now:
+                first, bell, until = ticket, waiter.bell, min(waiter.deadline_ms, now + _BELIEVED_MS)
+                break
         self._cells[self._ticket] = first
-        self._cells[self._bell] = self._bells.get(first, 0)
-        self._cells[self._waiting] = len(self._bells)
+        self._cells[self._bell] = until << _BELL_BITS | bell
+        self._cells[self._waiting] = len(self._waiters)

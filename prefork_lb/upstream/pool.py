@@ -131,7 +131,7 @@ class Pool:
                     if is_turn := queue.is_turn(place):
                         try:
                             lease = self._claim(view, request, ())
-                            more = bool(self._candidates(view[1].primaries, ()))
+                            more = self._has_room(view[1])
                             return lease
                         except PoolFull:
                             pass
@@ -196,6 +196,11 @@ class Pool:
         if all_can:
             return servers
         return [server for server in servers if totals[server.slot] < server.max_connections and server not in tried]
+
+    def _has_room(self, choice: Choice) -> bool:
+        """Whether one more request would find a server; the lock must be held."""
+        return bool(self._candidates(choice.primaries, ()) or self._candidates(choice.backups, ())
+                    or (choice.trials and self._due_for_trial(choice, ())))
 
     def _nobody(self, choice: Choice, tried: Collection[Server]) -> PoolFull | NoUsableServer:
         left = [server for server in (*choice.primaries, *choice.backups) if server not in tried]

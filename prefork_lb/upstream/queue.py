@@ -35,12 +35,12 @@ class WaitingRequest:
         self._deadline = deadline
 
     def wait(self, client: Watched) -> None:
-        """Wait until the request's turn may have come. Raises QueueTimeout, and ClientGone when nobody waits any more."""
+        """Wait until the request's turn may have come. Raises QueueTimeout, and ClientGone when the client has left."""
         left_s = self._deadline - self._queue.clock()
         if left_s <= 0:
             raise self._queue.too_late()
         try:
-            # Looked at first: a stream may look aside only after a wait, and bells ring more often than that.
+            # First a look at the client: some streams look at it only when a wait has taken a while, and bells ring more often.
             if client.is_gone() or self._bell.receive_or(16, left_s, client) is None:
                 raise ClientGone("left while it waited for a server")
         except (StreamTimeout, StreamClosed) as exc:
@@ -52,7 +52,10 @@ class WaitingRequest:
 
 
 class Queue:
-    """First come, first served, over all workers. A release wakes the first one; newcomers go behind those that wait."""
+    """First come, first served, over all workers. A release wakes the first request; newcomers go behind those that wait.
+
+    Requests of a worker that does not run are passed over (`shared.line`).
+    """
 
     def __init__(self, pool: str, line: Line, ledger: Ledger, rules: QueueRules, make_stream: MakeStream, clock: Clock) -> None:
         self.clock = clock
@@ -70,7 +73,7 @@ class Queue:
     def join(self) -> WaitingRequest:
         """Take a place at the end. Takes the ledger's lock; raises QueueFull."""
         full = QueueFull(f"pool {self._pool}: {self._rules.size} requests wait already, which is queue.size")
-        if self.length >= self._rules.size:
+        if self._is_full():
             with self._ledger.locked():
                 self._line.count_refusal()
             raise full
@@ -84,18 +87,24 @@ class Queue:
             bell.close()
             raise
         with self._ledger.locked():
-            if self.length < self._rules.size:
-                return WaitingRequest(self, stream, self._line.join(int(name[1:], 16) + 1), deadline)
+            if not self._is_full():
+                return WaitingRequest(self, stream, self._line.join(int(name[1:], 16) + 1, int(deadline * 1000)), deadline)
             self._line.count_refusal()
         stream.close()
         raise full
 
+    def _is_full(self) -> bool:
+        # The requests of a worker that does not run count no more: it would close the queue to its siblings. Looked at only when
+        # it matters, for it costs a look into each worker's row.
+        size = self._rules.size
+        return self.length >= size and self._line.answering >= size
+
     def is_turn(self, place: WaitingRequest) -> bool:
-        """Whether nobody came earlier. The ledger's lock must be held."""
+        """Whether no request that came earlier may still take its turn. The ledger's lock must be held."""
         return self._line.is_first(place.ticket)
 
     def leave(self, place: WaitingRequest, wake_next: bool) -> None:
-        """Give the place up. `wake_next`: there may be room for the next one. Takes the ledger's lock."""
+        """Give the place up. `wake_next`: a server may be free for the next request. Takes the ledger's lock."""
         with self._ledger.locked():
             self._line.leave(place.ticket)
         place.close()
@@ -103,13 +112,13 @@ class Queue:
             self.wake()
 
     def wake(self) -> None:
-        """Let the first one look whether there is room."""
+        """Let the first request look whether a server is free."""
         if self._line.length:
             self._line.ring()
 
     def tick(self) -> None:
-        """To be called a few times a second: wakes again what was woken by somebody who died over it."""
-        self._line.ring_for_own()
+        """To be called a few times a second: the siblings see that this worker runs, and a ring that was lost is made good."""
+        self._line.tick()
 
     def too_late(self) -> QueueTimeout:
         """The error of a request that has waited long enough."""

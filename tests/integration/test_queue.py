@@ -196,6 +196,36 @@ def test_a_killed_worker_takes_its_own_out_of_the_line_and_no_others(rig: Rig, o
         wait_for_waiting(balancer, 0)
 
 
+@pytest.mark.parametrize("front_end", (SYNC, PROXY), ids=str)  # these have a worker that waits and holds no server
+def test_a_frozen_worker_does_not_close_the_pool_to_its_siblings(rig: Rig, origin: Origin, front_end: FrontEnd) -> None:
+    """Its request is the first in line, and nobody answers the bell. When the worker goes on, the request has its turn."""
+    balancer = start(rig, origin, front_end)
+    with Waiting(balancer) as waiting:
+        waiting.fill(origin)
+        workers, port = balancer.workers(), balancer.address[1]
+        before = shares(workers, port)
+        first = waiting.send("/hold?turn=first")
+        wait_for_waiting(balancer, 1)
+        (victim,) = [pid for pid, had, has in zip(workers, before, shares(workers, port), strict=True) if has > had]
+        os.kill(victim, signal.SIGSTOP)
+        try:
+            for _ in range(4):  # some of them are the frozen worker's, which accepts no more
+                waiting.send("/hold?turn=next")
+            begun = len(origin.arrivals)
+            origin.release()
+            wait_until(lambda: len(origin.arrivals) > begun, "a sibling's request comes to a server", 4)
+            assert all(arrival.target == "/hold?turn=next" for arrival in origin.arrivals[begun:])
+        finally:
+            os.kill(victim, signal.SIGCONT)
+
+        def has_its_turn() -> bool:
+            origin.release()
+            return "/hold?turn=first" in [arrival.target for arrival in origin.arrivals]
+
+        wait_until(has_its_turn, "the frozen worker's request has its turn", 10)
+        assert first.response().status == 200
+
+
 def test_under_load_nothing_is_refused_and_no_server_gets_too_much(rig: Rig, origin: Origin, kind: FrontEnd) -> None:
     balancer = start(rig, origin, kind)
     with Load(balancer.address, 10, "/") as load:

@@ -6,10 +6,12 @@ import socket
 
 import pytest
 
+from prefork_lb.clock import ManualClock
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.line import Line
 from prefork_lb.shared.segment import Segment
+from prefork_lb.shared.states import now_ms
 from tests.unit.shared.processes import Signals, running
 
 
@@ -25,9 +27,9 @@ def new_bell() -> tuple[socket.socket, int]:
     return bell, int(bell.getsockname()[1:], 16) + 1
 
 
-def join(ledger: Ledger, line: Line, bell: int = 1) -> int:
+def join(ledger: Ledger, line: Line, bell: int = 1, patience_ms: int = 60_000) -> int:
     with ledger.locked():
-        return line.join(bell)
+        return line.join(bell, now_ms() + patience_ms)
 
 
 def leave(ledger: Ledger, line: Line, ticket: int) -> None:
@@ -88,10 +90,10 @@ def test_a_worker_rings_for_its_own_only(segment: Segment) -> None:
     join(ledgers[0], lines[0], number)
     join(ledgers[1], lines[1])
     bell.setblocking(False)
-    lines[1].ring_for_own()
+    lines[1].tick()
     with pytest.raises(BlockingIOError):
         bell.recv(9)
-    lines[0].ring_for_own()
+    lines[0].tick()
     assert bell.recv(9) == b"!"
     for line in lines:
         line.close()
@@ -117,6 +119,49 @@ def test_a_dead_worker_leaves_the_line(segment: Segment, signals: Signals) -> No
         worker.kill()
         assert ledger.reclaim_dead().workers == 1
     assert line.length == 1 and line.is_first(ticket)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> ManualClock:
+    """The line's clock, in seconds."""
+    clock = ManualClock(1000.0)
+    monkeypatch.setattr("prefork_lb.shared.line.now_ms", lambda: int(clock() * 1000))
+    return clock
+
+
+def test_requests_of_a_worker_that_does_not_run_are_passed_over_until_it_does(segment: Segment, clock: ManualClock) -> None:
+    frozen, running = Ledger(segment), Ledger(segment)
+    frozen_line, line = new_line(frozen), new_line(running)
+    bell, number = new_bell()
+    with frozen.locked():
+        first = frozen_line.join(1, 1_060_000)
+    with running.locked():
+        second = line.join(number, 1_060_000)
+    clock.advance(0.9)
+    line.tick()  # as four times a second; the frozen worker does not
+    assert not line.is_first(second) and line.answering == 2
+    clock.advance(0.2)
+    line.tick()
+    assert bell.recv(9) == b"!", "its own worker wakes it"
+    assert line.is_first(second) and line.length == 2 and line.answering == 1
+    assert frozen_line.is_first(first) and not line.is_first(second), "the worker runs again: its place is kept"
+    bell.close()
+    line.close()
+
+
+def test_a_request_without_patience_left_holds_up_nobody(segment: Segment, clock: ManualClock) -> None:
+    """Its worker may be busy with something else when it should leave."""
+    ledgers = [Ledger(segment), Ledger(segment)]
+    lines = [new_line(ledger) for ledger in ledgers]
+    with ledgers[0].locked():
+        late = lines[0].join(1, 1_000_500)
+        behind = lines[0].join(2, 1_060_000)
+    with ledgers[1].locked():
+        last = lines[1].join(3, 1_060_000)
+    clock.advance(0.6)
+    assert lines[1].is_first(last)
+    lines[0].tick()  # which shows the next one
+    assert not lines[0].is_first(late) and lines[0].is_first(behind) and not lines[1].is_first(last)
 
 
 def test_pools_have_lines_of_their_own(segment: Segment) -> None:

@@ -1,0 +1,91 @@
+"""The queue in front of a pool: who is woken, and for which servers."""
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from prefork_lb.clock import monotonic
+from prefork_lb.errors import ProxyError, QueueFull
+from prefork_lb.net.sockets import SocketStream
+from prefork_lb.shared import layout as at
+from prefork_lb.shared.ledger import Ledger
+from prefork_lb.shared.line import Line
+from prefork_lb.shared.segment import Segment
+from prefork_lb.upstream.lease import Lease
+from prefork_lb.upstream.pool import Pool
+from prefork_lb.upstream.queue import Queue, QueueRules
+from tests.support.waiting import wait_until
+from tests.unit.balance.candidates import REQUEST, new_policy
+from tests.unit.proxy.loopback import Client
+from tests.unit.upstream.parts import make_pool, new_server
+
+
+def new_queue(ledger: Ledger, size: int = 10, timeout_s: float = 5.0) -> Queue:
+    start = ledger.segment.layout.pool(0)
+    line = Line(ledger, 0, ledger.segment.cells[start:start + at.POOL_HEAD_CELLS])
+    return Queue("web", line, ledger, QueueRules(size, timeout_s), SocketStream, monotonic)
+
+
+@pytest.fixture
+def queue(ledger: Ledger) -> Iterator[Queue]:
+    queue = new_queue(ledger)
+    yield queue
+    queue.close()
+
+
+class Waiter:
+    """A request that waits in a thread, for one server after the other is given back."""
+
+    def __init__(self, pool: Pool) -> None:
+        self.lease: Lease | None = None
+        self.error: ProxyError | None = None
+        self._pool = pool
+        self._thread = threading.Thread(target=self._wait, daemon=True)
+        self._thread.start()
+
+    def _wait(self) -> None:
+        try:
+            self.lease = self._pool.lease(REQUEST, (), Client())
+        except ProxyError as exc:
+            self.error = exc
+
+    def result(self) -> Lease | ProxyError | None:
+        self._thread.join(10)
+        return self.lease or self.error
+
+
+def test_two_backups_that_become_free_at_once_serve_two_that_wait(ledger: Ledger, queue: Queue) -> None:
+    servers = [new_server(0, limit=1), new_server(1, limit=1, backup=True), new_server(2, limit=1, backup=True)]
+    pool = make_pool(ledger, servers, new_policy("first"), queue=queue)
+    held = [pool.lease(REQUEST, ()) for _ in servers]
+    waiters = []
+    for count in (1, 2):
+        waiters.append(Waiter(pool))
+        wait_until(lambda: queue.length == count, f"{count} wait")  # noqa: B023
+    # A release rings the first request only, which is why the one that takes its turn has to ring the next.
+    with ledger.locked():
+        for lease in held[1:]:
+            ledger.totals[lease.server.slot] = 0
+    queue.wake()
+    assert {getattr(waiter.result(), "server", None) for waiter in waiters} == set(servers[1:])
+    assert queue.length == 0
+
+
+def test_requests_of_a_frozen_worker_do_not_fill_the_queue(
+        segment: Segment, ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    frozen = new_queue(Ledger(segment), size=2)
+    queue = new_queue(ledger, size=2)
+    places = [frozen.join(), frozen.join()]
+    with pytest.raises(QueueFull):
+        queue.join()
+    monkeypatch.setattr("prefork_lb.shared.line._BELIEVED_MS", 0)
+    frozen.tick()  # as if it had been a second ago
+    mine = queue.join()
+    queue.leave(mine, wake_next=False)
+    for place in places:
+        frozen.leave(place, wake_next=False)
+    assert queue.length == 0
+    frozen.close()
+    queue.close()
