@@ -13,6 +13,8 @@ LAST_CHUNK = b"0\r\n\r\n"
 
 _FEWEST_BYTES, _FIRST_BYTES, _MOST_BYTES = 4 * 1024, 16 * 1024, 512 * 1024
 _SIZE_LINE_BYTES = 17  # fifteen digits and CRLF
+# Bytes of an unfinished line whose grammar is checked each time more comes: they hold the size, and extensions are rare.
+_LOOKED_AT = 64
 
 
 class ChunkedDecoder:
@@ -87,6 +89,9 @@ class ChunkedDecoder:
         end = data.find(b"\r\n", position)
         if end < 0:
             if data.find(b"\n", position) >= 0:
+                raise self._not_a_size(data[position:])
+            # Nonsense is refused by its first bytes: else its sender would hold a worker until the idle timeout.
+            if grammar.chunk_size_begun.fullmatch(data, position, min(len(data), position + _LOOKED_AT)) is None:
                 raise self._not_a_size(data[position:])
             return self._wait(data, position, self._limits.line_bytes + 1)  # CR may be there already
         match = grammar.chunk_size.fullmatch(data, position, end)

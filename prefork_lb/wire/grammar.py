@@ -33,6 +33,8 @@ _EXTENSION = (rb"[ \t]*;[ \t]*" + TOKEN + rb"(?:[ \t]*=[ \t]*(?:" + TOKEN
               + rb"|\"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t \x21-\x7e\x80-\xff])*\"))?")
 plain_chunk_size = re.compile(rb"[0-9A-Fa-f]{1,15}")
 chunk_size = re.compile(rb"([0-9A-Fa-f]{1,15})(?:" + _EXTENSION + rb")*")
+# What such a line may begin with, when its end has not come yet.
+chunk_size_begun = re.compile(rb"[0-9A-Fa-f]{1,15}[ \t]*(?:;[\t \x21-\x7e\x80-\xff]*)?\r?")
 
 # RFC 3986 3.2.2 and 3.2.3: host [ ":" port ], no user information (RFC 9110 4.2.4). An IP literal in brackets, or what a
 # registered name may hold but the comma: WSGI servers join two Hosts with it. An empty name is invalid (RFC 9110 4.2.1).

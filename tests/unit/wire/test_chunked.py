@@ -99,11 +99,23 @@ def test_the_largest_size_is_a_number_of_bytes_to_wait_for() -> None:
     assert not body.done
 
 
-def test_a_size_of_many_digits_is_refused_at_the_line_limit_without_its_end() -> None:
+@pytest.mark.parametrize("begun", [b"x" * 20, b" ", b"\r\r", b"0" * 16, b"5 x", b"5\rx", b"5;\0", b"-1", b";a"])
+def test_nonsense_is_refused_before_its_line_has_an_end(begun: bytes) -> None:
+    with pytest.raises(TruncatedBody, match="not a chunk size"):
+        decoder().decode(b"3\r\nabc\r\n" + begun)
+
+
+@pytest.mark.parametrize("begun", [b"5", b"5\r", b"5 ", b"5 ;", b"5;a=", b'5;a="x y;', b"0" * 15, b"5;" + b"a" * 200])
+def test_a_line_that_may_become_a_size_is_waited_for(begun: bytes) -> None:
+    assert decoder().decode(b"3\r\nabc\r\n" + begun) == b"abc"
+
+
+def test_an_extension_without_end_is_refused_at_the_line_limit() -> None:
     body = ChunkedDecoder(TruncatedBody, HeadLimits(line_bytes=100))
+    body.decode(b"1;")
     with pytest.raises(TruncatedBody, match="longer than 101 bytes"):
         for _ in range(200):
-            body.decode(b"0")
+            body.decode(b"a")
 
 
 def test_trailers_without_end_are_refused_at_the_head_limit() -> None:
