@@ -79,6 +79,11 @@ class TimeoutsConfig(_Section, frozen=True):
     idle: Annotated[Seconds, _meta(
         "Seconds between two reads, or two writes, of a body, on either side."
     )] = 60.0
+    body: Annotated[float, _meta(
+        "Seconds that a client may keep the balancer waiting for the body of a request, in all; every `limits.body_rate` bytes "
+        "that come give one second more. Then 408. The time that a server takes does not count. 0: no limit but `idle`.",
+        ge=0, le=86400
+    )] = 20.0
 
 
 class KeepaliveConfig(_Section, frozen=True):
@@ -93,15 +98,38 @@ class KeepaliveConfig(_Section, frozen=True):
 
 
 class LimitsConfig(_Section, frozen=True):
-    """Sizes beyond which a head is refused, on either side; and the load beyond which requests are."""
+    """Sizes beyond which a head is refused, on either side, the rate below which a body is, and the load beyond which requests
+    are."""
 
     head_bytes: Annotated[int, _meta("Bytes of a head in all.", ge=1024, le=MIB)] = 32768
     line_bytes: Annotated[int, _meta("Bytes of its start line, and of each field.", ge=256, le=MIB)] = 8192
     fields: Annotated[int, _meta("Number of fields.", ge=10, le=10000)] = 100
+    body_rate: Annotated[int, _meta(
+        "Bytes a second that a client must send of a request's body once `timeouts.body` is used up.", ge=1, le=MIB
+    )] = 500
     lag: Annotated[float, _meta(
         "Seconds for which requests may lie before the worker comes to them. When it stays more for a second, those that have "
         "waited longer get 503 with Retry-After, and new TLS connections are closed. 0: no limit. (ProxyWorker)", ge=0, le=60
     )] = 0.5
+
+
+class BuffersConfig(_Section, frozen=True):
+    """Memory between clients and servers, so that a slow client holds no server, `[proxy.buffers]`. A connection takes it only
+    while its client is slow."""
+
+    request: Annotated[int, _meta(
+        "Bytes up to which a request's body, by its Content-Length, is received whole before a server is claimed; nothing is "
+        "claimed for a client that leaves meanwhile, and retries send it again from memory. Longer bodies are passed on as they "
+        "come. 0: all are.", ge=0, le=16 * MIB
+    )] = 16384
+    chunked: Annotated[bool, _meta(
+        "Receive chunked bodies up to `request` bytes before a server is claimed, too. Not for clients that wait for a part of "
+        "the answer in the middle of their body: they would wait in vain."
+    )] = False
+    response: Annotated[int, _meta(
+        "Bytes of a response that are taken from its server while the client does not take them. When the rest of a response "
+        "fits, its server is given back at once and the client is served from memory. 0: none.", ge=0, le=16 * MIB
+    )] = 65536
 
 
 class ProxyConfig(_Section, frozen=True):
@@ -117,6 +145,7 @@ class ProxyConfig(_Section, frozen=True):
     timeouts: TimeoutsConfig = field(default_factory=TimeoutsConfig)
     keepalive: KeepaliveConfig = field(default_factory=KeepaliveConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)
+    buffers: BuffersConfig = field(default_factory=BuffersConfig)
 
 
 class ServerConfig(_Section, frozen=True):

@@ -13,7 +13,8 @@ from prefork_lb.config.load import LOCAL_FILE, SYSTEM_FILE
 _SECTIONS: tuple[tuple[str, type[msgspec.Struct]], ...] = (
     ("[listen]", model.ListenConfig), ("[[listen.certificates]]", model.CertificateConfig), ("[proxy]", model.ProxyConfig),
     ("[proxy.timeouts]", model.TimeoutsConfig),
-    ("[proxy.keepalive]", model.KeepaliveConfig), ("[proxy.limits]", model.LimitsConfig), ("[pools.NAME]", model.PoolConfig),
+    ("[proxy.keepalive]", model.KeepaliveConfig), ("[proxy.limits]", model.LimitsConfig),
+    ("[proxy.buffers]", model.BuffersConfig), ("[pools.NAME]", model.PoolConfig),
     ("a server in [pools.NAME] servers", model.ServerConfig), ("[pools.NAME.tls]", model.TLSConfig),
     ("[pools.NAME.health]", model.HealthConfig), ("[pools.NAME.ejection]", model.EjectionConfig),
     ("[pools.NAME.retries]", model.RetriesConfig),

@@ -110,6 +110,16 @@ class Channel:
         finally:
             self.reader = other.reader = None
 
+    def wait_writable_or(self, other: Channel, deadline: float) -> bool:
+        """Wait until something can be sent to this channel, or received from the other; False when the deadline came first."""
+        self.hub.arm(self, deadline)
+        other.deadline = deadline  # not that of its last wait
+        self.writer = other.reader = getcurrent()
+        try:
+            return self.hub.switch() is not None
+        finally:
+            self.writer = other.reader = None
+
     def wait_for_answer_or_room(self, deadline: float) -> bool:
         """Wait until something can be received or sent; False when the deadline came first."""
         self.hub.arm(self, deadline)

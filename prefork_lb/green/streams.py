@@ -106,6 +106,15 @@ class GreenStream(Channel):
         self._send_rest(data, sent, timeout_s)
         return False
 
+    def send_now(self, data: bytes) -> int:
+        """Send what the peer takes without a wait; the number of bytes. Raises StreamClosed."""
+        try:
+            return self._send(data)
+        except _WOULD_BLOCK:
+            return 0
+        except OSError as exc:
+            raise StreamClosed(exc.strerror) from exc
+
     def _send_rest(self, data: bytes, sent: int, timeout_s: float) -> None:
         with memoryview(data) as view:
             while sent < len(data):

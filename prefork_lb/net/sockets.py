@@ -43,6 +43,21 @@ class SocketStream:
         except OSError as exc:
             raise StreamClosed(exc.strerror) from exc
 
+    def receive_now(self, limit: int) -> bytes | None:
+        if self._ahead:
+            data, self._ahead = self._ahead, b""
+            return data
+        try:
+            if self._tls is None:
+                return self._socket.recv(limit) if self._readable.now() else None
+            self._tls.settimeout(0)
+            self._receive_timeout_s = self._send_timeout_s = 0.0
+            return self._tls.recv(limit)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return None
+        except OSError as exc:
+            raise StreamClosed(exc.strerror) from exc
+
     def receive_or(self, limit: int, timeout_s: float, watched: Watched) -> bytes | None:
         while timeout_s > _LOOK_ASIDE_S:
             try:

@@ -29,6 +29,12 @@ class Stream(Protocol):
     def receive(self, limit: int, timeout_s: float) -> bytes:
         """Some bytes, at most `limit`; empty when the peer ended its side. Raises StreamTimeout, StreamClosed."""
 
+    def receive_now(self, limit: int) -> bytes | None:
+        """What is there, at most `limit` bytes; empty at the end of the peer's side, None when nothing is there.
+
+        Raises StreamClosed.
+        """
+
     def receive_or(self, limit: int, timeout_s: float, watched: Watched) -> bytes | None:
         """Like `receive`, but ends with None when `watched` is gone before anything came."""
 

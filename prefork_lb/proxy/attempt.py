@@ -42,6 +42,8 @@ class Settings:
     dial: Dial = dial
     sleep: Callable[[float], None] = time.sleep
     wait_any: WaitAny = wait_any
+    collected_bytes: int = 0  # of a request's body, before a server is claimed
+    collects_chunked: bool = False  # chunked bodies as well
 
 
 def attempt(lease: Lease, request: Request, block: bytes, body: OutboundBody, fresh: bool, settings: Settings) -> Reply:

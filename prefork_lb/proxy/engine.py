@@ -13,7 +13,7 @@ from prefork_lb.proxy.retrying import Retrying
 from prefork_lb.routing.match import Router
 from prefork_lb.upstream.pool import Pool
 from prefork_lb.wire.forwarded import ClientInfo, times_passed
-from prefork_lb.wire.framing import NO_BODY, Framing, request_framing
+from prefork_lb.wire.framing import NO_BODY, Framing, Kind, request_framing
 from prefork_lb.wire.target import destination
 
 # A request may pass several balancers of the same name in a row, but not go in circles.
@@ -51,7 +51,9 @@ class Engine:
             plan = self._plan(request)
         if plan.framing is NO_BODY:
             return self._attempts(plan.pool, request, plan.block, EMPTY)
-        body = OutboundBody(request.body, plan.framing, not request.relays_continue)
+        settings = self._settings
+        collect = settings.collected_bytes if plan.framing.kind is Kind.LENGTH or settings.collects_chunked else 0
+        body = OutboundBody(request.body, plan.framing, not request.relays_continue, collect)
         rules = plan.pool.retries
         if rules.attempts > 1 and request.is_idempotent:
             body.keep(rules.body_memory, rules.body_limit)

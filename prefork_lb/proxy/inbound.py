@@ -147,6 +147,11 @@ class BodyReader:
         return self._decoder.trailers if self._decoder else []
 
     @property
+    def left_bytes(self) -> int | None:
+        """Bytes that are still to come; None when that is not known."""
+        return self._left if self._kind is Kind.LENGTH else None
+
+    @property
     def is_ready(self) -> bool:
         """Whether `read` need not wait."""
         return bool(self._ready) or self.is_received
@@ -158,6 +163,23 @@ class BodyReader:
         """
         while not self._ready and not self.is_received:
             self._ready = self._unframe(self._receive(limit))
+        data, self._ready = self._ready, b""
+        return data
+
+    def take(self, limit: int, wait_s: float = 0.0) -> bytes:
+        """Data that has come, or comes within `wait_s`; empty when there is none, or at the end. Raises TruncatedBody."""
+        data: bytes | None = None
+        if not self._ready and not self.is_received:
+            limit = self._bounded(limit)
+            try:
+                data = self._stream.receive(limit, wait_s) if wait_s else self._stream.receive_now(limit)
+            except StreamTimeout:
+                return b""
+            except StreamClosed as exc:
+                raise TruncatedBody(f"connection lost in the middle of the body: {exc}") from exc
+            if data is None:
+                return b""
+            self._ready = self._unframe(self._not_ended(data))
         data, self._ready = self._ready, b""
         return data
 
@@ -182,18 +204,22 @@ class BodyReader:
         self.excess = excess
 
     def _receive(self, limit: int) -> bytes:
-        if self._kind is Kind.LENGTH:
-            limit = min(limit, self._left)  # what comes behind the body is seen when the connection is used again
-        elif self._decoder is not None:
-            limit = min(limit, self._decoder.receive_bytes)
         try:
-            data = self._stream.receive_or(limit, self._idle_timeout_s, self._watched)
+            data = self._stream.receive_or(self._bounded(limit), self._idle_timeout_s, self._watched)
         except StreamTimeout as exc:
             raise TruncatedBody(f"no byte of the body for {self._idle_timeout_s:g} s") from exc
         except StreamClosed as exc:
             raise TruncatedBody(f"connection lost in the middle of the body: {exc}") from exc
         if data is None:
             raise ClientGone("the client left in the middle of the response")
+        return self._not_ended(data)
+
+    def _bounded(self, limit: int) -> int:
+        if self._kind is Kind.LENGTH:
+            return min(limit, self._left)  # what comes behind the body is seen when the connection is used again
+        return limit if self._decoder is None else min(limit, self._decoder.receive_bytes)
+
+    def _not_ended(self, data: bytes) -> bytes:
         if not data and self._kind is not Kind.CLOSE:
             raise TruncatedBody("connection closed in the middle of the body")
         return data

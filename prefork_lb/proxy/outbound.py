@@ -89,13 +89,14 @@ def _one_less(forwards: bytes) -> bytes:
 class OutboundBody:
     """A request's body on its way to a server, in pieces that are framed already.
 
-    The first piece is read before a server is claimed, so that a slow client holds no claim while it sends a small body,
-    and so that it can be sent again to another server as long as nothing more was read. Unless the client waits to be told
-    to go on: then there is nothing to read yet. What follows is kept for another attempt if `keep` is called.
+    The first piece is read before a server is claimed, and is the whole of a body that is short enough: so a client that sends a
+    small body slowly holds no claim. It can be sent again to another server as long as nothing more was read. When the client
+    waits to be told to go on, there is nothing to read yet. What follows is kept for another attempt if `keep` is called.
     """
 
-    def __init__(self, source: BodySource, framing: Framing, read_ahead: bool = True) -> None:
-        """Read the first piece, unless told otherwise. Raises what `source.read` raises."""
+    def __init__(self, source: BodySource, framing: Framing, read_ahead: bool = True, collect: int = 0) -> None:
+        """Read the first piece, unless told otherwise. It is a whole body with a length of up to `collect` bytes, or the first
+        `collect` bytes of a chunked one. Raises what `source.read` raises."""
         self._source = source
         self._framing = framing
         self._left = framing.length
@@ -104,7 +105,7 @@ class OutboundBody:
         self._keep_limit = 0
         self._kept_bytes = self._again = 0  # of what is kept: in all, and of it still to be sent again
         self._source_ended = framing.kind is Kind.NONE
-        self.first = self._read() if read_ahead else b""
+        self.first = self._read_first(collect) if read_ahead else b""
 
     @property
     def ended(self) -> bool:
@@ -164,6 +165,16 @@ class OutboundBody:
             summary.tell(logging.WARNING, "body not kept", "a request's body cannot be kept for another attempt: %s: %s",
                          gettempdir(), exc.strerror)
         self.forget()
+
+    def _read_first(self, collect: int) -> bytes:
+        first = self._read()
+        if self._source_ended or self._framing.length > collect:  # 0 for a chunked body
+            return first
+        pieces, size = [first], len(first)
+        while size < collect and not self._source_ended:
+            pieces.append(self._read())
+            size += len(pieces[-1])
+        return b"".join(pieces)
 
     def _read(self) -> bytes:
         if self._source_ended:

@@ -77,10 +77,32 @@ class Reply:
             self._release()
         return data
 
+    def take(self, limit: int, wait_s: float = 0.0) -> bytes:
+        """Data of the body that has come from the server, or comes within `wait_s`; empty when there is none, or at the end.
+
+        At most `limit` bytes are received. Raises TruncatedBody.
+        """
+        body = self._body
+        if body is None:
+            return b""
+        try:
+            data = body.take(limit, wait_s)
+        except TruncatedBody as exc:
+            self._lease.fail(str(exc))
+            raise
+        if body.is_received:
+            self._release()
+        return data
+
     @property
     def is_received(self) -> bool:
         """Whether the server's part is over: all that `read` still gives is here."""
         return self._body is None or self._body.is_received
+
+    @property
+    def left_bytes(self) -> int | None:
+        """Bytes of the body that are still to come from the server; None when that is not known."""
+        return 0 if self._body is None else self._body.left_bytes
 
     @property
     def is_ready(self) -> bool:

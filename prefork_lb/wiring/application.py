@@ -42,6 +42,7 @@ from prefork_lb.wire.head import HeadLimits, ResponseHead, parse_response
 from prefork_lb.wire.memo import Memo
 from prefork_lb.wiring.pools import make_pool
 from prefork_lb.worker.setup import ProxySetup
+from prefork_lb.wsgi.client import ClientRules
 from prefork_lb.wsgi.front_end import Environ, StartResponse, WSGIFrontEnd
 
 log = logging.getLogger("prefork_lb")
@@ -78,9 +79,10 @@ class Worker:
         self.engine = Engine(_router(config), self._pools, Settings(
             Timeouts(timeouts.connect, timeouts.response, timeouts.idle), limits, config.proxy.via.encode(), monotonic,
             Memo[bytes, ResponseHead](lambda block: parse_response(block, limits)), runtime.dial, runtime.sleep,
-            runtime.wait_any))
+            runtime.wait_any, config.proxy.buffers.request, config.proxy.buffers.chunked))
         self.setup = ProxySetup(
             self.engine, trust_check(config.proxy.trusted_proxies), limits, timeouts.head, timeouts.idle,
+            timeouts.body, config.proxy.limits.body_rate, config.proxy.buffers.response,
             config.listen.proxy_protocol, config.proxy.limits.lag,
             [Certificate(entry.certificate, entry.key, entry.hosts) for entry in config.listen.certificates], self._ledger,
             config.listen.linger, lambda: bool(self._segment.masters()))
@@ -154,7 +156,9 @@ class Application:
                 runtime = getattr(_gunicorn_worker(), "runtime", BLOCKING)
                 self._worker = self._make_worker(runtime)
                 setup = self._worker.setup
-                self._front_end = WSGIFrontEnd(setup.engine, setup.is_trusted, setup.idle_timeout_s)
+                self._front_end = WSGIFrontEnd(setup.engine, setup.is_trusted, ClientRules(
+                    setup.limits, setup.idle_timeout_s, setup.body_timeout_s, setup.body_rate,
+                    setup.ahead_bytes))
             return self._front_end
 
     def _make_worker(self, runtime: Runtime) -> Worker:

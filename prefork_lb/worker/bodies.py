@@ -7,9 +7,11 @@ from prefork_lb.errors import BadRequest, ClientGone, RequestTimeout
 from prefork_lb.green.hub import READABLE
 from prefork_lb.green.streams import GreenStream
 from prefork_lb.net.stream import Stream, StreamClosed, StreamTimeout
+from prefork_lb.proxy.patience import Patience
 from prefork_lb.wire.chunked import ChunkedDecoder
 from prefork_lb.wire.framing import Framing, Kind
 from prefork_lb.wire.head import Fields, HeadLimits
+from prefork_lb.worker.service import Times
 
 # A client that asked for 100 Continue and got none sends its body after a while all the same; curl after a second.
 _CONTINUE_AFTER_S = 1.0
@@ -30,12 +32,12 @@ class Buffered(Protocol):
 class ClientBody:
     """A body with a length or chunked, as the engine's body source."""
 
-    def __init__(self, connection: Buffered, framing: Framing, limits: HeadLimits, idle_timeout_s: float,
-                 expects_continue: bool) -> None:
+    def __init__(self, connection: Buffered, framing: Framing, limits: HeadLimits, times: Times, expects_continue: bool) -> None:
         self._connection = connection
         self._left = framing.length
         self._decoder = ChunkedDecoder(BadRequest, limits) if framing.kind is Kind.CHUNKED else None
-        self._idle_timeout_s = idle_timeout_s
+        self._idle_timeout_s = times.idle
+        self._patience = Patience(times.body, times.body_rate)
         self._expects_continue = expects_continue
         self.is_whole = framing.kind is Kind.LENGTH and not framing.length  # nothing of it is left in the connection
 
@@ -65,14 +67,17 @@ class ClientBody:
         while not self.is_whole and not connection.buffer and not stream.ready & READABLE:
             if server.has_input():
                 return False
-            until = hub.now + min(_CONTINUE_AFTER_S, timeout_s) if self._expects_continue else deadline
-            if stream.wait_either(server, until):
+            began = hub.now
+            if self._expects_continue:
+                if not stream.wait_either(server, began + min(_CONTINUE_AFTER_S, timeout_s)):
+                    self._expects_continue = False
+                    connection.send_continue()
+                    deadline = hub.now + timeout_s  # the client's time begins only now
                 continue
-            if not self._expects_continue:
-                raise RequestTimeout(_SILENT)
-            self._expects_continue = False
-            connection.send_continue()
-            deadline = hub.now + timeout_s  # it begins only now
+            in_time = stream.wait_either(server, min(deadline, began + self._patience.left_s))
+            self._patience.waited(hub.now - began, 0)
+            if not in_time:
+                raise self._too_late()
         return True
 
     def trailers(self) -> Fields:
@@ -87,12 +92,19 @@ class ClientBody:
                 return buffer
             connection.buffer = buffer[limit:]
             return buffer[:limit]
+        stream, patience = connection.stream, self._patience
+        began = stream.hub.now
         try:
-            data = connection.stream.receive(min(limit, _RECEIVE_BYTES), self._idle_timeout_s)
+            data = stream.receive(min(limit, _RECEIVE_BYTES), min(self._idle_timeout_s, patience.left_s))
         except StreamTimeout as exc:
-            raise RequestTimeout(_SILENT) from exc
+            patience.waited(stream.hub.now - began, 0)
+            raise self._too_late() from exc
         except StreamClosed as exc:
             raise ClientGone("the client left in the middle of its body") from exc
         if not data:
             raise ClientGone("the client left in the middle of its body")
+        patience.waited(stream.hub.now - began, len(data))
         return data
+
+    def _too_late(self) -> RequestTimeout:
+        return RequestTimeout(_SILENT if self._patience.left_s > 0 else self._patience.too_slow())

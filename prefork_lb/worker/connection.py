@@ -130,6 +130,13 @@ class Connection:
         except StreamClosed as exc:
             raise ClientGone(f"the client left: {exc}") from exc
 
+    def send_now(self, data: bytes) -> int:
+        """Send what the client takes without a wait; the number of bytes. Raises ClientGone when it has left."""
+        try:
+            return self.stream.send_now(data)
+        except StreamClosed as exc:
+            raise ClientGone(f"the client left: {exc}") from exc
+
     # -- requests ----------------------------------------------------------------------------------------------
 
     def serve(self) -> None:

@@ -14,8 +14,6 @@ from prefork_lb.proxy.pages import error_page
 from prefork_lb.proxy.refusals import tell_refusal
 from prefork_lb.proxy.reply import Reply
 from prefork_lb.proxy.request import BodySource, Downstream, Request
-from prefork_lb.wire.chunked import encode_chunk, encode_last_chunk
-from prefork_lb.wire.fields import allowed_trailers
 from prefork_lb.wire.forwarded import ClientInfo
 from prefork_lb.wire.framing import NO_BODY, Kind, request_framing
 from prefork_lb.wire.head import RequestHead, list_members
@@ -23,18 +21,17 @@ from prefork_lb.wire.proxy_protocol import SocketAddress
 from prefork_lb.worker.bodies import Buffered, ClientBody
 from prefork_lb.worker.heads import field_lines, reply_block, status_line
 from prefork_lb.worker.plain import PlainCall
+from prefork_lb.worker.sending import Sink, send_chunked, send_plain
 from prefork_lb.worker.service import Service
 from prefork_lb.worker.tunnel import offered, run_tunnel, switch_block
 
 # What is left of a request's body when its answer is complete is received and dropped up to here, to keep the connection.
 _DROPPED_BYTES = 64 * 1024
-_PIECE_BYTES, _LARGE_PIECE_BYTES = 64 * 1024, 512 * 1024
-_LAGGING_BYTES = 1024 * 1024  # sent to a client, and not acknowledged
 
 log = logging.getLogger("prefork_lb")
 
 
-class Client(Downstream, Buffered, Protocol):
+class Client(Downstream, Buffered, Sink, Protocol):
     """A connection as an exchange sees it."""
 
     service: Service
@@ -46,8 +43,6 @@ class Client(Downstream, Buffered, Protocol):
     is_turned_away: bool
     continue_due: bool
     body_sent: int
-
-    def send(self, data: bytes) -> bool: ...
 
     def linger(self) -> None: ...
 
@@ -69,7 +64,7 @@ def answer(client: Client) -> bool:
             framing = request_framing(head)
             if framing is not NO_BODY:
                 client.continue_due = head.minor == 1 and b"expect" in head.index
-                source = body = ClientBody(client, framing, service.limits, service.times.idle, client.continue_due)
+                source = body = ClientBody(client, framing, service.limits, service.times, client.continue_due)
         engine = service.engine
         if engine is None:
             return _call_wsgi(client, head, body)
@@ -113,9 +108,9 @@ def _respond(client: Client, head: RequestHead, reply: Reply, body: ClientBody |
         if kind is Kind.NONE:
             client.send(block)
         elif chunked:
-            _send_chunked(client, reply, block)
+            send_chunked(client, reply, block)
         else:
-            _send_plain(client, reply, block)
+            send_plain(client, reply, block)
     except ClientGone:
         status = 499
         raise
@@ -132,37 +127,6 @@ def _respond(client: Client, head: RequestHead, reply: Reply, body: ClientBody |
     if not goes_on and body is not None and not body.is_whole:
         client.linger()
     return goes_on
-
-
-def _send_plain(client: Client, reply: Reply, block: bytes) -> None:
-    if not reply.is_ready:
-        client.send(block)  # the body may take its time, as that of server-sent events
-        block = b""
-    data = reply.read()
-    fast = client.send(block + data)
-    client.body_sent += len(data)
-    while data and not reply.is_received:
-        data = b""  # its memory is the next piece's
-        # A client that keeps up gets large pieces, for they are cheap; one that does not would only have them lie here.
-        data = reply.read(_LARGE_PIECE_BYTES if fast else _PIECE_BYTES)
-        fast = client.send(data) and client.stream.unacknowledged() < _LAGGING_BYTES
-        client.body_sent += len(data)
-
-
-def _send_chunked(client: Client, reply: Reply, block: bytes) -> None:
-    if not reply.is_ready:
-        client.send(block)
-        block = b""
-    while True:
-        data = reply.read()
-        if data:
-            block += encode_chunk(data)
-            client.body_sent += len(data)
-        if reply.is_received:
-            client.send(block + encode_last_chunk(allowed_trailers(reply.trailers)))
-            return
-        client.send(block)
-        block = b""
 
 
 def is_persistent(head: RequestHead) -> bool:

@@ -92,8 +92,11 @@ class ProxyWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         # gunicorn's limits hold as well; 0 is its word for none.
         line_bytes = min(filter(None, (limits.line_bytes, cfg.limit_request_field_size, cfg.limit_request_line)))
         limits = HeadLimits(limits.head_bytes, line_bytes, min(limits.fields, cfg.limit_request_fields or limits.fields))
-        times = Times(setup.head_timeout_s if setup else _PLAIN_TIMEOUT_S, cfg.keepalive,
-                      setup.idle_timeout_s if setup else _PLAIN_TIMEOUT_S)
+        if setup:
+            times = Times(setup.head_timeout_s, cfg.keepalive, setup.idle_timeout_s, setup.body_timeout_s, setup.body_rate,
+                          setup.ahead_bytes)
+        else:
+            times = Times(_PLAIN_TIMEOUT_S, cfg.keepalive, _PLAIN_TIMEOUT_S)
         is_logged = cfg.accesslog or cfg.logconfig or cfg.logconfig_dict or cfg.logconfig_json or (
             cfg.syslog and not cfg.disable_redirect_access_to_syslog)
         access_log = AccessLog(self.log) if is_logged else None

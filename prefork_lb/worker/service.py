@@ -21,12 +21,16 @@ WSGIApp = Callable[[dict[str, Any], Callable[..., Any]], Any]
 
 
 class Times:
-    """Seconds."""
+    """What a client's connection is held to: seconds, if nothing else is said."""
 
-    def __init__(self, head: float, keepalive: float, idle: float) -> None:
+    def __init__(self, head: float, keepalive: float, idle: float, body: float = 0.0, body_rate: int = 500,
+                 ahead: int = 0) -> None:
         self.head = head  # for a request's whole head, from its first byte
         self.keepalive = keepalive  # between two requests; 0: a connection serves one
         self.idle = idle  # between two reads, or writes, of a body
+        self.body = body  # that a request's body may keep one waiting in all; 0: no limit
+        self.body_rate = body_rate  # so many bytes of it give one second more
+        self.ahead = ahead  # bytes of a response that are received while its client takes nothing
 
 
 class ClientConnection(Protocol):

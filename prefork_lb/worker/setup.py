@@ -33,6 +33,9 @@ class ProxySetup:
     limits: HeadLimits
     head_timeout_s: float
     idle_timeout_s: float
+    body_timeout_s: float  # 0: no limit
+    body_rate: int  # bytes a second
+    ahead_bytes: int  # of a response, received while its client takes nothing
     proxy_protocol: bool  # expected from trusted peers
     most_lag_s: float  # 0: no limit
     certificates: Sequence[Certificate]  # the first is for clients that ask for no other

@@ -20,11 +20,15 @@ from prefork_lb.proxy.reply import Reply
 from prefork_lb.proxy.request import Request, TrustCheck
 from prefork_lb.wire.framing import Kind
 from prefork_lb.wire.memo import Memo
-from prefork_lb.wsgi.client import WSGIBody, WSGIClient
+from prefork_lb.wsgi.body import WSGIBody
+from prefork_lb.wsgi.client import ClientRules, WSGIClient
 from prefork_lb.wsgi.environ import client_info, request_head
 
 Environ = dict[str, Any]
 StartResponse = Callable[[str, list[tuple[str, str]]], object]
+
+# How long the rest of a short response may pause before what has come of it is sent on.
+_REST_WAIT_S = 0.02
 
 log = logging.getLogger("prefork_lb")
 
@@ -32,16 +36,16 @@ log = logging.getLogger("prefork_lb")
 class WSGIFrontEnd:
     """The WSGI callable over an engine."""
 
-    def __init__(self, engine: Engine, is_trusted: TrustCheck, idle_timeout_s: float) -> None:
+    def __init__(self, engine: Engine, is_trusted: TrustCheck, rules: ClientRules) -> None:
         self._engine = engine
         self._is_trusted = is_trusted
-        self._idle_timeout_s = idle_timeout_s
+        self._rules = rules
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterator[bytes]:
-        client = WSGIClient(environ, self._idle_timeout_s)
+        client = WSGIClient(environ, self._rules)
         try:
             peer = client_info(environ, client.is_tls, self._is_trusted)
-            request = Request(request_head(environ), peer, WSGIBody(environ, client), client)
+            request = Request(request_head(environ), peer, WSGIBody(environ, client, self._rules), client)
             if self._engine.tells_addresses:
                 request.source, request.destination = client.addresses(environ)
             reply = self._engine.exchange(request)
@@ -59,7 +63,7 @@ class WSGIFrontEnd:
         if reply.is_received:  # nothing is held any more, and nothing can fail
             return iter((reply.read(),))
         client.expect_slow_reader()
-        return _ReplyBody(reply, client)
+        return _ReplyBody(reply, client, self._rules.ahead_bytes)
 
     def _refuse(self, exc: ProxyError | InvariantError, environ: Environ,
                 start_response: StartResponse) -> Iterator[bytes]:
@@ -77,9 +81,11 @@ class WSGIFrontEnd:
 class _ReplyBody:
     """The response's body as WSGI iterates it. `close` gives the lease back, whatever happened before."""
 
-    def __init__(self, reply: Reply, client: WSGIClient) -> None:
+    def __init__(self, reply: Reply, client: WSGIClient, ahead_bytes: int) -> None:
         self._reply = reply
         self._client = client
+        self._ahead_bytes = ahead_bytes
+        self._broken: TruncatedBody | None = None
         self._begun = False
 
     def __iter__(self) -> Iterator[bytes]:
@@ -91,7 +97,9 @@ class _ReplyBody:
             if not self._reply.is_ready:
                 return b""  # has the server send the head; the body may take its time, as that of server-sent events
         try:
-            data = self._reply.read()
+            if self._broken is not None:
+                raise self._broken
+            data = self._read()
         except ClientGone as exc:
             log.debug("%s", exc)
             raise _abort(exc) from exc
@@ -104,6 +112,24 @@ class _ReplyBody:
         if not data:
             raise StopIteration
         return data
+
+    def _read(self) -> bytes:
+        """The next data, and what comes with it: a client that reads slowly stops this worker with the server still claimed."""
+        reply, most = self._reply, self._ahead_bytes
+        data = reply.read()
+        if len(data) >= most or reply.is_received:
+            return data
+        left = reply.left_bytes
+        # A short wait where the rest is known to be short, so that the server can be given back before the client is sent to.
+        wait_s = _REST_WAIT_S if left is not None and len(data) + left <= most else 0.0
+        pieces, size = [data], len(data)
+        try:
+            while size < most and not reply.is_received and (data := reply.take(most - size, wait_s)):
+                pieces.append(data)
+                size += len(data)
+        except TruncatedBody as exc:
+            self._broken = exc  # what came before the break goes out first
+        return b"".join(pieces)
 
     def close(self) -> None:
         self._reply.close()

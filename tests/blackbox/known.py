@@ -3,15 +3,11 @@ from __future__ import annotations
 
 _TUNNEL = "WSGI has no tunnels; the origin's 101 becomes a 502"
 _DATE = "gunicorn writes a Date of its own over the origin's"
-_CHUNK = "gunicorn's chunk reader waits for more where it could refuse; the client gets 408 instead of 400"
 
 _UNDER_WSGI: dict[str, str] = {
     "syntax: HTTP/1.2": "gunicorn answers in the request's version, HTTP/1.2",
     "hop-by-hop: a WebSocket tunnel": _TUNNEL,
     "hop-by-hop: Date and ETag pass": _DATE,
-    "framing: chunk size over 64 bits": _CHUNK,
-    "framing: chunk size of -1 in 64 bits": _CHUNK,
-    "framing: the last chunk ends in bare LF": _CHUNK,
 }
 
 # These ask a second time on the same connection.

@@ -196,17 +196,29 @@ def test_a_killed_worker_takes_its_own_out_of_the_line_and_no_others(rig: Rig, o
         wait_for_waiting(balancer, 0)
 
 
+def first_in_line(waiting: Waiting) -> tuple[Connection, int]:
+    """A request that waits in a worker that holds no server, and that worker."""
+    balancer = waiting.balancer
+    workers, port = balancer.workers(), balancer.address[1]
+    for _ in range(50):
+        before = shares(workers, port)
+        first = waiting.send("/hold?turn=first")
+        wait_for_waiting(balancer, 1)
+        (worker,) = [pid for pid, had, has in zip(workers, before, shares(workers, port), strict=True) if has > had]
+        if not balancer.status().workers[worker]:
+            return first, worker
+        first.close()
+        wait_for_waiting(balancer, 0)
+    raise AssertionError("each of 50 requests came to a worker that holds a server")
+
+
 @pytest.mark.parametrize("front_end", (SYNC, PROXY), ids=str)  # these have a worker that waits and holds no server
 def test_a_frozen_worker_does_not_close_the_pool_to_its_siblings(rig: Rig, origin: Origin, front_end: FrontEnd) -> None:
     """Its request is the first in line, and nobody answers the bell. When the worker goes on, the request has its turn."""
     balancer = start(rig, origin, front_end)
     with Waiting(balancer) as waiting:
         waiting.fill(origin)
-        workers, port = balancer.workers(), balancer.address[1]
-        before = shares(workers, port)
-        first = waiting.send("/hold?turn=first")
-        wait_for_waiting(balancer, 1)
-        (victim,) = [pid for pid, had, has in zip(workers, before, shares(workers, port), strict=True) if has > had]
+        first, victim = first_in_line(waiting)
         os.kill(victim, signal.SIGSTOP)
         try:
             for _ in range(4):  # some of them are the frozen worker's, which accepts no more

@@ -120,7 +120,8 @@ async def start_body(link: Link, request: Request) -> None:
     """Send a head that declares `n` bytes, and the first `sent` of them."""
     framing, sent = request.options.get("framing", "length"), request.count("sent", 100)
     await link.send(head(link, 200, framing_fields(framing, request.count("n", 1000))))
-    await send_piece(link, framing, pattern(0, sent))
+    for offset in range(0, sent, PIECE_BYTES):
+        await send_piece(link, framing, pattern(offset, min(PIECE_BYTES, sent - offset)))
 
 
 async def broken(link: Link, request: Request) -> bool:

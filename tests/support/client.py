@@ -153,6 +153,10 @@ class Connection:
             return data
         return self.sock.recv(size)
 
+    def has_input(self, seconds: float = 0.0) -> bool:
+        """Whether something comes, or the end, within `seconds`; it is left to be received."""
+        return bool(self._rest) or bool(select.select([self.sock], [], [], seconds)[0])
+
     def ended(self, seconds: float = 5.0) -> bool:
         """Whether the peer closes the connection within `seconds` without another byte."""
         self.sock.settimeout(seconds)

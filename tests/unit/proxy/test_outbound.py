@@ -264,6 +264,33 @@ def test_an_error_of_the_first_read_comes_before_any_server_is_claimed() -> None
         OutboundBody(Source(ClientGone("left")), length(4))
 
 
+def test_a_short_body_is_collected_before_it_goes_anywhere() -> None:
+    source = Source(b"hello", b" wo", b"rld", b"excess")
+    body = OutboundBody(source, length(11), collect=11)
+    assert body.first == b"hello world" and body.ended
+    body.keep(100, 100)  # for another attempt: it is here already
+    for _ in range(2):
+        body.rewind()
+        assert drained(body) == [b"hello world"]
+    assert body.is_replayable and source.limits == [11, 6, 3]
+
+
+def test_a_longer_body_is_passed_on_as_it_comes() -> None:
+    assert drained(OutboundBody(Source(b"hello", b" wo", b"rld"), length(11), collect=10)) == [b"hello", b" wo", b"rld"]
+
+
+def test_a_chunked_body_is_collected_up_to_the_limit() -> None:
+    short = OutboundBody(Source(b"ab", b"c", trailers=[(b"X-Sum", b"1")]), CHUNKED, collect=100)
+    assert short.first == b"2\r\nab\r\n1\r\nc\r\n0\r\nX-Sum: 1\r\n\r\n" and short.ended
+    long = OutboundBody(Source(b"ab", b"cd", b"e"), CHUNKED, collect=10)
+    assert drained(long) == [b"2\r\nab\r\n2\r\ncd\r\n", b"1\r\ne\r\n", b"0\r\n\r\n"]
+
+
+def test_a_client_that_leaves_while_its_body_is_collected_is_met_before_any_server_is_claimed() -> None:
+    with pytest.raises(ClientGone):
+        OutboundBody(Source(b"ab", ClientGone("left")), length(4), collect=4)
+
+
 def test_a_source_that_ends_early_without_an_error_is_our_bug() -> None:
     body = body_of(length(4), b"ab")
     with pytest.raises(InvariantError, match="ended early"):

@@ -9,10 +9,13 @@ from typing import Any
 
 import pytest
 
+from prefork_lb.wire.head import HeadLimits
+from prefork_lb.wsgi.client import ClientRules
 from prefork_lb.wsgi.front_end import WSGIFrontEnd
 from tests.unit.proxy.loopback import DEADLINE_S, Connection, ScriptedServer
 from tests.unit.proxy.rig import Rig
 
+RULES = ClientRules(HeadLimits(), DEADLINE_S, ahead_bytes=100)
 HI = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-A: 1\r\n\r\nhi"
 
 
@@ -52,7 +55,7 @@ class Front:
     """One request through the front end, with a real connection to a client."""
 
     def __init__(self, rig: Rig) -> None:
-        self._application = WSGIFrontEnd(rig.engine, lambda address: False, DEADLINE_S)
+        self._application = WSGIFrontEnd(rig.engine, lambda address: False, RULES)
         self.started = Started()
         self.client, self.accepted = tcp_pair()
         self.client.settimeout(DEADLINE_S)
@@ -135,8 +138,53 @@ def test_the_lease_is_given_back_when_the_response_cannot_be_started() -> None:
 
     with ScriptedServer(slow) as server, Rig(server.address) as rig, Front(rig) as front:
         with pytest.raises(Refused):
-            WSGIFrontEnd(rig.engine, lambda address: False, DEADLINE_S)(front.environ(), start_response)
+            WSGIFrontEnd(rig.engine, lambda address: False, RULES)(front.environ(), start_response)
         assert rig.in_flight == [0]
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rest of a short response is waited for, however slow this machine is."""
+    monkeypatch.setattr("prefork_lb.wsgi.front_end._REST_WAIT_S", DEADLINE_S)
+
+
+def test_a_short_response_in_pieces_gives_its_server_back_before_the_client_is_sent_to(patient: None) -> None:
+    def piecewise(connection: Connection) -> None:
+        connection.head()
+        connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhi")
+        connection.send(b" there")
+        connection.send(b"!")
+
+    with ScriptedServer(piecewise) as server, Rig(server.address) as rig, Front(rig) as front:
+        body = front.call()
+        assert next(body) == b"hi there!"
+        assert rig.in_flight == [0]
+
+
+def test_a_longer_response_is_passed_on_as_it_comes(patient: None) -> None:
+    def piecewise(connection: Connection) -> None:
+        connection.head()
+        connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 101\r\n\r\nhi")
+        connection.wait_for_end()
+
+    with ScriptedServer(piecewise) as server, Rig(server.address) as rig, Front(rig) as front:
+        body = front.call()
+        assert next(body) == b"hi"
+        assert rig.in_flight == [1]
+        body.close()  # type: ignore[attr-defined]
+
+
+def test_what_came_before_a_break_goes_out_before_it_shows(patient: None) -> None:
+    def piecewise(connection: Connection) -> None:
+        connection.head()
+        connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhi")
+        connection.send(b" th")
+
+    with ScriptedServer(piecewise) as server, Rig(server.address) as rig, Front(rig) as front:
+        body = front.call()
+        assert next(body) == b"hi th"
+        with pytest.raises(ConnectionResetError):
+            next(body)
 
 
 @pytest.mark.parametrize(

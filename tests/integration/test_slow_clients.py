@@ -1,0 +1,203 @@
+"""Clients that send or read slowly hold no server that others need."""
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.balancer import FRONT_ENDS, GTHREAD, PROXY, SYNC, Balancer, FrontEnd, pool_text
+from tests.support.client import Connection, Truncated, fetch, request_bytes
+from tests.support.memory import MemoryWatch
+from tests.support.origin import Origin
+from tests.support.pattern import fits_pattern, pattern
+from tests.support.rig import Rig
+from tests.support.waiting import wait_until
+
+MIB = 1024 * 1024
+TIMES = "[proxy.timeouts]\nbody = 0.6\n[proxy.limits]\nbody_rate = 1000\n"
+CHUNKED = ("Transfer-Encoding", "chunked")
+
+
+@pytest.fixture(params=FRONT_ENDS, ids=str)
+def kind(request: pytest.FixtureRequest) -> FrontEnd:
+    front_end: FrontEnd = request.param
+    return front_end
+
+
+@pytest.fixture
+def origin(rig: Rig) -> Iterator[Origin]:
+    origin = rig.origin(1)
+    with origin.released_at_end():
+        yield origin
+
+
+def start(rig: Rig, origin: Origin, front_end: FrontEnd, more: str = "") -> Balancer:
+    """One server that takes two requests at a time."""
+    servers = [f'{{ address = "{address}", max_connections = 2 }}' for address in origin.addresses]
+    return rig.balancer(more + pool_text(servers), front_end, workers=8 if front_end is SYNC else 2)
+
+
+@contextlib.contextmanager
+def connections(balancer: Balancer, count: int) -> Iterator[list[Connection]]:
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(Connection(balancer.address)) for _ in range(count)]
+
+
+def claims(balancer: Balancer) -> int:
+    return sum(balancer.status().workers.values())
+
+
+def test_clients_that_send_small_bodies_slowly_hold_no_server(rig: Rig, origin: Origin, kind: FrontEnd) -> None:
+    balancer = start(rig, origin, kind)
+    with connections(balancer, 6) as slow:
+        for connection in slow:
+            connection.send(request_bytes("/upload", "POST", fields=[("Content-Length", "20")]) + bytes(pattern(0, 1)))
+        for sent in range(1, 19):
+            assert fetch(balancer.address).status == 200
+            for connection in slow:
+                connection.send(bytes(pattern(sent, 1)))
+        assert claims(balancer) == 0 and not [arrival for arrival in origin.arrivals if arrival.target == "/upload"]
+        for connection in slow:
+            connection.send(bytes(pattern(19, 1)))
+            assert connection.response("POST").json() == {"received": 20, "fits": True, "trailers": {}}
+    balancer.wait_until_idle()
+
+
+def test_chunked_bodies_are_collected_when_the_site_says_so(rig: Rig, origin: Origin) -> None:
+    balancer = start(rig, origin, PROXY, "[proxy.buffers]\nchunked = true\n")
+    with connections(balancer, 3) as slow:
+        for connection in slow:
+            connection.send(request_bytes("/upload", "POST", fields=[CHUNKED]) + b"1\r\n" + bytes(pattern(0, 1)) + b"\r\n")
+        assert fetch(balancer.address).status == 200 and claims(balancer) == 0
+        for connection in slow:
+            connection.send(b"0\r\n\r\n")
+            assert connection.response("POST").json()["received"] == 1
+
+
+def test_a_client_that_leaves_while_its_body_is_collected_leaves_nothing_behind(
+        rig: Rig, origin: Origin, kind: FrontEnd) -> None:
+    balancer = start(rig, origin, kind)
+    with connections(balancer, 4) as leaving:
+        for connection in leaving:
+            connection.send(request_bytes("/upload", "POST", fields=[("Content-Length", "20")]) + b"abc")
+    assert fetch(balancer.address).status == 200
+    balancer.wait_until_idle()
+    log = balancer.log()
+    assert "failed" not in log and "ejected" not in log
+    assert not [arrival for arrival in origin.arrivals if arrival.target == "/upload"]
+
+
+@pytest.mark.parametrize("framing", ["length", "chunked", "large"])
+def test_a_body_below_the_least_rate_is_answered_with_408(rig: Rig, origin: Origin, kind: FrontEnd, framing: str) -> None:
+    """A byte now and then never lets the idle timeout come."""
+    balancer = start(rig, origin, kind, TIMES)
+    field = CHUNKED if framing == "chunked" else ("Content-Length", "20" if framing == "length" else "1000000")
+    with Connection(balancer.address) as connection:
+        connection.send(request_bytes("/upload", "POST", fields=[field]))
+        began = time.monotonic()
+        with contextlib.suppress(ConnectionError):
+            while not connection.has_input(0.1) and time.monotonic() - began < 6:
+                connection.send(b"1\r\nx\r\n" if framing == "chunked" else b"x")
+        assert connection.response("POST").status == 408
+        assert time.monotonic() - began < 6, "0.6 s and a few milliseconds for each byte"
+    wait_until(lambda: "408: the client sent its body more slowly than 1000 bytes a second" in balancer.log(), "the log", 5)
+    balancer.wait_until_idle()
+    assert "ejected" not in balancer.log()
+
+
+@pytest.mark.parametrize("front_end", (GTHREAD, PROXY), ids=str)
+def test_a_body_above_the_least_rate_may_take_its_time(rig: Rig, origin: Origin, front_end: FrontEnd) -> None:
+    balancer = start(rig, origin, front_end, TIMES)
+    with Connection(balancer.address) as connection:
+        connection.send(request_bytes("/upload", "POST", fields=[("Content-Length", "3000")]))
+        for turn in range(12):
+            assert not connection.has_input(0.1)
+            connection.send(bytes(pattern(250 * turn, 250)))
+        assert connection.response("POST").json() == {"received": 3000, "fits": True, "trailers": {}}
+
+
+@pytest.mark.parametrize("front_end", (SYNC, GTHREAD, PROXY), ids=str)
+def test_nonsense_in_a_chunked_body_is_refused_at_once(rig: Rig, origin: Origin, front_end: FrontEnd) -> None:
+    """Not only when its line has an end."""
+    balancer = start(rig, origin, front_end)
+    for begin in (b"", b"3\r\nabc\r\n"):
+        with Connection(balancer.address, 10) as connection:
+            connection.send(request_bytes("/upload", "POST", fields=[CHUNKED]) + begin + b"x" * 20)
+            assert connection.response("POST").status == 400
+            assert connection.ended()
+    balancer.wait_until_idle()
+
+
+def test_a_request_behind_a_chunked_body_is_the_next_one(rig: Rig, origin: Origin) -> None:
+    """What the decoder of a WSGI front end has received too much goes back to gunicorn."""
+    balancer = start(rig, origin, GTHREAD)
+    with Connection(balancer.address) as connection:
+        one = request_bytes("/upload", "POST", fields=[CHUNKED]) + b"3\r\n" + bytes(pattern(0, 3)) + b"\r\n0\r\nX-Sum: 1\r\n\r\n"
+        for behind in (b"", request_bytes("/bytes?n=7")):
+            connection.send(one + behind)
+            assert connection.response("POST").json() == {"received": 3, "fits": True, "trailers": {"X-Sum": "1"}}
+        assert len(connection.response().body) == 7
+
+
+def test_bytes_behind_an_answer_in_the_middle_of_a_chunked_body_are_no_request(rig: Rig, origin: Origin) -> None:
+    balancer = start(rig, origin, GTHREAD)
+    with Connection(balancer.address) as connection:
+        connection.send(request_bytes("/bytes?n=5", "POST", fields=[CHUNKED]) + b"3\r\nabc\r\n")
+        response = connection.response("POST")
+        assert len(response.body) == 5
+        with contextlib.suppress(ConnectionError):
+            connection.send(b"0\r\n\r\n" + request_bytes("/bytes?n=1"))
+        assert connection.ended()
+    assert [arrival.target for arrival in origin.arrivals if arrival.target.startswith("/bytes")] == ["/bytes?n=5"]
+
+
+@pytest.mark.parametrize("framing", ["length", "chunked", "close"])
+def test_clients_that_read_small_responses_slowly_hold_no_server(rig: Rig, origin: Origin, framing: str) -> None:
+    """Small is what the buffer holds; the kernel's own may take some megabytes of these 8."""
+    size = 8 * MIB
+    balancer = start(rig, origin, PROXY, f"[proxy.buffers]\nresponse = {2 * size}\n")
+    with contextlib.ExitStack() as stack:
+        slow = [stack.enter_context(Connection(balancer.address, receive_buffer=16 * 1024)) for _ in range(3)]
+        for connection in slow:
+            connection.send(request_bytes(f"/bytes?n={size}&framing={framing}", close=True))
+            wait_until(lambda: connection.has_input() and claims(balancer) == 0, "its server is given back")  # noqa: B023
+        assert fetch(balancer.address).status == 200
+        for connection in slow:
+            response = connection.response()
+            assert len(response.body) == size and fits_pattern(0, response.body)
+
+
+def test_a_client_that_reads_a_large_response_slowly_costs_no_more_than_the_buffer(rig: Rig, origin: Origin) -> None:
+    size = 64 * MIB
+    balancer = start(rig, origin, PROXY, f"[proxy.buffers]\nresponse = {MIB}\n")
+    with Connection(balancer.address, receive_buffer=16 * 1024) as connection, contextlib.ExitStack() as stack:
+        watches = [stack.enter_context(MemoryWatch(worker)) for worker in balancer.workers()]
+        connection.send(request_bytes(f"/bytes?n={size}&framing=chunked", close=True))
+        response = connection.response()
+        assert len(response.body) == size and fits_pattern(0, response.body)
+    assert max(watch.growth for watch in watches) < 8 * MIB
+
+
+@pytest.mark.parametrize("framing", ["length", "chunked"])
+def test_a_server_that_breaks_off_while_its_client_reads_slowly_shows(rig: Rig, origin: Origin, framing: str) -> None:
+    """What came before the break arrives, and does not look whole."""
+    size = 8 * MIB
+    balancer = start(rig, origin, PROXY, f"[proxy.buffers]\nresponse = {2 * size}\n")
+    with Connection(balancer.address, receive_buffer=16 * 1024) as connection:
+        connection.send(request_bytes(f"/broken?n={2 * size}&sent={size}&framing={framing}", close=True))
+        wait_until(lambda: connection.has_input() and claims(balancer) == 0, "the server's end was seen")
+        with pytest.raises(Truncated) as caught:
+            connection.response()
+    assert len(caught.value.response.body) == size and fits_pattern(0, caught.value.response.body)
+
+
+def test_a_client_that_leaves_while_it_is_served_from_memory_leaves_nothing_behind(rig: Rig, origin: Origin) -> None:
+    balancer = start(rig, origin, PROXY, f"[proxy.buffers]\nresponse = {MIB}\n")
+    with Connection(balancer.address, receive_buffer=16 * 1024) as connection:
+        connection.send(request_bytes(f"/bytes?n={64 * MIB}", close=True))
+        wait_until(connection.has_input, "the response begins")
+        assert claims(balancer) == 1
+    balancer.wait_until_idle()
+    assert "ejected" not in balancer.log()
