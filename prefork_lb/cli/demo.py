@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
+import click
 import requests
 
 from prefork_lb.cli.traffic import SERVED_BY
@@ -228,3 +229,17 @@ def _own_command() -> str:
     if shutil.which("prefork-lb") or not script.exists():
         return "prefork-lb" if shutil.which("prefork-lb") else f"{sys.executable} -m prefork_lb"
     return str(script.relative_to(Path.cwd()) if script.is_relative_to(Path.cwd()) else script)
+
+
+@click.command()
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True,
+              help="The balancer's port on 127.0.0.1; 0 takes a free one.")
+@click.option("--workers", type=click.IntRange(1, 64), default=2, show_default=True,
+              help="Worker processes of the balancer.")
+def demo(port: int, workers: int) -> None:
+    """Run three small app servers and the balancer before them, until Ctrl-C."""
+    try:
+        run_demo(port, workers, click.echo)
+    except DemoError as exc:
+        raise click.ClickException(str(exc)) from exc
+    click.echo("The demo has ended.")

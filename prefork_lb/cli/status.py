@@ -57,9 +57,9 @@ def _lingering(workers: list[WorkerView]) -> str:
     return f"lingering workers: {len(workers)}, {connections} connections, the oldest for {longest_s} s"
 
 
-@click.command("status")
+@click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def status_command(as_json: bool) -> None:
+def status(as_json: bool) -> None:
     """Show the running instances: workers, servers, requests in flight."""
     found = instances()
     if as_json:

@@ -1,8 +1,10 @@
-"""Requests from several concurrent clients, and who answered them how fast: `prefork-lb traffic`."""
+"""`prefork-lb traffic`: requests from several concurrent clients, and which server answered them how fast."""
 from __future__ import annotations
 
+import json
 import math
 import queue
+import sys
 import threading
 import time
 from collections import Counter
@@ -10,11 +12,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+import click
 import requests
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 SERVED_BY = "X-Served-By"  # the response field by which a server says its name
 UNNAMED = "(unnamed)"
+_INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,3 +220,48 @@ def _reason(exc: requests.RequestException) -> str:
         cause = inner
     text = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(cause)
     return f"{type(cause).__name__}: {text}" if text else type(cause).__name__
+
+
+@click.command()
+@click.argument("url")
+@click.option("--requests", "count", type=click.IntRange(min=1), default=200, show_default=True, help="How many.")
+@click.option("--clients", type=click.IntRange(1, 1000), default=8, show_default=True, help="How many at once.")
+@click.option("--timeout", "timeout_s", type=click.FloatRange(min=0, min_open=True), default=30.0, show_default=True,
+              help="Seconds to wait for a connection, and for each part of an answer.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def traffic(url: str, count: int, clients: int, timeout_s: float, as_json: bool) -> None:
+    """Send requests to URL and show which server answered how often and how fast.
+
+    A server is told by the field X-Served-By of its responses. Exits 1 when a request failed: no answer, or a status of
+    400 or more. Ctrl-C shows what there is until then.
+    """
+    try:
+        check_url(url)
+    except ValueError as exc:
+        raise click.BadParameter(str(exc), param_hint="URL") from exc
+    bar = Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+        console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty(),
+    )
+    with bar:
+        task = bar.add_task("requests", total=count)
+        report = send_traffic(url, count, clients, timeout_s=timeout_s, on_answer=lambda answer: bar.advance(task))
+    if as_json:
+        click.echo(json.dumps(report.as_dict(), indent=1))
+    else:
+        show(report)
+    if report.failed:
+        sys.exit(1)
+    if len(report.answers) < count:
+        sys.exit(_INTERRUPTED)
+
+
+def show(report: TrafficReport) -> None:
+    """The report for people."""
+    answered = len(report.answers) - sum(report.errors.values())
+    if answered:
+        Console().print(report.table())
+    rate = len(report.answers) / report.wall_s if report.wall_s else 0.0
+    click.echo(f"{len(report.answers)} requests in {report.wall_s:.2f} s ({rate:.0f}/s), {report.failed} failed")
+    for reason, times in report.errors.most_common():
+        click.echo(f"no answer, {times} x {reason}")

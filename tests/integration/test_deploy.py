@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from prefork_lb.cli.main import run as run_command
+from prefork_lb.cli.run import run as run_command
 from tests.support.balancer import segments
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"

@@ -47,7 +47,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.setenv(name, "")  # so that it is put back even if it is not set now
         monkeypatch.delenv(name)
     # A machine that runs tests may run the balancer, too.
-    for module in ("prefork_lb.config.load", "prefork_lb.cli.main"):
+    for module in ("prefork_lb.config.load", "prefork_lb.cli.run"):
         monkeypatch.setattr(sys.modules[module], "SYSTEM_FILE", str(tmp_path / "none/prefork_lb.toml"))
     return tmp_path
 
