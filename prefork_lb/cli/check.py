@@ -1,14 +1,18 @@
 """`prefork-lb check`: all problems of a configuration at once, or what it says."""
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 import click
 
 from prefork_lb.config import Config, load, notices
 from prefork_lb.errors import ConfigError
+from prefork_lb.shared.saved import folder_problem
+from prefork_lb.shared.saved_lock import describe, holder
 
 
 @click.command()
@@ -22,7 +26,7 @@ def check(file: str | None) -> None:
         config = load(file)
     except ConfigError as exc:
         fail(exc.problems)
-    for notice in notices(config):
+    for notice in (*notices(config), *state_notices(config)):
         click.echo(f"warning: {notice}", err=True)
     click.echo("\n".join(summary(config)))
 
@@ -33,6 +37,23 @@ def fail(problems: Sequence[str]) -> NoReturn:
         click.echo(problem, err=True)
     click.echo(f"{len(problems)} problem{'s' if len(problems) != 1 else ''}", err=True)
     sys.exit(1)
+
+
+def state_notices(config: Config) -> list[str]:
+    """What keeps this user's instance from writing the state file, in lines."""
+    if not config.state.file:
+        return []
+    path = Path(config.state.file)
+    found = []
+    problem = folder_problem(path)
+    if problem:
+        found.append(f"{config.source}: state.file: {path}: {problem}; the states of servers would not be saved")
+    holds = holder(path)
+    # The instance that runs by this very file is the one that a reload is about to change.
+    if holds is not None and holds.configuration != os.path.abspath(config.source):
+        found.append(f"{config.source}: state.file: {path}: {describe(holds)}; a second one's states would not be saved: "
+                     "give each instance a file of its own")
+    return found
 
 
 def summary(config: Config) -> list[str]:

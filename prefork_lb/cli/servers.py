@@ -1,16 +1,16 @@
 """`prefork-lb drain`, `ready`, `maintenance`, `weight`: what an operator sets of a server, in shared memory, for all workers."""
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import click
 
+from prefork_lb.cli.running import running_segments
 from prefork_lb.net.address import parse_address
 from prefork_lb.shared.ledger import Ledger
-from prefork_lb.shared.segment import Segment, SegmentError, open_segment, segment_names
+from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import Admin, States
 from prefork_lb.shared.table import slots_by_key
 
@@ -22,7 +22,7 @@ _master = click.option("--master", type=int, metavar="PID", help="gunicorn's mas
 
 
 class Chosen:
-    """A server in a running instance: its slots, one for each pool, and the memory they are in."""
+    """A server of a running instance: its slots, one for each pool, and the shared memory that they are in."""
 
     def __init__(self, segment: Segment, server: str, pool: str | None) -> None:
         self.ledger = Ledger(segment, takes_row=False)
@@ -51,19 +51,12 @@ def _canonical(server: str) -> str:
     try:
         return str(parse_address(server))
     except ValueError:
-        return server  # which the table is going to know or not
+        return server  # it is looked for as it was typed
 
 
 @contextmanager
 def _chosen(server: str, pool: str | None, master: int | None) -> Iterator[Chosen]:
-    segments = []
-    for name in segment_names(None if os.geteuid() == 0 else os.geteuid()):
-        try:
-            segment = open_segment(name)
-        except SegmentError as exc:
-            raise click.ClickException(str(exc)) from exc
-        if segment is not None and segment.masters() and (master is None or master in segment.masters()):
-            segments.append(segment)
+    segments = [segment for segment in running_segments() if master is None or master in segment.masters()]
     if not segments:
         what = f"no instance of the gunicorn master {master} runs" if master else "no instance runs"
         raise click.ClickException(f"{what} (of this user)")

@@ -3,25 +3,22 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 
 import click
-from rich.console import Console
 from rich.table import Table
 
-from prefork_lb.shared.segment import open_segment, segment_names
+from prefork_lb.cli.running import running_segments
+from prefork_lb.cli.tables import print_table
 from prefork_lb.shared.view import InstanceView, PoolView, ServerView, WorkerView, view
+
+_SILENT_S = 5.0  # a controller that has not looked for so long is worth a line; it looks four times a second
 
 
 def instances() -> list[InstanceView]:
     """The instances whose gunicorn master runs."""
     found = []
-    for name in segment_names(None if os.geteuid() == 0 else os.geteuid()):
-        segment = open_segment(name)
-        if segment is None:
-            continue
-        if segment.masters():
-            found.append(view(segment))
+    for segment in running_segments():
+        found.append(view(segment))
         segment.close()
     return found
 
@@ -50,11 +47,50 @@ def _limits(pool: PoolView) -> str:
     return f"pool {pool.name}: " + ", ".join(parts)
 
 
-def _lingering(workers: list[WorkerView]) -> str:
-    """Workers that were replaced and still serve somebody, in a line."""
+def _lingering(instance: InstanceView) -> list[WorkerView]:
+    """The workers that were replaced and still serve the connections that they have."""
+    return [worker for worker in instance.workers if worker.lingers_s]
+
+
+def _linger_line(workers: list[WorkerView]) -> str:
+    """Workers that linger, in a line."""
     connections = sum(worker.lingering for worker in workers)
     longest_s = max(worker.lingers_s for worker in workers)
     return f"lingering workers: {len(workers)}, {connections} connections, the oldest for {longest_s} s"
+
+
+def _ago(seconds: float | None) -> str:
+    """How long ago something was, in words; "-" for never."""
+    if seconds is None:
+        return "-"
+    if seconds < 120:
+        return f"{seconds:.1f} s ago" if seconds < 10 else f"{seconds:.0f} s ago"
+    return f"{seconds / 60:.0f} min ago" if seconds < 7200 else f"{seconds / 3600:.0f} h ago"
+
+
+def _table(instance: InstanceView) -> Table:
+    """The servers of an instance, a row each."""
+    serving = len(instance.workers) - len(_lingering(instance))
+    workers = f"{serving} worker{'s' if serving != 1 else ''}"
+    table = Table(title=f"gunicorn master {instance.master}, {workers}, generation {instance.generation}", title_justify="left")
+    for heading in ("pool", "server", "state", "checked", "weight", "limit", "in flight", "requests", "failures"):
+        table.add_column(heading, justify="left" if heading in ("pool", "server", "state") else "right")
+    for server in instance.servers:
+        numbers = server.weight, server.max_connections or "-", server.in_flight, server.requests, server.failures
+        table.add_row(server.pool, server.address + (" (backup)" if server.backup else ""), _state(server),
+                      _ago(server.checked_s), *map(str, numbers))
+    return table
+
+
+def _controller(instance: InstanceView) -> str:
+    """What is wrong with the instance's controller; empty if nothing is."""
+    silent_s = instance.controller_silent_s
+    if not instance.controller:
+        return "no controller is at work: servers are not checked, and states are not saved"
+    if silent_s is not None and silent_s >= _SILENT_S:
+        return (f"the controller (pid {instance.controller}) has not moved for {silent_s:.0f} s: servers are not checked, "
+                "and states are not saved")
+    return ""
 
 
 @click.command()
@@ -67,21 +103,13 @@ def status(as_json: bool) -> None:
         return
     if not found:
         raise click.ClickException("no instance runs (of this user); an instance shows itself after its first request")
-    console = Console()
     for instance in found:
-        lingering = [worker for worker in instance.workers if worker.lingers_s]
-        serving = len(instance.workers) - len(lingering)
-        title = f"gunicorn master {instance.master}, {serving} workers, generation {instance.generation}"
-        table = Table(title=title, title_justify="left")
-        for heading in ("pool", "server", "state", "weight", "limit", "in flight", "requests", "failures"):
-            table.add_column(heading, justify="left" if heading in ("pool", "server", "state") else "right")
-        for server in instance.servers:
-            numbers = server.weight, server.max_connections or "-", server.in_flight, server.requests, server.failures
-            table.add_row(server.pool, server.address + (" (backup)" if server.backup else ""), _state(server),
-                          *map(str, numbers))
-        console.print(table)
-        if lingering:
-            console.print(_lingering(lingering))
+        print_table(_table(instance), folds="state")
+        problem = _controller(instance)
+        if problem:
+            click.echo(problem)
+        if lingering := _lingering(instance):
+            click.echo(_linger_line(lingering))
         for pool in instance.pools:
             if pool.panic or pool.queue_size or pool.in_flight_limit or pool.refused or pool.tripped:
-                console.print(_limits(pool))
+                click.echo(_limits(pool))

@@ -18,6 +18,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from prefork_lb.cli.tables import print_table
+
 SERVED_BY = "X-Served-By"  # the response field by which a server says its name
 UNNAMED = "(unnamed)"
 _INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C ended
@@ -103,9 +105,9 @@ class TrafficReport:
     def table(self) -> Table:
         """For people: one row a server, and one for all when there are several."""
         table = Table(box=None, header_style="bold", pad_edge=False)
-        table.add_column("server", overflow="fold")
+        table.add_column("server")
         for title in ("requests", "share", "mean ms", "p50 ms", "p95 ms", "max ms"):
-            table.add_column(title, justify="right", no_wrap=True)
+            table.add_column(title, justify="right")
         table.add_column("status codes")
         groups = list(self.by_server())
         answered = [answer for _, answers in groups for answer in answers]
@@ -260,7 +262,7 @@ def show(report: TrafficReport) -> None:
     """The report for people."""
     answered = len(report.answers) - sum(report.errors.values())
     if answered:
-        Console().print(report.table())
+        print_table(report.table(), folds="status codes")
     rate = len(report.answers) / report.wall_s if report.wall_s else 0.0
     click.echo(f"{len(report.answers)} requests in {report.wall_s:.2f} s ({rate:.0f}/s), {report.failed} failed")
     for reason, times in report.errors.most_common():

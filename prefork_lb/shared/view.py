@@ -25,6 +25,7 @@ class ServerView:
     state: str  # ready, drain or maintenance
     check: str  # none, up, checking or down
     note: str  # what came of the last check
+    checked_s: float | None  # how long ago the last check ended; None: there has been none
     ejected_s: float  # for how long it is still ejected; 0: it is not, or a trial is due
     usable: bool  # ready, up as far as checks go, and not ejected
 
@@ -61,7 +62,8 @@ class InstanceView:
     generation: int
     reclaimed: int  # claims given back for dead workers
     repairs: int  # times a worker died inside the lock
-    controller: int  # its pid; 0: none runs
+    controller: int  # its pid; 0: none is at work
+    controller_silent_s: float | None  # how long ago it last gave a sign of life; None: none is at work
     workers: list[WorkerView]
     pools: list[PoolView]
     servers: list[ServerView]
@@ -87,7 +89,7 @@ def view(segment: Segment) -> InstanceView:
                 pool, address, states.weight_set[slot] or get(at.C_WEIGHT, slot), get(at.C_MAX_CONNECTIONS, slot),
                 bool(get(at.C_BACKUP, slot)), get(at.C_TOTAL, slot), requests[slot], failures[slot],
                 Admin(states.admin[slot]).name.lower(), Check(states.check[slot]).name.lower(), states.note(slot),
-                max(0, states.ejected_until[slot] - now) / 1000, states.is_usable(slot)))
+                _age_s(states.checked[slot], now), max(0, states.ejected_until[slot] - now) / 1000, states.is_usable(slot)))
     states.close()
     workers = []
     for row in rows:
@@ -98,9 +100,17 @@ def view(segment: Segment) -> InstanceView:
                                       sum(cells[layout.row_array(row, at.A_CLAIMS)].tolist()),
                                       max(1, int(time.time()) - since) if since else 0, cells[head + at.R_LINGERING]))
     masters = segment.masters()
-    controller = cells[at.H_CONTROLLER] if is_alive(cells[at.H_CONTROLLER], cells[at.H_CONTROLLER + 1]) else 0
+    # One that has not looked yet loads its modules, or ends before it comes to anything.
+    beat = cells[at.H_BEAT]
+    controller = cells[at.H_CONTROLLER] if beat and is_alive(cells[at.H_CONTROLLER], cells[at.H_CONTROLLER + 1]) else 0
     return InstanceView(masters[-1] if masters else 0, segment.name, cells[at.H_GENERATION], cells[at.H_RECLAIMED],
-                        cells[at.H_REPAIRS], controller, workers, _pools(segment, rows, servers), servers)
+                        cells[at.H_REPAIRS], controller, _age_s(beat, now) if controller else None, workers,
+                        _pools(segment, rows, servers), servers)
+
+
+def _age_s(instant_ms: int, now: int) -> float | None:
+    """Seconds since an instant, in milliseconds, of which 0 is none."""
+    return max(0, now - instant_ms) / 1000 if instant_ms else None
 
 
 def _pools(segment: Segment, rows: list[int], servers: list[ServerView]) -> list[PoolView]:

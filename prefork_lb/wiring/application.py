@@ -103,6 +103,7 @@ class Worker:
                         states.forget_check(slot)
                     elif states.check[slot] == Check.NONE:
                         states.set_check(slot, Check.UP if pool.health.start == "up" else Check.CHECKING, "not checked yet")
+                        states.checked[slot] = 0
 
     def _look_after(self) -> None:
         summary.tick()

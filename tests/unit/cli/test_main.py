@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 from prefork_lb import __version__
 from prefork_lb.cli.main import main
 from prefork_lb.gunicorn.settings import CONF_FILE
+from prefork_lb.shared.saved_lock import Holder, take
 
 GOOD = """
 [listen]
@@ -100,6 +101,34 @@ def test_check_takes_servers_of_the_environment(monkeypatch: pytest.MonkeyPatch)
     found = invoke("check")
     assert found.exit_code == 0
     assert "  127.0.0.1:8002, weight 2" in found.stdout.splitlines()
+
+
+def with_state_file(folder: Path, state_file: Path) -> None:
+    (folder / "prefork_lb.toml").write_text(f'[pools.web]\nservers = ["127.0.0.1:8001"]\n[state]\nfile = "{state_file}"\n')
+
+
+def test_check_tells_a_state_files_folder_that_is_missing(folder: Path) -> None:
+    with_state_file(folder, folder / "none" / "state.json")
+    found = invoke("check")
+    assert (found.exit_code, found.stderr) == (0, (
+        f"warning: prefork_lb.toml: state.file: {folder}/none/state.json: there is no folder {folder}/none; "
+        "the states of servers would not be saved\n"))
+    (folder / "none").mkdir()
+    assert invoke("check").stderr == ""
+
+
+def test_check_tells_another_instance_that_writes_the_same_state_file(folder: Path) -> None:
+    state_file = folder / "state.json"
+    with_state_file(folder, state_file)
+    lock = take(state_file, Holder(4712, 4711, "/etc/other.toml"))
+    assert invoke("check").stderr == (
+        f"warning: prefork_lb.toml: state.file: {state_file}: the instance of gunicorn master 4711 (/etc/other.toml) writes it, "
+        "by its controller 4712; a second one's states would not be saved: give each instance a file of its own\n")
+    os.close(lock)
+    # The instance that runs by this file is no other one.
+    lock = take(state_file, Holder(4712, 4711, str(folder / "prefork_lb.toml")))
+    assert invoke("check").stderr == ""
+    os.close(lock)
 
 
 def test_check_prints_all_problems_to_stderr_and_fails(folder: Path) -> None:

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 from click.testing import CliRunner, Result
 
+from prefork_lb.cli import running
 from prefork_lb.cli import servers as commands
 from prefork_lb.cli.main import main
 from prefork_lb.shared import layout as at
@@ -70,7 +71,7 @@ def new_instance(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Inst
         made.append(Instance(pools) if pools else Instance())
         return made[-1]
 
-    monkeypatch.setattr(commands, "segment_names", mine)
+    monkeypatch.setattr(running, "segment_names", mine)
     yield make
     for instance in made:
         instance.process.kill()
@@ -395,7 +396,7 @@ def test_an_instance_that_may_not_be_touched_is_told(instance: Instance, monkeyp
     def forbidden(name: str) -> Segment:
         raise SegmentError(f"/dev/shm/{name}: Permission denied; it belongs to another user: use that user, or root")
 
-    monkeypatch.setattr(commands, "open_segment", forbidden)
+    monkeypatch.setattr(running, "open_segment", forbidden)
     assert refused("drain", TWO) == (
         f"Error: /dev/shm/{instance.segment.name}: Permission denied; it belongs to another user: use that user, or root\n")
 
@@ -403,8 +404,8 @@ def test_an_instance_that_may_not_be_touched_is_told(instance: Instance, monkeyp
 @pytest.mark.parametrize(("uid", "looked_for"), [(0, None), (1000, 1000)])
 def test_root_sees_the_instances_of_all_users(monkeypatch: pytest.MonkeyPatch, uid: int, looked_for: int | None) -> None:
     asked: list[int | None] = []
-    monkeypatch.setattr(commands, "segment_names", lambda uid: asked.append(uid) or [])
-    monkeypatch.setattr(commands.os, "geteuid", lambda: uid)
+    monkeypatch.setattr(running, "segment_names", lambda uid: asked.append(uid) or [])
+    monkeypatch.setattr(running.os, "geteuid", lambda: uid)
     refused("drain", TWO)
     assert asked == [looked_for]
 

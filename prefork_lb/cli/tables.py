@@ -1,0 +1,37 @@
+"""Tables on standard output, of which nothing is cut, whether a terminal, a pipe or a file is at its other end."""
+from __future__ import annotations
+
+from rich.cells import cell_len
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
+
+_ENDLESS = 100_000
+_ANY_HEIGHT = 100  # rich takes a width for granted only where it has a height as well
+
+
+def print_table(table: Table, folds: str) -> None:
+    """Print a table whose cells are strings, as wide as its contents are.
+
+    On a terminal that is narrower the column with the heading `folds` is broken at its spaces. Where that is not enough, the
+    terminal breaks the lines.
+    """
+    console = Console()
+    for column in table.columns:
+        column.no_wrap = column.header != folds
+    width = _width(table)
+    if console.is_terminal and width > console.width:
+        for column in table.columns:
+            if column.header == folds:
+                cells = [str(cell) for cell in (column.header, *column.cells)]
+                longest_word = max(cell_len(word) for cell in cells for word in cell.split() or [""])
+                column.width = max(longest_word, max(map(cell_len, cells)) - (width - console.width))
+        width = _width(table)
+    # rich takes 80 columns where it finds no terminal, or a dumb one, and cuts what is beyond.
+    Console(width=width, height=_ANY_HEIGHT).print(table)
+
+
+def _width(table: Table) -> int:
+    """The columns that it takes with nothing broken but what has a width already."""
+    endless = Console(width=_ENDLESS, height=_ANY_HEIGHT)
+    return Measurement.get(endless, endless.options, table).maximum
