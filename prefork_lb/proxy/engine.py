@@ -12,6 +12,7 @@ from prefork_lb.proxy.request import Request
 from prefork_lb.proxy.retrying import Retrying
 from prefork_lb.routing.match import Router
 from prefork_lb.upstream.pool import Pool
+from prefork_lb.upstream.server import Server
 from prefork_lb.wire.forwarded import ClientInfo, times_passed
 from prefork_lb.wire.framing import NO_BODY, Framing, Kind, request_framing
 from prefork_lb.wire.target import destination
@@ -82,15 +83,17 @@ class Engine:
         settings = self._settings
         lease = pool.lease(request, (), request.downstream)
         begun = settings.clock()
+        failed: list[Server] = []  # of a hedged request
         try:
             with lease:
                 if pool.retries.hedge and body is EMPTY and may_hedge(pool, request):
-                    reply = hedged(pool, lease, request, block, settings)
+                    reply = hedged(pool, lease, request, block, settings, failed)
                 else:
                     reply = attempt(lease, request, block, body, False, settings)
         except UpstreamError as exc:
-            return Retrying(pool, request, block, body, settings).after_failure(lease.server, exc)
+            server = failed.pop() if failed else lease.server
+            return Retrying(pool, request, block, body, settings).after_failure(server, exc, failed)
         pool.outcomes.times.note(settings.clock() - begun)
         if reply.status in pool.retries.statuses:
-            return Retrying(pool, request, block, body, settings).after_reply(lease.server, reply)
+            return Retrying(pool, request, block, body, settings).after_reply(reply.served_by, reply, failed)
         return reply

@@ -2,13 +2,17 @@
 
 After Dean and Barroso, "The Tail at Scale" (CACM 56, 2013): the second request goes out when the first has taken longer than
 95 % of the pool's responses do, so that it costs little and cuts the tail. Only for what may be sent twice.
+
+A client must be no worse off than without the second request: what that one ends with counts only if it is an answer, or if the
+first one ends with nothing better.
 """
 from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
 
-from prefork_lb.errors import CapacityError, ClientGone, ResponseTimeout, UpstreamError
+from prefork_lb.errors import CapacityError, ClientGone, ConnectTimeout, ResponseTimeout, Retry, UpstreamError
+from prefork_lb.log_summary import summary
 from prefork_lb.net.stream import Stream, StreamTimeout
 from prefork_lb.proxy.attempt import Settings, begin, finish
 from prefork_lb.proxy.inbound import HeadReader
@@ -17,11 +21,10 @@ from prefork_lb.proxy.reply import Reply
 from prefork_lb.proxy.request import Request
 from prefork_lb.upstream.lease import Lease
 from prefork_lb.upstream.pool import Pool
+from prefork_lb.upstream.server import Server
 from prefork_lb.wire.head import ResponseHead
 
 _LEAST_CONNECT_S = 0.05
-
-log = logging.getLogger("prefork_lb")
 
 
 @dataclass(slots=True)
@@ -40,8 +43,12 @@ def may_hedge(pool: Pool, request: Request) -> bool:
     return pool.retries.hedge and len(pool.servers) > 1 and request.is_idempotent and not request.upgrade
 
 
-def hedged(pool: Pool, lease: Lease, request: Request, block: bytes, settings: Settings) -> Reply:
-    """Like `attempt`, for requests that `may_hedge`; the reply owns the lease of the server that answered first."""
+def hedged(pool: Pool, lease: Lease, request: Request, block: bytes, settings: Settings, failed: list[Server]) -> Reply:
+    """Like `attempt`, for requests that `may_hedge`; the reply owns the lease of the server that answered first.
+
+    Servers that failed are added to `failed`, but for the one that the reply is from. When it raises UpstreamError, that is the
+    failure of the last one, or of the lease's server when there is none.
+    """
     delay_s = min(pool.hedge_after_s, settings.timeouts.response)
     first = _begin(lease, request, block, settings)
     if not delay_s or first.early is not None:
@@ -50,8 +57,117 @@ def hedged(pool: Pool, lease: Lease, request: Request, block: bytes, settings: S
         if settings.wait_any([first.stream], delay_s, request.downstream) is None:
             raise ClientGone("left while the server worked")
     except StreamTimeout:
-        return _race(pool, first, request, block, settings, delay_s)
+        return _Race(pool, request, settings, failed).run(first, block, delay_s)
     return _finish(first, request, settings)
+
+
+class _Race:
+    """The first server took its time, and a second one is asked."""
+
+    def __init__(self, pool: Pool, request: Request, settings: Settings, failed: list[Server]) -> None:
+        self._pool = pool
+        self._request = request
+        self._settings = settings
+        self._failed = failed
+        self._held: Reply | None = None  # an answer with a status that is a failure, while the other server may have a better one
+
+    def run(self, first: _Side, block: bytes, delay_s: float) -> Reply:
+        """The answer of one of the two."""
+        pool = self._pool
+        if not pool.budget.take():
+            return self._finish_alone(first)
+        try:
+            with pool.lease(self._request, (first.lease.server,)) as lease:
+                second = self._ask_second(lease, block, delay_s)
+                if second is not None:
+                    return self._first_answer([first, second])
+        except CapacityError:
+            pass  # there is no other server to ask
+        finally:
+            pool.budget.give_back()
+        return self._finish_alone(first)
+
+    def _ask_second(self, lease: Lease, block: bytes, delay_s: float) -> _Side | None:
+        """Send the request to the second server. None when that failed: the first one goes on alone."""
+        timeouts = self._settings.timeouts
+        # The first one's answer may come while this one connects, so it gets less time than a server has a right to.
+        connect_s = min(timeouts.connect, max(delay_s, _LEAST_CONNECT_S))
+        quick = replace(self._settings, timeouts=replace(timeouts, connect=connect_s))
+        try:
+            return _begin(lease, self._request, block, quick)
+        except UpstreamError as exc:
+            if isinstance(exc, ConnectTimeout) and connect_s < timeouts.connect:
+                lease.abandon()  # our impatience is no failure of the server's
+            else:
+                self._note_failure(lease, exc)
+            return None
+
+    def _first_answer(self, sides: list[_Side]) -> Reply:
+        while True:
+            side, outcome = self._next_outcome(sides)
+            sides.remove(side)
+            if isinstance(outcome, Reply):
+                self._drop_held()
+                if not sides or outcome.status not in self._pool.retries.statuses:
+                    for other in sides:
+                        other.lease.abandon()
+                    return outcome
+                self._held = outcome
+                continue
+            if sides or self._held is not None:
+                self._note_failure(side.lease, outcome)
+            if sides:
+                continue
+            if self._held is not None:
+                return self._held
+            self._failed.append(side.lease.server)
+            raise outcome
+
+    def _next_outcome(self, sides: list[_Side]) -> tuple[_Side, Reply | UpstreamError]:
+        """The next server that answers or fails, and what came of it. Raises ClientGone."""
+        settings = self._settings
+        try:
+            side = self._next_to_speak(sides)
+        except StreamTimeout:
+            side = min(sides, key=lambda side: side.deadline)
+            return side, ResponseTimeout(f"no response within {settings.timeouts.response:g} s")
+        try:
+            return side, _finish(side, self._request, settings)
+        except UpstreamError as exc:
+            return side, exc
+
+    def _next_to_speak(self, sides: list[_Side]) -> _Side:
+        for side in sides:
+            if side.early is not None:
+                return side
+        left_s = max(0.0, min(side.deadline for side in sides) - self._settings.clock())
+        stream = self._settings.wait_any([side.stream for side in sides], left_s, self._request.downstream)
+        if stream is None:
+            raise ClientGone("left while the servers worked")
+        return next(side for side in sides if side.stream is stream)
+
+    def _finish_alone(self, first: _Side) -> Reply:
+        try:
+            return _finish(first, self._request, self._settings)
+        except UpstreamError:
+            self._failed.append(first.lease.server)
+            raise
+
+    def _drop_held(self) -> None:
+        if self._held is not None:
+            self._failed.append(self._held.served_by)
+            self._held.close()
+            self._held = None
+
+    def _note_failure(self, lease: Lease, failure: UpstreamError) -> None:
+        """One of the two has failed, and the other one goes on or has answered."""
+        lease.end_with(failure)
+        if failure.retry is not Retry.IF_REUSED:  # a kept-alive connection that had gone stale says nothing about its server
+            self._failed.append(lease.server)
+        pool, server = self._pool.name, lease.server.name
+        summary.tell(logging.WARNING, (pool, server, "hedged", failure.phase),
+                     "pool %s: server %s: hedged %s failed, the other one goes on: %s: %s",
+                     pool, server, self._request.method.decode("latin-1"), failure.phase, failure)
 
 
 def _begin(lease: Lease, request: Request, block: bytes, settings: Settings) -> _Side:
@@ -62,66 +178,3 @@ def _begin(lease: Lease, request: Request, block: bytes, settings: Settings) -> 
 
 def _finish(side: _Side, request: Request, settings: Settings) -> Reply:
     return finish(side.lease, request, side.reader, side.early, settings)
-
-
-def _race(pool: Pool, first: _Side, request: Request, block: bytes, settings: Settings, delay_s: float) -> Reply:
-    if not pool.budget.take():
-        return _finish(first, request, settings)
-    second: _Side | None = None
-    try:
-        timeouts = settings.timeouts
-        # The first one's answer may come while this one connects.
-        quick = replace(settings, timeouts=replace(timeouts, connect=min(timeouts.connect, max(delay_s, _LEAST_CONNECT_S))))
-        with pool.lease(request, (first.lease.server,)) as lease:
-            second = _begin(lease, request, block, quick)
-            return _first_answer(pool, [first, second], request, settings)
-    except CapacityError:
-        pass  # there is nobody else to ask
-    except UpstreamError as exc:
-        if second is not None:
-            raise
-        _tell(pool, lease, request, exc)
-    finally:
-        pool.budget.give_back()
-    return _finish(first, request, settings)
-
-
-def _first_answer(pool: Pool, sides: list[_Side], request: Request, settings: Settings) -> Reply:
-    while True:
-        failure: UpstreamError
-        try:
-            side = _next_to_speak(sides, request, settings)
-        except StreamTimeout:
-            side = min(sides, key=lambda side: side.deadline)
-            failure = ResponseTimeout(f"no response within {settings.timeouts.response:g} s")
-        else:
-            try:
-                reply = _finish(side, request, settings)
-            except UpstreamError as exc:
-                failure = exc
-            else:
-                for other in sides:
-                    if other is not side:
-                        other.lease.abandon()
-                return reply
-        sides.remove(side)
-        if not sides:
-            raise failure
-        side.lease.end_with(failure)
-        _tell(pool, side.lease, request, failure)
-
-
-def _next_to_speak(sides: list[_Side], request: Request, settings: Settings) -> _Side:
-    for side in sides:
-        if side.early is not None:
-            return side
-    left_s = max(0.0, min(side.deadline for side in sides) - settings.clock())
-    stream = settings.wait_any([side.stream for side in sides], left_s, request.downstream)
-    if stream is None:
-        raise ClientGone("left while the servers worked")
-    return next(side for side in sides if side.stream is stream)
-
-
-def _tell(pool: Pool, lease: Lease, request: Request, failure: UpstreamError) -> None:
-    log.warning("pool %s: server %s: hedged %s failed, the other one goes on: %s: %s", pool.name, lease.server.name,
-                request.method.decode(), failure.phase, failure)

@@ -5,6 +5,7 @@ from prefork_lb.errors import BadResponse, TruncatedBody
 from prefork_lb.net.stream import Stream
 from prefork_lb.proxy.inbound import PIECE_BYTES, BodyReader
 from prefork_lb.upstream.lease import Lease
+from prefork_lb.upstream.server import Server
 from prefork_lb.wire.fields import HOP_BY_HOP, nominated
 from prefork_lb.wire.forwarded import via
 from prefork_lb.wire.framing import Framing, Kind, content_length
@@ -54,6 +55,11 @@ class Reply:
     def server(self) -> Stream | None:
         """The server's connection, as long as it is not given back; after 101 it is the other end of a tunnel."""
         return self._lease.stream
+
+    @property
+    def served_by(self) -> Server:
+        """The server whose response it is."""
+        return self._lease.server
 
     def end_tunnel(self) -> None:
         """Give the lease of a tunnel back. It has done its part, however it ended."""

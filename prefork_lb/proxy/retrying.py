@@ -52,8 +52,9 @@ class Retrying:
         finally:
             self._end_retry()
 
-    def after_reply(self, server: Server, reply: Reply) -> Reply:
+    def after_reply(self, server: Server, reply: Reply, also_failed: Collection[Server] = ()) -> Reply:
         """Go on after an answer with a status that is a failure; at worst it is the one that is given back."""
+        self._tried.extend(also_failed)
         try:
             return reply if self._is_enough(server, reply) else self._go_on()
         except BaseException:
