@@ -89,7 +89,8 @@ def view(segment: Segment) -> InstanceView:
                 pool, address, states.weight_set[slot] or get(at.C_WEIGHT, slot), get(at.C_MAX_CONNECTIONS, slot),
                 bool(get(at.C_BACKUP, slot)), get(at.C_TOTAL, slot), requests[slot], failures[slot],
                 Admin(states.admin[slot]).name.lower(), Check(states.check[slot]).name.lower(), states.note(slot),
-                _age_s(states.checked[slot], now), max(0, states.ejected_until[slot] - now) / 1000, states.is_usable(slot)))
+                _age_s(states.checked[slot] if states.check[slot] else 0, now),
+                max(0, states.ejected_until[slot] - now) / 1000, states.is_usable(slot)))
     states.close()
     workers = []
     for row in rows:

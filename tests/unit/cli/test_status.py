@@ -100,6 +100,11 @@ def shown_json(segment: Segment) -> dict[str, Any]:
 def test_the_age_of_a_check_is_shown(segment: Segment, states: States) -> None:
     ages = {server["address"]: server["checked_s"] for server in shown_json(segment)["servers"]}
     assert 2520 <= ages[LONG] < 2600 and ages[UNIX] is ages[BACKUP] is None
+    with Ledger(segment, takes_row=False).locked():  # a reload whose configuration has no checks
+        for slot, used in enumerate(states.used):
+            if used:
+                states.forget_check(slot)
+    assert {server["checked_s"] for server in shown_json(segment)["servers"]} == {None}
 
 
 def test_a_controller_that_is_missing_or_frozen_is_told(segment: Segment, states: States, master: Master) -> None:
