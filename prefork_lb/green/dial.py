@@ -2,92 +2,140 @@
 from __future__ import annotations
 
 import errno
-import logging
+import functools
 import os
 import socket
-from dataclasses import dataclass
+
+from greenlet import getcurrent, greenlet
 
 from prefork_lb.errors import ConnectFailed, ConnectTimeout, OutOfDescriptors
 from prefork_lb.green.hub import WRITABLE, Hub
 from prefork_lb.green.streams import GreenStream, TLSStream
 from prefork_lb.net.address import Address
-from prefork_lb.net.dial import ClientTLS
-from prefork_lb.net.failures import connect_error
-from prefork_lb.net.names import Endpoint, known_endpoint, look_up
+from prefork_lb.net.failures import connect_error, connect_timeout
+from prefork_lb.net.happy_eyeballs import Attempts, Failure
+from prefork_lb.net.names import Endpoint, known_endpoint
+from prefork_lb.net.resolver import Name, Resolver
 from prefork_lb.net.stream import StreamClosed, StreamTimeout
+from prefork_lb.net.tls import ClientTLS
 
 _FULL_QUEUE_PAUSE_S = 0.005
-# The system's resolver does not tell how long an answer is good for. Short enough to follow a change, long enough that a
-# busy pool does not ask for every connection.
-_REMEMBERED_S = 5.0
-
-log = logging.getLogger("prefork_lb")
-
-
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    endpoints: list[Endpoint]
-    until: float
 
 
 class Dialer:
-    """Connects to servers. The resolver runs in a thread, for it has no other way than to block."""
+    """Connects to servers."""
 
-    def __init__(self, hub: Hub) -> None:
+    def __init__(self, hub: Hub, resolver: Resolver | None = None) -> None:
         self._hub = hub
-        self._known: dict[Address, _Answer] = {}
+        self._resolver = resolver or Resolver()
 
     def dial(self, address: Address, timeout_s: float, tls: ClientTLS | None = None, preamble: bytes = b"") -> GreenStream:
-        """Connect to a server; of a name, all addresses are tried in the resolver's order within `timeout_s` in all.
+        """Connect to a server; the addresses of a name are tried as `net.happy_eyeballs` says, within `timeout_s` in all.
 
         `preamble` is sent before anything else. Raises ConnectTimeout, ConnectFailed, OutOfDescriptors.
         """
+        attempt = _Attempt(self._hub, address, timeout_s, tls, preamble)
+        endpoint = known_endpoint(address)
+        if endpoint is not None:
+            return attempt.connect(endpoint)
+        resolver = self._resolver
+        name = resolver.find(address)
+        if name.asked_at is not None:
+            self._await_answer(name, resolver.wait_s(name, timeout_s))
+        resolver.require(name, timeout_s)
+        endpoints, may_grow = resolver.so_far(name)
+        if len(endpoints) == 1 and not may_grow:
+            return attempt.connect(endpoints[0])
+        endpoint, stream = _Race(attempt, resolver, name).run()
+        resolver.note_worked(name, endpoint)
+        return stream
+
+    def _await_answer(self, name: Name, seconds: float) -> None:
         hub = self._hub
-        deadline = hub.now + timeout_s
-        failure: ConnectFailed | OutOfDescriptors | None = None
-        for endpoint in self._endpoints(address, deadline):
-            if hub.now >= deadline:
-                break
-            try:
-                return self._connect(endpoint, deadline, address, tls, preamble)
-            except StreamTimeout:
-                break
-            except OSError as exc:
-                failure = connect_error(address, exc, *endpoint)
-                failure.__cause__ = exc
-            except StreamClosed as exc:
-                failure = ConnectFailed(f"{address}: {exc}")
-                failure.__cause__ = exc
-        raise failure or ConnectTimeout(f"{address}: no connection within {timeout_s:g} s")
+        bell = _Bell(hub)
 
-    def _endpoints(self, address: Address, deadline: float) -> list[Endpoint]:
-        known = known_endpoint(address)
-        if known is not None:
-            return [known]
-        answer = self._known.get(address)
-        if answer is None or answer.until < self._hub.now:
-            try:
-                found = self._look_up(address, deadline)
-            except (ConnectFailed, ConnectTimeout) as exc:
-                if answer is None:
-                    raise
-                log.warning("%s; the addresses it had stay in use", exc)
-                found = answer.endpoints
-            answer = self._known[address] = _Answer(found, self._hub.now + _REMEMBERED_S)
-        return answer.endpoints
+        def answered() -> None:  # in the thread of the look-up
+            hub.wake(bell.ring)
 
-    def _look_up(self, address: Address, deadline: float) -> list[Endpoint]:
+        self._resolver.on_answer(name, answered)
         try:
-            return self._hub.run_blocking(lambda: look_up(address), deadline)
-        except TimeoutError as exc:
-            raise ConnectTimeout(f"{address}: the resolver did not answer in time") from exc
+            bell.wait(hub.now + seconds)
+        finally:
+            self._resolver.forget(name, answered)
 
-    def _connect(self, endpoint: Endpoint, deadline: float, address: Address, tls: ClientTLS | None,
-                 preamble: bytes) -> GreenStream:
-        hub = self._hub
+
+class _Bell:
+    """Wakes one greenlet. Rung before anybody waits, it lets the next wait end at once."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self._waiter: greenlet | None = None
+        self._is_rung = False
+
+    def ring(self) -> None:
+        """Let the greenlet go on. Called in the hub."""
+        self._is_rung = True
+        if self._waiter is not None:
+            waiter, self._waiter = self._waiter, None
+            waiter.switch()
+
+    def wait(self, until: float) -> None:
+        """Wait for a ring, at most until this instant."""
+        if not self._is_rung:
+            timer = self._hub.call_at(until, self.ring)
+            self._waiter = getcurrent()
+            try:
+                self._hub.switch()
+            finally:
+                self._waiter = None
+                timer.cancel()
+        self._is_rung = False
+
+
+class _Attempt:
+    """What the attempts of one dial have in common, and how one is made."""
+
+    def __init__(self, hub: Hub, address: Address, timeout_s: float, tls: ClientTLS | None, preamble: bytes) -> None:
+        self.hub = hub
+        self.deadline = hub.now + timeout_s
+        self._address = address
+        self._timeout_s = timeout_s
+        self._tls = tls
+        self._preamble = preamble
+
+    def connect(self, endpoint: Endpoint, under_way: dict[Endpoint, GreenStream] | None = None) -> GreenStream:
+        """Connect to one address; meanwhile the stream is in `under_way`.
+
+        Raises ConnectTimeout, ConnectFailed, OutOfDescriptors.
+        """
+        under_way = {} if under_way is None else under_way
+        try:
+            self._connect(endpoint, under_way)
+            if self._preamble:
+                under_way[endpoint].send(self._preamble, self.deadline - self.hub.now)
+            if self._tls is not None:
+                self._secure(self._tls, endpoint, under_way)
+        except BaseException as exc:
+            stream = under_way.pop(endpoint, None)
+            if stream is not None:
+                stream.close()
+            if isinstance(exc, StreamTimeout):
+                raise self.timed_out(isinstance(stream, TLSStream)) from exc
+            if isinstance(exc, StreamClosed):
+                raise ConnectFailed(f"{self._address}: {exc}") from exc
+            if isinstance(exc, OSError):
+                raise connect_error(self._address, exc, *endpoint) from exc
+            raise
+        return under_way.pop(endpoint)
+
+    def timed_out(self, is_connected: bool = False) -> ConnectTimeout:
+        """The error when there is no time left; `is_connected`: all but the TLS handshake was done."""
+        return connect_timeout(self._address, self._timeout_s, is_connected)
+
+    def _connect(self, endpoint: Endpoint, under_way: dict[Endpoint, GreenStream]) -> None:
+        hub, deadline = self.hub, self.deadline
         family, where = endpoint
         connected = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        stream: GreenStream | None = None
         try:
             if family != socket.AF_UNIX:
                 # A small head must not wait for the acknowledgement of the one before (RFC 9293 3.7.4).
@@ -101,40 +149,78 @@ class Dialer:
                 code = connected.connect_ex(where)
             if code not in (0, errno.EINPROGRESS):
                 raise OSError(code, os.strerror(code))
-            stream = GreenStream(hub, connected)
-            if code == errno.EINPROGRESS:
-                self._finish(stream, deadline)
-            if preamble:
-                stream.send(preamble, deadline - hub.now)
-            if tls is not None:
-                stream = self._secure(stream, tls, deadline)
-        except BaseException:
-            if stream is None:
-                connected.close()
-            else:
-                stream.close()
-            raise
-        return stream
-
-    @staticmethod
-    def _finish(stream: GreenStream, deadline: float) -> None:
-        # The first event tells of the outcome, whichever it is.
-        if not stream.ready & WRITABLE and not stream.wait_writable(deadline):
-            raise StreamTimeout
-        code = stream.connected.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if code:
-            raise OSError(code, os.strerror(code))
-
-    def _secure(self, stream: GreenStream, tls: ClientTLS, deadline: float) -> TLSStream:
-        connected = stream.detach()
-        try:
-            secured = TLSStream(self._hub, connected, tls.context, server_side=False, server_name=tls.server_name)
+            stream = under_way[endpoint] = GreenStream(hub, connected)
         except BaseException:
             connected.close()
             raise
+        if code == errno.EINPROGRESS:
+            # The first event tells of the outcome, whichever it is.
+            if not stream.ready & WRITABLE and not stream.wait_writable(deadline):
+                raise StreamTimeout
+            code = connected.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if code:
+                raise OSError(code, os.strerror(code))
+
+    def _secure(self, tls: ClientTLS, endpoint: Endpoint, under_way: dict[Endpoint, GreenStream]) -> None:
+        connected = under_way.pop(endpoint).detach()
         try:
-            secured.handshake(deadline - self._hub.now)
+            secured = under_way[endpoint] = TLSStream(
+                self.hub, connected, tls.context, server_side=False, server_name=tls.server_name)
         except BaseException:
-            secured.close()
+            connected.close()
             raise
-        return secured
+        secured.handshake(self.deadline - self.hub.now)
+
+
+class _Race:
+    """The attempts of one dial to a name, each on a greenlet of its own."""
+
+    def __init__(self, attempt: _Attempt, resolver: Resolver, name: Name) -> None:
+        self._attempt = attempt
+        self._hub = attempt.hub
+        self._resolver = resolver
+        self._name = name
+        self._attempts = Attempts(attempt.deadline)
+        self._under_way: dict[Endpoint, GreenStream] = {}
+        self._winner: tuple[Endpoint, GreenStream] | None = None
+        self._is_over = False
+        self._bell = _Bell(self._hub)  # an attempt has ended
+
+    def run(self) -> tuple[Endpoint, GreenStream]:
+        """The first connection, and its address; the other attempts are ended. Raises as `_Attempt.connect`."""
+        attempts, hub = self._attempts, self._hub
+        try:
+            while True:
+                attempts.update(*self._resolver.so_far(self._name))
+                while (endpoint := attempts.due(hub.now)) is not None:
+                    hub.soon(functools.partial(self._try, endpoint))
+                if attempts.is_over(hub.now):
+                    in_tls = any(isinstance(stream, TLSStream) for stream in self._under_way.values())
+                    raise attempts.error(self._attempt.timed_out(in_tls))
+                self._bell.wait(attempts.look_at(hub.now))
+                if self._winner is not None:
+                    return self._winner
+        finally:
+            self._is_over = True
+            for stream in self._under_way.values():
+                # Its greenlet finds the time over and closes it.
+                hub.arm(stream, hub.now)
+
+    def _try(self, endpoint: Endpoint) -> None:
+        if self._is_over:
+            return
+        stream: GreenStream | None = None
+        failure: Failure | None = None
+        try:
+            stream = self._attempt.connect(endpoint, self._under_way)
+        except (ConnectFailed, ConnectTimeout, OutOfDescriptors) as exc:
+            failure = exc
+        if self._is_over or self._winner is not None:
+            if stream is not None:
+                stream.close()
+            return
+        if failure is not None:
+            self._attempts.failed(failure)
+        elif stream is not None:
+            self._winner = endpoint, stream
+        self._hub.call_at(self._hub.now, self._bell.ring)

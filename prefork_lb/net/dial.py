@@ -1,90 +1,120 @@
-"""New connections to servers, over ordinary sockets."""
+"""New connections to servers, over ordinary sockets, and over gevent's where it has patched them."""
 from __future__ import annotations
 
-import socket
-import ssl
+import select
+import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 
-from prefork_lb.errors import ConnectFailed, ConnectTimeout
+from prefork_lb.errors import ConnectTimeout
 from prefork_lb.net.address import Address
+from prefork_lb.net.connecting import FULL_QUEUE, FULL_QUEUE_PAUSE_S, Connecting
 from prefork_lb.net.failures import connect_error, connect_timeout
-from prefork_lb.net.names import Endpoint, known_endpoint, look_up
+from prefork_lb.net.happy_eyeballs import Attempts
+from prefork_lb.net.names import Endpoint, known_endpoint
+from prefork_lb.net.resolver import Name, Resolver
 from prefork_lb.net.sockets import SocketStream
 from prefork_lb.net.stream import Stream
-
-_FULL_QUEUE_PAUSE_S = 0.005
-
-
-@dataclass(frozen=True, slots=True)
-class ClientTLS:
-    """TLS toward a server."""
-
-    context: ssl.SSLContext
-    server_name: str  # sent (SNI) and verified
-
+from prefork_lb.net.tls import ClientTLS
 
 Dial = Callable[[Address, float, ClientTLS | None, bytes], Stream]
 """Connects to a server within some seconds and sends the bytes given before anything else, TLS included."""
 
+SoFar = Callable[[], tuple[Iterable[Endpoint], bool]]
+"""The addresses of a server that are known by now, and whether others may come."""
 
-def dial(address: Address, timeout_s: float, tls: ClientTLS | None = None, preamble: bytes = b"") -> SocketStream:
-    """Connect to a server; of a name, all addresses are tried in the resolver's order within `timeout_s` in all.
 
-    Raises ConnectTimeout, ConnectFailed, OutOfDescriptors.
-    """
-    deadline = time.monotonic() + timeout_s
-    known = known_endpoint(address)
-    failure: ConnectFailed | ConnectTimeout | None = None
-    for endpoint in [known] if known else look_up(address):
-        left_s = deadline - time.monotonic()
-        if left_s <= 0:
-            break
+class Dialer:
+    """Connects to servers, from any thread."""
+
+    def __init__(self, resolver: Resolver | None = None) -> None:
+        self._resolver = resolver or Resolver()
+
+    def dial(self, address: Address, timeout_s: float, tls: ClientTLS | None = None, preamble: bytes = b"") -> SocketStream:
+        """Connect to a server; the addresses of a name are tried as `net.happy_eyeballs` says, within `timeout_s` in all.
+
+        `preamble` is sent before anything else. Raises ConnectTimeout, ConnectFailed, OutOfDescriptors.
+        """
+        deadline = time.monotonic() + timeout_s
+        endpoint = known_endpoint(address)
+        if endpoint is not None:
+            return SocketStream(_Race(address, timeout_s, deadline, tls, preamble).run(lambda: ((endpoint,), False)).connection)
+        resolver = self._resolver
+        name = resolver.find(address)
+        if name.asked_at is not None:
+            self._await_answer(name, resolver.wait_s(name, timeout_s))
+        resolver.require(name, timeout_s)
+        winner = _Race(address, timeout_s, deadline, tls, preamble).run(lambda: resolver.so_far(name))
+        resolver.note_worked(name, winner.endpoint)
+        return SocketStream(winner.connection)
+
+    def _await_answer(self, name: Name, seconds: float) -> None:
+        answered = threading.Event()
+        self._resolver.on_answer(name, answered.set)
+        answered.wait(seconds)
+        self._resolver.forget(name, answered.set)
+
+
+class _Race:
+    """The attempts of one dial, in one thread."""
+
+    def __init__(self, address: Address, timeout_s: float, deadline: float, tls: ClientTLS | None, preamble: bytes) -> None:
+        self._address = address
+        self._timeout_s = timeout_s
+        self._tls = tls
+        self._preamble = preamble
+        self._attempts = Attempts(deadline)
+        self._under_way: list[Connecting] = []
+
+    def run(self, so_far: SoFar) -> Connecting:
+        """The first attempt that is done; all others are ended. Raises ConnectTimeout, ConnectFailed, OutOfDescriptors."""
+        attempts = self._attempts
         try:
-            return _connect(endpoint, left_s, address, tls, preamble)
-        except (ConnectFailed, ConnectTimeout) as exc:
-            failure = exc
-    raise failure or ConnectTimeout(f"{address}: no connection within {timeout_s:g} s")
+            while True:
+                attempts.update(*so_far())
+                now = time.monotonic()
+                while (endpoint := attempts.due(now)) is not None:
+                    self._begin(endpoint)
+                for attempt in self._under_way:
+                    if attempt.is_done:
+                        self._under_way.remove(attempt)
+                        return attempt
+                if attempts.is_over(now):
+                    raise attempts.error(self._timed_out())
+                self._wait(attempts.look_at(now) - now)
+        finally:
+            for attempt in self._under_way:
+                attempt.close()
 
-
-def _connect(endpoint: Endpoint, timeout_s: float, name: Address, tls: ClientTLS | None, preamble: bytes) -> SocketStream:
-    family, where = endpoint
-    try:
-        connection = socket.socket(family, socket.SOCK_STREAM)
-    except OSError as exc:
-        raise connect_error(name, exc, family, where) from exc
-    try:
-        connection.settimeout(timeout_s)
-        if family != socket.AF_UNIX:
-            # A small head must not wait for the acknowledgement of the one before (RFC 9293 3.7.4).
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        _connect_within(connection, where, timeout_s)
-        if preamble:
-            connection.sendall(preamble)
-        if tls is not None:
-            connection = tls.context.wrap_socket(connection, server_hostname=tls.server_name, suppress_ragged_eofs=False)
-        connection.settimeout(None)
-    except TimeoutError as exc:
-        connection.close()
-        raise connect_timeout(name, timeout_s) from exc
-    except OSError as exc:
-        connection.close()
-        raise connect_error(name, exc, family, where) from exc
-    except BaseException:
-        connection.close()
-        raise
-    return SocketStream(connection)
-
-
-def _connect_within(connection: socket.socket, endpoint: tuple[str, int] | str, timeout_s: float) -> None:
-    deadline = time.monotonic() + timeout_s
-    while True:
+    def _begin(self, endpoint: Endpoint) -> None:
         try:
-            connection.connect(endpoint)
+            attempt = Connecting(endpoint, self._preamble, self._tls)
+        except OSError as exc:
+            self._attempts.failed(connect_error(self._address, exc, *endpoint))
             return
-        except BlockingIOError as exc:
-            # A unix socket whose queue is full says so at once, whatever the timeout (connect(2), EAGAIN).
-            if time.monotonic() >= deadline:
-                raise TimeoutError from exc
-            time.sleep(_FULL_QUEUE_PAUSE_S)
+        self._under_way.append(attempt)
+        self._step(attempt)
+
+    def _step(self, attempt: Connecting) -> None:
+        try:
+            attempt.step()
+        except OSError as exc:
+            self._under_way.remove(attempt)
+            attempt.close()
+            self._attempts.failed(connect_error(self._address, exc, *attempt.endpoint))
+
+    def _wait(self, seconds: float) -> None:
+        """Wait until an attempt can go on, and let it go on."""
+        poller = select.poll()
+        for attempt in self._under_way:
+            if attempt.waits_for == FULL_QUEUE:
+                seconds = min(seconds, FULL_QUEUE_PAUSE_S)
+            else:
+                poller.register(attempt.connection.fileno(), attempt.waits_for)
+        ready = {descriptor for descriptor, _ in poller.poll(max(0.0, seconds) * 1000)}
+        for attempt in list(self._under_way):
+            if attempt.waits_for == FULL_QUEUE or attempt.connection.fileno() in ready:
+                self._step(attempt)
+
+    def _timed_out(self) -> ConnectTimeout:
+        return connect_timeout(self._address, self._timeout_s, any(attempt.is_connected for attempt in self._under_way))

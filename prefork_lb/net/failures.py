@@ -7,7 +7,6 @@ import ssl
 
 from prefork_lb.errors import ConnectFailed, ConnectTimeout, OutOfDescriptors
 
-# This process has no descriptor left, this host has none, or the kernel has no memory for one more socket.
 _OUT_OF_DESCRIPTORS = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 
 
@@ -20,21 +19,21 @@ def failure_text(exc: OSError) -> str:
     return exc.strerror or str(exc)
 
 
+def is_out_of_descriptors(exc: OSError) -> bool:
+    """Whether this process, or the whole host, has no descriptor left, or no memory for one more socket."""
+    return exc.errno in _OUT_OF_DESCRIPTORS
+
+
 def connect_error(name: object, exc: OSError, family: int, where: tuple[str, int] | str) -> ConnectFailed | OutOfDescriptors:
     """The error for a connection to the server `name` that failed with `exc`; `family` and `where` say what was connected to."""
-    kind = OutOfDescriptors if _is_ours(exc, family, where) else ConnectFailed
+    is_ours = _has_source_address(family, where) if exc.errno == errno.EADDRNOTAVAIL else is_out_of_descriptors(exc)
+    kind = OutOfDescriptors if is_ours else ConnectFailed
     return kind(f"{name}: {failure_text(exc)}")
 
 
-def connect_timeout(name: object, timeout_s: float) -> ConnectTimeout:
-    """The error for a server that did not accept in time."""
-    return ConnectTimeout(f"{name}: no connection within {timeout_s:.3g} s")
-
-
-def _is_ours(exc: OSError, family: int, where: tuple[str, int] | str) -> bool:
-    if exc.errno == errno.EADDRNOTAVAIL:
-        return _has_source_address(family, where)
-    return exc.errno in _OUT_OF_DESCRIPTORS
+def connect_timeout(name: object, timeout_s: float, is_connected: bool) -> ConnectTimeout:
+    """The error for a connection that was not ready in time; `is_connected`: all but the TLS handshake was done."""
+    return ConnectTimeout(f"{name}: no {'TLS handshake' if is_connected else 'connection'} within {timeout_s:g} s")
 
 
 def _has_source_address(family: int, where: tuple[str, int] | str) -> bool:

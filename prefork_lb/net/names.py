@@ -3,8 +3,9 @@ from __future__ import annotations
 
 import socket
 
-from prefork_lb.errors import ConnectFailed
+from prefork_lb.errors import ConnectFailed, OutOfDescriptors
 from prefork_lb.net.address import Address
+from prefork_lb.net.failures import is_out_of_descriptors
 
 Endpoint = tuple[int, tuple[str, int] | str]
 """An address family, and an address as `socket.connect` takes it."""
@@ -22,9 +23,11 @@ def known_endpoint(address: Address) -> Endpoint | None:
 
 
 def look_up(address: Address) -> list[Endpoint]:
-    """All endpoints of a name, in the resolver's order. Waits for the resolver. Raises ConnectFailed."""
+    """All endpoints of a name, in the resolver's order. Waits for the resolver. Raises ConnectFailed, OutOfDescriptors."""
     try:
         found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
     except OSError as exc:
+        if is_out_of_descriptors(exc):
+            raise OutOfDescriptors(f"{address}: the name cannot be looked up: {exc.strerror}") from exc
         raise ConnectFailed(f"{address}: the name does not resolve: {exc.strerror}") from exc
     return [(family, (str(endpoint[0]), int(endpoint[1]))) for family, _, _, _, endpoint in found]

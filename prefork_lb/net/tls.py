@@ -16,6 +16,14 @@ class Certificate:
     hosts: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class ClientTLS:
+    """TLS toward a server."""
+
+    context: ssl.SSLContext
+    server_name: str  # sent (SNI) and verified
+
+
 def upstream_context(verify: bool = True, ca_file: str = "", certificate: str = "", key: str = "") -> ssl.SSLContext:
     """A context for connections to servers: TLS 1.2 or later, and HTTP/1.1 in it.
 

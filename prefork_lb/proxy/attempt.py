@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from prefork_lb.clock import Clock
 from prefork_lb.errors import BadResponse, SendTimeout, StaleConnection
-from prefork_lb.net.dial import Dial, dial
+from prefork_lb.net.dial import Dial
 from prefork_lb.net.sockets import wait_any
 from prefork_lb.net.stream import Stream, StreamClosed, StreamTimeout, WaitAny
 from prefork_lb.proxy.inbound import BodyReader, HeadReader, ResponseParser
@@ -39,7 +39,7 @@ class Settings:
     pseudonym: bytes  # of this proxy in Via
     clock: Clock
     parse: ResponseParser
-    dial: Dial = dial
+    dial: Dial
     sleep: Callable[[float], None] = time.sleep
     wait_any: WaitAny = wait_any
     collected_bytes: int = 0  # of a request's body, before a server is claimed

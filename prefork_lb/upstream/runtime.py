@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from prefork_lb.net.dial import Dial, dial
+from prefork_lb.net.dial import Dial, Dialer
 from prefork_lb.net.sockets import SocketStream, wait_any
 from prefork_lb.net.stream import WaitAny
 from prefork_lb.upstream.housekeeping import Housekeeping
@@ -28,5 +28,5 @@ def _in_a_thread(interval_s: float, task: Callable[[], None]) -> None:
     Housekeeping(task, interval_s).start()
 
 
-BLOCKING = Runtime(dial, _in_a_thread, one_thread=False, stream=SocketStream, wait_any=wait_any)
+BLOCKING = Runtime(Dialer().dial, _in_a_thread, one_thread=False, stream=SocketStream, wait_any=wait_any)
 """Ordinary sockets and threads; gevent's, where it has patched them."""

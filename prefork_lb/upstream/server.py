@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from prefork_lb.net.address import Address
-from prefork_lb.net.dial import ClientTLS
+from prefork_lb.net.tls import ClientTLS
 from prefork_lb.upstream.idle import IdleConnections
 
 if TYPE_CHECKING:

@@ -12,8 +12,7 @@ from prefork_lb.config import Config, model
 from prefork_lb.config.statuses import parse_statuses
 from prefork_lb.errors import ConfigError
 from prefork_lb.net.address import parse_address
-from prefork_lb.net.dial import ClientTLS
-from prefork_lb.net.tls import upstream_context
+from prefork_lb.net.tls import ClientTLS, upstream_context
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.line import Line

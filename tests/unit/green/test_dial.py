@@ -1,19 +1,24 @@
 """Connecting from greenlets: outcomes, names, and a resolver that blocks nobody else."""
 from __future__ import annotations
 
+import os
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from prefork_lb.clock import ManualClock
 from prefork_lb.errors import ConnectFailed, ConnectTimeout, OutOfDescriptors
-from prefork_lb.green import dial as dialing
 from prefork_lb.green.dial import Dialer
 from prefork_lb.green.hub import Hub
 from prefork_lb.net.address import Address
 from prefork_lb.net.names import Endpoint
+from prefork_lb.net.resolver import Resolver
+from prefork_lb.net.tls import ClientTLS, upstream_context
+from tests.support.certificates import make_pair, needs_openssl
 from tests.support.descriptors import no_descriptor_left
 from tests.support.ports import refusing_address, silent_address
 from tests.unit.green.running import DEADLINE_S, run
@@ -80,36 +85,133 @@ def test_no_descriptor_for_a_connection_is_not_the_server_s_failure(hub: Hub, li
         run(hub, lambda: Dialer(hub).dial(Address("127.0.0.1", port_of(listener)), DEADLINE_S))
 
 
-def test_all_addresses_of_a_name_are_tried_and_remembered(
-    hub: Hub, listener: socket.socket, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def port_in(address: str) -> int:
+    return int(address.rpartition(":")[2])
+
+
+def test_all_addresses_of_a_name_are_tried_and_remembered(hub: Hub, listener: socket.socket) -> None:
     asked: list[Address] = []
     with refusing_address() as refusing:
         def look_up(address: Address) -> list[Endpoint]:
             asked.append(address)
-            return [local(int(refusing.rpartition(":")[2])), local(port_of(listener))]
+            return [local(port_in(refusing)), local(port_of(listener))]
 
-        monkeypatch.setattr(dialing, "look_up", look_up)
-        dialer = Dialer(hub)
+        dialer = Dialer(hub, Resolver(look_up))
         for _ in range(3):
             run(hub, lambda: dialer.dial(Address("app.test", 80), DEADLINE_S).close())
     assert len(asked) == 1
 
 
-def test_a_resolver_that_hangs_holds_nobody_else_up(hub: Hub, listener: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_address_that_drops_packets_does_not_keep_the_others_from_being_tried(hub: Hub, listener: socket.socket) -> None:
+    with silent_address() as silent:
+        dialer = Dialer(hub, Resolver(lambda _: [local(port_in(silent)), local(port_of(listener))]))
+        for _ in range(2):
+            run(hub, lambda: dialer.dial(Address("app.test", 80), DEADLINE_S).close())
+        # The one that worked goes first: time for the other alone would not do.
+        run(hub, lambda: dialer.dial(Address("app.test", 80), 0.1).close())
+
+
+def test_what_lost_the_race_is_closed(hub: Hub, listener: socket.socket) -> None:
+    with silent_address() as silent:
+        dialer = Dialer(hub, Resolver(lambda _: [local(port_in(silent)), local(port_of(listener))]))
+        before = set(os.listdir("/proc/self/fd"))
+        stream = run(hub, lambda: dialer.dial(Address("app.test", 80), DEADLINE_S))
+        run(hub, lambda: hub.sleep(0.001))
+        assert len(set(os.listdir("/proc/self/fd")) - before) == 1
+        stream.close()
+
+
+def test_a_name_none_of_whose_addresses_answers(hub: Hub) -> None:
+    with refusing_address() as refusing, silent_address() as silent:
+        refuses = Dialer(hub, Resolver(lambda _: [local(port_in(refusing)), (socket.AF_INET, ("127.0.0.2", port_in(refusing)))]))
+        with pytest.raises(ConnectFailed, match=r"app\.test:80: Connection refused"):
+            run(hub, lambda: refuses.dial(Address("app.test", 80), DEADLINE_S))
+        hangs = Dialer(hub, Resolver(lambda _: [local(port_in(silent)), local(port_in(refusing))]))
+        with pytest.raises(ConnectTimeout, match=r"app\.test:80: no connection within 0\.1 s"):
+            run(hub, lambda: hangs.dial(Address("app.test", 80), 0.1))
+
+
+def test_a_resolver_that_hangs_holds_nobody_else_up(hub: Hub, listener: socket.socket) -> None:
     release = threading.Event()
 
     def look_up(address: Address) -> list[Endpoint]:
         release.wait(DEADLINE_S)
         return [local(port_of(listener))]
 
-    monkeypatch.setattr(dialing, "look_up", look_up)
     ticks: list[int] = []
     hub.every(0.01, lambda: ticks.append(1))
-    with pytest.raises(ConnectTimeout, match="resolver did not answer"):
-        run(hub, lambda: Dialer(hub).dial(Address("app.test", 80), 0.1))
+    with pytest.raises(ConnectTimeout, match=r"the resolver did not answer within 0\.1 s"):
+        run(hub, lambda: Dialer(hub, Resolver(look_up)).dial(Address("app.test", 80), 0.1))
     release.set()
     assert len(ticks) >= 5
+
+
+def test_a_name_whose_resolver_hangs_is_connected_to_by_what_is_known(hub: Hub, listener: socket.socket) -> None:
+    release = threading.Event()
+    answers = [[local(port_of(listener))]]
+
+    def look_up(address: Address) -> list[Endpoint]:
+        if not answers:
+            release.wait(DEADLINE_S)
+            return []
+        return answers.pop()
+
+    clock = ManualClock(100.0)
+    dialer = Dialer(hub, Resolver(look_up, clock))
+    try:
+        for _ in range(3):
+            run(hub, lambda: dialer.dial(Address("app.test", 80), 1.0).close())
+            clock.advance(60)
+    finally:
+        release.set()
+
+
+def test_a_name_that_moved_is_found_at_its_new_address_though_the_old_one_refuses(hub: Hub, listener: socket.socket) -> None:
+    """The answer is old: a look-up runs beside, and what it gives is tried in the same dial."""
+    moved = threading.Event()
+    with refusing_address() as refusing:
+        answers = [local(port_in(refusing)), local(port_of(listener))]
+
+        def look_up(address: Address) -> list[Endpoint]:
+            endpoint = answers.pop(0)
+            if not answers:
+                moved.wait(DEADLINE_S)
+            return [endpoint]
+
+        clock = ManualClock(100.0)
+        dialer = Dialer(hub, Resolver(look_up, clock))
+        with pytest.raises(ConnectFailed):
+            run(hub, lambda: dialer.dial(Address("app.test", 80), DEADLINE_S))
+        clock.advance(60)
+        hub.call_at(hub.now + 0.3, moved.set)
+        run(hub, lambda: dialer.dial(Address("app.test", 80), DEADLINE_S).close())
+
+
+@needs_openssl
+def test_tls_that_one_address_does_not_speak_is_spoken_with_the_next(hub: Hub, tmp_path: Path) -> None:
+    pair = make_pair(tmp_path, "one", "one.example")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pair.certificate, pair.key)
+    with socket.create_server(("127.0.0.1", 0)) as mute, socket.create_server(("127.0.0.1", 0)) as speaks:
+        def serve() -> None:
+            connected = context.wrap_socket(speaks.accept()[0], server_side=True)
+            connected.sendall(b"hello")
+            connected.close()
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        dialer = Dialer(hub, Resolver(lambda _: [local(port_of(mute)), local(port_of(speaks))]))
+        tls = ClientTLS(upstream_context(ca_file=str(pair.certificate)), "one.example")
+
+        def use() -> bytes:
+            stream = dialer.dial(Address("app.test", 80, tls=True), DEADLINE_S, tls)
+            try:
+                return stream.receive(99, DEADLINE_S)
+            finally:
+                stream.close()
+
+        assert run(hub, use) == b"hello"
+        thread.join(DEADLINE_S)
 
 
 def test_a_name_that_does_not_resolve(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -10,12 +12,23 @@ from pathlib import Path
 
 import pytest
 
+from prefork_lb.clock import ManualClock
 from prefork_lb.errors import ConnectFailed, ConnectTimeout, OutOfDescriptors
 from prefork_lb.net.address import Address
-from prefork_lb.net.dial import dial
+from prefork_lb.net.dial import Dialer
+from prefork_lb.net.names import Endpoint
+from prefork_lb.net.resolver import Resolver
+from prefork_lb.net.sockets import SocketStream
+from prefork_lb.net.tls import ClientTLS, upstream_context
+from tests.support.certificates import make_pair, needs_openssl
 from tests.support.descriptors import no_descriptor_left
+from tests.support.ports import silent_address
 
 DEADLINE_S = 10.0
+
+
+def dial(address: Address, timeout_s: float) -> SocketStream:
+    return Dialer().dial(address, timeout_s)
 
 
 @pytest.fixture
@@ -171,6 +184,120 @@ def test_a_unix_server_with_a_full_queue_is_waited_for(tmp_path: Path) -> None:
             thread.join(DEADLINE_S)
             for sock in (*waiting, *accepted):
                 sock.close()
+
+
+def silent_then(port: int, *hosts: str) -> list[Endpoint]:
+    """Endpoints with one port: of each host, in order."""
+    return [(socket.AF_INET, (host, port)) for host in hosts]
+
+
+def test_an_address_that_drops_packets_does_not_keep_the_others_from_being_tried() -> None:
+    """The first address is silent, the second one listens at the same port: connected in a moment, then at once."""
+    with silent_address() as silent:
+        port = int(silent.rpartition(":")[2])
+        with socket.create_server(("127.0.0.2", port)) as listener:
+            dialer = Dialer(Resolver(lambda _: silent_then(port, "127.0.0.1", "127.0.0.2")))
+            for _ in range(2):
+                dialer.dial(Address("app.test", port), DEADLINE_S).close()
+                listener.accept()[0].close()
+            # The one that worked goes first: time for the other alone would not do.
+            dialer.dial(Address("app.test", port), 0.1).close()
+
+
+@needs_openssl
+def test_tls_that_one_address_does_not_speak_is_spoken_with_the_next(tmp_path: Path) -> None:
+    pair = make_pair(tmp_path, "one", "one.example")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pair.certificate, pair.key)
+    with socket.create_server(("127.0.0.1", 0)) as mute, socket.create_server(("127.0.0.1", 0)) as speaks:
+        def serve() -> None:
+            connected = context.wrap_socket(speaks.accept()[0], server_side=True)
+            connected.sendall(b"hello")
+            connected.close()
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        endpoints: list[Endpoint] = [(socket.AF_INET, ("127.0.0.1", port_of(each))) for each in (mute, speaks)]
+        tls = ClientTLS(upstream_context(ca_file=str(pair.certificate)), "one.example")
+        stream = Dialer(Resolver(lambda _: endpoints)).dial(Address("app.test", 80, tls=True), DEADLINE_S, tls)
+        assert stream.receive(99, DEADLINE_S) == b"hello"
+        stream.close()
+        thread.join(DEADLINE_S)
+
+
+@needs_openssl
+def test_a_handshake_that_is_not_answered_is_told_from_a_connection_that_is_not_made(listener: socket.socket) -> None:
+    tls = ClientTLS(upstream_context(verify=False), "one.example")
+    with pytest.raises(ConnectTimeout, match=r"no TLS handshake within 0\.1 s"):
+        Dialer().dial(Address("127.0.0.1", port_of(listener), tls=True), 0.1, tls)
+
+
+def test_what_lost_the_race_is_closed() -> None:
+    with silent_address() as silent:
+        port = int(silent.rpartition(":")[2])
+        with socket.create_server(("127.0.0.2", port)):
+            dialer = Dialer(Resolver(lambda _: silent_then(port, "127.0.0.1", "127.0.0.2")))
+            before = set(os.listdir("/proc/self/fd"))
+            stream = dialer.dial(Address("app.test", port), DEADLINE_S)
+            assert len(set(os.listdir("/proc/self/fd")) - before) == 1
+            stream.close()
+
+
+def test_a_name_whose_resolver_hangs_is_connected_to_by_what_is_known(listener: socket.socket) -> None:
+    release = threading.Event()
+    answers = [[(socket.AF_INET, ("127.0.0.1", port_of(listener)))]]
+
+    def look_up(_: Address) -> list[Endpoint]:
+        if not answers:
+            release.wait(DEADLINE_S)
+            return []
+        return answers.pop()
+
+    clock = ManualClock(100.0)
+    dialer = Dialer(Resolver(look_up, clock))
+    try:
+        for _ in range(3):
+            dialer.dial(Address("app.test", 80), 1.0).close()
+            clock.advance(60)
+    finally:
+        release.set()
+
+
+def test_a_resolver_that_hangs_costs_the_connect_timeout_and_not_more() -> None:
+    release = threading.Event()
+
+    def look_up(_: Address) -> list[Endpoint]:
+        release.wait(DEADLINE_S)
+        return []
+
+    dialer = Dialer(Resolver(look_up))
+    started = time.monotonic()
+    with pytest.raises(ConnectTimeout, match=r"app\.test:80: the resolver did not answer within 0\.2 s"):
+        dialer.dial(Address("app.test", 80), 0.2)
+    assert time.monotonic() - started < DEADLINE_S / 2
+    release.set()
+
+
+def test_a_name_that_moved_is_found_at_its_new_address_though_the_old_one_refuses(listener: socket.socket) -> None:
+    """The answer is old: a look-up runs beside, and what it gives is tried in the same dial."""
+    moved = threading.Event()
+    answers = [("127.0.0.2", None), ("127.0.0.1", moved)]
+
+    def look_up(_: Address) -> list[Endpoint]:
+        host, waits = answers.pop(0)
+        if waits:
+            waits.wait(DEADLINE_S)
+        return [(socket.AF_INET, (host, port_of(listener)))]
+
+    clock = ManualClock(100.0)
+    dialer = Dialer(Resolver(look_up, clock))
+    with pytest.raises(ConnectFailed):
+        dialer.dial(Address("app.test", 80), DEADLINE_S)
+    clock.advance(60)
+    timer = threading.Timer(0.3, moved.set)
+    timer.start()
+    dialer.dial(Address("app.test", 80), DEADLINE_S).close()
+    timer.join()
 
 
 def test_the_time_is_for_all_addresses_together(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from prefork_lb.balance.first import First
 from prefork_lb.balance.policy import PolicyMemory
 from prefork_lb.clock import monotonic
 from prefork_lb.net.address import Address
+from prefork_lb.net.dial import Dialer
 from prefork_lb.proxy.attempt import Settings, Timeouts
 from prefork_lb.proxy.engine import Engine
 from prefork_lb.proxy.reply import Reply
@@ -47,6 +48,7 @@ class Rig:
             b"lb",
             monotonic,
             functools.partial(parse_response, limits=HeadLimits()),
+            Dialer().dial,
         )
         self.engine = Engine(Router([Route((), (), "web")]), {"web": self.pool}, self.settings)
 

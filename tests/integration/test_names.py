@@ -1,0 +1,96 @@
+"""Servers that are names: addresses that drop packets, and a resolver that hangs, on every worker class."""
+from __future__ import annotations
+
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support import processes
+from tests.support.balancer import FRONT_ENDS, FrontEnd, pool_text
+from tests.support.client import fetch
+from tests.support.names import Names
+from tests.support.ports import silent_address
+from tests.support.rig import Rig
+from tests.support.waiting import wait_until
+
+TIMEOUT_S = 3.0  # to connect; what a request takes is compared with it, not with the machine's speed
+CONFIG = f"[proxy.timeouts]\nconnect = {TIMEOUT_S}\n"
+
+
+@pytest.fixture(params=FRONT_ENDS, ids=str)
+def kind(request: pytest.FixtureRequest) -> FrontEnd:
+    front_end: FrontEnd = request.param
+    return front_end
+
+
+@pytest.fixture
+def names(tmp_path: Path) -> Iterator[Names]:
+    names = Names(tmp_path / "names")
+    yield names
+    names.answer()
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    """At 127.0.0.1 this port drops packets, at 127.0.0.2 a server answers and closes."""
+    with silent_address() as silent:
+        port = int(silent.rpartition(":")[2])
+        with socket.create_server(("127.0.0.2", port)) as listener:
+            threading.Thread(target=_serve, args=(listener,), daemon=True).start()
+            yield port
+            listener.shutdown(socket.SHUT_RDWR)
+
+
+def _serve(listener: socket.socket) -> None:
+    while True:
+        try:
+            connected, _ = listener.accept()
+        except OSError:
+            return
+        with connected:
+            connected.settimeout(TIMEOUT_S)
+            try:
+                if connected.recv(65536):
+                    connected.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
+            except OSError:
+                continue
+
+
+def test_a_dead_address_and_a_resolver_that_hangs_cost_next_to_nothing(
+        rig: Rig, kind: FrontEnd, names: Names, port: int) -> None:
+    names.set("app.test", ["127.0.0.1", "127.0.0.2"])
+    balancer = rig.balancer(CONFIG + pool_text([f"app.test:{port}"]), kind, workers=1, environ=names.environ)
+
+    def timed() -> float:
+        started = time.monotonic()
+        assert fetch(balancer.address).status == 200, balancer.log()
+        return time.monotonic() - started
+
+    assert timed() < TIMEOUT_S / 2, "the address that drops packets took all the time"
+    before = len(names.asked())
+    names.hang()
+    wait_until(lambda: timed() and len(names.asked()) > before, "a look-up that hangs", 20, every=0.2)
+    assert sum(timed() for _ in range(20)) < TIMEOUT_S, "the known addresses were not in use at once"
+    assert len(names.asked()) == before + 1, "one look-up at a time"
+    worker, = balancer.workers()
+    assert len(processes.threads(worker)) < kind.threads + 20, "threads pile up"
+    assert " is ejected" not in balancer.log()
+    started = time.monotonic()
+    balancer.stop(signal.SIGTERM)
+    assert time.monotonic() - started < 8, "the worker's end waited for the look-up"
+
+
+def test_a_name_that_never_resolves_holds_no_other_server_up(rig: Rig, kind: FrontEnd, names: Names, port: int) -> None:
+    """The resolver hangs from the start on: requests go on to the server that is known by its address."""
+    names.hang()
+    pool = pool_text([f"app.test:{port}", f"127.0.0.2:{port}"], "round-robin")
+    balancer = rig.balancer("[proxy.timeouts]\nconnect = 0.3\n" + pool, kind, workers=1, environ=names.environ)
+    started = time.monotonic()
+    assert [fetch(balancer.address).status for _ in range(10)] == [200] * 10, balancer.log()
+    assert time.monotonic() - started < 15
+    assert "the resolver did not answer within 0.3 s" in balancer.log()
