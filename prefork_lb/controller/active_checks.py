@@ -5,7 +5,7 @@ import logging
 import threading
 from collections.abc import Hashable, Mapping
 
-from prefork_lb.config.model import Config, HealthConfig, PoolConfig, TLSConfig
+from prefork_lb.config.model import Config, HealthConfig, PoolConfig, ServerConfig, TLSConfig
 from prefork_lb.config.statuses import parse_statuses
 from prefork_lb.controller.probe import Outcome, Probe, Prober
 from prefork_lb.controller.schedule import CheckSchedule, Rules, Target
@@ -16,6 +16,7 @@ from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import Admin, States
 from prefork_lb.shared.table import slots_by_key
 from prefork_lb.shared.transitions import Check
+from prefork_lb.wire.head import HeadLimits
 
 log = logging.getLogger("prefork_lb")
 
@@ -51,6 +52,8 @@ class ActiveChecks:
         self._seen = changes
         targets: list[Target] = []
         checked: dict[Hashable, int] = {}
+        limits = self._config.proxy.limits
+        head_limits = HeadLimits(limits.head_bytes, limits.line_bytes, limits.fields)
         with self._ledger.locked():
             slots = slots_by_key(self._segment)
             for name, pool in self._config.pools.items():
@@ -64,7 +67,7 @@ class ActiveChecks:
                         self._states.forget_check(slot)
                     elif self._states.admin[slot] != Admin.MAINTENANCE:
                         checked[key] = slot
-                        targets.append(_target(key, server.address, pool, Check(self._states.check[slot])))
+                        targets.append(_target(key, server, pool, head_limits, Check(self._states.check[slot])))
             self._slots = checked
         self._checks.set_targets(targets)
 
@@ -87,11 +90,11 @@ class ActiveChecks:
             log.warning("pool %s: server %s is %s: %s", key[0], key[1], state.value, outcome.reason)
 
 
-def _target(key: tuple[str, str], address: str, pool: PoolConfig, known: Check) -> Target:
+def _target(key: tuple[str, str], server: ServerConfig, pool: PoolConfig, limits: HeadLimits, known: Check) -> Target:
     health, tls = pool.health or HealthConfig(), pool.tls or TLSConfig()
     probe = Probe(
-        health.type, parse_address(address), health.method, health.path, health.host, tuple(health.headers.items()),
+        health.type, parse_address(server.address), health.method, health.path, health.host, tuple(health.headers.items()),
         parse_statuses(health.statuses), health.text, health.pattern, health.timeout, health.port, tls.verify, tls.ca_file,
-        tls.certificate, tls.key, tls.server_name)
+        tls.certificate, tls.key, tls.server_name, server.proxy_protocol, limits)
     return Target(key, probe, Rules(health.interval, health.fast_interval, health.rise, health.fall, health.start),
                   _KNOWN.get(known))

@@ -28,6 +28,7 @@ _FIRST_WITHIN_S = 1.0
 _FIRST_GAP_S = 0.01
 _TOGETHER_S = 0.1
 _THREAD_IDLE_S = 30.0
+_QUIET_S = 10.0  # between two messages about checks that cannot be made
 
 log = logging.getLogger("prefork_lb")
 
@@ -67,7 +68,7 @@ class Probes(Protocol):
 
 
 ReportResult = Callable[[Hashable, CheckState, Outcome], None]
-"""Told after every check: the target's key, its state now, and what came of the check."""
+"""Told after every check that was made: the target's key, its state now, and what came of the check."""
 
 
 class CheckSchedule:
@@ -91,6 +92,7 @@ class CheckSchedule:
         self._heap: list[tuple[float, int, _Entry]] = []
         self._numbers = itertools.count()
         self._busy: set[Hashable] = set()
+        self._quiet_until = -math.inf  # for checks that this host could not make
 
     def set_targets(self, targets: Iterable[Target]) -> None:
         """Check these from now on, and no others.
@@ -167,6 +169,11 @@ class CheckSchedule:
         self._done(entry, started)
 
     def _tell(self, entry: _Entry, outcome: Outcome) -> None:
+        if outcome.passed is None:
+            if self._clock() >= self._quiet_until:
+                self._quiet_until = self._clock() + _QUIET_S
+                log.error("checks cannot be made, servers stay as they are: %s", outcome.reason)
+            return
         state = entry.streak.note(outcome.passed)
         try:
             self._report(entry.target.key, state, outcome)

@@ -1,48 +1,21 @@
 """What came of a check, in the operator's words."""
 from __future__ import annotations
 
-import ssl
-from collections.abc import Iterator
-from http.client import HTTPException, IncompleteRead, RemoteDisconnected
-
-import requests
-from urllib3.exceptions import TimeoutError as PoolTimeout
-
-from prefork_lb.errors import ConnectTimeout, UpstreamError
-from prefork_lb.net.failures import failure_text
+from prefork_lb.errors import ConnectTimeout, ProxyError
+from prefork_lb.net.address import Address
+from prefork_lb.net.stream import StreamTimeout
 
 
-def _chain(exc: BaseException) -> Iterator[BaseException]:
-    following: BaseException | None = exc
-    while following is not None:
-        yield following
-        following = following.__cause__ or following.__context__
-
-
-def is_closing(exc: BaseException) -> bool:
-    """Whether the server closed the connection."""
-    return any(isinstance(each, ConnectionResetError | BrokenPipeError | ssl.SSLEOFError) for each in _chain(exc))
-
-
-def why(exc: Exception, timeout_s: float) -> str:
-    """What a check failed for. `timeout_s` is the time that it had, in seconds."""
+def why(exc: Exception, address: Address, timeout_s: float) -> str:
+    """What a check of the server at `address` failed for. `timeout_s` is the time that it had, in seconds."""
+    if isinstance(exc.__cause__, StreamTimeout):
+        return f"no answer within {timeout_s:g} s"
+    if isinstance(exc, ProxyError):
+        text = lower(str(exc).removeprefix(f"{address}: "))
+        # The dialer says how much time was left for it.
+        return f"{text.rpartition(' within ')[0]} within {timeout_s:g} s" if isinstance(exc, ConnectTimeout) else text
     if isinstance(exc, ValueError):  # the probe cannot be made
         return str(exc)
-    chain = list(_chain(exc))
-    for each in chain:
-        if isinstance(each, UpstreamError):
-            return f"{each} within {timeout_s:g} s" if isinstance(each, ConnectTimeout) else str(each)
-        if isinstance(each, requests.Timeout | PoolTimeout | TimeoutError):
-            return f"no answer within {timeout_s:g} s"
-        if isinstance(each, IncompleteRead):
-            return "the body ended early"
-    for each in reversed(chain):
-        if isinstance(each, RemoteDisconnected):
-            return "connection closed without an answer"
-        if isinstance(each, HTTPException):
-            return f"no HTTP answer: {short(str(each) or type(each).__name__)}"
-        if isinstance(each, OSError) and each.strerror:
-            return lower(failure_text(each))
     return f"{type(exc).__name__}: {exc}"
 
 

@@ -13,10 +13,15 @@ _OUT_OF_DESCRIPTORS = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errn
 def failure_text(exc: OSError) -> str:
     """Why a connection failed. A certificate that does not verify says why."""
     if isinstance(exc, ssl.SSLCertVerificationError):
-        return f"TLS: {exc.verify_message}"
+        return f"certificate verify failed: {_lower(exc.verify_message).rstrip('.')}"
     if isinstance(exc, ssl.SSLError):
-        return f"TLS: {exc.reason or exc.strerror or exc}"
+        return f"TLS handshake: {_lower((exc.reason or exc.strerror or str(exc)).replace('_', ' '))}"
     return exc.strerror or str(exc)
+
+
+def _lower(text: str) -> str:
+    """With a small first letter, or wholly so where OpenSSL shouts."""
+    return text.lower() if text.isupper() else text[:1].lower() + text[1:] if text[1:2].islower() else text
 
 
 def is_out_of_descriptors(exc: OSError) -> bool:
@@ -33,7 +38,7 @@ def connect_error(name: object, exc: OSError, family: int, where: tuple[str, int
 
 def connect_timeout(name: object, timeout_s: float, is_connected: bool) -> ConnectTimeout:
     """The error for a connection that was not ready in time; `is_connected`: all but the TLS handshake was done."""
-    return ConnectTimeout(f"{name}: no {'TLS handshake' if is_connected else 'connection'} within {timeout_s:g} s")
+    return ConnectTimeout(f"{name}: no {'TLS handshake' if is_connected else 'connection'} within {timeout_s:.3g} s")
 
 
 def _has_source_address(family: int, where: tuple[str, int] | str) -> bool:

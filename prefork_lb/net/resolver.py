@@ -109,7 +109,7 @@ class Resolver:
         if endpoints:
             return
         if failure is None:
-            raise ConnectTimeout(f"{name.address}: the resolver did not answer within {timeout_s:g} s")
+            raise ConnectTimeout(f"{name.address}: the resolver did not answer within {timeout_s:.3g} s")
         raise type(failure)(*failure.args)  # not itself: several may raise it at a time
 
     def so_far(self, name: Name) -> tuple[list[Endpoint], bool]:

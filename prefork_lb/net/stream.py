@@ -23,8 +23,8 @@ class Watched(Protocol):
         """Whether it has left, without waiting."""
 
 
-class Stream(Protocol):
-    """A connection. All times are seconds."""
+class Source(Protocol):
+    """What one receives from. All times are seconds."""
 
     def receive(self, limit: int, timeout_s: float) -> bytes:
         """Some bytes, at most `limit`; empty when the peer ended its side. Raises StreamTimeout, StreamClosed."""
@@ -37,6 +37,10 @@ class Stream(Protocol):
 
     def receive_or(self, limit: int, timeout_s: float, watched: Watched) -> bytes | None:
         """Like `receive`, but ends with None when `watched` is gone before anything came."""
+
+
+class Stream(Source, Protocol):
+    """A connection. All times are seconds."""
 
     def send(self, data: bytes, timeout_s: float) -> bool:
         """All of `data`; whether it went out without a wait, as far as one can tell. Raises StreamTimeout, StreamClosed."""

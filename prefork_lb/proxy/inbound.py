@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from prefork_lb.clock import Clock
 from prefork_lb.errors import BadResponse, ClientGone, ResponseTimeout, StaleConnection, TruncatedBody
-from prefork_lb.net.stream import Stream, StreamClosed, StreamTimeout, Watched
+from prefork_lb.net.stream import Source, StreamClosed, StreamTimeout, Watched
 from prefork_lb.proxy.request import Downstream
 from prefork_lb.wire.chunked import ChunkedDecoder
 from prefork_lb.wire.fields import HOP_BY_HOP, nominated
@@ -28,7 +28,7 @@ class HeadReader:
 
     __slots__ = ("_buffer", "_interim", "_limits", "_may_switch", "_parse", "_reused", "_stream")
 
-    def __init__(self, stream: Stream, limits: HeadLimits, reused: bool, parse: ResponseParser, may_switch: bool = False) -> None:
+    def __init__(self, stream: Source, limits: HeadLimits, reused: bool, parse: ResponseParser, may_switch: bool = False) -> None:
         """`reused` tells that the connection has served an exchange before, `may_switch` that the request had an Upgrade."""
         self._stream = stream
         self._limits = limits
@@ -104,7 +104,8 @@ class HeadReader:
         if data is None:
             raise ClientGone("the client left before the response")
         if not data:
-            raise self._ended("connection closed before the response" + (" head was whole" if self._buffer else ""))
+            raise self._ended("connection closed before the response" + (
+                f" head was whole, which began with {self._buffer[:40]!r}" if self._buffer else ""))
         return data
 
     def _ended(self, what: str) -> StaleConnection | BadResponse:
@@ -121,7 +122,7 @@ class BodyReader:
 
     __slots__ = ("_decoder", "_idle_timeout_s", "_kind", "_left", "_ready", "_stream", "_watched", "excess", "is_received")
 
-    def __init__(self, stream: Stream, framing: Framing, rest: bytes, limits: HeadLimits, idle_timeout_s: float,
+    def __init__(self, stream: Source, framing: Framing, rest: bytes, limits: HeadLimits, idle_timeout_s: float,
                  watched: Watched) -> None:
         """`rest` is what was received behind the head; `watched` is the client, who may leave.
 

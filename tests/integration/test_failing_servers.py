@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import processes
+from tests.support.answering import answering
 from tests.support.balancer import GTHREAD, PROXY, Balancer, FrontEnd, pool_text
 from tests.support.client import fetch
 from tests.support.load import Load
@@ -147,6 +148,38 @@ def test_when_too_few_are_up_all_are_used(rig: Rig, origin: MoodyOrigin) -> None
         wait_for_server(balancer, address, check="up")
     statuses(balancer, 1)
     assert "no panic any more" in balancer.log() and not balancer.status().instance["pools"][0]["panic"]
+
+
+@pytest.mark.parametrize(("answer", "reason"), [
+    (b"HTTP/1.1 200 OK\nContent-Length: 2\n\nok", "a line of the head ends with LF alone"),
+    (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+     "both Transfer-Encoding and Content-Length"),
+    (b"HTTP/1.1 200 OK\r\nX: a\r\n  b\r\nContent-Length: 2\r\n\r\nok", "a folded line (obs-fold)"),
+])
+def test_a_server_whose_answers_traffic_refuses_fails_its_checks_with_the_reason(rig: Rig, answer: bytes, reason: str) -> None:
+    with answering() as well, answering(answer) as malformed:
+        pool = pool_text([well, malformed], "round-robin", more="panic_threshold = 0")
+        balancer = rig.balancer(pool + HEALTH, PROXY, workers=1)
+        wait_for_server(balancer, malformed, check="down", usable=False)
+        wait_for_server(balancer, well, check="up")
+        assert reason in str(server_of(balancer, malformed)["note"])
+        assert f"server {malformed} is down: {reason}" in balancer.log()
+        assert statuses(balancer, 10) == [200] * 10
+
+
+def test_the_limits_of_the_traffic_s_heads_are_those_of_the_checks(rig: Rig) -> None:
+    long = b"HTTP/1.1 200 OK\r\nX: " + bytes(2000).replace(b"\0", b"x") + b"\r\nContent-Length: 2\r\n\r\nok"
+    with answering(long) as address:
+        balancer = rig.balancer("[proxy.limits]\nline_bytes = 1024\n" + pool_text([address]) + HEALTH, PROXY, workers=1)
+        wait_for_server(balancer, address, check="down")
+        assert "the field X has 2000 bytes, at most 1024 are allowed" in str(server_of(balancer, address)["note"])
+
+
+def test_a_server_that_expects_a_proxy_header_is_checked_with_one(rig: Rig) -> None:
+    with answering(expects=b"PROXY ") as address:
+        balancer = rig.balancer(pool_text([f'{{ address = "{address}", proxy_protocol = 1 }}']) + HEALTH
+                                + 'start = "checking"\n', PROXY, workers=1)
+        wait_for_server(balancer, address, check="up")
 
 
 def controller(balancer: Balancer) -> int:

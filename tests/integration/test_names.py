@@ -2,8 +2,6 @@
 from __future__ import annotations
 
 import signal
-import socket
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import processes
+from tests.support.answering import answering
 from tests.support.balancer import FRONT_ENDS, FrontEnd, pool_text
 from tests.support.client import fetch
 from tests.support.names import Names
@@ -40,25 +39,8 @@ def port() -> Iterator[int]:
     """At 127.0.0.1 this port drops packets, at 127.0.0.2 a server answers and closes."""
     with silent_address() as silent:
         port = int(silent.rpartition(":")[2])
-        with socket.create_server(("127.0.0.2", port)) as listener:
-            threading.Thread(target=_serve, args=(listener,), daemon=True).start()
+        with answering(host="127.0.0.2", port=port):
             yield port
-            listener.shutdown(socket.SHUT_RDWR)
-
-
-def _serve(listener: socket.socket) -> None:
-    while True:
-        try:
-            connected, _ = listener.accept()
-        except OSError:
-            return
-        with connected:
-            connected.settimeout(TIMEOUT_S)
-            try:
-                if connected.recv(65536):
-                    connected.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
-            except OSError:
-                continue
 
 
 def test_a_dead_address_and_a_resolver_that_hangs_cost_next_to_nothing(

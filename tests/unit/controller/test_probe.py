@@ -1,6 +1,7 @@
 """The prober against real sockets: what passes, what fails and why, and what becomes of the connections."""
 from __future__ import annotations
 
+import gzip
 import socket
 import ssl
 import struct
@@ -11,9 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from prefork_lb.controller.probe import BODY_LIMIT_BYTES, Outcome, Probe, Prober
+from prefork_lb.controller.http_check import BODY_LIMIT_BYTES
+from prefork_lb.controller.probe import Outcome, Probe, Prober
 from prefork_lb.net.address import Address
+from prefork_lb.wire import proxy_protocol
 from tests.support.certificates import Pair, make_pair, needs_openssl
+from tests.support.descriptors import no_descriptor_left
+from tests.wire import corpus
 
 SHORT_S = 0.2
 PROMPT_S = 5.0  # far below what a check without a deadline would take, far above what a busy machine needs
@@ -307,16 +312,91 @@ def test_a_body_that_nobody_looks_at_holds_nothing_up(prober: Prober, serve: Ser
 
 
 @pytest.mark.parametrize(("turn", "reason"), [
-    (resets_after(b"HTTP/1.1 200 OK\r\nContent-"), "connection reset by peer"),
-    (closes_after(b""), "connection closed without an answer"),
-    (closes_after(b"SSH-2.0-OpenSSH_9.6\r\n"), "no HTTP answer: 'SSH-2.0-OpenSSH_9.6"),
-    (closes_after(b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 1000 + b"\r\n"), "no HTTP answer: 'got more than 100 headers"),
-    (closes_after(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nready"), "the body ended early"),
-    (closes_after(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nrea"), "the body ended early"),
+    (resets_after(b"HTTP/1.1 200 OK\r\nContent-"), "connection lost before the response: Connection reset by peer"),
+    (closes_after(b""), "connection closed before the response"),
+    (closes_after(b"SSH-2.0-OpenSSH_9.6\r\n"),
+     "connection closed before the response head was whole, which began with b'SSH-2.0"),
+    (closes_after(b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 1000 + b"\r\n"), "the head has 1000 fields, at most 100 are allowed"),
+    (closes_after(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nready"), "connection closed in the middle of the body"),
+    (closes_after(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nrea"), "connection closed in the middle"),
+    (closes_after(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nfive\r\n"), "not a chunk size"),
+    (closes_after(answer(fields=b"Content-Encoding: gzip\r\n")), "the body is not gzip"),
 ])
 def test_a_broken_answer_is_a_failure_with_a_reason(prober: Prober, serve: Serve, turn: Turn, reason: str) -> None:
     outcome = timed(prober, http(serve(turn).address, text="ready"))
     assert (outcome.passed, outcome.reason[:len(reason)]) == (False, reason)
+
+
+@pytest.mark.parametrize("case", corpus.cases("invalid", "response"), ids=str)
+def test_an_answer_that_traffic_refuses_fails_the_check_for_the_same_reason(
+        prober: Prober, serve: Serve, case: corpus.Case) -> None:
+    method = case.request_method.decode()
+    outcome = timed(prober, http(serve(closes_after(case.data)).address, limits=case.limits, method=method))
+    assert not outcome.passed
+    assert case.expected["message"].lower() in outcome.reason.lower()
+
+
+@pytest.mark.parametrize("case", [case for case in corpus.cases("valid", "response")
+                                  if case.is_complete and case.expected["status"] >= 200], ids=str)
+def test_an_answer_that_traffic_takes_passes(prober: Prober, serve: Serve, case: corpus.Case) -> None:
+    probe = http(serve(closes_after(case.data)).address, limits=case.limits, method=case.request_method.decode(),
+                 statuses=frozenset(range(200, 1000)))
+    outcome = timed(prober, probe)
+    assert outcome.passed or "in the middle of the body" in outcome.reason, outcome.reason
+
+
+def test_a_switch_of_protocols_that_nobody_asked_for_is_a_failure(prober: Prober, serve: Serve) -> None:
+    server = serve(says(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n"))
+    assert prober.probe(http(server.address))[:2] == (False, "101 Switching Protocols without an Upgrade in the request")
+
+
+def test_interim_answers_are_passed_over(prober: Prober, serve: Serve) -> None:
+    assert prober.probe(http(serve(says(b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + answer())).address)).passed
+
+
+@pytest.mark.parametrize("more", [{}, {"text": "ready"}])
+def test_a_body_that_breaks_is_a_failure_though_nobody_looks_at_it(prober: Prober, serve: Serve, more: dict[str, str]) -> None:
+    server = serve(closes_after(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nready\r\n"))
+    assert prober.probe(http(server.address, **more))[:2] == (False, "a chunk is longer than its size says: b'ady\\r\\n'")
+
+
+def test_a_compressed_body_is_searched_though_it_was_not_asked_for(prober: Prober, serve: Serve) -> None:
+    server = serve(says(answer(gzip.compress(b"all is ready"), fields=b"Content-Encoding: gzip\r\n")))
+    assert prober.probe(http(server.address, text="is ready")).passed
+
+
+def test_a_resolver_that_hangs_ends_with_the_check(prober: Prober, monkeypatch: pytest.MonkeyPatch) -> None:
+    over = threading.Event()
+
+    def getaddrinfo(*_: object, **__: object) -> list[object]:
+        over.wait(DEADLINE_S)
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    outcome = timed(prober, http(Address("app.test", 80), timeout_s=SHORT_S))
+    over.set()
+    assert outcome[:2] == (False, "the resolver did not answer within 0.2 s")
+
+
+@pytest.mark.parametrize("kind", ["http", "tcp"])
+def test_a_check_for_which_there_is_no_descriptor_says_nothing_about_the_server(
+        prober: Prober, serve: Serve, kind: str) -> None:
+    address = serve(says(answer())).address
+    with no_descriptor_left():
+        outcome = prober.probe(Probe(kind, address))
+    assert outcome.passed is None and "Too many open files" in outcome.reason
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_server_that_expects_a_proxy_header_gets_one_that_names_nobody(prober: Prober, serve: Serve, version: int) -> None:
+    server = serve(says(answer()))
+    probe = http(server.address, proxy_protocol=version)
+    assert [prober.probe(probe).passed for _ in range(2)] == [True, True]
+    header = proxy_protocol.header(version, None, None)
+    assert b"".join(server.heads).count(header) == 1, "once a connection"
+    other = serve(says(answer()))
+    assert prober.probe(http(server.address, port=other.address.port, proxy_protocol=version)).passed
+    assert other.heads[0].startswith(b"GET"), "a port of its own is another service"
 
 
 @pytest.mark.parametrize("more", [
@@ -361,7 +441,7 @@ def test_a_connection_closed_as_the_request_comes_is_no_failure(prober: Prober, 
 def test_a_fresh_connection_is_tried_once_only(prober: Prober, serve: Serve) -> None:
     server = serve(says(answer()), closes_after(b""))
     assert prober.probe(http(server.address)).passed
-    assert prober.probe(http(server.address))[:2] == (False, "connection closed without an answer")
+    assert prober.probe(http(server.address))[:2] == (False, "connection closed before the response")
     assert (server.connections, len(server.heads)) == (2, 3)
 
 

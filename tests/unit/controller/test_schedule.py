@@ -67,6 +67,7 @@ class FakeProber:
     def __init__(self) -> None:
         self.asked: queue.SimpleQueue[Probe] = queue.SimpleQueue()
         self.failing: set[Probe] = set()
+        self.cannot: set[Probe] = set()
         self.hanging: dict[Probe, threading.Event] = {}
         self.kept: Collection[Probe] = ()
         self._lock = threading.Lock()
@@ -84,7 +85,7 @@ class FakeProber:
             hanging.wait(DEADLINE_S)
         with self._lock:
             self._running.remove(probe)
-        return Outcome(probe not in self.failing, "as told", 0.001)
+        return Outcome(None if probe in self.cannot else probe not in self.failing, "as told", 0.001)
 
     def keep(self, probes: Collection[Probe]) -> None:
         self.kept = probes
@@ -104,13 +105,13 @@ class Rig:
     def __init__(self, most_threads: int = 100) -> None:
         self.clock = ManualClock(1000.0)
         self.prober = FakeProber()
-        self.reports: queue.SimpleQueue[tuple[Hashable, CheckState, bool]] = queue.SimpleQueue()
+        self.reports: queue.SimpleQueue[tuple[Hashable, CheckState, bool | None]] = queue.SimpleQueue()
         self.checks = CheckSchedule(self.prober, self.report, self.clock, random.Random(1), most_threads)
 
     def report(self, key: Hashable, state: CheckState, outcome: Outcome) -> None:
         self.reports.put((key, state, outcome.passed))
 
-    def next_report(self) -> tuple[Hashable, CheckState, bool]:
+    def next_report(self) -> tuple[Hashable, CheckState, bool | None]:
         return self.reports.get(timeout=DEADLINE_S)
 
     def next_asked(self) -> Hashable:
@@ -177,6 +178,20 @@ def test_nothing_is_checked_before_it_is_due(rig: Rig) -> None:
     rig.clock.advance(0.02)
     rig.checks.tick()
     assert rig.next_asked() == 1
+
+
+def test_a_check_that_cannot_be_made_changes_nothing_and_is_told_once(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    rig.prober.cannot.add(probe_of(1))
+    rig.checks.set_targets([target(1)])
+    rig.checks.tick()
+    for _ in range(4):
+        rig.step()
+    assert rig.reports.empty()
+    assert caplog.messages == ["checks cannot be made, servers stay as they are: as told"]
+    rig.prober.cannot.clear()
+    rig.seconds_to_next()
+    rig.step()
+    assert rig.next_report() == (1, UP, True)
 
 
 def test_a_server_that_changes_is_checked_faster_until_it_has(rig: Rig) -> None:
