@@ -64,16 +64,22 @@ class Resolver:
         """What is known of a name. Begins a look-up when that is old, and waits for nothing."""
         now = self._clock()
         warning = ""
+        needs_thread = False
         with self._lock:
             name = self._names.get(address)
             if name is None:
                 name = self._names[address] = Name(address)
             if name.asked_at is None:
                 if name.fresh_until <= now:
-                    self._begin(name, now)
+                    name.asked_at = now
+                    self._asked.append(name)
+                    needs_thread = self._threads < self._most_threads
+                    self._threads += needs_thread
             elif name.endpoints and not name.is_told and now - name.asked_at > _FRESH_S:
                 name.is_told = True
                 warning = f"the resolver has not answered for {now - name.asked_at:.0f} s"
+        if needs_thread:
+            self._start_thread()
         if warning:
             _warn(name, warning)
         return name
@@ -128,19 +134,19 @@ class Resolver:
             name.preferred = None if is_first else endpoint
             name.preferred_until = self._clock() + _PREFERRED_S
 
-    def _begin(self, name: Name, now: float) -> None:
-        """Let a thread look a name up. The lock must be held."""
-        name.asked_at = now
-        self._asked.append(name)
-        if self._threads < self._most_threads:
-            try:
-                threading.Thread(target=self._work, name="prefork_lb look-up", daemon=True).start()
-                self._threads += 1
-            except RuntimeError:  # the system has no more
-                if not self._threads:
-                    self._asked.remove(name)
-                    name.asked_at = None
-                    name.failure = OutOfDescriptors(f"{name.address}: no thread to look the name up")
+    def _start_thread(self) -> None:
+        # Not under the lock: `start` waits for the thread, which is a greenlet under gevent, while the lock may be one that was
+        # made before gevent replaced them, and then stops all greenlets.
+        try:
+            threading.Thread(target=self._work, name="prefork_lb look-up", daemon=True).start()
+        except RuntimeError:  # the system has no more
+            with self._lock:
+                self._threads -= 1
+                left = [] if self._threads else list(self._asked)
+                if left:
+                    self._asked.clear()
+            for name in left:
+                self._answered(name, [], OutOfDescriptors(f"{name.address}: no thread to look the name up"))
 
     def _work(self) -> None:
         while True:
@@ -172,7 +178,10 @@ class Resolver:
             is_told = name.is_told
             waiters, name.waiters = name.waiters, []
         for waiter in waiters:
-            waiter()
+            try:
+                waiter()
+            except Exception:
+                log.exception("an answer for %s could not be told", name.address)
         if is_told and not was_told:
             _warn(name, str(failure).removeprefix(f"{name.address}: "))
         elif was_told and not is_told:

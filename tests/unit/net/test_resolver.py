@@ -4,6 +4,9 @@ from __future__ import annotations
 import logging
 import queue
 import socket
+import subprocess
+import sys
+import textwrap
 import threading
 from collections.abc import Iterator
 
@@ -213,3 +216,26 @@ def test_without_a_thread_for_the_look_up_it_is_this_host_s_lack(rig: Rig, monke
     name = rig.resolver.find(APP)
     with pytest.raises(resolving.OutOfDescriptors, match="no thread"):
         rig.resolver.require(name, 5.0)
+
+
+GEVENT = """
+    import socket
+    from prefork_lb.net.address import Address
+    from prefork_lb.net.dial import Dialer
+    dialer = Dialer()  # in gunicorn's master, with --preload
+    from gevent import monkey
+    monkey.patch_all()
+    import gevent, socket
+    listener = socket.create_server(("127.0.0.1", 0))
+    address = Address("localhost", listener.getsockname()[1])
+    with gevent.Timeout(10):
+        jobs = [gevent.spawn(dialer.dial, address, 5.0) for _ in range(5)]
+        gevent.joinall(jobs, raise_error=True)
+    print(len(jobs))
+"""
+
+
+def test_a_resolver_that_was_made_before_gevent_patched_the_locks_goes_on() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(GEVENT)], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == "5\n", done.stderr
