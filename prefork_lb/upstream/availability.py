@@ -23,28 +23,28 @@ class AvailabilityRules:
 
 
 class Choice(NamedTuple):
-    """What a pick may choose from."""
+    """The servers that a pick may choose from."""
 
     primaries: tuple[Server, ...]
     backups: tuple[Server, ...]
     trials: tuple[Server, ...] = ()  # ejected, and due to be tried with one request
-    is_panic: bool = False  # too few are up by checks: what they say is not heeded
+    is_panic: bool = False  # too few servers are up by their checks, so checks are ignored
     is_ramping: bool = False  # weights change with time
 
 
 def choose(servers: Sequence[Server], states: States, rules: AvailabilityRules, now_ms: int) -> Choice:
-    """What may be picked; sets weight and limit of each server."""
+    """The servers that may be picked now; sets each server's weight and limit."""
     ready = [server for server in servers if states.admin[server.slot] == Admin.READY]
     up = [server for server in ready if states.check[server.slot] <= Check.UP]
     primaries = [server for server in ready if not server.backup]
     up_primaries = sum(not server.backup for server in up)
-    # Backups that are up are what an outage of the others is for.
+    # No panic while a backup is up: backups are there for an outage of all others.
     is_panic = up_primaries * 100 < rules.panic_percent * len(primaries) and up_primaries == len(up)
     taken = ready if is_panic else up
     here = [server for server in taken if not states.is_ejected(server.slot)]
     trials = tuple(server for server in taken if states.ejection[server.slot] == Ejection.TRIAL_DUE)
     if not here:
-        here = taken  # with nobody else left, one that failed is better than none
+        here = taken  # every server is ejected: one that failed is better than none
     is_ramping = _set_weights(servers, states, rules, now_ms)
     return Choice(tuple(server for server in here if not server.backup), tuple(server for server in here if server.backup),
                   trials, is_panic, is_ramping)

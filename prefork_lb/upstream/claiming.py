@@ -1,4 +1,4 @@
-"""Which pools can claim by the compiled module."""
+"""Which pools can use the compiled picker."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ _MOST_SERVERS = 1024  # as in claims.c
 
 
 def fast_claims(policy: Policy, servers: Sequence[Server], slots: PoolSlots, ledger: Ledger) -> FastClaims | None:
-    """What picks among these servers and counts exactly as `policy` does; None when only the policy itself does."""
+    """A compiled picker that is equivalent to `policy` for these servers, or None."""
     module = native()
     if module is None or ledger.native_claims is None or type(policy) is not LeastConnections:
         return None

@@ -1,4 +1,4 @@
-"""What a worker does on the side, a few times a second: no request waits for it."""
+"""A task that a worker repeats beside its requests, a few times a second; no request waits for it."""
 from __future__ import annotations
 
 import logging
@@ -14,7 +14,7 @@ log = logging.getLogger("prefork_lb")
 class Housekeeping:
     """Calls `task` at every interval, in a daemon thread (a greenlet under gevent), until `stop`.
 
-    An exception is logged and the task is called again at the next interval: one failed look must not be the last.
+    An exception is logged, and the task is called again at the next interval.
     """
 
     def __init__(self, task: Callable[[], None], interval_s: float = INTERVAL_S) -> None:

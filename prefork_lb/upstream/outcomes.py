@@ -9,8 +9,8 @@ from prefork_lb.upstream.ejection import EjectionRules, Ejections, Trial
 from prefork_lb.upstream.server import Server
 from prefork_lb.upstream.times import ResponseTimes
 
-# An answer that takes as long as others takes its share of the load; one that fails in no time must not get more than a
-# twentieth for it.
+# A failure counts as load for so many times the usual response time. A server that fails at once would else look idle and attract
+# requests; this way it gets a twentieth of its share at most.
 _TIMES_USUAL = 20
 _LONGEST_PENALTY_S = 300.0
 

@@ -22,7 +22,7 @@ from prefork_lb.upstream.server import Server
 log = logging.getLogger("prefork_lb")
 
 MakeFastClaims = Callable[[Sequence[Server]], FastClaims | None]
-"""What claims the given servers fast, as they are weighted now, where anything does."""
+"""Makes the compiled picker for these servers with their weights and limits of this moment. None: there is no compiled picker."""
 
 _View = tuple[int, Choice, FastClaims | None]
 
@@ -36,8 +36,8 @@ class Pool:
                  outcomes: Outcomes, rules: AvailabilityRules, retries: RetryRules, budget: RetryBudget,
                  make_fast_claims: MakeFastClaims, queue: Queue | None = None, limit: InFlightLimit | None = None,
                  note_panic: Callable[[bool], None] = lambda is_panic: None) -> None:
-        """`make_fast_claims` gives what picks and counts as `policy` does, for servers that are no backups, where it can;
-        `note_panic` is told when panic begins and ends."""
+        """`make_fast_claims` makes a compiled picker that is equivalent to `policy`; it is asked for servers that are no backups.
+        `note_panic` is called when panic begins and ends."""
         self.name = name
         self.servers = servers
         self.outcomes = outcomes
@@ -48,14 +48,14 @@ class Pool:
         self._states = states
         self._rules = rules
         self._make_fast_claims = make_fast_claims
-        self.hedge_after_s = 0.0  # a second server is asked then; 0: it is not known yet
+        self.hedge_after_s = 0.0  # seconds until a second server is asked; 0: not known yet
         self._queue = queue
         self._limit = limit
         self._note_panic = note_panic
         for server in servers:
             server.queue = queue
-        # One object, as several threads read and replace it: the index that a fast claim gives is one of this choice's
-        # primaries, and the number is that of the changes which it takes into account.
+        # The count of changes that was seen, the choice made then, and the compiled picker for that choice's primaries. Several
+        # threads read and replace them, so they are one tuple: a picker's index is good for its own choice only.
         self._view: _View = (-1, Choice((), ()), None)
 
     def lease(self, request: RequestInfo, tried: Collection[Server], client: Watched | None = None) -> Lease:
@@ -69,7 +69,7 @@ class Pool:
         queue = self._queue
         if queue is None or client is None:
             return self._lease_now(request, tried)
-        if not queue.length:  # else it would overtake those who wait
+        if not queue.length:  # else this request would overtake those that wait
             try:
                 return self._lease_now(request, tried)
             except LimitReached:
@@ -136,13 +136,13 @@ class Pool:
                         except PoolFull:
                             pass
                 if not is_turn:
-                    queue.wake()  # somebody else should have been woken
+                    queue.wake()  # this request was woken, so the first in line may have missed its ring
                 place.wait(client)
         finally:
             queue.leave(place, wake_next=more)
 
     def tick(self) -> None:
-        """What a few times a second is often enough for: idle connections too old, penalties that end, weights that grow."""
+        """Close idle connections that are too old, end penalties, let weights grow. To be called a few times a second."""
         for server in self.servers:
             server.idle.expire()
         self.outcomes.tick()
@@ -155,7 +155,7 @@ class Pool:
 
     def close(self) -> None:
         """Close all idle connections."""
-        self._view = (-1, Choice((), ()), None)  # it holds buffers of the shared memory
+        self._view = (-1, Choice((), ()), None)  # the picker holds buffers of the shared memory
         for server in self.servers:
             server.idle.close()
         if self._queue is not None:
@@ -166,7 +166,7 @@ class Pool:
         changes = self._states.changes
         was_panic = self._view[1].is_panic
         choice = choose(self.servers, self._states, self._rules, now_ms())
-        # While a trial is due, picks must see it.
+        # The compiled picker knows no trials, so it is not used while one is due.
         fast_claims = self._make_fast_claims(choice.primaries) if choice.primaries and not choice.trials else None
         view = self._view = changes, choice, fast_claims
         if choice.is_panic != was_panic:

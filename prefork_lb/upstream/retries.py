@@ -1,4 +1,4 @@
-"""Which failures a pool's requests are sent again for, and how many of them: a budget that all workers share."""
+"""Which failures a pool retries, and how many retries it may make: a budget that all workers share."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ class RetryRules:
 class RetryBudget:
     """Retries at most in percent of the requests of the last ten seconds, over all workers, and never less than a floor.
 
-    Counted in a window and the one before, the latter in proportion to what of it still lies within the ten seconds.
+    Two windows of ten seconds are counted. The older one counts in proportion to its part within the last ten seconds.
     """
 
     def __init__(self, ledger: Ledger, cells: memoryview, number: int, slots: Sequence[int], percent: int, floor: int,
