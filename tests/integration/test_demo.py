@@ -17,6 +17,7 @@ import requests
 
 from prefork_lb.cli.demo import START_S, STOP_S
 from prefork_lb.cli.status import instances
+from prefork_lb.shared.view import InstanceView
 from tests.support import processes
 from tests.support.balancer import segments
 from tests.support.place import clean_environment
@@ -54,13 +55,18 @@ class RunningDemo:
         found = re.search(r"http://127\.0\.0\.1:\d+/", self.log)
         assert found is not None and self.process.poll() is None, self.log
         wait_until(lambda: self.joined() == workers, lambda: f"{workers} workers: {self.log}", UP_S)
+        wait_until(lambda: any(instance.controller for instance in self.instances()), lambda: f"a controller: {self.log}", UP_S)
         self.family = descendants(self.process.pid)
         return found[0]
 
     def joined(self) -> int:
         """How many workers share the balancer's memory."""
+        return sum(len(instance.workers) for instance in self.instances())
+
+    def instances(self) -> list[InstanceView]:
+        """The balancer's instance, once there is one."""
         family = descendants(self.process.pid)
-        return sum(len(instance.workers) for instance in instances() if instance.master in family)
+        return [instance for instance in instances() if instance.master in family]
 
     def wait_for_end(self) -> int:
         """Its exit code, after everything that it started has ended."""
@@ -100,7 +106,7 @@ def test_all_three_servers_answer_through_the_balancer_until_a_signal_ends_every
 ) -> None:
     with running_demo(tmp_path, "--port", "0") as demo:
         url = demo.wait_until_up()
-        assert len(demo.family) == 6  # three servers, gunicorn's master and its two workers
+        assert len(demo.family) == 7  # three servers, gunicorn's master, its two workers, their controller
         with requests.Session() as session:
             answers = [session.get(url, timeout=10) for _ in range(9)]
         assert {answer.status_code for answer in answers} == {200}
@@ -137,7 +143,7 @@ def test_a_child_that_dies_is_named_and_ends_the_demo(tmp_path: Path, part: str,
 def test_nothing_outlives_a_demo_that_is_killed(tmp_path: Path) -> None:
     with running_demo(tmp_path, "--port", "0") as demo:
         demo.wait_until_up()
-        assert len(demo.family) == 6
+        assert len(demo.family) == 7
         demo.process.kill()
         assert demo.wait_for_end() == -signal.SIGKILL
 
