@@ -2,7 +2,8 @@
 
 `python -m benchmarks.fairness` starts every contender with one worker over one server, lets some clients take endless responses
 that the server sends without pause (see tests/support/flood.py for the kinds), and asks for a small response every few
-milliseconds on one kept connection. Printed are the waits of that client: the median of the rounds' p50 and p99, and the longest of all.
+milliseconds on one kept connection. Printed are the waits of that client: the median of the rounds' p50 and p99, and the
+longest of all.
 """
 from __future__ import annotations
 

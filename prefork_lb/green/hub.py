@@ -163,7 +163,7 @@ class Hub:
         self._forgotten = 0  # entries of the timers whose channel has ended, at most
         self._number = itertools.count()
         self._soon: deque[Job] = deque()
-        self._turns: deque[greenlet] = deque()  # those that gave way and have more to do
+        self._turns: deque[Callable[[], object]] = deque()  # resume those that gave way and have more to do
         self._calls: deque[Job] = deque()  # from other threads
         self._ended: list[SocketLike] = []
         self._spare: list[greenlet] = []
@@ -286,15 +286,22 @@ class Hub:
     def share(self) -> None:
         """Let the others run first, if this round has lasted for longer than a turn. Called in a greenlet."""
         if self._clock() - self.now > TURN_S:
-            self._turns.append(getcurrent())
+            self._turns.append(getcurrent().switch)
             self.switch()
+
+    def after_turns(self, job: Job) -> None:
+        """Call `job` in the hub when all that gave way by now have had their turn. Called in the hub."""
+        if self._turns:
+            self._turns.append(job)
+        else:
+            job()
 
     def _run_turns(self, until: float) -> None:
         """Resume those that gave way, each once at most, and no further one after `until`."""
         turns = self._turns
         for _ in range(len(turns)):
             self.now = self._clock()
-            turns.popleft().switch()
+            turns.popleft()()
             if self._clock() >= until:
                 break
 

@@ -216,6 +216,10 @@ class TLSStream(GreenStream):
             except ssl.SSLWantReadError:
                 self.ready &= ~READ
                 in_time = self.wait_readable(deadline)
+                # The signature takes a millisecond. When many clients come at once, others are served between two of them.
+                self.hub.share()
+                if self.descriptor < 0:
+                    raise StreamClosed("closed on this side") from None
             except ssl.SSLWantWriteError:
                 in_time = self.wait_writable(deadline)
             except OSError as exc:

@@ -81,6 +81,9 @@ class Overload:
 
     def _came_back(self) -> None:
         os.eventfd_read(self._probe)
+        self._hub.after_turns(self._measure)  # a newcomer's handshake waits for its turn as well
+
+    def _measure(self) -> None:
         now = self._clock()
         lag_s, self._sent_at = now - self._sent_at, 0.0
         self._due = now + _PROBE_S  # what kept the probe may have kept a look as well, and counts once

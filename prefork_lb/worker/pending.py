@@ -34,7 +34,10 @@ class PendingConnections:
         """Let it wait for its turn."""
         self._waiting.append(connection)
         if len(self._waiting) == 1:
-            self._hub.call_at(self._hub.now, self._let_in)
+            self._hub.call_at(self._hub.now, self._next)
+
+    def _next(self) -> None:
+        self._hub.after_turns(self._let_in)
 
     def _let_in(self) -> None:
         waiting, clock = self._waiting, self._clock
@@ -49,4 +52,4 @@ class PendingConnections:
                 self._overload.count_refusal()
                 connection.turn_away()
         if waiting:
-            self._hub.call_at(self._hub.now + _NEXT_TURN_S, self._let_in)
+            self._hub.call_at(self._hub.now + _NEXT_TURN_S, self._next)

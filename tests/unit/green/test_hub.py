@@ -136,6 +136,29 @@ def test_those_that_never_wait_have_equal_turns() -> None:
     assert longest <= 12, "ten looks at the clock are a turn"
 
 
+def test_a_job_behind_the_turns_waits_for_those_that_gave_way_before() -> None:
+    hub = Hub(Ticking())
+    order: list[str] = []
+
+    def busy(name: str) -> None:
+        for _ in range(25):  # two turns and a half
+            hub.share()
+        order.append(name)
+
+    def look() -> None:
+        hub.after_turns(lambda: order.append("looked"))
+
+    hub.soon(lambda: busy("a"))
+    hub.soon(lambda: busy("b"))
+    hub.call_at(hub.now + TURN_S / 2, look)
+    run(hub, lambda: hub.sleep(10 * TURN_S))
+    hub.call_at(hub.now, look)
+    run(hub, lambda: hub.sleep(TURN_S))
+    hub.close()
+    assert sorted(order) == ["a", "b", "looked", "looked"]
+    assert order.index("looked") < 3 and order[-1] == "looked", order
+
+
 def test_events_without_end_leave_turns_their_half() -> None:
     clock = Ticking()
     hub = Hub(clock)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from greenlet import getcurrent
 
 from prefork_lb.green.hub import Hub
 from prefork_lb.green.streams import GreenStream, TLSStream
@@ -333,6 +334,36 @@ def test_the_end_of_tls_is_told_from_a_cut(hub: Hub, pair: Pair, orderly: bool) 
 
 
 @needs_openssl
+def test_a_handshake_lets_others_go_before_its_signature(hub: Hub, pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a hundred clients that come at once each takes a millisecond."""
+    server, client = contexts(pair)
+    mine, theirs = tcp_pair()
+    mine.setblocking(False)
+    order: list[str] = []
+    others: list[Callable[[], object]] = []
+
+    def give_way() -> None:
+        order.append("gave way")
+        others.append(getcurrent().switch)
+        hub.call_at(hub.now, lambda: others.pop()())
+        hub.switch()
+
+    monkeypatch.setattr(hub, "share", give_way)
+
+    def serve() -> None:
+        stream = TLSStream(hub, mine, server, server_side=True)
+        stream.handshake(DEADLINE_S)
+        order.append("secured")
+        stream.close()
+
+    threads: list[threading.Thread] = []
+    # The server waits by then.
+    hub.call_at(hub.now, lambda: threads.append(blocking_client(theirs, client, lambda secure: None)))
+    run(hub, serve)
+    threads[0].join(DEADLINE_S)
+    assert order[0] == "gave way" and order[-1] == "secured"
+
+
 def test_a_handshake_that_does_not_come_is_a_timeout_and_garbage_an_error(hub: Hub, pair: Pair, tmp_path: Path) -> None:
     server, _ = contexts(pair)
     for said, error in ((b"", StreamTimeout), (b"GET / HTTP/1.1\r\n\r\n", StreamClosed)):

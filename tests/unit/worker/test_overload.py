@@ -41,6 +41,9 @@ class Hub:
     def run_job(self, job: Callable[[], None]) -> None:
         self.jobs.append(job)
 
+    def after_turns(self, job: Callable[[], None]) -> None:
+        job()
+
     def limit_round(self, events: int) -> None:
         self.round = events
 
