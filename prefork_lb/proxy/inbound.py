@@ -17,7 +17,8 @@ ResponseParser = Callable[[bytes], ResponseHead]
 
 _HEAD_BYTES = 64 * 1024
 PIECE_BYTES = 128 * 1024
-_MOST_INTERIM = 64  # interim responses to one request; without a bound a server could go on for ever
+# Interim responses to one request. Each has the whole timeout: without a bound a server could go on for ever.
+_MOST_INTERIM = 64
 
 # RFC 9110 8.6: an interim response has no length either.
 _NOT_RELAYED = HOP_BY_HOP | {b"content-length"}

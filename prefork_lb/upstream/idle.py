@@ -1,10 +1,15 @@
 """Kept-alive connections to one server that no exchange uses at the moment."""
 from __future__ import annotations
 
+import logging
 from collections import deque
 
 from prefork_lb.clock import Clock
-from prefork_lb.net.stream import Stream
+from prefork_lb.log_summary import summary
+from prefork_lb.net.stream import Stream, StreamClosed, StreamTimeout
+
+OUT_OF_STEP = "server %s sent something on a connection without a request; the connection is closed"
+_LOOK_S = 0.001  # for what is known to be there; 0 would be no limit to a blocking socket
 
 
 class IdleConnections:
@@ -13,11 +18,12 @@ class IdleConnections:
     Several threads use it at once; every step is one operation of a deque.
     """
 
-    def __init__(self, most: int, seconds: float, clock: Clock) -> None:
-        """Keep at most `most` connections, none idle for longer than `seconds`."""
+    def __init__(self, most: int, seconds: float, clock: Clock, server: str = "") -> None:
+        """Keep at most `most` connections to `server` (its name in the log), none idle for longer than `seconds`."""
         self._most = most
         self._seconds = seconds
         self._clock = clock
+        self._server = server
         self._idle: deque[tuple[float, Stream]] = deque()
 
     def __len__(self) -> int:
@@ -30,10 +36,22 @@ class IdleConnections:
                 since, stream = self._idle.pop()
             except IndexError:
                 return None
-            # A readable idle connection is closed or out of step: a request written to it would vanish without an answer.
-            if self._clock() - since <= self._seconds and stream.is_quiet():
-                return stream
+            # A readable idle connection is closed or out of step: a request written to it would vanish without an answer, or
+            # get one that was meant for another request.
+            if self._clock() - since <= self._seconds:
+                if stream.is_quiet():
+                    return stream
+                if self._has_spoken(stream):
+                    summary.tell(logging.WARNING, ("out of step", self._server), OUT_OF_STEP, self._server)
             stream.close()
+
+    @staticmethod
+    def _has_spoken(stream: Stream) -> bool:
+        """Whether a connection that is not quiet has data, such as a second response; else its end has come."""
+        try:
+            return bool(stream.receive(1, _LOOK_S))
+        except (StreamClosed, StreamTimeout):
+            return False
 
     def put(self, stream: Stream) -> None:
         """Keep a connection whose last response was received whole."""

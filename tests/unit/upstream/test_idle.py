@@ -1,6 +1,7 @@
 """Idle connections: few, young, and only those that are still good."""
 from __future__ import annotations
 
+import logging
 import sys
 import threading
 import time
@@ -50,6 +51,21 @@ def test_a_connection_that_is_not_quiet_is_closed_and_the_next_one_taken(clock: 
     assert idle.take() is good
     assert (good.closed, stale.closed, worse.closed) == (0, 1, 1)
     assert len(idle) == 0
+
+
+def test_what_a_server_says_without_a_request_is_told_and_its_end_is_not(
+    clock: ManualClock, caplog: pytest.LogCaptureFixture,
+) -> None:
+    idle = IdleConnections(4, 10.0, clock, "app.test:80")
+    late, ended = NotedStream(quiet=False), NotedStream(quiet=False)
+    late.unasked = b"HTTP/1.1 200 OK\r\n"
+    with caplog.at_level(logging.WARNING, "prefork_lb"):
+        idle.put(ended)
+        assert idle.take() is None and caplog.text == ""
+        idle.put(late)
+        assert idle.take() is None
+    assert "server app.test:80 sent something on a connection without a request" in caplog.text
+    assert (late.closed, ended.closed) == (1, 1)
 
 
 def test_a_connection_may_idle_for_its_time_and_no_longer(clock: ManualClock) -> None:
