@@ -27,10 +27,12 @@ class ChunkedDecoder:
     def __init__(self, malformed: type[ProxyError], limits: HeadLimits) -> None:
         """`malformed` is raised for anything that is not the coding, and for trailers or extensions beyond `limits`."""
         self.receive_bytes = _FIRST_BYTES
-        """How much to receive for the next `decode`: less where framing is much of what comes, for that is what costs time."""
+        """How much to receive for the next `decode`: less where much of what comes is framing that Python has to look at."""
         self._malformed = malformed
         self._limits = limits
         self._join = join_chunks if compiled.chunks is None else compiled.chunks.join_chunks
+        self._joins_for_nothing = compiled.chunks is not None
+        self._cheap = 0  # bytes of framing in the present piece that cost next to nothing
         self._pending = b""  # an unfinished line, or trailer section
         self._left = 0  # bytes of the present chunk's data that are still to come
         self._after_data = False  # the CRLF behind a chunk's data is due
@@ -48,9 +50,10 @@ class ChunkedDecoder:
                 self.receive_bytes *= 2
             return data
         received = len(data)
+        self._cheap = 0
         content = self._content(data)
         if received >= self.receive_bytes:
-            if 4 * (received - len(content)) > received:
+            if 4 * (received - len(content) - self._cheap) > received:
                 self.receive_bytes = max(_FEWEST_BYTES, self.receive_bytes // 2)
             elif self.receive_bytes < _MOST_BYTES:
                 self.receive_bytes *= 2
@@ -74,9 +77,12 @@ class ChunkedDecoder:
             elif self._after_data:
                 position = self._data_end(data, position)
             else:
-                content, position = self._join(data, position)
+                start = position
+                content, position = self._join(data, start)
                 if content:
                     parts.append(content)
+                    if self._joins_for_nothing:
+                        self._cheap += position - start - len(content)
                 if position < len(data):
                     position = self._size_line(data, position)
             if position < 0:

@@ -7,6 +7,7 @@ import random
 import pytest
 
 from prefork_lb.errors import BadRequest, TruncatedBody
+from prefork_lb.wire import compiled
 from prefork_lb.wire.chunked import LAST_CHUNK, ChunkedDecoder, encode_chunk, encode_last_chunk
 from prefork_lb.wire.head import HeadLimits
 from tests.wire.reading import read_chunked, read_chunked_pieces
@@ -74,6 +75,10 @@ def test_less_is_received_at_once_where_framing_is_much_of_it() -> None:
     for _ in range(20):
         body.decode(b"1;a\r\nx\r\n" * (body.receive_bytes // 8 + 1))
     least = body.receive_bytes
+    for _ in range(20):
+        body.decode(encode_chunk(b"x") * (body.receive_bytes // 6 + 1))
+    assert (body.receive_bytes > 100_000) is (compiled.chunks is not None), "in C they cost next to nothing"
+    body = decoder()
     for _ in range(20):
         body.decode(b"1000\r\n" + b"x" * 4096 + b"\r\n")
     more = body.receive_bytes
