@@ -8,12 +8,13 @@ VERSIONS := 3.11 3.12 3.13
 RUN := $(VENV)/bin/python -m
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint coverage clean find-pythons
+.PHONY: help demo test test-all gunicorns lint coverage clean find-pythons
 
 help:
 	@echo "make demo        set up, then run three small app servers and the balancer on 127.0.0.1:$(PORT) (PORT=...)"
 	@echo "make test        set up, then run the tests (ARGS='-k name' goes to pytest, JOBS=1: one at a time)"
 	@echo "make test-all    the tests on Python $(VERSIONS), each in an environment of its own"
+	@echo "make gunicorns   a short test with the oldest and the newest gunicorn, from PyPI"
 	@echo "make lint        mypy --strict and ruff"
 	@echo "make coverage    branch coverage by unit tests; wire, balance and shared must reach 95 %"
 	@echo "make clean       remove the environments and everything generated"
@@ -60,6 +61,10 @@ find-pythons:
 test-all: find-pythons
 	@set -e; $(foreach version,$(VERSIONS),$(call find_python,$(version)); echo "== Python $(version)"; \
 	  $(MAKE) --no-print-directory test VENV=.venv-$(version) PYTHON="$$found";)
+
+# The oldest and the newest gunicorn that setup.py allows, each in a folder before the environment's own.
+gunicorns: $(VENV)/.test
+	@$(VENV)/bin/python .ci/gunicorns.py
 
 lint: $(VENV)/.test
 	@$(RUN) mypy --strict prefork_lb

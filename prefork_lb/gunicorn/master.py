@@ -25,8 +25,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
-from gunicorn.arbiter import Arbiter
-
+from prefork_lb.gunicorn.internals import Arbiter
 from prefork_lb.worker.retirement import Order, Retirement
 
 # Most workers end within this time; only those that still serve somebody linger.

@@ -7,7 +7,7 @@ import socket
 from collections.abc import Collection
 from pathlib import Path
 
-from gunicorn.util import parse_address
+from prefork_lb.gunicorn.internals import parse_address
 
 
 def why_not_bound(bind: str, ours: Collection[str]) -> str:

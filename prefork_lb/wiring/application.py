@@ -12,9 +12,6 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from gunicorn.errors import AppImportError
-from gunicorn.workers.base import Worker as GunicornWorker
-
 from prefork_lb.balance.registry import policy_class
 from prefork_lb.clock import monotonic
 from prefork_lb.config import Config, model
@@ -22,6 +19,8 @@ from prefork_lb.config.current import load_or_keep
 from prefork_lb.config.published import decode_published, encode
 from prefork_lb.controller.launch import Launcher
 from prefork_lb.errors import ConfigError, InvariantError, PreforkLBError
+from prefork_lb.gunicorn.internals import AppImportError
+from prefork_lb.gunicorn.internals import Worker as GunicornWorker
 from prefork_lb.log_summary import summary
 from prefork_lb.net.tls import Certificate
 from prefork_lb.proxy.attempt import Settings, Timeouts

@@ -10,11 +10,8 @@ import logging
 from collections.abc import Iterator
 from typing import Any, Protocol
 
-from gunicorn.http.body import Body
-from gunicorn.http.errors import InvalidResponseHeader, InvalidResponseHeaderName
-from gunicorn.http.wsgi import Response, create
-
 from prefork_lb.errors import ClientGone
+from prefork_lb.gunicorn.internals import MALFORMED_FIELDS, Body, Response, create
 from prefork_lb.log_summary import summary
 from prefork_lb.wire.forwarded import ClientInfo
 from prefork_lb.wire.head import RequestHead
@@ -135,7 +132,7 @@ class PlainCall:
     def _fail(self, request: _Request, response: Any, exc: Exception) -> bool:
         if response.headers_sent:
             raise ClientGone("the application failed in the middle of its response") from exc
-        if isinstance(exc, InvalidResponseHeader | InvalidResponseHeaderName):
+        if isinstance(exc, MALFORMED_FIELDS):
             summary.tell(logging.ERROR, "malformed header", "the application wants to send a malformed header: %s", exc)
         self._response = page = Response(request, _Socket(self._client), self._service.settings)
         page.force_close()

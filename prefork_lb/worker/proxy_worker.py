@@ -14,12 +14,10 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import Any
 
-from gunicorn.sock import ssl_context
-from gunicorn.workers.base import Worker
-
 from prefork_lb.green.dial import Dialer
 from prefork_lb.green.hub import Hub
 from prefork_lb.green.streams import GreenStream, wait_any
+from prefork_lb.gunicorn.internals import Worker, ssl_context
 from prefork_lb.net.tls import Certificate, choose_by_name
 from prefork_lb.upstream.runtime import Runtime
 from prefork_lb.wire.head import HeadLimits

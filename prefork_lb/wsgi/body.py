@@ -15,10 +15,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from gunicorn.http.body import ChunkedReader
-from gunicorn.http.errors import NoMoreData, ParseException
-
 from prefork_lb.errors import BadRequest, ClientGone, RequestTimeout
+from prefork_lb.gunicorn.internals import ChunkedReader, NoMoreData, ParseException
 from prefork_lb.net.stream import Stream
 from prefork_lb.net.timeouts import Expired
 from prefork_lb.proxy.patience import NO_LIMIT, Patience

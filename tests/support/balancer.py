@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gunicorn.config import Config
+
 from prefork_lb.cli.status import instances
 from prefork_lb.shared.segment import DIRECTORY
 from tests.support import processes
@@ -29,6 +31,9 @@ SETTINGS = REPOSITORY / "gunicorn.conf.py"
 # The script of this interpreter's environment, whether or not it is on the PATH. Not `-m gunicorn`: after USR2 that one
 # runs gunicorn/__main__.py as a file, and gunicorn's own `http` package hides Python's.
 GUNICORN = (sys.executable, str(Path(sys.executable).with_name("gunicorn")))
+
+# Two instances of one user would share gunicorn's default control socket. Older versions have none.
+NO_CONTROL_SOCKET = ["--no-control-socket"] if "control_socket_disable" in Config().settings else []
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +117,7 @@ class Balancer:
         self._arguments += front_end.arguments
         self._arguments += ["-w", str(workers)] if workers is not None else []
         self._arguments += ["-b", bind] if bind is not None else []
-        # Two instances of one user would share gunicorn's default control socket.
-        self._arguments += ["--no-control-socket", *extra, "prefork_lb:app"]
+        self._arguments += [*NO_CONTROL_SOCKET, *extra, "prefork_lb:app"]
         self.expected_workers = workers
         self._secure, self._probe = secure, probe
         # A worker joins when it loads the app, by the hook of our settings, or as a ProxyWorker. Preloaded and without

@@ -26,7 +26,7 @@ class Row:
 def table(page: str) -> list[Row]:
     """The rows of the table in the page: modules | layer | imports only | what it is."""
     rows = []
-    for modules, layer, only in re.findall(r"^\| ([\w\\, ]+) \| (\d+) \| ([\w., ]*)\|", page, re.MULTILINE):
+    for modules, layer, only in re.findall(r"^\| ([\w\\., ]+) \| (\d+) \| ([\w., ]*)\|", page, re.MULTILINE):
         names = tuple(modules.replace("\\", "").split(", "))
         rows.append(Row(names, int(layer), tuple(only.strip().split(", ")) if only.strip() else ()))
     return rows
@@ -82,12 +82,18 @@ def private_uses(tree: ast.Module) -> Iterator[str]:
             yield node.attr
 
 
+def row_for(name: str, row_of: Mapping[str, Row]) -> Row | None:
+    """The row of a module: its own, or that of the nearest package around it."""
+    parts = name.split(".")
+    return next((row for end in range(len(parts), 0, -1) if (row := row_of.get(".".join(parts[:end])))), None)
+
+
 def problems(rows: list[Row], modules: Mapping[str, str]) -> list[str]:
     """What in the modules is against the table, one line each."""
     row_of = {name: row for row in rows for name in row.modules}
     found = []
     for name, source in modules.items():
-        row = row_of.get(name.split(".")[0])
+        row = row_for(name, row_of)
         if row is None:
             found.append(f"{name}: has no row")
             continue
@@ -96,7 +102,7 @@ def problems(rows: list[Row], modules: Mapping[str, str]) -> list[str]:
         for target, taken in imported(tree, modules):
             if is_private(taken) or any(is_private(part) for part in target.split(".")):
                 found.append(f"{name}: imports the private {target} {taken}".rstrip())
-            other = row_of.get(target.split(".")[0])
+            other = row_for(target, row_of)
             if other is None:
                 found.append(f"{name}: imports {target}, which has no row")
             elif other is row:
@@ -119,7 +125,17 @@ def test_every_import_goes_to_a_lower_layer() -> None:
 
 def test_every_row_names_modules_that_exist_once() -> None:
     names = [name for row in ROWS for name in row.modules]
-    assert sorted(names) == sorted({name.split(".")[0] for name in MODULES})
+    assert len(names) == len(set(names))
+    assert {name for name in names if "." not in name} == {name.split(".")[0] for name in MODULES}
+    assert {name for name in names if "." in name} <= MODULES.keys()
+
+
+def test_only_one_room_knows_gunicorns_modules() -> None:
+    """So that a new version of gunicorn is looked at in one place."""
+    takers = [name for name, source in MODULES.items() for node in ast.walk(ast.parse(source))
+              if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "gunicorn"
+              or isinstance(node, ast.Import) and any(alias.name.split(".")[0] == "gunicorn" for alias in node.names)]
+    assert set(takers) == {"gunicorn.internals"}
 
 
 def test_the_package_itself_imports_nothing_before_it_is_asked() -> None:
@@ -129,8 +145,9 @@ def test_the_package_itself_imports_nothing_before_it_is_asked() -> None:
 
 
 SMALL = [Row(("__init__",), 0, ("top",)), Row(("low",), 1), Row(("side", "side_more"), 2), Row(("narrow",), 2, ("low.part",)),
-         Row(("top",), 3)]
-SMALL_MODULES = {"__init__": "", "low": "", "low.part": "", "low.other": "", "side": "", "side_more": "", "narrow": "", "top": ""}
+         Row(("top",), 3), Row(("top.base",), 0)]
+SMALL_MODULES = {"__init__": "", "low": "", "low.part": "", "low.other": "", "side": "", "side_more": "", "narrow": "", "top": "",
+                 "top.base": ""}
 
 
 @pytest.mark.parametrize(("module", "source", "found"), [
@@ -148,6 +165,8 @@ SMALL_MODULES = {"__init__": "", "low": "", "low.part": "", "low.other": "", "si
     ("side", "def f(ledger):\n    return ledger._row", ["side: uses _row, which is private to another module"]),
     ("side", "class C:\n    def __init__(self): self._row = 1\n    def f(self, other): return other._row", []),
     ("new", "", ["new: has no row"]),
+    ("low", "from prefork_lb.top.base import x", []),
+    ("top.base", "from prefork_lb.low import x", ["top.base (layer 0): imports low (layer 1)"]),
 ])
 def test_what_is_against_the_table_is_found(module: str, source: str, found: list[str]) -> None:
     assert problems(SMALL, {**SMALL_MODULES, module: source}) == found
