@@ -15,6 +15,7 @@ from typing import Any
 from prefork_lb.config.current import load_or_keep
 from prefork_lb.config.model import Config
 from prefork_lb.errors import ConfigError
+from prefork_lb.net.descriptors import most_clients
 from prefork_lb.net.listening import why_not_bound
 
 log = logging.getLogger("prefork_lb")
@@ -27,7 +28,6 @@ CONF_FILE = Path(__file__).with_name("conf.py")
 # gunicorn refuses longer request lines whatever is set (its MAX_REQUEST_LINE).
 _GUNICORN_MOST_LINE_BYTES = 8190
 _MOST_CONNECTIONS = 100_000
-_OWN_FILES = 64  # descriptors that a worker needs for itself
 _MEMORY = "/dev/shm"  # a file system without a disk
 
 
@@ -47,7 +47,7 @@ def settings() -> dict[str, Any]:
         "bind": _binds(config),
         "workers": config.listen.worker_count(),
         "worker_class": "prefork_lb.worker.ProxyWorker",
-        # Client connections of a worker at most; each takes two descriptors while it is served.
+        # Client connections of a worker at most.
         "worker_connections": _worker_connections(),
         "keepalive": 75,  # seconds; nginx's default. gunicorn's 2 s would make browsers connect anew for every click
         "timeout": _timeout_s(config),
@@ -112,7 +112,7 @@ def _worker_connections() -> int:
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     most = hard if hard != resource.RLIM_INFINITY else _MOST_CONNECTIONS
-    return max(16, min(_MOST_CONNECTIONS, most - _OWN_FILES))
+    return min(_MOST_CONNECTIONS, most_clients(most))
 
 
 def _timeout_s(config: Config) -> int:

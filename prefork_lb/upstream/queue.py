@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from prefork_lb.clock import Clock
-from prefork_lb.errors import ClientGone, QueueFull, QueueTimeout
+from prefork_lb.errors import ClientGone, OutOfDescriptors, QueueFull, QueueTimeout
 from prefork_lb.net.stream import Stream, StreamClosed, StreamTimeout, Watched
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.line import Line
@@ -71,14 +71,14 @@ class Queue:
         return self._line.length
 
     def join(self) -> WaitingRequest:
-        """Take a place at the end. Takes the ledger's lock; raises QueueFull."""
+        """Take a place at the end. Takes the ledger's lock; raises QueueFull, OutOfDescriptors."""
         full = QueueFull(f"pool {self._pool}: {self._rules.size} requests wait already, which is queue.size")
         if self._is_full():
             with self._ledger.locked():
                 self._line.count_refusal()
             raise full
         deadline = self.clock() + self._rules.timeout_s
-        bell = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        bell = self._make_bell()
         try:
             bell.bind("")
             name = bell.getsockname()
@@ -98,6 +98,12 @@ class Queue:
         # it matters, for it costs a look into each worker's row.
         size = self._rules.size
         return self.length >= size and self._line.answering >= size
+
+    def _make_bell(self) -> socket.socket:
+        try:
+            return socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        except OSError as exc:
+            raise OutOfDescriptors(f"pool {self._pool}: no socket to wait in the queue with: {exc.strerror}") from exc
 
     def is_turn(self, place: WaitingRequest) -> bool:
         """Whether no request that came earlier may still take its turn. The ledger's lock must be held."""

@@ -84,7 +84,7 @@ class Worker:
             timeouts.body, config.proxy.limits.body_rate, config.proxy.buffers.response,
             config.listen.proxy_protocol, config.proxy.limits.lag,
             [Certificate(entry.certificate, entry.key, entry.hosts) for entry in config.listen.certificates], self._ledger,
-            config.listen.linger, lambda: bool(self._segment.masters()))
+            config.listen.linger, self._close_idle, lambda: bool(self._segment.masters()))
         publish(self._segment, self._ledger, encode(config))  # all of it could be had
         runtime.every(INTERVAL_S, self._look_after)
         atexit.register(summary.flush)
@@ -103,6 +103,14 @@ class Worker:
                     elif states.check[slot] == Check.NONE:
                         states.set_check(slot, Check.UP if pool.health.start == "up" else Check.CHECKING, "not checked yet")
                         states.checked[slot] = 0
+
+    def _close_idle(self) -> int:
+        """Close the idle connections to servers; how many that were."""
+        idle = [server.idle for pool in self._pools.values() for server in pool.servers]
+        closed = sum(map(len, idle))
+        for connections in idle:
+            connections.close()
+        return closed
 
     def _look_after(self) -> None:
         summary.tick()

@@ -13,7 +13,9 @@ import ssl
 from typing import Any
 
 from prefork_lb.green.streams import GreenStream, TLSStream
+from prefork_lb.log_summary import summary
 from prefork_lb.net.address import unmapped
+from prefork_lb.net.descriptors import Descriptors
 from prefork_lb.wire.proxy_protocol import SocketAddress
 from prefork_lb.worker.connection import Connection
 from prefork_lb.worker.pending import PendingConnections
@@ -39,9 +41,9 @@ class Acceptor:
     """Takes the connections of one listening socket."""
 
     def __init__(self, service: Service, listener: Any, context: ssl.SSLContext | None, siblings: SiblingClients | None,
-                 most: int, expects_header: bool) -> None:
+                 most: int, expects_header: bool, descriptors: Descriptors) -> None:
         """`listener` is gunicorn's. `most`: no more connections are taken while the worker has so many; `expects_header`:
-        trusted peers begin with a PROXY header."""
+        trusted peers begin with a PROXY header; `descriptors`: those of the worker."""
         self._service = service
         self._hub = service.hub
         self._listener: socket.socket = listener.sock
@@ -49,6 +51,7 @@ class Acceptor:
         self._siblings = siblings
         self._most = most
         self._expects_header = expects_header
+        self._descriptors = descriptors
         self._tells_addresses = service.engine is not None and service.engine.tells_addresses
         self._is_unix = self._listener.family == socket.AF_UNIX
         self._scheme = b"https" if context else b"http"
@@ -86,8 +89,8 @@ class Acceptor:
                 return
             except OSError as exc:
                 if exc.errno in _OUT_OF_FILES:
-                    log.error("no new connections for %g s: %s; raise LimitNOFILE or lower worker_connections",
-                              _OUT_OF_FILES_PAUSE_S, exc.strerror)
+                    self._descriptors.free()
+                    _tell_short(exc.strerror or str(exc))
                     self._pause(_OUT_OF_FILES_PAUSE_S)
                     return
                 continue  # that client has gone already (accept(2), ECONNABORTED)
@@ -181,7 +184,14 @@ class Acceptor:
             connected.close()
             return
         connection = Connection(service, stream, peer, source, destination, self._expects_header and peer.trusted)
-        if self._takes_all:
+        if self._descriptors.are_short(stream.descriptor):
+            _tell_short("nearly all descriptors are in use")
+            connection.turn_away()
+        elif self._takes_all:
             self._pending.enter(connection)
         else:
             self._hub.run_job(connection.serve)
+
+
+def _tell_short(why: str) -> None:
+    summary.tell(logging.ERROR, "descriptors", "clients wait or get 503: %s; raise LimitNOFILE or lower worker_connections", why)

@@ -14,11 +14,14 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import Any
 
+from prefork_lb.errors import OutOfDescriptors
 from prefork_lb.green.dial import Dialer
 from prefork_lb.green.hub import Hub
 from prefork_lb.green.streams import GreenStream, wait_any
 from prefork_lb.gunicorn.internals import Worker, ssl_context
-from prefork_lb.net.tls import Certificate, choose_by_name
+from prefork_lb.net.address import Address
+from prefork_lb.net.descriptors import Descriptors, limit, most_clients
+from prefork_lb.net.tls import Certificate, ClientTLS, choose_by_name
 from prefork_lb.upstream.runtime import Runtime
 from prefork_lb.wire.head import HeadLimits
 from prefork_lb.worker.acceptor import Acceptor
@@ -30,6 +33,7 @@ from prefork_lb.worker.setup import ProxyApplication, ProxySetup
 _HEARTBEAT_S = 1.0
 _GRACE_S = 1.0  # a retired worker that serves somebody after this time lingers
 _PLAIN_TIMEOUT_S = 60.0
+_CLOSED_S = 0.001  # the hub closes descriptors at the end of a round
 # glibc gives memory at the top of its heap back to the kernel when more than this is free, 128 KiB if nothing else is said: then
 # every large read gets its pages anew, one page fault for each.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -46,12 +50,27 @@ class ProxyWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
     def __init__(self, *arguments: Any, **named: Any) -> None:
         """Made by gunicorn's master, before the fork."""
         super().__init__(*arguments, **named)
+        self._setup: ProxySetup | None = None
         self.retirement = Retirement()
 
     def load_wsgi(self) -> None:
         self.hub = Hub()
-        self.runtime = Runtime(Dialer(self.hub).dial, self.hub.every, True, self._stream, wait_any, self.hub.sleep)
+        self._dialer = Dialer(self.hub)
+        self._descriptors = Descriptors(self._free_idle)
+        self.runtime = Runtime(self._dial, self.hub.every, True, self._stream, wait_any, self.hub.sleep)
         super().load_wsgi()
+
+    def _dial(self, address: Address, timeout_s: float, tls: ClientTLS | None = None, preamble: bytes = b"") -> GreenStream:
+        try:
+            return self._dialer.dial(address, timeout_s, tls, preamble)
+        except OutOfDescriptors:
+            if not self._descriptors.free():
+                raise
+        self.hub.sleep(_CLOSED_S)
+        return self._dialer.dial(address, timeout_s, tls, preamble)
+
+    def _free_idle(self) -> int:
+        return self._setup.close_idle() if self._setup is not None else 0
 
     def _stream(self, connected: socket.socket) -> GreenStream:
         connected.setblocking(False)
@@ -107,8 +126,9 @@ class ProxyWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         siblings = setup.siblings if setup else None
         if siblings is not None:
             siblings.note_clients(0)
-        return [Acceptor(self._service, listener, context, siblings, cfg.worker_connections,
-                         setup.proxy_protocol if setup else False) for listener in self.sockets]
+        most = min(cfg.worker_connections, most_clients(limit()))
+        return [Acceptor(self._service, listener, context, siblings, most, setup.proxy_protocol if setup else False,
+                         self._descriptors) for listener in self.sockets]
 
     # -- what happens ------------------------------------------------------------------------------------------
 

@@ -41,6 +41,7 @@ class ProxySetup:
     certificates: Sequence[Certificate]  # the first is for clients that ask for no other
     siblings: SiblingClients
     linger_s: float  # how long a replaced worker may serve the connections that it has; 0: for gunicorn's graceful_timeout
+    close_idle: Callable[[], int]  # closes the idle connections to servers; how many that were
     instance_lives: Callable[[], bool]  # whether a gunicorn master of this instance runs
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from prefork_lb.green.hub import Hub
+from prefork_lb.net.descriptors import Descriptors
 from prefork_lb.wire.head import HeadLimits
 from prefork_lb.worker.acceptor import Acceptor
 from prefork_lb.worker.service import Service, Times
@@ -67,7 +68,7 @@ def test_all_are_taken_when_there_is_no_sibling(hub: Hub) -> None:
     siblings = SiblingClients()
     with socket.create_server(("127.0.0.1", 0)) as listener, clients(listener.getsockname(), 30):
         found = service(hub, siblings)
-        Acceptor(found, Listener(listener), None, siblings, 1000, False)
+        Acceptor(found, Listener(listener), None, siblings, 1000, False, Descriptors(int))
         assert connected_within(hub, found, 30, 5)
         assert siblings.told[-1] == 30
 
@@ -76,7 +77,7 @@ def test_a_worker_that_has_more_waits_for_its_sibling_but_not_for_ever(hub: Hub)
     siblings = SiblingClients(fewest=0)
     with socket.create_server(("127.0.0.1", 0)) as listener, clients(listener.getsockname(), 20):
         found = service(hub, siblings)
-        Acceptor(found, Listener(listener), None, siblings, 1000, False)
+        Acceptor(found, Listener(listener), None, siblings, 1000, False, Descriptors(int))
         assert connected_within(hub, found, 3, 5)
         begin = hub.now
         assert connected_within(hub, found, 20, 5), "the sibling takes none: it is stopped, perhaps"
@@ -87,7 +88,7 @@ def test_no_more_are_taken_than_may_be_and_the_next_when_one_leaves(hub: Hub) ->
     siblings = SiblingClients()
     with socket.create_server(("127.0.0.1", 0)) as listener, clients(listener.getsockname(), 6) as many:
         found = service(hub, siblings)
-        Acceptor(found, Listener(listener), None, siblings, 4, False)
+        Acceptor(found, Listener(listener), None, siblings, 4, False, Descriptors(int))
         assert connected_within(hub, found, 4, 5)
         assert not connected_within(hub, found, 5, 0.2)
         taken = {connection.source for connection in found.connections}  # type: ignore[attr-defined]
@@ -108,7 +109,7 @@ def test_after_the_end_nobody_is_taken(hub: Hub) -> None:
     listener = socket.create_server(("127.0.0.1", 0))
     address = listener.getsockname()
     found = service(hub, siblings)
-    acceptor = Acceptor(found, Listener(listener), None, siblings, 100, False)
+    acceptor = Acceptor(found, Listener(listener), None, siblings, 100, False, Descriptors(int))
     with clients(address, 1):
         assert connected_within(hub, found, 1, 5)
         acceptor.stop()

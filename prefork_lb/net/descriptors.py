@@ -1,0 +1,53 @@
+"""Descriptors: how many clients a worker can have, and what it does when it runs out of them all the same.
+
+A proxied client takes two, its own connection and one to a server. The kernel gives a new descriptor the lowest free number
+(open(2)), so the number of a connection that was just accepted tells how many are in use, without a system call.
+
+Idle connections to servers are the only descriptors that a worker can do without. They are closed first.
+"""
+from __future__ import annotations
+
+import resource
+from collections.abc import Callable
+
+from prefork_lb.clock import Clock, monotonic
+
+OWN = 64
+"""Descriptors that a worker needs for itself: modules, logs, epoll, pipes, shared memory, the resolver."""
+
+_A_CLIENT = 2
+# A short worker still answers 503, and a request that it has begun may need a file for its body or a bell in a queue.
+_LAST = 24
+_A_MOMENT_S = 0.05
+
+
+def most_clients(limit: int) -> int:
+    """The most client connections that a worker with so many descriptors should have."""
+    return max(16, (limit - OWN) // _A_CLIENT)
+
+
+def limit() -> int:
+    """The descriptors that this process may have."""
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+class Descriptors:
+    """Those of one worker."""
+
+    def __init__(self, free_idle: Callable[[], int], clock: Clock = monotonic) -> None:
+        """`free_idle` closes idle connections to servers, and returns how many. It may close them a moment later."""
+        self._free_idle = free_idle
+        self._clock = clock
+        self._first_of_last = limit() - _LAST
+        self._freed_at = -_A_MOMENT_S
+
+    def are_short(self, newest: int) -> bool:
+        """Whether few are left, and none can be freed, by the number of the descriptor that was given last."""
+        return newest >= self._first_of_last and not self.free()
+
+    def free(self) -> bool:
+        """Close idle connections to servers; whether that was done now or a moment ago, so that their descriptors come free."""
+        now = self._clock()
+        if self._free_idle():
+            self._freed_at = now
+        return now - self._freed_at < _A_MOMENT_S
