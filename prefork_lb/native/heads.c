@@ -103,7 +103,7 @@ static PyObject *read_fields(PyObject *Py_UNUSED(module), PyObject *const *args,
         if (at >= end || at[0] != '\r' || at[1] != '\n') break;
         const char *last = at;
         while (last > value && (last[-1] == ' ' || last[-1] == '\t')) last--;
-        if (length + (at - value) + 2 > most_bytes || PyList_GET_SIZE(fields) >= most_fields) break;
+        if (at - line > most_bytes || PyList_GET_SIZE(fields) >= most_fields) break;
         good = add_field(fields, index, line, length, hash, value, last - value) == 0;
         at += 2;
         done = at;

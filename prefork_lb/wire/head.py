@@ -186,9 +186,11 @@ def parse_fields(block: bytes, start: int, limits: HeadLimits, too_large: type[P
         raise too_large(f"the head has {len(found)} fields, at most {limits.fields} are allowed")
     # A line can only be too long when all of them together are.
     if len(block) - start > limits.line_bytes:
-        for name, value in found:
-            if len(name) + len(value) + 2 > limits.line_bytes:
-                raise too_large(f"the field {name.decode()} has {len(value)} bytes, at most {limits.line_bytes} are allowed")
+        for line in block[start:-2].split(b"\r\n"):
+            if len(line) > limits.line_bytes:
+                name = line.partition(b":")[0]
+                raise too_large(f"the line of the field {name[:80].decode()} has {len(line)} bytes, at most {limits.line_bytes} "
+                                "are allowed")
     if b" \r\n" in block or b"\t\r\n" in block:
         return [(name, value.rstrip(b" \t")) for name, value in found]
     return found

@@ -76,8 +76,20 @@ def test_limits_and_grammar_raise_the_errors_given() -> None:
 
 def test_a_long_field_among_short_ones_is_named() -> None:
     block = HEAD[:-2] + b"X-Short: 1\r\nX-Long: " + b"1" * 40 + b"\r\n\r\n"
-    with pytest.raises(HeadTooLarge, match="the field X-Long has 40 bytes, at most 30 are allowed"):
+    with pytest.raises(HeadTooLarge, match="the line of the field X-Long has 48 bytes, at most 30 are allowed"):
         parse_request(block, HeadLimits(line_bytes=30))
+
+
+@pytest.mark.parametrize("blanks", [(40, 0), (0, 40), (20, 20), (39, 0), (0, 39)])
+def test_blanks_count_wherever_they_stand_in_a_line(blanks: tuple[int, int]) -> None:
+    before, behind = blanks
+    block = HEAD[:-2] + b"X-Padded:" + b" " * before + b"1" + b"\t" * behind + b"\r\n\r\n"
+    limits = HeadLimits(line_bytes=len(b"X-Padded:1") + 39)
+    if before + behind > 39:
+        with pytest.raises(HeadTooLarge, match="the line of the field X-Padded has 50 bytes, at most 49 are allowed"):
+            parse_request(block, limits)
+    else:
+        assert parse_request(block, limits).index[b"x-padded"] == [b"1"]
 
 
 def test_many_short_fields_are_no_long_line() -> None:
