@@ -29,7 +29,7 @@ class Router:
         for route in routes:
             prefixes = [(path.encode(), route.pool) for path in route.paths or ("",)]
             for host in route.hosts:
-                name = host.lower()
+                name = host.lower().removesuffix(".")  # RFC 1034 3.1: a last dot means the same name
                 if name.startswith("*."):
                     self._wildcard.setdefault(name[1:], []).extend(prefixes)
                 else:
@@ -40,7 +40,7 @@ class Router:
             table.sort(key=lambda entry: -len(entry[0]))  # stable: of equals the first stays first
 
     def pool(self, host: str, path: bytes) -> str:
-        """The pool for a host (lower-case, without port) and a path. Raises NoRoute."""
+        """The pool for a host (lower-case, without port and last dot) and a path. Raises NoRoute."""
         if self._exact:
             found = _longest(self._exact.get(host, ()), path)
             if found is not None:

@@ -82,3 +82,8 @@ def test_a_long_path_is_cut_short_in_the_error() -> None:
 def test_the_options_target_of_the_whole_server_reaches_a_route_without_paths() -> None:
     """OPTIONS * has the path `*`, which no prefix that begins with / matches."""
     assert router((ANY_HOST, (), "one"), (ANY_HOST, ("/",), "two")).pool("h", b"*") == "one"
+
+
+def test_a_last_dot_in_a_route_means_the_same_name() -> None:
+    routes = router((("dot.example.org.",), (), "dot"), (("*.example.net.",), (), "wild"), (ANY_HOST, (), "rest"))
+    assert [routes.pool(host, b"/") for host in ("dot.example.org", "a.example.net", "example.net")] == ["dot", "wild", "rest"]
