@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import click
 
-from prefork_lb.config import Config, load, notices
+from prefork_lb.config import Config, find_and_load
 from prefork_lb.errors import ConfigError
 from prefork_lb.shared.saved import folder_problem
 from prefork_lb.shared.saved_lock import describe, holder
@@ -23,10 +23,10 @@ def check(file: str | None) -> None:
     Without FILE the one that a start here would find. Exits 1 when there are problems.
     """
     try:
-        config = load(file)
+        config, notices = find_and_load(file)
     except ConfigError as exc:
         fail(exc.problems)
-    for notice in (*notices(config), *state_notices(config)):
+    for notice in (*notices, *state_notices(config)):
         click.echo(f"warning: {notice}", err=True)
     click.echo("\n".join(summary(config)))
 

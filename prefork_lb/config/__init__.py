@@ -1,7 +1,7 @@
 """The configuration: from TOML, or the environment, to a checked, frozen model."""
 from __future__ import annotations
 
-from prefork_lb.config.load import load, load_file, notices
+from prefork_lb.config.load import Loaded, find_and_load, load, load_file
 from prefork_lb.config.model import Config
 
-__all__ = ["Config", "load", "load_file", "notices"]
+__all__ = ["Config", "Loaded", "find_and_load", "load", "load_file"]

@@ -1,33 +1,54 @@
 """The configuration in force: a file that went bad does not take down what runs.
 
-gunicorn's master loads the configuration with its settings, at the start and at every reload (HUP); its workers are forked
-from it and inherit what it remembers here. So when a reload finds a broken file, master and new workers go on with the last
-good one.
+gunicorn's master loads the configuration with its settings, at the start and at every reload (HUP). Its workers are forked
+from it and inherit what it remembers here. So a reload that finds a broken file leaves master and new workers with the last
+good configuration. And a worker that replaces one that died goes by the same configuration as its siblings, whatever is in
+the file by then.
 """
 from __future__ import annotations
 
 import logging
+import os
 
-from prefork_lb.config.load import load, notices
+from prefork_lb.config.load import find_and_load
 from prefork_lb.config.model import Config
 from prefork_lb.errors import ConfigError
 
 log = logging.getLogger("prefork_lb")
 
 _last_good: Config | None = None
-_notices: list[str] = []
+_told: tuple[str, ...] = ()  # the notices of the last good one, which are in the log already
+_master = 0  # the process that loads it with its settings, for itself and its workers; 0: there is none
+
+
+def load_as_master() -> Config:
+    """`load_or_keep`, by gunicorn's master: its workers do not read the file again."""
+    global _master
+    config = load_or_keep()
+    _master = os.getpid()
+    return config
+
+
+def load_as_worker() -> Config:
+    """What this worker's master has loaded. Without our settings a master loads nothing: `load_or_keep` then.
+
+    Raises ConfigError.
+    """
+    if _last_good is not None and _master not in (0, os.getpid()):
+        return _last_good
+    return load_or_keep()
 
 
 def load_or_keep() -> Config:
-    """The configuration as `load` finds it, or the last good one when that fails. Raises ConfigError when there is none.
+    """The configuration that is found, or the last good one when that fails. Raises ConfigError when there is none.
 
     What it asks for and this version does not do is logged, once for a master and its workers.
     """
-    global _last_good, _notices
+    global _last_good, _told
     try:
-        _last_good = load()
-        told, _notices = _notices, notices(_last_good)
-        for notice in _notices:
+        _last_good, notices = find_and_load()
+        told, _told = _told, notices
+        for notice in notices:
             if notice not in told:
                 log.warning("%s", notice)
     except ConfigError as exc:

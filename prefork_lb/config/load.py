@@ -6,6 +6,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path as FilePath
+from typing import NamedTuple
 
 import msgspec
 
@@ -21,17 +22,31 @@ LOCAL_FILE = "prefork_lb.toml"
 _BAD_SYNTAX = re.compile(r"(.*) \(at (?:line (\d+), column (\d+)|end of document)\)", re.S)
 
 
+class Loaded(NamedTuple):
+    """A configuration, and what is to be told about it. Both come from one reading: an editor may write the file meanwhile."""
+
+    config: Config
+    notices: tuple[str, ...]
+    """What the file asks for and this version does not do: a line each."""
+
+
 def load(path: str | FilePath | None = None, environ: Mapping[str, str] | None = None, cwd: FilePath | None = None) -> Config:
+    """The configuration that `find_and_load` finds. Raises ConfigError with all problems at once."""
+    return find_and_load(path, environ, cwd).config
+
+
+def find_and_load(path: str | FilePath | None = None, environ: Mapping[str, str] | None = None,
+                  cwd: FilePath | None = None) -> Loaded:
     """The configuration of `path`, else of $PREFORK_LB_CONFIG, ./prefork_lb.toml or /etc/prefork-lb/prefork_lb.toml, else the
     servers of $PREFORK_LB_SERVERS. Raises ConfigError with all problems at once."""
     environ = os.environ if environ is None else environ
     file = path or environ.get("PREFORK_LB_CONFIG")
     if file:
-        return load_file(str(file))
+        return _from_file(str(file))
     here = (cwd or FilePath()) / LOCAL_FILE
     for candidate in (here, FilePath(SYSTEM_FILE)):
         if os.path.exists(candidate):  # not Path.exists: that raises where the folder may not be looked into
-            return load_file(str(candidate))
+            return _from_file(str(candidate))
     if environ.get("PREFORK_LB_SERVERS"):
         return _from_environment(environ)
     raise ConfigError([
@@ -42,12 +57,17 @@ def load(path: str | FilePath | None = None, environ: Mapping[str, str] | None =
 
 def load_file(name: str) -> Config:
     """The configuration in the file `name`. Raises ConfigError."""
+    return _from_file(name).config
+
+
+def _from_file(name: str) -> Loaded:
     try:
         text = FilePath(name).read_bytes().decode()
     except (OSError, ValueError) as exc:  # ValueError: NUL in the name
         if isinstance(exc, UnicodeDecodeError):
             raise ConfigError([f"{name}: not UTF-8: {exc.reason} at byte {exc.start}"]) from exc
         raise ConfigError([f"{name}: cannot be read: {getattr(exc, 'strerror', exc)}"]) from exc
+    # Some editors put a byte order mark first; TOML has none.
     text = text.removeprefix("\ufeff").replace("\r\n", "\n")
     try:
         values = tomllib.loads(text)
@@ -60,16 +80,14 @@ def load_file(name: str) -> Config:
     return _checked(values, name, key_lines(text))
 
 
-def notices(config: Config) -> list[str]:
-    """What the configuration asks for and this version does not do: a line each."""
-    lines = _lines_of(config.source)
+def _notices(config: Config, lines: Mapping[Path, int]) -> tuple[str, ...]:
     asked: list[Path] = [("admin",)] if config.admin else []
     for name, pool in config.pools.items():
         asked += [("pools", name, key) for key in ("sticky",) if getattr(pool, key) is not None]
-    return [f"{_place(config.source, lines, path)}: accepted, but not active in this version" for path in asked]
+    return tuple(f"{_place(config.source, lines, path)}: accepted, but not active in this version" for path in asked)
 
 
-def _checked(values: dict[str, object], source: str, lines: Mapping[Path, int]) -> Config:
+def _checked(values: dict[str, object], source: str, lines: Mapping[Path, int]) -> Loaded:
     problems: list[tuple[int, str]] = []
 
     def report(path: Path, what: str) -> None:
@@ -79,10 +97,11 @@ def _checked(values: dict[str, object], source: str, lines: Mapping[Path, int]) 
     validate(config, report)
     if problems:
         raise ConfigError([text for _, text in sorted(problems, key=lambda problem: problem[0])])
-    return msgspec.structs.replace(config, source=source)
+    config = msgspec.structs.replace(config, source=source)
+    return Loaded(config, _notices(config, lines))
 
 
-def _from_environment(environ: Mapping[str, str]) -> Config:
+def _from_environment(environ: Mapping[str, str]) -> Loaded:
     servers: list[object] = []
     for entry in filter(None, (part.strip() for part in environ["PREFORK_LB_SERVERS"].split(","))):
         address, *options = entry.split()
@@ -98,15 +117,6 @@ def _from_environment(environ: Mapping[str, str]) -> Config:
     if environ.get("PREFORK_LB_BIND"):
         values["listen"] = {"bind": [part.strip() for part in environ["PREFORK_LB_BIND"].split(",")]}
     return _checked(values, "$PREFORK_LB_SERVERS", {})
-
-
-def _lines_of(source: str) -> Mapping[Path, int]:
-    if source.startswith("$"):
-        return {}
-    try:
-        return key_lines(FilePath(source).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError):  # the file changed since it was loaded: a notice without its line will do
-        return {}
 
 
 def _line(lines: Mapping[Path, int], path: Path) -> int:

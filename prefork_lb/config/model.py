@@ -192,7 +192,9 @@ class RetriesConfig(_Section, frozen=True):
         'Failures: no connection, or not in time ("connect"); a connection that ended before the head of the response, or a head '
         'that is none ("reset"); a head that did not come in time ("timeout").'
     )] = ("connect", "reset")
-    statuses: Annotated[Statuses, _meta("Statuses that are failures, too: numbers, or ranges like `\"502-504\"`.")] = ()
+    statuses: Annotated[Statuses, _meta(
+        "Statuses that are failures, too: numbers, or ranges like `\"502-504\"`; 200 and above."
+    )] = ()
     budget: Annotated[Percent, _meta(
         "Retries at most, in percent of the pool's requests in the last seconds, over all workers: what is down is not helped by "
         "more requests."
@@ -220,9 +222,9 @@ class HealthConfig(_Section, frozen=True):
     type: Annotated[Literal["http", "tcp"], _meta(
         "`http`: a request must be answered as expected (over TLS for `https://` servers); `tcp`: a connection is enough."
     )] = "http"
-    path: Annotated[str, _meta("Path that is asked for.", pattern=r"^/[\x21-\x7e]*$")] = "/"
-    method: Annotated[str, _meta("Method.", pattern=r"^[A-Z]{1,20}$")] = "GET"
-    host: Annotated[str, _meta("Host field; none: the server's address.", pattern=r"^[\x21-\x7e]*$")] = ""
+    path: Annotated[str, _meta("Path that is asked for.", pattern=r"^/[\x21-\x7e]*\Z")] = "/"
+    method: Annotated[str, _meta("Method.", pattern=r"^[A-Z]{1,20}\Z")] = "GET"
+    host: Annotated[str, _meta("Host field; none: the server's address.", pattern=r"^[\x21-\x7e]*\Z")] = ""
     headers: Annotated[dict[str, str], _meta("Further fields, as a table.")] = field(default_factory=dict)
     statuses: Annotated[Statuses, _meta("Statuses that are good: numbers, or ranges.")] = ("200-399",)
     text: Annotated[str, _meta("Text that the body must hold, within its first 64 KiB; none: any body is good.")] = ""
@@ -251,7 +253,9 @@ class EjectionConfig(_Section, frozen=True):
     share: Annotated[Percent, _meta("Failures in percent of a window's requests until it is ejected; 0: never for that.")] = 0
     window: Annotated[Seconds, _meta("Seconds of that window.")] = 10.0
     least_requests: Annotated[int, _meta("Requests in a window below which `share` says nothing.", ge=1, le=1_000_000)] = 20
-    statuses: Annotated[Statuses, _meta("Statuses that are failures of the server: numbers, or ranges.")] = ("500-599",)
+    statuses: Annotated[Statuses, _meta(
+        "Statuses that are failures of the server: numbers, or ranges; 429 and above. Below, they answer a mistake of the client."
+    )] = ("500-599",)
     seconds: Annotated[Seconds, _meta(
         "How long it is out the first time; times the number of its ejections in a row after that, a tenth more by chance."
     )] = 10.0

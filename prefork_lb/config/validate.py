@@ -116,12 +116,17 @@ def _pool(name: str, pool: PoolConfig, report: ReportProblem) -> None:
         report(("pools", name, "servers"), "every server is a backup; at least one must not be")
 
 
+# Below 429 a status answers what the client asked for: clients could eject servers with it. nginx, too, never counts 403 and
+# 404 as failures (proxy_next_upstream). What is below 200 is no final response, which alone is looked at for a retry.
+_LEAST_STATUS = {"ejection": 429, "retries": 200, "health": 100}
+
+
 def _failures(name: str, pool: PoolConfig, report: ReportProblem) -> None:
     for section, values in (("retries", pool.retries), ("ejection", pool.ejection), ("health", pool.health)):
         for index, item in enumerate(values.statuses or () if values is not None else ()):
             if item is not None:
                 try:
-                    parse_statuses([item])
+                    parse_statuses([item], _LEAST_STATUS[section])
                 except ValueError as exc:
                     report(("pools", name, section, "statuses", index), str(exc))
     health = pool.health

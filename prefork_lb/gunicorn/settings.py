@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from prefork_lb.config.current import load_or_keep
+from prefork_lb.config.current import load_as_master
 from prefork_lb.config.model import Config
 from prefork_lb.errors import ConfigError
 from prefork_lb.net.descriptors import most_clients
@@ -35,7 +35,7 @@ def settings() -> dict[str, Any]:
     """The settings by name, as a gunicorn configuration file defines them. Exits with the problems of a configuration that
     cannot be used; at a reload the last good one stays in force instead."""
     try:
-        config = load_or_keep()
+        config = load_as_master()
     except ConfigError as exc:
         print(f"{exc}\nprefork_lb: not started", file=sys.stderr)
         sys.exit(1)

@@ -15,7 +15,7 @@ from pathlib import Path
 from prefork_lb.balance.registry import policy_class
 from prefork_lb.clock import monotonic
 from prefork_lb.config import Config, model
-from prefork_lb.config.current import load_or_keep
+from prefork_lb.config.current import load_as_worker
 from prefork_lb.config.published import decode_published, encode
 from prefork_lb.controller.launch import Launcher
 from prefork_lb.errors import ConfigError, InvariantError, PreforkLBError
@@ -185,7 +185,7 @@ class Application:
     def _read_again(self) -> None:
         """Take over a configuration that changed since the master preloaded this object; a HUP does not load it anew."""
         try:
-            self._config = load_or_keep()
+            self._config = load_as_worker()
         except ConfigError as exc:
             log.error("the configuration is bad, the one of the start stays in force:\n%s", exc)
 
@@ -202,7 +202,7 @@ def application() -> Application:
     Raises gunicorn's AppImportError, which ends the start with the message.
     """
     try:
-        made = Application(load_or_keep())
+        made = Application(load_as_worker())
         if _gunicorn_master():
             made.start()
         else:

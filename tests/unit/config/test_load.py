@@ -1,13 +1,14 @@
 """Configurations from files and from the environment: where they are found, and all that can be wrong with them."""
 from __future__ import annotations
 
+import os
+import threading
 import tomllib
 from pathlib import Path
 
 import pytest
 
-from prefork_lb.config import load, notices
-from prefork_lb.config.current import load_or_keep
+from prefork_lb.config import current, find_and_load, load
 from prefork_lb.config.positions import key_lines
 from prefork_lb.config.reference import reference
 from prefork_lb.errors import ConfigError
@@ -107,6 +108,15 @@ pool = "wep"
     (GOOD + "[[routes]]\npool = \"web\"\npaths = [\"x\"]\n", "is no path"),
     (GOOD + "[admin]\n", "admin.bind: missing"),
     ("[pools.web]\nservers = [\"unix:relative\"]\n", "no unix socket"),
+    (GOOD + "[pools.web.health]\npath = \"/\\n\"\n", "health.path"),
+    (GOOD + "[pools.web.health]\nmethod = \"GET\\n\"\n", "health.method"),
+    (GOOD + "[pools.web.health]\nhost = \"a\\n\"\n", "health.host"),
+    (GOOD + "[proxy]\nvia = \"a\\n\"\n", "proxy.via"),
+    (GOOD + "[[routes]]\npool = \"web\"\npaths = [\"/\\n\"]\n", "is no path"),
+    (GOOD + "[[routes]]\npool = \"web\"\nhosts = [\"a\\n\"]\n", "is no host"),
+    (GOOD + "[pools.web.ejection]\nstatuses = [404]\n", "ejection.statuses[0]: 404 is not in 429..599"),
+    (GOOD + "[pools.web.ejection]\nstatuses = [\"400-599\"]\n", "'400-599' is not in 429..599"),
+    (GOOD + "[pools.web.retries]\nstatuses = [101]\n", "retries.statuses[0]: 101 is not in 200..599"),
     ("[pools.web\n", "not TOML"),
     ("x = " + "9" * 5000 + "\n", "not TOML"),
 ])
@@ -127,7 +137,7 @@ def test_a_file_that_cannot_be_read_is_a_problem_too(tmp_path: Path) -> None:
 def test_sections_that_are_not_active_are_noticed(tmp_path: Path) -> None:
     file = tmp_path / "a.toml"
     file.write_text(GOOD + '[pools.web.sticky]\nmode = "cookie"\n[admin]\nbind = "127.0.0.1:9900"\n')
-    assert [notice.split(": ")[0:2] for notice in notices(load(file))] == [
+    assert [notice.split(": ")[0:2] for notice in find_and_load(file).notices] == [
         [f"{file}:5", "admin"], [f"{file}:3", "pools.web.sticky"]]
 
 
@@ -137,12 +147,44 @@ def test_a_file_that_went_bad_leaves_the_last_good_one_in_force(tmp_path: Path, 
     file = tmp_path / "a.toml"
     monkeypatch.setenv("PREFORK_LB_CONFIG", str(file))
     with pytest.raises(ConfigError):
-        load_or_keep()
+        current.load_or_keep()
     file.write_text(GOOD)
-    good = load_or_keep()
+    good = current.load_or_keep()
     file.write_text("[pools.web")
-    assert load_or_keep() is good
+    assert current.load_or_keep() is good
     assert "stays in force" in caplog.text
+
+
+def test_a_byte_order_mark_is_passed_over(tmp_path: Path) -> None:
+    file = tmp_path / "a.toml"
+    file.write_text(GOOD + "[pools.web.sticky]\n", encoding="utf-8-sig")
+    config, notices = find_and_load(file)
+    assert list(config.pools) == ["web"] and notices[0].startswith(f"{file}:3: pools.web.sticky")
+
+
+def test_a_file_is_read_once(tmp_path: Path) -> None:
+    """A pipe gives its text once, as a file does that an editor writes anew meanwhile."""
+    pipe = tmp_path / "a.toml"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=(GOOD + "[pools.web.sticky]\n",))
+    writer.start()
+    _, notices = find_and_load(pipe)
+    writer.join(10)
+    assert notices[0].startswith(f"{pipe}:3: pools.web.sticky")
+
+
+def test_a_worker_goes_by_what_its_master_has_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "a.toml"
+    monkeypatch.setenv("PREFORK_LB_CONFIG", str(file))
+    for name, value in (("_last_good", None), ("_master", 0)):
+        monkeypatch.setattr(current, name, value)
+    file.write_text(GOOD)
+    master = current.load_as_master()
+    file.write_text(GOOD.replace("web", "other"))
+    monkeypatch.setattr(os, "getpid", lambda: -1)  # as after a fork
+    assert current.load_as_worker() is master
+    monkeypatch.setattr(current, "_master", 0)  # a master without our settings
+    assert list(current.load_as_worker().pools) == ["other"]
 
 
 MIXED = """

@@ -59,7 +59,8 @@ def test_both_read_the_same() -> None:
     b"A: " + b"1" * 197 + b"\r\n\r\n", b"A: " + b"1" * 198 + b"\r\n\r\n", b"A:" + b" " * 300 + b"1\r\n\r\n",
     b"A: 1\r\n" * 12 + b"\r\n", b"A: 1\r\n" * 13 + b"\r\n",
     b"".join(b"%c: 1\r\n" % c for c in b"ABCDEFabcdef") + b"\r\n",
-    *(b"A:%b1%b\r\n\r\n" % (b" " * before, b"\t" * behind) for before, behind in ((197, 0), (198, 0), (0, 198), (99, 99), (99, 98))),
+    *(b"A:%b1%b\r\n\r\n" % (b" " * before, b"\t" * behind)
+      for before, behind in ((197, 0), (198, 0), (0, 197), (0, 198), (99, 98), (99, 99))),
 ])
 def test_both_read_the_same_at_the_edges(block: bytes) -> None:
     compare(block, 0)
