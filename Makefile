@@ -8,7 +8,7 @@ VERSIONS := 3.11 3.12 3.13
 RUN := $(VENV)/bin/python -m
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all gunicorns lint coverage clean find-pythons
+.PHONY: help demo test test-all gunicorns lint coverage native sanitize pure clean find-pythons
 
 help:
 	@echo "make demo        set up, then run three small app servers and the balancer on 127.0.0.1:$(PORT) (PORT=...)"
@@ -17,6 +17,9 @@ help:
 	@echo "make gunicorns   a short test with the oldest and the newest gunicorn, from PyPI"
 	@echo "make lint        mypy --strict and ruff"
 	@echo "make coverage    branch coverage by unit tests; wire, balance and shared must reach 95 %"
+	@echo "make native      compile the C anew; an error, a warning, or a module that does not load fails"
+	@echo "make sanitize    the tests of the C with AddressSanitizer and UndefinedBehaviorSanitizer"
+	@echo "make pure        tests over real workers, with the Python in place of the C"
 	@echo "make clean       remove the environments and everything generated"
 	@echo
 	@echo "PYTHON=python3.12 chooses the interpreter when $(VENV) is made; \`make clean\` first to change it."
@@ -81,6 +84,38 @@ coverage: $(VENV)/.test
 	  echo "branch coverage of prefork_lb/$$package:"; \
 	  $(RUN) coverage report --show-missing --include="prefork_lb/$$package/*" --fail-under=95 || failed=1; \
 	done; [ -z "$$failed" ]
+
+# The package is usable without a compiler, so a failed build is no failed installation. Here it is one.
+native: $(VENV)/.test
+	@rm -f prefork_lb/native/*.so
+	@PREFORK_LB_NATIVE=required $(RUN) pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@$(VENV)/bin/python -c 'from prefork_lb.native import loader as it; assert it.native() and it.native_heads() and it.native_chunks()'
+
+# A copy of the tree has modules of its own, so those of $(VENV) stay as they are. Python's own allocator would hide how far a
+# block reaches: PYTHONMALLOC. What Python itself leaves at its end is no leak of ours: detect_leaks.
+SANITIZED := build/sanitized
+SANITIZERS := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g -O1
+
+sanitize: $(VENV)/.test
+	@rm -rf $(SANITIZED)
+	@mkdir -p $(SANITIZED)
+	@cp -r prefork_lb tests fuzz docs pyproject.toml setup.py README.md LICENSE $(SANITIZED)
+	@rm -f $(SANITIZED)/prefork_lb/native/*.so
+	@set -e; include=$$($(VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("include"))'); \
+	suffix=$$($(VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_config_var("EXT_SUFFIX"))'); \
+	for name in $(basename $(notdir $(wildcard prefork_lb/native/*.c))); do \
+	  $(CC) -Wall -Wextra -Werror $(SANITIZERS) -shared -fPIC -pthread -I"$$include" \
+	    prefork_lb/native/$$name.c -o $(SANITIZED)/prefork_lb/native/$$name$$suffix; \
+	done
+	@cd $(SANITIZED) && LD_PRELOAD="$$($(CC) -print-file-name=libasan.so)" PYTHONMALLOC=malloc PREFORK_LB_NATIVE=required \
+	  ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1 \
+	  $(abspath $(VENV))/bin/python -m pytest -q -p no:cacheprovider -n $(JOBS) --dist loadfile tests/unit/native tests/unit/wire \
+	  tests/unit/shared/test_ledger.py tests/unit/upstream/test_claiming.py $(ARGS)
+
+PURE_TESTS := tests/integration/test_compiled.py tests/integration/test_exactness.py tests/blackbox
+
+pure: $(VENV)/.test
+	@PREFORK_LB_PURE=1 $(RUN) pytest -q -ra -n $(JOBS) --dist loadfile $(PURE_TESTS) -k "ProxyWorker or compiled" $(ARGS)
 
 clean:
 	rm -rf $(VENV) $(VERSIONS:%=.venv-%) build dist *.egg-info prefork_lb/native/*.so htmlcov .coverage .coverage.* \

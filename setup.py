@@ -1,10 +1,12 @@
 """Packaging of prefork_lb."""
+import os
 import re
 from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
 
 HERE = Path(__file__).resolve().parent
+NATIVE_IS_REQUIRED = os.environ.get("PREFORK_LB_NATIVE") == "required"
 
 
 def version() -> str:
@@ -38,9 +40,10 @@ setup(
         "Typing :: Typed",
     ],
     packages=find_packages(include=["prefork_lb", "prefork_lb.*"]),
-    # Where it cannot be compiled the package does without.
-    ext_modules=[Extension(f"prefork_lb.native.{name}", [f"prefork_lb/native/{name}.c"], extra_compile_args=["-O2"],
-                           optional=True) for name in ("claims", "heads", "chunks")],
+    # Where it cannot be compiled the package does without; not in CI.
+    ext_modules=[Extension(f"prefork_lb.native.{name}", [f"prefork_lb/native/{name}.c"], optional=not NATIVE_IS_REQUIRED,
+                           extra_compile_args=["-O2", *(["-Wall", "-Wextra", "-Werror"] if NATIVE_IS_REQUIRED else [])])
+                 for name in ("claims", "heads", "chunks")],
     package_data={"prefork_lb": ["py.typed"]},
     zip_safe=False,
     python_requires=">=3.11",

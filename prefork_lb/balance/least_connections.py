@@ -8,7 +8,7 @@ from prefork_lb.balance.policy import Candidate, PolicyMemory, RequestInfo
 from prefork_lb.balance.rotation import Rotation
 from prefork_lb.balance.smooth import smooth_pick
 
-_IDLE_PICKS = 2  # the cell that counts the picks since something was in flight
+IDLE_PICKS = 2  # the cell that counts the picks since something was in flight
 _SETTLING_PICKS = 2
 
 
@@ -48,15 +48,15 @@ class LeastConnections:
         equal = self._weights_are_equal(candidates, total_weight)
         if in_flight == 0:
             return self._pick_idle(candidates, total_weight, equal)
-        if self._cells[_IDLE_PICKS]:
-            self._cells[_IDLE_PICKS] = 0
+        if self._cells[IDLE_PICKS]:
+            self._cells[IDLE_PICKS] = 0
         return self._rotation.pick(tied, total_weight, equal)
 
     def _pick_idle(self, candidates: Sequence[Candidate], total_weight: int, equal: bool) -> Candidate:
         if equal:
             return self._rotation.pick(candidates, total_weight, equal)
         cells, current = self._cells, self._current
-        idle_picks = cells[_IDLE_PICKS] = cells[_IDLE_PICKS] + 1
+        idle_picks = cells[IDLE_PICKS] = cells[IDLE_PICKS] + 1
         if idle_picks > _SETTLING_PICKS:
             server = smooth_pick(current, candidates)
             self._rotation.taken(server, total_weight, equal)

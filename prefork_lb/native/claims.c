@@ -12,12 +12,13 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdint.h>
-#include <structmember.h>
+#include <string.h>
 
 typedef volatile int64_t cell;
 
-enum { SPINS = 20, MOST_SERVERS = 1024, IDLE_PICKS = 2, MEMORY_ROUNDS = 4 };
-static const int64_t UNIT = 18018000; /* balance/rotation.py */
+/* MOST_SERVERS is an attribute of the module. What else the Python has numbers for comes as arguments: none is written twice. */
+enum { SPINS = 20, MOST_SERVERS = 1024, MOST_ROUNDS = 1000, POLICY_CELLS = 8 };
+static const int64_t MOST_WEIGHT = 1 << 30, MOST_UNIT = 1000000000;
 
 static cell *cells_of(Py_buffer *view) { return (cell *)view->buf; }
 
@@ -41,43 +42,78 @@ typedef struct {
     PyObject_HEAD
     Py_buffer memory, totals, claims, requests, failures, penalties;
     pthread_mutex_t *mutex;
-    PyObject *recover;
+    PyObject *recover; /* NULL once the collector has cleared it */
 } Claims;
 
-static int claims_init(Claims *self, PyObject *args, PyObject *kwargs) {
+/* The mutex at a byte of the memory; NULL with an exception. */
+static pthread_mutex_t *mutex_at(const Py_buffer *memory, Py_ssize_t byte) {
+    const Py_ssize_t size = (Py_ssize_t)sizeof(pthread_mutex_t);
+    if (byte < 0 || memory->len < size || byte > memory->len - size) {
+        PyErr_Format(PyExc_ValueError, "no room for a lock at byte %zd", byte);
+        return NULL;
+    }
+    char *place = (char *)memory->buf + byte;
+    if ((uintptr_t)place % _Alignof(pthread_mutex_t)) {
+        PyErr_Format(PyExc_ValueError, "a lock cannot begin at byte %zd: it is not aligned", byte);
+        return NULL;
+    }
+    return (pthread_mutex_t *)place;
+}
+
+static int claims_fill(Claims *self, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"memory", "lock_byte", "totals", "claims", "requests", "failures", "penalties", "recover", NULL};
     PyObject *memory, *totals, *claims, *requests, *failures, *penalties, *recover;
     Py_ssize_t lock_byte;
-    if (self->recover) {
-        PyErr_SetString(PyExc_TypeError, "made already");
-        return -1;
-    }
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OnOOOOOO", names, &memory, &lock_byte, &totals, &claims, &requests,
                                      &failures, &penalties, &recover))
         return -1;
+    if (!PyCallable_Check(recover)) {
+        PyErr_SetString(PyExc_TypeError, "recover cannot be called");
+        return -1;
+    }
     if (take_cells(memory, &self->memory, 0) < 0 || take_cells(totals, &self->totals, 0) < 0) return -1;
     Py_ssize_t servers = self->totals.len / (Py_ssize_t)sizeof(int64_t);
     if (take_cells(claims, &self->claims, servers) < 0 || take_cells(requests, &self->requests, servers) < 0 ||
         take_cells(failures, &self->failures, servers) < 0 || take_cells(penalties, &self->penalties, servers) < 0)
         return -1;
-    if (lock_byte < 0 || lock_byte + (Py_ssize_t)sizeof(pthread_mutex_t) > self->memory.len) {
-        PyErr_Format(PyExc_ValueError, "no room for a lock at byte %zd", lock_byte);
-        return -1;
-    }
-    self->mutex = (pthread_mutex_t *)((char *)self->memory.buf + lock_byte);
+    if (!(self->mutex = mutex_at(&self->memory, lock_byte))) return -1;
     self->recover = Py_NewRef(recover);
+    return 0;
+}
+
+/* Made whole or not at all, and never anew: tp_new does all of it, and there is no tp_init. */
+static PyObject *claims_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
+    Claims *self = (Claims *)type->tp_alloc(type, 0);
+    if (self && claims_fill(self, args, kwargs) < 0) Py_CLEAR(self);
+    return (PyObject *)self;
+}
+
+/* `recover` belongs to the lock of a ledger, which holds its Claims: a cycle.
+ *
+ * The owners of the buffers are not visited, so the collector takes them for in use. They are memoryviews, which lead nowhere
+ * back; and Python before 3.11.9 and 3.12.3 crashes when it clears a memoryview whose buffer is held (gh-77894).
+ */
+static int claims_traverse(Claims *self, visitproc visit, void *arg) {
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->recover);
+    return 0;
+}
+
+static int claims_clear(Claims *self) {
+    Py_CLEAR(self->recover);
     return 0;
 }
 
 static void claims_dealloc(Claims *self) {
     PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    Py_CLEAR(self->recover);
     PyBuffer_Release(&self->memory);
     PyBuffer_Release(&self->totals);
     PyBuffer_Release(&self->claims);
     PyBuffer_Release(&self->requests);
     PyBuffer_Release(&self->failures);
     PyBuffer_Release(&self->penalties);
-    Py_XDECREF(self->recover);
     type->tp_free((PyObject *)self);
     Py_DECREF(type);
 }
@@ -88,6 +124,10 @@ static int enter(Claims *self) {
     for (int tries = 0; tries < SPINS && result == EBUSY; tries++) result = pthread_mutex_trylock(self->mutex);
     if (result == 0) return 1;
     if (result == EBUSY) return 0;
+    if (!self->recover) {
+        PyErr_SetString(PyExc_RuntimeError, "the ledger of these claims is gone");
+        return -1;
+    }
     PyObject *done = PyObject_CallFunction(self->recover, "i", result);
     if (!done) return -1;
     Py_DECREF(done);
@@ -139,12 +179,17 @@ static PyMethodDef claims_methods[] = {
 static PyType_Slot claims_slots[] = {
     {Py_tp_doc, "Claims(memory, lock_byte, totals, claims, requests, failures, penalties, recover)\n\n"
                 "A worker's row of the ledger. `recover(errno)` is called when the lock's last owner died inside it."},
-    {Py_tp_init, claims_init},
+    {Py_tp_new, claims_new},
+    {Py_tp_traverse, claims_traverse},
+    {Py_tp_clear, claims_clear},
     {Py_tp_dealloc, claims_dealloc},
     {Py_tp_methods, claims_methods},
     {0, NULL},
 };
-static PyType_Spec claims_spec = {"prefork_lb.native.claims.Claims", sizeof(Claims), 0, Py_TPFLAGS_DEFAULT, claims_slots};
+static PyType_Spec claims_spec = {
+    "prefork_lb.native.claims.Claims", sizeof(Claims), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
+    claims_slots,
+};
 
 /* ---- LeastConnections: claims on the servers of one pool ---- */
 
@@ -159,27 +204,13 @@ typedef struct {
     Server *servers;
     Py_ssize_t count;
     int64_t total_weight;
-    int equal; /* all weights are the same */
+    int64_t unit;        /* balance/rotation.py: UNIT */
+    int64_t memory;      /* UNIT * MEMORY_ROUNDS */
+    Py_ssize_t idle_cell; /* balance/least_connections.py: the cell of the pool that counts idle picks */
+    int equal;           /* all weights are the same */
 } Picker;
 
-static int picker_init(Picker *self, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"claims", "servers", "pool", "last", "finish", NULL};
-    PyObject *claims, *servers, *pool, *last, *finish;
-    if (self->claims) {
-        PyErr_SetString(PyExc_TypeError, "made already");
-        return -1;
-    }
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO!OOO", names, &claims, &PyTuple_Type, &servers, &pool, &last, &finish))
-        return -1;
-    if (!PyObject_TypeCheck(claims, claims_type)) {
-        PyErr_SetString(PyExc_TypeError, "the first argument is no Claims");
-        return -1;
-    }
-    Py_ssize_t slots = ((Claims *)claims)->totals.len / (Py_ssize_t)sizeof(int64_t);
-    self->claims = (Claims *)Py_NewRef(claims);
-    if (take_cells(pool, &self->pool, IDLE_PICKS + 1) < 0 || take_cells(last, &self->last, slots) < 0 ||
-        take_cells(finish, &self->finish, slots) < 0)
-        return -1;
+static int take_servers(Picker *self, PyObject *servers, Py_ssize_t slots) {
     self->count = PyTuple_GET_SIZE(servers);
     if (self->count < 1 || self->count > MOST_SERVERS) {
         PyErr_Format(PyExc_ValueError, "%zd servers; expected 1 to %d", self->count, MOST_SERVERS);
@@ -192,22 +223,61 @@ static int picker_init(Picker *self, PyObject *args, PyObject *kwargs) {
     }
     self->equal = 1;
     for (Py_ssize_t i = 0; i < self->count; i++) {
-        Server *server = &self->servers[i];
+        PyObject *item = PyTuple_GET_ITEM(servers, i);
         long long slot, weight, limit;
-        if (!PyArg_ParseTuple(PyTuple_GET_ITEM(servers, i), "LLL", &slot, &weight, &limit)) return -1;
-        if (slot < 0 || slot >= slots || weight < 1) {
+        if (!PyTuple_Check(item)) {
+            PyErr_SetString(PyExc_TypeError, "a server is a tuple (slot, weight, limit)");
+            return -1;
+        }
+        if (!PyArg_ParseTuple(item, "LLL", &slot, &weight, &limit)) return -1;
+        if (slot < 0 || slot >= slots || weight < 1 || weight > MOST_WEIGHT) {
             PyErr_Format(PyExc_ValueError, "slot %lld, weight %lld", slot, weight);
             return -1;
         }
-        server->slot = slot, server->weight = weight, server->limit = limit;
+        self->servers[i] = (Server){.slot = slot, .weight = weight, .limit = limit};
         self->total_weight += weight;
         self->equal &= weight == self->servers[0].weight;
     }
     return 0;
 }
 
+static int picker_fill(Picker *self, PyObject *args, PyObject *kwargs) {
+    static char *names[] = {"claims", "servers", "pool", "last", "finish", "unit", "memory_rounds", "idle_cell", NULL};
+    PyObject *claims, *servers, *pool, *last, *finish;
+    long long unit, rounds;
+    Py_ssize_t idle_cell;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!O!OOOLLn", names, claims_type, &claims, &PyTuple_Type, &servers, &pool, &last,
+                                     &finish, &unit, &rounds, &idle_cell))
+        return -1;
+    if (unit < 1 || unit > MOST_UNIT || rounds < 1 || rounds > MOST_ROUNDS || idle_cell < 2 || idle_cell >= POLICY_CELLS) {
+        PyErr_SetString(PyExc_ValueError, "unit, memory_rounds or idle_cell is out of its range");
+        return -1;
+    }
+    self->claims = (Claims *)Py_NewRef(claims);
+    self->unit = unit, self->memory = unit * rounds, self->idle_cell = idle_cell;
+    Py_ssize_t slots = self->claims->totals.len / (Py_ssize_t)sizeof(int64_t);
+    if (take_cells(pool, &self->pool, idle_cell + 1) < 0 || take_cells(last, &self->last, slots) < 0 ||
+        take_cells(finish, &self->finish, slots) < 0)
+        return -1;
+    return take_servers(self, servers, slots);
+}
+
+static PyObject *picker_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
+    Picker *self = (Picker *)type->tp_alloc(type, 0);
+    if (self && picker_fill(self, args, kwargs) < 0) Py_CLEAR(self);
+    return (PyObject *)self;
+}
+
+/* No tp_clear: every cycle leads through `claims`, which has one, and `claim` can rely on it. */
+static int picker_traverse(Picker *self, visitproc visit, void *arg) {
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->claims);
+    return 0;
+}
+
 static void picker_dealloc(Picker *self) {
     PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
     PyBuffer_Release(&self->pool);
     PyBuffer_Release(&self->last);
     PyBuffer_Release(&self->finish);
@@ -236,10 +306,10 @@ static void taken(Picker *self, const Server *server) {
     cells_of(&self->last)[server->slot] = pool[0] + 1;
     pool[0] += 1;
     if (self->equal) return;
-    int64_t step = UNIT / server->weight, virtual = pool[1];
+    int64_t step = self->unit / server->weight, virtual = pool[1];
     int64_t start = virtual - step > finish[server->slot] ? virtual - step : finish[server->slot];
     finish[server->slot] = start + step;
-    int64_t next = virtual + UNIT / self->total_weight, least = start - MEMORY_ROUNDS * UNIT;
+    int64_t next = virtual + self->unit / self->total_weight, least = start - self->memory;
     pool[1] = next > least ? next : least;
 }
 
@@ -266,7 +336,7 @@ static Py_ssize_t pick(Picker *self) {
         }
     }
     if (in_flight == 0 && !self->equal) return -1; /* the smooth sequence */
-    if (in_flight && pool[IDLE_PICKS]) pool[IDLE_PICKS] = 0;
+    if (in_flight && pool[self->idle_cell]) pool[self->idle_cell] = 0;
     return turn(self, tied, ties);
 }
 
@@ -298,14 +368,18 @@ static PyMethodDef picker_methods[] = {
 };
 
 static PyType_Slot picker_slots[] = {
-    {Py_tp_doc, "LeastConnections(claims, servers, pool, last, finish)\n\n"
+    {Py_tp_doc, "LeastConnections(claims, servers, pool, last, finish, unit, memory_rounds, idle_cell)\n\n"
                 "Claims by least connections. `servers` are tuples (slot, weight, limit); the buffers are the policy's memory."},
-    {Py_tp_init, picker_init},
+    {Py_tp_new, picker_new},
+    {Py_tp_traverse, picker_traverse},
     {Py_tp_dealloc, picker_dealloc},
     {Py_tp_methods, picker_methods},
     {0, NULL},
 };
-static PyType_Spec picker_spec = {"prefork_lb.native.claims.LeastConnections", sizeof(Picker), 0, Py_TPFLAGS_DEFAULT, picker_slots};
+static PyType_Spec picker_spec = {
+    "prefork_lb.native.claims.LeastConnections", sizeof(Picker), 0,
+    Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE, picker_slots,
+};
 
 /* The type, borrowed from the module; NULL with an exception. */
 static PyTypeObject *add_type(PyObject *module, const char *name, PyType_Spec *spec) {
@@ -324,7 +398,8 @@ PyMODINIT_FUNC PyInit_claims(void) {
     PyObject *module = PyModule_Create(&module_def);
     if (!module) return NULL;
     claims_type = add_type(module, "Claims", &claims_spec);
-    if (!claims_type || !add_type(module, "LeastConnections", &picker_spec)) {
+    if (!claims_type || !add_type(module, "LeastConnections", &picker_spec) ||
+        PyModule_AddIntConstant(module, "MOST_SERVERS", MOST_SERVERS) < 0) {
         Py_DECREF(module);
         return NULL;
     }

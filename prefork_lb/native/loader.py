@@ -1,10 +1,13 @@
-"""The compiled modules, where there are any. Everything works without it, a request costs some microseconds more."""
+"""The compiled modules, where there are any. Everything works without them, a request costs some microseconds more."""
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
+
+log = logging.getLogger("prefork_lb")
 
 PURE = "PREFORK_LB_PURE"
 """The environment variable that, set to anything, keeps the compiled modules out."""
@@ -27,12 +30,15 @@ class FastClaims(Protocol):
 class Native(Protocol):
     """One of the compiled modules, `claims.c`."""
 
+    MOST_SERVERS: int  # of one LeastConnections
+
     def Claims(self, memory: memoryview, lock_byte: int, totals: memoryview, claims: memoryview,
                requests: memoryview, failures: memoryview, penalties: memoryview,
                recover: Callable[[int], None]) -> NativeClaims: ...
 
     def LeastConnections(self, claims: NativeClaims, servers: Sequence[tuple[int, int, int]], pool: memoryview,
-                         last: memoryview, finish: memoryview) -> FastClaims: ...
+                         last: memoryview, finish: memoryview, unit: int, memory_rounds: int,
+                         idle_cell: int) -> FastClaims: ...
 
 
 class NativeHeads(Protocol):
@@ -72,10 +78,18 @@ def native_chunks() -> NativeChunks | None:
     return module
 
 
+_told: set[str] = set()  # which modules are said to be broken
+
+
 def _load(name: str) -> Any:
     if os.environ.get(PURE):
         return None
     try:
         return importlib.import_module(name)
-    except ImportError:
+    except ModuleNotFoundError:  # not built: there was no compiler
+        return None
+    except ImportError as exc:
+        if name not in _told:
+            _told.add(name)
+            log.warning("%s cannot be loaded, the Python does its work: %s", name, exc)
         return None

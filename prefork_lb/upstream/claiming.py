@@ -3,14 +3,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from prefork_lb.balance.least_connections import LeastConnections
+from prefork_lb.balance.least_connections import IDLE_PICKS, LeastConnections
 from prefork_lb.balance.policy import Policy
+from prefork_lb.balance.rotation import MEMORY_ROUNDS, UNIT
 from prefork_lb.native.loader import FastClaims, native
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.table import PoolSlots
 from prefork_lb.upstream.server import Server
-
-_MOST_SERVERS = 1024  # as in claims.c
 
 
 def fast_claims(policy: Policy, servers: Sequence[Server], slots: PoolSlots, ledger: Ledger) -> FastClaims | None:
@@ -18,8 +17,8 @@ def fast_claims(policy: Policy, servers: Sequence[Server], slots: PoolSlots, led
     module = native()
     if module is None or ledger.native_claims is None or type(policy) is not LeastConnections:
         return None
-    if not 1 <= len(servers) <= _MOST_SERVERS:
+    if not 1 <= len(servers) <= module.MOST_SERVERS:
         return None
     last, finish = slots.columns[:2]
     picked = tuple((server.slot, server.weight, server.max_connections) for server in servers)
-    return module.LeastConnections(ledger.native_claims, picked, slots.cells, last, finish)
+    return module.LeastConnections(ledger.native_claims, picked, slots.cells, last, finish, UNIT, MEMORY_ROUNDS, IDLE_PICKS)

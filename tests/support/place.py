@@ -14,12 +14,14 @@ import socket
 import tempfile
 from pathlib import Path
 
+from prefork_lb.native.loader import PURE
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 HOST_VARIABLE, SHM_VARIABLE = "TESTS_HOST", "PREFORK_LB_SHM"
 HOST = os.environ.get(HOST_VARIABLE, "127.0.0.1")
 """The address to listen on. Clients that bind nothing come from 127.0.0.1 all the same: the kernel chooses that one."""
 
-_KEPT = {SHM_VARIABLE}
+_KEPT = {SHM_VARIABLE, PURE}
 _NEVER = ("PREFORK_LB_", "GUNICORN_")
 _RESERVED_PORT = 20_000  # below the ports that the kernel gives out by itself
 _PLACES = range(1, 255)
@@ -83,7 +85,7 @@ def short_folder() -> str | None:
 
 
 def clean_environment() -> dict[str, str]:
-    """The environment for a program under test: nothing that configures it but where shared memory lies."""
+    """The environment for a program under test: nothing that configures it but where shared memory lies, and PURE."""
     kept = {name: value for name, value in os.environ.items() if name in _KEPT or not name.startswith(_NEVER)}
     kept["PYTHONPATH"] = os.pathsep.join(filter(None, [str(REPOSITORY), kept.get("PYTHONPATH", "")]))
     return kept

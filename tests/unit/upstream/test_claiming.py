@@ -9,8 +9,10 @@ from dataclasses import dataclass
 
 import pytest
 
+from prefork_lb.balance.least_connections import IDLE_PICKS
 from prefork_lb.balance.policy import Policy, PolicyMemory
 from prefork_lb.balance.registry import make_policy
+from prefork_lb.balance.rotation import MEMORY_ROUNDS, UNIT
 from prefork_lb.native.loader import PURE, native
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.ledger import Ledger
@@ -26,6 +28,7 @@ from tests.unit.shared.processes import Child, Master
 from tests.unit.upstream.parts import make_pool, new_server
 
 STEPS = 4000
+RULE = (UNIT, MEMORY_ROUNDS, IDLE_PICKS)
 
 needs_native = pytest.mark.skipif(native() is None, reason="prefork_lb.native.claims was not built: it takes a C compiler")
 
@@ -165,19 +168,19 @@ def test_a_death_inside_the_lock_is_repaired_before_the_claim(segments: list[Seg
 
 @needs_native
 @pytest.mark.parametrize("wrong", [
-    lambda module, ledger, cells: module.LeastConnections(ledger.native_claims, (), cells, cells, cells),
-    lambda module, ledger, cells: module.LeastConnections(ledger.native_claims, ((99, 1, 1),), cells, cells, cells),
-    lambda module, ledger, cells: module.LeastConnections(ledger.native_claims, ((0, 0, 1),), cells, cells, cells),
-    lambda module, ledger, cells: module.LeastConnections(ledger.native_claims, ((0, 1, 1),), cells[:1], cells, cells),
-    lambda module, ledger, cells: module.LeastConnections(object(), ((0, 1, 1),), cells, cells, cells),
-    lambda module, ledger, cells: ledger.native_claims.release(1 << 40, False),
-    lambda module, ledger, cells: ledger.native_claims.release(-1, False),
+    lambda make, ledger, cells: make(ledger.native_claims, (), cells, cells, cells, *RULE),
+    lambda make, ledger, cells: make(ledger.native_claims, ((99, 1, 1),), cells, cells, cells, *RULE),
+    lambda make, ledger, cells: make(ledger.native_claims, ((0, 0, 1),), cells, cells, cells, *RULE),
+    lambda make, ledger, cells: make(ledger.native_claims, ((0, 1, 1),), cells[:1], cells, cells, *RULE),
+    lambda make, ledger, cells: make(object(), ((0, 1, 1),), cells, cells, cells, *RULE),
+    lambda make, ledger, cells: ledger.native_claims.release(1 << 40, False),
+    lambda make, ledger, cells: ledger.native_claims.release(-1, False),
 ], ids=["no server", "no such slot", "no weight", "short memory", "no claims", "slot beyond", "slot below"])
 def test_what_cannot_be_is_refused(segments: list[Segment], wrong: object) -> None:
-    ledger = Ledger(segments[0])
-    assert callable(wrong)
+    ledger, module = Ledger(segments[0]), native()
+    assert callable(wrong) and module is not None
     with pytest.raises((ValueError, TypeError, IndexError)):
-        wrong(native(), ledger, segments[0].cells)
+        wrong(module.LeastConnections, ledger, segments[0].cells)
 
 
 def test_without_the_compiled_module_the_policy_claims(segments: list[Segment], monkeypatch: pytest.MonkeyPatch) -> None:
