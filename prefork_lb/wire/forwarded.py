@@ -81,7 +81,8 @@ class _OwnLines:
     whole: bytes
 
 
-@lru_cache(maxsize=4096)
+# A host has 261 bytes at most (wire/target.py): 2.5 KiB an entry.
+@lru_cache(maxsize=1024)
 def _own_lines(client: str, scheme: bytes, port: int, host: bytes | None) -> _OwnLines:
     address = client.encode() or b"unknown"
     # RFC 7239 4 and 6: an IPv6 address stands in brackets, and whatever is no token in quotes.

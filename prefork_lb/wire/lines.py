@@ -7,7 +7,10 @@ from prefork_lb.errors import ProxyError
 from prefork_lb.wire import compiled, grammar
 from prefork_lb.wire.head import Fields
 
-_MOST_NAMES = 4096
+# Clients choose the names. Longer ones are looked at anew each time, by the Python; what is known has a bound in bytes.
+_LONGEST_NAME = 64
+_MOST_BYTES = 512 * 1024
+_ENTRY_BYTES = 100  # of an object and its place in a dict, without the name's own bytes
 
 
 class Lines:
@@ -18,6 +21,7 @@ class Lines:
         self._travels = travels
         self._malformed = malformed
         self._known: dict[bytes, bool] = {}  # by the name as it was written
+        self._held = 0  # bytes
 
     def join(self, fields: Fields) -> bytes:
         """The lines. Raises `malformed` for a byte that no field may hold: whatever let it in, it goes no further."""
@@ -35,10 +39,14 @@ class Lines:
         return b"".join([b"%b: %b\r\n" % field for field in fields if self._travels(field[0].lower())])
 
     def _learn(self, fields: Fields) -> None:
-        if len(self._known) > _MOST_NAMES:
-            self._known = {}
         for name, _ in fields:
+            if name in self._known or len(name) > _LONGEST_NAME:
+                continue
+            if self._held >= _MOST_BYTES:
+                self._known = {}
+                self._held = 0
             self._known[name] = self._travels(name.lower())
+            self._held += len(name) + _ENTRY_BYTES
 
 
 def check_fields(fields: Fields, malformed: type[ProxyError]) -> None:

@@ -61,6 +61,7 @@ def _absolute(method: bytes, target: bytes) -> tuple[bytes, bytes]:
     return rest if rest.startswith(b"/") else b"/" + rest, match[2]
 
 
+# Raising keeps nothing, so what is kept is no longer than _LONGEST_HOST: 1 KiB an entry.
 @lru_cache(maxsize=1024)
 def _name(host: bytes | None) -> str:
     if not host:

@@ -37,7 +37,7 @@ from prefork_lb.shared.table import PoolEntry, PoolSlots, ServerEntry, register
 from prefork_lb.shared.transitions import Check
 from prefork_lb.upstream.housekeeping import INTERVAL_S
 from prefork_lb.upstream.runtime import BLOCKING, Runtime
-from prefork_lb.wire.head import HeadLimits, ResponseHead, parse_response
+from prefork_lb.wire.head import HeadLimits, ResponseHead, kept_bytes, parse_response
 from prefork_lb.wire.memo import Memo
 from prefork_lb.wiring.pools import make_pool
 from prefork_lb.worker.setup import ProxySetup
@@ -77,7 +77,7 @@ class Worker:
         limits = HeadLimits(config.proxy.limits.head_bytes, config.proxy.limits.line_bytes, config.proxy.limits.fields)
         self.engine = Engine(_router(config), self._pools, Settings(
             Timeouts(timeouts.connect, timeouts.response, timeouts.idle), limits, config.proxy.via.encode(), monotonic,
-            Memo[bytes, ResponseHead](lambda block: parse_response(block, limits)), runtime.dial, runtime.sleep,
+            Memo[bytes, ResponseHead](lambda block: parse_response(block, limits), kept_bytes), runtime.dial, runtime.sleep,
             runtime.wait_any, config.proxy.buffers.request, config.proxy.buffers.chunked))
         self.setup = ProxySetup(
             self.engine, trust_check(config.proxy.trusted_proxies), limits, timeouts.head, timeouts.idle,

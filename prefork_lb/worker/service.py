@@ -11,7 +11,7 @@ from prefork_lb.green.hub import Hub
 from prefork_lb.proxy.engine import Engine
 from prefork_lb.proxy.request import TrustCheck
 from prefork_lb.wire.forwarded import ClientInfo
-from prefork_lb.wire.head import HeadLimits, RequestHead, parse_request
+from prefork_lb.wire.head import HeadLimits, RequestHead, kept_bytes, parse_request
 from prefork_lb.wire.memo import Memo
 from prefork_lb.worker.access import AccessLog
 from prefork_lb.worker.overload import Overload
@@ -63,7 +63,7 @@ class Service:
         self.on_end: list[Callable[[], None]] = []  # called whenever a connection has ended
         self._siblings = siblings
         # A request's head, blank line included, from its bytes; raises DownstreamError. Nobody changes what comes back.
-        self.parse = Memo[bytes, RequestHead](lambda block: parse_request(block, limits))
+        self.parse = Memo[bytes, RequestHead](lambda block: parse_request(block, limits), kept_bytes)
         self._date = (0, b"")
 
     def add(self, connection: ClientConnection) -> None:

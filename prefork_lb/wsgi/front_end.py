@@ -22,7 +22,7 @@ from prefork_lb.wire.framing import Kind
 from prefork_lb.wire.memo import Memo
 from prefork_lb.wsgi.body import WSGIBody
 from prefork_lb.wsgi.client import ClientRules, WSGIClient
-from prefork_lb.wsgi.environ import client_info, request_head
+from prefork_lb.wsgi.environ import RequestHeads, client_info
 
 Environ = dict[str, Any]
 StartResponse = Callable[[str, list[tuple[str, str]]], object]
@@ -38,6 +38,7 @@ class WSGIFrontEnd:
 
     def __init__(self, engine: Engine, is_trusted: TrustCheck, rules: ClientRules) -> None:
         self._engine = engine
+        self._request_head = RequestHeads(rules.limits)
         self._is_trusted = is_trusted
         self._rules = rules
 
@@ -45,7 +46,7 @@ class WSGIFrontEnd:
         client = WSGIClient(environ, self._rules)
         try:
             peer = client_info(environ, client.is_tls, self._is_trusted)
-            request = Request(request_head(environ), peer, WSGIBody(environ, client, self._rules), client)
+            request = Request(self._request_head(environ), peer, WSGIBody(environ, client, self._rules), client)
             if self._engine.tells_addresses:
                 request.source, request.destination = client.addresses(environ)
             reply = self._engine.exchange(request)
@@ -151,7 +152,9 @@ def _text(field: tuple[bytes, bytes]) -> tuple[str, str]:
     return field[0].decode("latin-1"), field[1].decode("latin-1")
 
 
-_remembered_text = Memo[tuple[bytes, bytes], tuple[str, str]](_text, most=1024, longest=512, size=lambda field: len(field[1]))
+_FIELD_BYTES = 400  # of the objects of a field, its key and its text, without their bytes
+_remembered_text = Memo[tuple[bytes, bytes], tuple[str, str]](
+    _text, size=lambda field: _FIELD_BYTES + 2 * (len(field[0]) + len(field[1])), most_bytes=1 << 20, largest=1500)
 
 
 def _wsgi_fields(fields: Sequence[tuple[bytes, bytes]]) -> list[tuple[str, str]]:

@@ -105,7 +105,13 @@ def test_what_is_known_of_names_has_a_bound() -> None:
     lines = Lines(lambda name: not name.endswith(b"7"), BadRequest)
     for number in range(20_000):
         assert bool(lines.join([(b"N%d" % number, b"")])) == (number % 10 != 7)
-    assert len(lines._known) < 5000
+    assert lines._held < 600_000
+
+
+def test_long_names_are_not_kept() -> None:
+    lines = Lines(lambda name: True, BadRequest)
+    assert lines.join([(b"N" * 8000, b"1"), (b"A", b"2")]) == b"N" * 8000 + b": 1\r\nA: 2\r\n"
+    assert list(lines._known) == [b"A"]
 
 
 @pytest.mark.parametrize("arguments", [(), (b"", 0, 1), ("A: 1\r\n\r\n", 0, 1, 1), (b"\r\n", "0", 1, 1), (b"\r\n", 0, 1.5, 1)])

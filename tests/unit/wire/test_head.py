@@ -1,6 +1,9 @@
 """Heads: where they end, what they hold, how large they may be."""
 from __future__ import annotations
 
+import gc
+import tracemalloc
+
 import pytest
 
 from prefork_lb.errors import BadRequest, BadResponse, HeadTooLarge, TruncatedBody
@@ -9,11 +12,13 @@ from prefork_lb.wire.head import (
     RequestHead,
     head_end,
     index_fields,
+    kept_bytes,
     list_members,
     parse_fields,
     parse_request,
     parse_response,
 )
+from prefork_lb.wire.lines import Lines
 
 HEAD = b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n"
 
@@ -110,3 +115,30 @@ def test_a_message_shows_no_more_than_the_beginning_of_a_line() -> None:
 def test_a_control_byte_far_into_a_line_is_named_as_such() -> None:
     with pytest.raises(BadRequest, match="control byte"):
         parse_request(HEAD[:-2] + b"X: " + b"a" * 200 + b"\0\r\n\r\n", HeadLimits())
+
+
+@pytest.mark.parametrize(("fields", "name_bytes", "value_bytes"), [
+    (0, 0, 0), (12, 12, 40), (90, 8, 0), (90, 14, 10), (4, 400, 100), (1, 10, 1900), (190, 8, 0),
+])
+def test_what_a_remembered_head_takes_is_no_more_than_it_is_counted_for(fields: int, name_bytes: int, value_bytes: int) -> None:
+    lines = Lines(lambda name: True, BadRequest)
+
+    def block(number: int) -> bytes:
+        return b"GET /%d HTTP/1.1\r\n%b\r\n" % (number, b"".join(
+            b"%b: %b\r\n" % ((b"%d-%d-" % (number, field)).ljust(name_bytes, b"n"), b"v" * value_bytes)
+            for field in range(fields)))
+
+    def remembered(number: int) -> object:
+        made = block(number)
+        head = parse_request(made, HeadLimits(fields=1000))
+        head.section.carried = lines.join(head.section)
+        head.plan = [0, 0, 0, b"%b%b" % (made, b"f" * 300)]
+        return made, head
+
+    remembered(0)
+    gc.collect()
+    tracemalloc.start()
+    kept = [remembered(number) for number in range(100, 150)]
+    taken = tracemalloc.get_traced_memory()[0] / len(kept)
+    tracemalloc.stop()
+    assert taken <= kept_bytes(block(100)) <= 6 * taken

@@ -7,6 +7,12 @@ import pytest
 
 from prefork_lb.wire.memo import Memo
 
+EACH = 10  # bytes, whatever the key
+
+
+def ten(key: object) -> int:
+    return EACH
+
 
 class Upper:
     """A function that counts its calls."""
@@ -23,16 +29,16 @@ class Upper:
 
 def test_a_key_that_comes_again_is_worked_out_twice_and_no_more() -> None:
     function = Upper()
-    memo = Memo(function)
+    memo = Memo(function, ten)
     assert [memo(b"a"), memo(b"b"), memo(b"a")] == [b"A", b"B", b"A"]
     assert function.calls == [b"a", b"b", b"a"]
     assert [memo(b"a"), memo(b"a")] == [b"A", b"A"]
-    assert len(function.calls) == 3 and memo(b"a") is memo(b"a")
+    assert len(function.calls) == 3
 
 
 def test_keys_that_come_once_push_nobody_out() -> None:
     function = Upper()
-    memo = Memo(function, most=4)
+    memo = Memo(function, ten, most_bytes=4 * EACH)
     memo(b"again")
     memo(b"again")
     function.calls.clear()
@@ -42,9 +48,19 @@ def test_keys_that_come_once_push_nobody_out() -> None:
     assert b"again" not in function.calls and len(memo._known) <= 4
 
 
+def test_what_is_kept_has_a_bound_in_bytes() -> None:
+    memo = Memo(bytes.upper, len, most_bytes=1000, largest=200)
+    for number in range(3000):
+        key = b"%d" % number * (number % 40)
+        memo(key)
+        memo(key)
+        assert sum(map(len, memo._known)) <= 1000
+    assert memo._known, "it keeps what fits"
+
+
 def test_an_error_is_not_remembered() -> None:
     function = Upper()
-    memo = Memo(function)
+    memo = Memo(function, ten)
     for _ in range(2):
         with pytest.raises(ValueError):
             memo(b"bad")
@@ -53,14 +69,14 @@ def test_an_error_is_not_remembered() -> None:
 
 def test_a_result_that_is_none_is_remembered_too() -> None:
     calls: list[bytes] = []
-    memo = Memo(calls.append)
+    memo = Memo(calls.append, ten)
     assert [memo(b"a"), memo(b"a"), memo(b"a")] == [None, None, None]
     assert calls == [b"a", b"a"]
 
 
-def test_long_keys_are_worked_out_every_time() -> None:
+def test_large_keys_are_worked_out_every_time() -> None:
     function = Upper()
-    memo = Memo(function, longest=3)
+    memo = Memo(function, len, largest=3)
     for key in (b"abc", b"abc", b"abcd", b"abcd", b"abc", b"abcd"):
         assert memo(key) == key.upper()
     assert function.calls == [b"abc", b"abc", b"abcd", b"abcd", b"abcd"]
@@ -68,7 +84,7 @@ def test_long_keys_are_worked_out_every_time() -> None:
 
 def test_when_it_is_full_it_starts_anew() -> None:
     function = Upper()
-    memo = Memo(function, most=2)
+    memo = Memo(function, ten, most_bytes=2 * EACH)
     for key in (b"a", b"a", b"b", b"b", b"a"):
         assert memo(key) == key.upper()
     assert function.calls == [b"a", b"a", b"b", b"b"]
@@ -78,7 +94,7 @@ def test_when_it_is_full_it_starts_anew() -> None:
 
 
 def test_threads_that_crowd_one_another_out_get_their_own_results() -> None:
-    memo = Memo(bytes.upper, most=2)
+    memo = Memo(bytes.upper, ten, most_bytes=2 * EACH)
     wrong: list[bytes] = []
 
     def ask(letter: bytes) -> None:
@@ -98,7 +114,7 @@ def test_threads_that_crowd_one_another_out_get_their_own_results() -> None:
 
 def test_a_result_that_is_forgotten_between_look_and_take_is_worked_out_again() -> None:
     function = Upper()
-    memo = Memo(function)
+    memo = Memo(function, ten)
 
     class Key(bytes):
         """Equal to b"a" at the first question, and to nothing any more when it is fetched."""

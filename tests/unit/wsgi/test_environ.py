@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from prefork_lb.errors import BadRequest, VersionNotSupported
+from prefork_lb.errors import BadRequest, HeadTooLarge, VersionNotSupported
 from prefork_lb.wire.forwarded import ClientInfo
-from prefork_lb.wsgi.environ import client_info, request_head
+from prefork_lb.wire.head import HeadLimits
+from prefork_lb.wsgi.environ import RequestHeads, _short_name, client_info
 
 
 def environ(**more: str) -> dict[str, Any]:
@@ -20,6 +21,9 @@ def environ(**more: str) -> dict[str, Any]:
         "wsgi.input": None,
         **more,
     }
+
+
+request_head = RequestHeads(HeadLimits())
 
 
 def test_method_target_version_and_fields() -> None:
@@ -143,8 +147,39 @@ def test_a_small_head_that_comes_again_is_remembered() -> None:
     assert request_head(again).section is request_head(again).section
 
 
-def test_a_large_head_is_not_remembered() -> None:
-    # 512 of them would be 16 MiB a worker, chosen by strangers.
-    large = environ(HTTP_COOKIE="c" * 30_000)
-    request_head(large)
-    assert request_head(large).section is not request_head(large).section
+@pytest.mark.parametrize("fields", [
+    {"HTTP_COOKIE": "c" * 30_000},
+    {f"HTTP_{'N' * 8000}{number}": "" for number in range(100)},  # 406 MiB a worker, when values alone were counted
+    {f"HTTP_{number}": "" for number in range(1000)},
+], ids=["value", "names", "fields"])
+def test_a_large_head_is_not_remembered(fields: dict[str, str]) -> None:
+    heads = RequestHeads(HeadLimits(head_bytes=1 << 20))
+    large = environ(**fields)
+    heads(large)
+    assert heads(large).section is not heads(large).section
+
+
+def test_long_names_are_not_remembered() -> None:
+    before = _short_name.cache_info().currsize
+    request_head(environ(HTTP_AB=""))
+    request_head(environ(**{"HTTP_" + "N" * 60: ""}))
+    assert _short_name.cache_info().currsize <= before + 1
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_a_head_beyond_its_limit_is_refused_and_one_at_the_limit_is_not(more: int) -> None:
+    heads = RequestHeads(HeadLimits(head_bytes=1000))
+    whole = b"GET /target HTTP/1.1\r\nHost: a.test\r\nX-A: %b\r\n\r\n"
+    value = "v" * (1000 - len(whole % b"") + more)
+    for _ in range(3):  # also when its fields are remembered
+        if more:
+            with pytest.raises(HeadTooLarge, match="the head has 1001 bytes, at most 1000 are allowed"):
+                heads(environ(REQUEST_METHOD="GET", RAW_URI="/target", HTTP_X_A=value))
+        else:
+            assert heads(environ(REQUEST_METHOD="GET", RAW_URI="/target", HTTP_X_A=value)).target == b"/target"
+
+
+@pytest.mark.parametrize("port", ["\xb2", "9" * 5000, "1234", "port"])
+def test_a_client_of_a_unix_socket_does_not_choose_the_port(port: str) -> None:
+    """gunicorn takes it from Host, having no other."""
+    assert client_info({"REMOTE_ADDR": "", "SERVER_PORT": port}, False, trust_none).port == 0
