@@ -10,9 +10,10 @@ from tests.support.rig import Rig
 
 
 def test_workers_load_what_is_compiled_unless_the_environment_says_otherwise(rig: Rig) -> None:
-    wanted = {name for name, module in (("claims", native()), ("heads", native_heads()), ("chunks", native_chunks())) if module is not None}
+    modules = {"claims": native(), "heads": native_heads(), "chunks": native_chunks()}
+    wanted = {name for name, module in modules.items() if module is not None}
     assert not (wanted and os.environ.get(PURE))
     balancer = rig.balancer(pool_text(rig.origin(1).addresses), PROXY, workers=1)
     for worker in balancer.workers():
         maps = Path(f"/proc/{worker}/maps").read_text()
-        assert {name for name in ("claims", "heads", "chunks") if f"/native/{name}." in maps} == wanted
+        assert {name for name in modules if f"/native/{name}." in maps} == wanted
