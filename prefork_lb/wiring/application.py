@@ -25,6 +25,7 @@ from prefork_lb.log_summary import summary
 from prefork_lb.net.tls import Certificate
 from prefork_lb.proxy.attempt import Settings, Timeouts
 from prefork_lb.proxy.engine import Engine
+from prefork_lb.proxy.logged import make_printable
 from prefork_lb.proxy.request import TrustCheck
 from prefork_lb.routing.match import Route, Router
 from prefork_lb.shared.desired import publish, published
@@ -285,6 +286,9 @@ def _entry(server: model.ServerConfig) -> ServerEntry:
 
 def _log_like_gunicorn() -> None:
     """Write our log lines where gunicorn writes its own, unless the site has set up something else."""
+    worker = _gunicorn_worker()
+    if worker is not None:
+        make_printable(worker.log)
     gunicorn = logging.getLogger("gunicorn.error")
     if gunicorn.handlers and not log.hasHandlers():
         log.handlers = gunicorn.handlers

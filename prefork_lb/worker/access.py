@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from prefork_lb.proxy.logged import make_printable
 from prefork_lb.proxy.pages import reason
 from prefork_lb.wire.forwarded import ClientInfo
 from prefork_lb.wire.head import RequestHead
@@ -32,6 +33,7 @@ class AccessLog:
 
     def __init__(self, logger: Any) -> None:
         """`logger` is gunicorn's, with `access(response, request, environ, timedelta)`."""
+        make_printable(logger)
         self._logger = logger
 
     def write(self, head: RequestHead | None, peer: ClientInfo, client_port: int, status: int, fields: FieldPairs, sent: int,
