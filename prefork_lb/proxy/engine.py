@@ -47,7 +47,7 @@ class Engine:
 
         Raises ProxyError, with nothing claimed any more, when there is no answer from a server.
         """
-        plan = request.head.plan
+        plan = request.head.kept
         if not isinstance(plan, _Plan) or plan.peer is not request.peer or plan.engine is not self:
             plan = self._plan(request)
         if plan.framing is NO_BODY:
@@ -76,7 +76,7 @@ class Engine:
         block = request_block(request, goal, framing, pool.name, self._settings.pseudonym)
         plan = _Plan(self, request.peer, pool, framing, block)
         if not request.relays_continue and not request.upgrade:  # these two are not the head's alone
-            head.plan = plan
+            head.kept = plan
         return plan
 
     def _attempts(self, pool: Pool, request: Request, block: bytes, body: OutboundBody) -> Reply:

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from prefork_lb.clock import Clock
 from prefork_lb.errors import BadResponse, ClientGone, ResponseTimeout, StaleConnection, TruncatedBody
 from prefork_lb.net.stream import Source, StreamClosed, StreamTimeout, Watched
+from prefork_lb.proxy.carried import interim_fields
 from prefork_lb.proxy.request import Downstream
 from prefork_lb.wire.chunked import ChunkedDecoder
-from prefork_lb.wire.fields import HOP_BY_HOP, nominated
 from prefork_lb.wire.framing import Framing, Kind
 from prefork_lb.wire.head import Fields, HeadLimits, ResponseHead, head_end
 
@@ -19,9 +19,6 @@ _HEAD_BYTES = 64 * 1024
 PIECE_BYTES = 128 * 1024
 # Interim responses to one request. Each has the whole timeout: without a bound a server could go on for ever.
 _MOST_INTERIM = 64
-
-# RFC 9110 8.6: an interim response has no length either.
-_NOT_RELAYED = HOP_BY_HOP | {b"content-length"}
 
 
 class HeadReader:
@@ -63,9 +60,7 @@ class HeadReader:
             raise BadResponse("101 Switching Protocols without an Upgrade in the request")
         if self._interim > _MOST_INTERIM:
             raise BadResponse(f"more than {_MOST_INTERIM} interim responses")
-        stop = nominated(head.index)
-        fields = [field for field in head.fields if (name := field[0].lower()) not in _NOT_RELAYED and name not in stop]
-        downstream.relay(ResponseHead(head.status, head.reason, head.minor, fields))
+        downstream.relay(ResponseHead(head.status, head.reason, head.minor, interim_fields(head)))
 
     def read(self, downstream: Downstream, timeout_s: float, clock: Clock) -> ResponseHead:
         """The next head. Raises as `read_final`."""

@@ -10,7 +10,7 @@ from prefork_lb.net.stream import Stream
 from prefork_lb.proxy.request import BodySource, Request
 from prefork_lb.wire import grammar
 from prefork_lb.wire.chunked import encode_chunk, encode_last_chunk
-from prefork_lb.wire.fields import HOP_BY_HOP, allowed_trailers, nominated
+from prefork_lb.wire.fields import HOP_BY_HOP, allowed_trailers
 from prefork_lb.wire.forwarded import forwarded_lines, is_told_by_proxies, via
 from prefork_lb.wire.framing import NO_BODY, Framing, Kind
 from prefork_lb.wire.head import Fields, FieldSection
@@ -34,10 +34,9 @@ def request_block(request: Request, destination: Destination, framing: Framing, 
         if expectation.lower() != b"100-continue":
             raise ExpectationFailed(f"Expect: {expectation[:40]!r}")
     host = destination.host
-    carried = head.section.carried
     lines = [
         b"Host: %b\r\n" % (default_host.encode() if host is None else host),
-        _carried(head.section) if carried is None else carried,
+        _carried(head.section),
         forwarded_lines(index, request.peer, host),
         b"Via: %b\r\n" % via(index, head.minor, pseudonym),
     ]
@@ -66,15 +65,11 @@ _LINES = Lines(_travels, BadRequest)
 
 
 def _carried(section: FieldSection) -> bytes:
-    """The lines of the fields that travel on unchanged. Raises BadRequest."""
-    stop = nominated(section.by_name)
-    if stop:
-        check_fields(section, BadRequest)
-        carried = _LINES.join([field for field in section if field[0].lower() not in stop])
-    else:
-        carried = _LINES.join(section)
-    section.carried = carried
-    return carried
+    """The lines of the fields that travel on unchanged, kept with the section. Raises BadRequest."""
+    lines = section.kept
+    if not isinstance(lines, bytes):
+        lines = section.kept = _LINES.join(section, section.by_name)
+    return lines
 
 
 def _one_less(forwards: bytes) -> bytes:

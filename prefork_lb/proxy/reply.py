@@ -1,16 +1,14 @@
 """The reply: what the client gets, and the owner of the lease while the body streams."""
 from __future__ import annotations
 
-from prefork_lb.errors import BadResponse, TruncatedBody
+from prefork_lb.errors import TruncatedBody
 from prefork_lb.net.stream import Stream
+from prefork_lb.proxy.carried import final_fields, final_lines
 from prefork_lb.proxy.inbound import PIECE_BYTES, BodyReader
 from prefork_lb.upstream.lease import Lease
 from prefork_lb.upstream.server import Server
-from prefork_lb.wire.fields import HOP_BY_HOP, nominated
-from prefork_lb.wire.forwarded import via
 from prefork_lb.wire.framing import Framing, Kind, content_length
 from prefork_lb.wire.head import Fields, ResponseHead
-from prefork_lb.wire.lines import Lines
 
 
 class Reply:
@@ -42,12 +40,14 @@ class Reply:
     @property
     def fields(self) -> Fields:
         """The fields for the client, without those that belong to its connection."""
-        return _response_fields(self.head, self.framing, self._pseudonym)
+        fields = final_fields(self.head, self._pseudonym)
+        length = _told_length(self.head, self.framing)
+        return fields if length is None else [*fields, (b"Content-Length", b"%d" % length)]
 
     @property
     def lines(self) -> bytes:
         """The same as lines."""
-        lines = _carried_lines(self.head, self._pseudonym)
+        lines = final_lines(self.head, self._pseudonym)
         length = _told_length(self.head, self.framing)
         return lines if length is None else b"%bContent-Length: %d\r\n" % (lines, length)
 
@@ -127,31 +127,6 @@ class Reply:
 
     def _release(self) -> None:
         self._lease.succeed(self._reusable and (self._body is None or not self._body.excess))
-
-
-# Stop here, or are written anew.
-_NOT_COPIED = HOP_BY_HOP | {b"content-length", b"via"}
-_LINES = Lines(lambda name: name not in _NOT_COPIED, BadResponse)
-
-
-def _carried_lines(head: ResponseHead, pseudonym: bytes) -> bytes:
-    lines = head.lines
-    if lines is None:
-        stop = nominated(head.index)
-        fields = [field for field in head.fields if field[0].lower() not in stop] if stop else head.fields
-        lines = head.lines = b"%bVia: %b\r\n" % (_LINES.join(fields), via(head.index, head.minor, pseudonym))
-    return lines
-
-
-def _response_fields(head: ResponseHead, framing: Framing, pseudonym: bytes) -> Fields:
-    carried = head.carried
-    if carried is None:
-        stop = nominated(head.index)
-        carried = [field for field in head.fields if (name := field[0].lower()) not in _NOT_COPIED and name not in stop]
-        carried.append((b"Via", via(head.index, head.minor, pseudonym)))
-        head.carried = carried
-    length = _told_length(head, framing)
-    return carried if length is None else [*carried, (b"Content-Length", b"%d" % length)]
 
 
 def _told_length(head: ResponseHead, framing: Framing) -> int | None:

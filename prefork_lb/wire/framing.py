@@ -52,7 +52,7 @@ def request_framing(head: RequestHead) -> Framing:
 def response_framing(head: ResponseHead, method: bytes) -> Framing:
     """How a response's body ends (RFC 9112 6.3), for a request made with `method`. Raises BadResponse."""
     framing = head.framing
-    if not isinstance(framing, Framing):
+    if framing is None:
         framing = head.framing = _response_framing(head)
     # RFC 9112 6.3, rule 1.
     return NO_BODY if method == b"HEAD" else framing

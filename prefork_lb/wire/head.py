@@ -7,9 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from prefork_lb.errors import BadRequest, BadResponse, HeadTooLarge, ProxyError, TargetTooLong, VersionNotSupported
 from prefork_lb.wire import compiled, grammar
+
+if TYPE_CHECKING:  # it needs the heads
+    from prefork_lb.wire.framing import Framing
 
 Fields = list[tuple[bytes, bytes]]
 """Names as they came, and values without surrounding blanks, in order."""
@@ -26,13 +30,13 @@ LF_ALONE = "a line of the head ends with LF alone"
 class FieldSection(list[tuple[bytes, bytes]]):
     """The fields of a head that is not changed any more, with what is worked out from them once and used again."""
 
-    __slots__ = ("by_name", "carried", "has_body")
+    __slots__ = ("by_name", "has_body", "kept")
 
     def __init__(self, fields: Iterable[tuple[bytes, bytes]], by_name: Index | None = None) -> None:
         super().__init__(fields)
         self.by_name: Index = index_fields(self) if by_name is None else by_name
         self.has_body = b"content-length" in self.by_name or b"transfer-encoding" in self.by_name
-        self.carried: bytes | None = None  # the lines that travel on unchanged, once somebody needed them
+        self.kept: object = None  # as of RequestHead
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,38 +50,40 @@ class HeadLimits:
 
 @dataclass(slots=True)
 class RequestHead:
+    """A request's head. Heads come again, so whoever works with one may keep an object of its own with it: `kept` belongs to
+    `proxy` (a test of the layers holds it to that), and nothing here looks at it."""
+
     method: bytes
     target: bytes
     minor: int  # of the version: 0 or 1
     fields: Fields
     section: FieldSection = field(init=False, repr=False, compare=False)
     index: Index = field(init=False, repr=False, compare=False)
-    plan: object = field(init=False, repr=False, compare=False)  # the engine's, what it worked out for this head last
+    kept: object = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         self.section = _section(self.fields)
         self.index = self.section.by_name
-        self.plan = None
+        self.kept = None
 
 
 @dataclass(slots=True)
 class ResponseHead:
-    """A response's head; what was worked out from it once is kept with it, for heads come again."""
+    """A response's head; `kept` as of RequestHead."""
 
     status: int
     reason: bytes
     minor: int
     fields: Fields
     index: Index = field(init=False, repr=False, compare=False)
-    carried: Fields | None = field(init=False, repr=False, compare=False)  # the fields that travel on
-    lines: bytes | None = field(init=False, repr=False, compare=False)  # the same as lines
-    block: bytes | None = field(init=False, repr=False, compare=False)  # the lines that a client gets
-    framing: object = field(init=False, repr=False, compare=False)  # of its body, when it answers another method than HEAD
+    kept: object = field(init=False, repr=False, compare=False)
+    # Of its body, when it answers another method than HEAD; `wire.framing` finds it when it is asked for.
+    framing: Framing | None = field(init=False, repr=False, compare=False)
     is_persistent: bool = field(init=False, repr=False, compare=False)  # the connection can be used again (RFC 9112 9.3)
 
     def __post_init__(self) -> None:
         self.index = _section(self.fields).by_name
-        self.carried = self.lines = self.block = self.framing = None
+        self.kept = self.framing = None
         self.is_persistent = _is_persistent(self.index, self.minor)
 
 

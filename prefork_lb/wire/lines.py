@@ -1,11 +1,12 @@
-"""The fields that travel on, as lines."""
+"""The fields that travel on, as pairs and as lines; how a line is written."""
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from prefork_lb.errors import ProxyError
 from prefork_lb.wire import compiled, grammar
-from prefork_lb.wire.head import Fields
+from prefork_lb.wire.fields import nominated
+from prefork_lb.wire.head import Fields, Index
 
 # Clients choose the names. Longer ones are looked at anew each time, by the Python; what is known has a bound in bytes.
 _LONGEST_NAME = 64
@@ -23,8 +24,15 @@ class Lines:
         self._known: dict[bytes, bool] = {}  # by the name as it was written
         self._held = 0  # bytes
 
-    def join(self, fields: Fields) -> bytes:
-        """The lines. Raises `malformed` for a byte that no field may hold: whatever let it in, it goes no further."""
+    def join(self, fields: Fields, index: Index) -> bytes:
+        """The lines of those that travel on; `index` is that of all fields. Connection may name more that stop (RFC 9110 7.6.1).
+
+        Raises `malformed` for a byte that no field may hold, in any of them: whatever let it in, it goes no further.
+        """
+        stop = nominated(index)
+        if stop:
+            check_fields(fields, self._malformed)
+            fields = [field for field in fields if field[0].lower() not in stop]
         heads = compiled.heads
         if heads is not None:
             joined = heads.join_fields(fields, self._known)
@@ -36,7 +44,12 @@ class Lines:
         # One by one, those that stop here too: a value that holds a whole line, or a name that holds a colon, would look well
         # in the block of all.
         check_fields(fields, self._malformed)
-        return b"".join([b"%b: %b\r\n" % field for field in fields if self._travels(field[0].lower())])
+        return field_lines([field for field in fields if self._travels(field[0].lower())])
+
+    def pick(self, fields: Fields, index: Index) -> Fields:
+        """The same as pairs, not looked at: for fields that were parsed here."""
+        stop = nominated(index)
+        return [field for field in fields if (name := field[0].lower()) not in stop and self._travels(name)]
 
     def _learn(self, fields: Fields) -> None:
         for name, _ in fields:
@@ -47,6 +60,11 @@ class Lines:
                 self._held = 0
             self._known[name] = self._travels(name.lower())
             self._held += len(name) + _ENTRY_BYTES
+
+
+def field_lines(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Fields as lines (RFC 9112 5). They are checked already, or our own."""
+    return b"".join([b"%b: %b\r\n" % field for field in fields])
 
 
 def check_fields(fields: Fields, malformed: type[ProxyError]) -> None:

@@ -11,9 +11,10 @@ from prefork_lb.net.stream import StreamClosed, StreamTimeout
 from prefork_lb.wire import proxy_protocol
 from prefork_lb.wire.forwarded import ClientInfo
 from prefork_lb.wire.head import RequestHead, ResponseHead, head_end
+from prefork_lb.wire.lines import field_lines
 from prefork_lb.wire.proxy_protocol import SocketAddress
 from prefork_lb.worker.exchange import answer, refuse
-from prefork_lb.worker.heads import field_lines, status_line
+from prefork_lb.worker.heads import status_line
 from prefork_lb.worker.service import Service, client_info
 
 _RECEIVE_BYTES = 16 * 1024

@@ -17,9 +17,10 @@ from prefork_lb.proxy.request import BodySource, Downstream, Request
 from prefork_lb.wire.forwarded import ClientInfo
 from prefork_lb.wire.framing import NO_BODY, Kind, request_framing
 from prefork_lb.wire.head import RequestHead, list_members
+from prefork_lb.wire.lines import field_lines
 from prefork_lb.wire.proxy_protocol import SocketAddress
 from prefork_lb.worker.bodies import Buffered, ClientBody
-from prefork_lb.worker.heads import field_lines, reply_block, status_line
+from prefork_lb.worker.heads import reply_block, status_line
 from prefork_lb.worker.plain import PlainCall
 from prefork_lb.worker.sending import Sink, send_chunked, send_plain
 from prefork_lb.worker.service import Service

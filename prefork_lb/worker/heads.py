@@ -1,8 +1,9 @@
 """The head of a response as it goes to a client."""
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
+from prefork_lb.proxy.carried import notes_on
 from prefork_lb.proxy.pages import reason
 from prefork_lb.proxy.reply import Reply
 from prefork_lb.wire.framing import Kind
@@ -13,22 +14,18 @@ def status_line(status: int, text: bytes = b"") -> bytes:
     return b"HTTP/1.1 %d %b\r\n" % (status, text or reason(status).encode())
 
 
-def field_lines(fields: Sequence[tuple[bytes, bytes]]) -> bytes:
-    """Fields as lines."""
-    return b"".join([b"%b: %b\r\n" % field for field in fields])
-
-
 def reply_block(reply: Reply, date: Callable[[], bytes]) -> bytes:
     """The head of a server's response but for what tells how the connection goes on, and without its blank line.
 
     `date` tells it for a server that gave none (RFC 9110 6.6.1).
     """
     head = reply.head
-    block = head.block
+    notes = notes_on(head)
+    block = notes.block
     if block is None or reply.framing.kind is Kind.NONE:
         block = status_line(head.status, head.reason) + reply.lines
         if b"date" not in head.index:
             return block + b"Date: %b\r\n" % date()
         if reply.framing.kind is not Kind.NONE:  # there the method matters as well
-            head.block = block
+            notes.block = block
     return block

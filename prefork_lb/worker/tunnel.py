@@ -6,7 +6,8 @@ from prefork_lb.green.streams import GreenStream
 from prefork_lb.net.stream import StreamClosed, StreamTimeout
 from prefork_lb.proxy.reply import Reply
 from prefork_lb.wire.head import RequestHead, list_members
-from prefork_lb.worker.heads import field_lines, status_line
+from prefork_lb.wire.lines import field_lines
+from prefork_lb.worker.heads import status_line
 
 _RECEIVE_BYTES = 64 * 1024
 # Protocols in which the other end would see further requests that no rule here ever looked at.

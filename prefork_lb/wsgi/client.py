@@ -17,6 +17,7 @@ from prefork_lb.net.stream import Stream
 from prefork_lb.net.timeouts import set_receive_timeout, set_send_timeout
 from prefork_lb.proxy.pages import reason
 from prefork_lb.wire.head import HeadLimits, ResponseHead
+from prefork_lb.wire.lines import field_lines
 from prefork_lb.wire.proxy_protocol import SocketAddress
 
 log = logging.getLogger("prefork_lb")
@@ -82,7 +83,7 @@ class WSGIClient:
         if self._socket is None or self._version != "HTTP/1.1" or head.status == 100:
             return
         text = head.reason or reason(head.status).encode()
-        block = b"HTTP/1.1 %d %b\r\n" % (head.status, text) + b"".join(b"%b: %b\r\n" % field for field in head.fields) + b"\r\n"
+        block = b"HTTP/1.1 %d %b\r\n%b\r\n" % (head.status, text, field_lines(head.fields))
         try:
             self._socket.sendall(block)
         except OSError as exc:

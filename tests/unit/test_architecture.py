@@ -88,6 +88,12 @@ def row_for(name: str, row_of: Mapping[str, Row]) -> Row | None:
     return next((row for end in range(len(parts), 0, -1) if (row := row_of.get(".".join(parts[:end])))), None)
 
 
+def uses_of(attribute: str, modules: Mapping[str, str]) -> set[str]:
+    """The modules that read or write an attribute of this name."""
+    return {name for name, source in modules.items() for node in ast.walk(ast.parse(source))
+            if isinstance(node, ast.Attribute) and node.attr == attribute}
+
+
 def problems(rows: list[Row], modules: Mapping[str, str]) -> list[str]:
     """What in the modules is against the table, one line each."""
     row_of = {name: row for row in rows for name in row.modules}
@@ -121,6 +127,11 @@ MODULES = sources()
 
 def test_every_import_goes_to_a_lower_layer() -> None:
     assert problems(ROWS, MODULES) == []
+
+
+def test_what_is_kept_with_a_head_belongs_to_the_proxy() -> None:
+    """`wire` has the slot and empties it; whose object lies in it nobody else has to know."""
+    assert {name.split(".")[0] for name in uses_of("kept", MODULES) - {"wire.head"}} == {"proxy"}
 
 
 def test_every_row_names_modules_that_exist_once() -> None:

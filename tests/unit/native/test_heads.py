@@ -93,7 +93,8 @@ def test_both_join_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
             with monkeypatch.context() as patch:
                 patch.setattr(compiled, "heads", heads)
                 try:
-                    found.append(Lines(lambda name: name not in (b"cookie", b"n7"), BadRequest).join(fields))
+                    lines = Lines(lambda name: name not in (b"cookie", b"n7"), BadRequest)
+                    found.append(lines.join(fields, index_fields(fields)))
                 except BadRequest as exc:
                     found.append(str(exc))
         assert found[0] == found[1], fields
@@ -104,13 +105,13 @@ def test_both_join_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_is_known_of_names_has_a_bound() -> None:
     lines = Lines(lambda name: not name.endswith(b"7"), BadRequest)
     for number in range(20_000):
-        assert bool(lines.join([(b"N%d" % number, b"")])) == (number % 10 != 7)
+        assert bool(lines.join([(b"N%d" % number, b"")], {})) == (number % 10 != 7)
     assert lines._held < 600_000
 
 
 def test_long_names_are_not_kept() -> None:
     lines = Lines(lambda name: True, BadRequest)
-    assert lines.join([(b"N" * 8000, b"1"), (b"A", b"2")]) == b"N" * 8000 + b": 1\r\nA: 2\r\n"
+    assert lines.join([(b"N" * 8000, b"1"), (b"A", b"2")], {}) == b"N" * 8000 + b": 1\r\nA: 2\r\n"
     assert list(lines._known) == [b"A"]
 
 
