@@ -3,8 +3,10 @@ from __future__ import annotations
 
 import pytest
 
+from prefork_lb.errors import BadRequest
 from prefork_lb.proxy import logged
 from prefork_lb.proxy.logged import LoggedAtoms, printable
+from prefork_lb.proxy.refusals import tell_refusal
 
 
 @pytest.mark.parametrize(("data", "shown"), [
@@ -37,3 +39,10 @@ def test_atoms() -> None:
     atoms = LoggedAtoms({"a": 'x"\x9b', "s": 200, "{user-agent}i": "x\ty", "u": "jos\xe9\nroot"})
     form = '%(a)s %(s)s %({User-Agent}i)s %(u)s %(x)s %({x}o)s'
     assert form % atoms == r'x\"\x9b 200 x\x09y josé\x0aroot - -'
+
+
+def test_the_line_of_a_refusal_holds_no_control_character(caplog: pytest.LogCaptureFixture) -> None:
+    """gunicorn's workers hand a target over as it came."""
+    with caplog.at_level("INFO", "prefork_lb"):
+        tell_refusal(BadRequest("on purpose"), "192.0.2.1", "GET /\x9b31m")
+    assert r"GET /\x9b31m: 400: on purpose" in caplog.text
