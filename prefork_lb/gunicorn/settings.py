@@ -5,7 +5,6 @@ standard library.
 """
 from __future__ import annotations
 
-import logging
 import os
 import resource
 import sys
@@ -15,12 +14,9 @@ from typing import Any
 from prefork_lb.config.current import load_as_master
 from prefork_lb.config.model import Config
 from prefork_lb.errors import ConfigError
+from prefork_lb.gunicorn.binds import binds
+from prefork_lb.gunicorn.hooks import on_exit, on_starting, post_worker_init
 from prefork_lb.net.descriptors import most_clients
-from prefork_lb.net.listening import why_not_bound
-
-log = logging.getLogger("prefork_lb")
-
-_bound: list[str] = []  # what this master listens on
 
 CONF_FILE = Path(__file__).with_name("conf.py")
 """The gunicorn configuration file that comes with the package."""
@@ -44,7 +40,7 @@ def settings() -> dict[str, Any]:
         # gunicorn listens with TLS when it has a certificate; ProxyWorker adds the others.
         "certfile": certificates[0].certificate if certificates else None,
         "keyfile": (certificates[0].key or None) if certificates else None,
-        "bind": _binds(config),
+        "bind": binds(config),
         "workers": config.listen.worker_count(),
         "worker_class": "prefork_lb.worker.ProxyWorker",
         # Client connections of a worker at most.
@@ -65,45 +61,6 @@ def settings() -> dict[str, Any]:
         "post_worker_init": post_worker_init,
         "on_exit": on_exit,
     }
-
-
-def on_starting(server: Any) -> None:
-    """Let replaced workers go on by themselves while they serve somebody."""
-    from prefork_lb.gunicorn.master import let_workers_linger
-    from prefork_lb.shared.lingering import lingering_workers
-
-    problem = let_workers_linger(server, lambda: lingering_workers(server.pid))
-    if problem:
-        log.warning("replaced workers end within graceful_timeout, whatever listen.linger says: %s", problem)
-
-
-def post_worker_init(worker: Any) -> None:
-    """Let a worker join its instance before its first request, so that tools see it at once."""
-    from prefork_lb.wiring.application import Application
-
-    if isinstance(worker.wsgi, Application):
-        worker.wsgi.start()
-
-
-def on_exit(server: Any) -> None:
-    """Remove the instance's shared memory when its master ends in the ordinary way; after a kill the next start does."""
-    from prefork_lb.shared.segment import remove
-
-    remove(server.pid)
-
-
-def _binds(config: Config) -> list[str]:
-    """What to listen on. gunicorn closes its sockets before it makes those of a reload, and ends when it cannot: so at a reload
-    new addresses are tried first, and those of before stay when one is of no use."""
-    global _bound
-    binds = list(config.listen.bind)
-    for bind in binds if _bound else ():
-        problem = "" if bind in _bound else why_not_bound(bind, _bound)
-        if problem:
-            log.error("%s: listen.bind: %s: %s; %s stay in force", config.source, bind, problem, ", ".join(_bound))
-            return _bound
-    _bound = binds
-    return binds
 
 
 def _worker_connections() -> int:

@@ -1,0 +1,25 @@
+"""Which addresses gunicorn listens on."""
+from __future__ import annotations
+
+import logging
+
+from prefork_lb.config.model import Config
+from prefork_lb.net.listening import why_not_bound
+
+_bound: list[str] = []  # what this master listens on
+
+log = logging.getLogger("prefork_lb")
+
+
+def binds(config: Config) -> list[str]:
+    """What to listen on. gunicorn closes its sockets before it makes those of a reload, and ends when it cannot: so at a reload
+    new addresses are tried first, and those of before stay when one is of no use."""
+    global _bound
+    wanted = list(config.listen.bind)
+    for bind in wanted if _bound else ():
+        problem = "" if bind in _bound else why_not_bound(bind, _bound)
+        if problem:
+            log.error("%s: listen.bind: %s: %s; %s stay in force", config.source, bind, problem, ", ".join(_bound))
+            return _bound
+    _bound = wanted
+    return wanted

@@ -1,0 +1,36 @@
+"""gunicorn's hooks: what happens at the start of the master, in a new worker, and at the master's end.
+
+Imports what it needs inside the hooks: gunicorn reads this module with its settings, and what is imported then is loaded before
+gevent patches the standard library.
+"""
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+log = logging.getLogger("prefork_lb")
+
+
+def on_starting(server: Any) -> None:
+    """Let replaced workers go on by themselves while they serve somebody."""
+    from prefork_lb.gunicorn.master import let_workers_linger
+    from prefork_lb.shared.lingering import lingering_workers
+
+    problem = let_workers_linger(server, lambda: lingering_workers(server.pid))
+    if problem:
+        log.warning("replaced workers end within graceful_timeout, whatever listen.linger says: %s", problem)
+
+
+def post_worker_init(worker: Any) -> None:
+    """Let a worker join its instance before its first request, so that tools see it at once."""
+    from prefork_lb.wiring.application import Application
+
+    if isinstance(worker.wsgi, Application):
+        worker.wsgi.start()
+
+
+def on_exit(server: Any) -> None:
+    """Remove the instance's shared memory when its master ends in the ordinary way; after a kill the next start does."""
+    from prefork_lb.shared.segment import remove
+
+    remove(server.pid)

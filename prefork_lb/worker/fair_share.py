@@ -1,0 +1,41 @@
+"""How the workers divide new clients among themselves.
+
+All workers wait for the same listening sockets, and the kernel wakes them all. The quickest one would get most clients; with
+SO_REUSEPORT, chance would divide. So a worker that has more clients than a sibling leaves a new one alone for a moment, in which
+the sibling takes it. If no sibling does (it is busy, or stopped), the worker takes the client after all: no client waits for
+fairness.
+"""
+from __future__ import annotations
+
+from prefork_lb.worker.setup import SiblingClients
+
+_MOST_YIELD_S = 0.01
+_SLACK = 3  # clients more than a sibling's that are no reason to wait
+
+
+class FairShare:
+    """For one listening socket of this worker."""
+
+    def __init__(self, siblings: SiblingClients | None) -> None:
+        """None: there is nobody to share with."""
+        self._siblings = siblings
+        self._yields_until = 0.0  # 0: no new client waits for a sibling
+
+    def is_reached(self, count: int) -> bool:
+        """Whether a worker with `count` clients has so many more than a sibling that the next one should be the sibling's."""
+        if self._siblings is None:
+            return False
+        fewest = self._siblings.fewest_clients()
+        return fewest is not None and count > fewest + _SLACK + (fewest >> 5)
+
+    def leaves_it(self, count: int, now: float) -> bool:
+        """Whether a new client is left to a sibling, at the instant `now`: for a short time at most."""
+        if not self.is_reached(count):
+            return False
+        if not self._yields_until:
+            self._yields_until = now + _MOST_YIELD_S
+        return now < self._yields_until
+
+    def took(self) -> None:
+        """The new client was taken, by this worker or by a sibling."""
+        self._yields_until = 0.0

@@ -1,0 +1,59 @@
+"""From an accepted socket to a client's connection: who the client is, and how it is spoken to."""
+from __future__ import annotations
+
+import logging
+import socket
+import ssl
+from typing import Any
+
+from prefork_lb.green.streams import GreenStream, TLSStream
+from prefork_lb.net.address import unmapped
+from prefork_lb.wire.proxy_protocol import SocketAddress
+from prefork_lb.worker.connection import Connection
+from prefork_lb.worker.service import Service, client_info
+
+log = logging.getLogger("prefork_lb")
+
+
+class Newcomers:
+    """Makes the connections of one listening socket."""
+
+    def __init__(self, service: Service, listener: socket.socket, context: ssl.SSLContext | None, expects_header: bool) -> None:
+        """`context`: clients speak TLS. `expects_header`: trusted peers begin with a PROXY header."""
+        self._service = service
+        self._context = context
+        self._expects_header = expects_header
+        self._tells_addresses = service.engine is not None and service.engine.tells_addresses
+        self._is_unix = listener.family == socket.AF_UNIX
+        self._scheme = b"https" if context else b"http"
+        self._name: SocketAddress | None = None if self._is_unix else listener.getsockname()[:2]
+
+    def begin(self, connected: socket.socket, address: Any) -> Connection | None:
+        """The connection of a client that was accepted; its `serve` is still to be run. None when the client has left.
+
+        `address` is as accept(2) gave it.
+        """
+        service = self._service
+        connected.setblocking(False)
+        source: SocketAddress | None = None
+        destination = self._name
+        if self._is_unix:
+            # Its clients are on this host, with the permission to use the socket.
+            peer = client_info("", self._scheme, 0, True)
+        else:
+            host, port = unmapped(address[0]), address[1]
+            source = host, port
+            if self._tells_addresses:  # a listener that is bound to all addresses does not have the one that the client used
+                destination = connected.getsockname()[:2]
+            peer = client_info(host, self._scheme, self._name[1] if self._name else 0, service.is_trusted(host))
+        try:
+            stream: GreenStream
+            if self._context is None:
+                stream = GreenStream(service.hub, connected)
+            else:
+                stream = TLSStream(service.hub, connected, self._context, server_side=True)
+        except OSError as exc:
+            log.debug("a client left at once: %s", exc)
+            connected.close()
+            return None
+        return Connection(service, stream, peer, source, destination, self._expects_header and peer.trusted)
