@@ -79,24 +79,31 @@ class Pool:
         return self._lease_in_turn(queue, request, client)
 
     def _lease_now(self, request: RequestInfo, tried: Collection[Server]) -> Lease:
-        ledger = self._ledger
-        view = self._view
-        if view[0] != self._states.changes:
-            view = self._look_anew()
-        seen, choice, fast_claims = view
-        if fast_claims is not None and not tried:
-            index = fast_claims.claim()
-            if index >= 0:
-                return Lease(choice.primaries[index], ledger, self.outcomes, seen)
-        ledger.acquire()
-        try:
-            return self._claim(view, request, tried)
-        except LimitReached:
-            assert self._limit is not None
-            self._limit.count_refusal()
-            raise
-        finally:
-            ledger.release_lock()
+        ledger, states = self._ledger, self._states
+        while True:
+            view = self._view
+            if view[0] != states.changes:
+                view = self._look_anew()
+            seen, choice, fast_claims = view
+            if fast_claims is not None and not tried:
+                index = fast_claims.claim()
+                if index >= 0:
+                    lease = Lease(choice.primaries[index], ledger, self.outcomes, seen)
+                    if states.changes == seen:
+                        return lease
+                    # The server may have been drained before the claim, and found to have nothing in flight: it gets nothing.
+                    lease.abandon()
+                    continue
+            ledger.acquire()
+            try:
+                if states.changes == seen:
+                    return self._claim(view, request, tried)
+            except LimitReached:
+                assert self._limit is not None
+                self._limit.count_refusal()
+                raise
+            finally:
+                ledger.release_lock()
 
     def _claim(self, view: _View, request: RequestInfo, tried: Collection[Server]) -> Lease:
         """Pick and count; the lock must be held."""
@@ -128,6 +135,8 @@ class Pool:
                 if view[0] != self._states.changes:
                     view = self._look_anew()
                 with self._ledger.locked():
+                    if view[0] != self._states.changes:
+                        continue
                     if is_turn := queue.is_turn(place):
                         try:
                             lease = self._claim(view, request, ())

@@ -1,21 +1,27 @@
 """The pool: who is a candidate, and what a policy that misbehaves leaves behind."""
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 
 import pytest
 
-from prefork_lb.balance.policy import Candidate, Policy, RequestInfo
+from prefork_lb.balance.policy import Candidate, Policy, PolicyMemory, RequestInfo
+from prefork_lb.balance.registry import make_policy
 from prefork_lb.errors import InvariantError, NoUsableServer, PoolFull
+from prefork_lb.native.loader import FastClaims, native
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import Segment
+from prefork_lb.shared.states import Admin, States
+from prefork_lb.shared.table import PoolEntry, ServerEntry, register
+from prefork_lb.upstream.claiming import fast_claims
 from prefork_lb.upstream.lease import Lease
 from prefork_lb.upstream.pool import Pool
 from prefork_lb.upstream.server import Server
 from tests.unit.balance.candidates import REQUEST, new_policy
 from tests.unit.shared.breaking import Break, broken_off, length
 from tests.unit.shared.processes import Child
-from tests.unit.upstream.parts import NotedStream, new_pool, new_server
+from tests.unit.upstream.parts import NotedStream, make_pool, new_pool, new_server
 
 SLOTS = 8
 
@@ -60,6 +66,67 @@ def test_a_full_server_is_no_candidate_until_it_has_room(ledger: Ledger) -> None
     assert picked(pool) is large
     lease.abandon()
     assert picked(pool) is small
+
+
+class Meanwhile:
+    """Claims of the compiled module, and a change of a server's state just before the first of them."""
+
+    def __init__(self, claims: FastClaims, change: Callable[[], None]) -> None:
+        self._claims, self._change, self._is_done = claims, change, False
+
+    def claim(self) -> int:
+        if not self._is_done:
+            self._is_done = True
+            self._change()
+        return self._claims.claim()
+
+
+def drains(states: States, server: Server, ledger: Ledger) -> Callable[[], None]:
+    def drain() -> None:
+        with ledger.locked():
+            states.set_admin(server.slot, Admin.DRAIN)
+
+    return drain
+
+
+@pytest.mark.skipif(native() is None, reason="prefork_lb.native.claims was not built: it takes a C compiler")
+def test_a_server_drained_while_a_claim_is_made_gets_no_request_by_the_compiled_claim(segment: Segment, ledger: Ledger) -> None:
+    """`drain --wait` looks under the lock before the claim and says: nothing in flight."""
+    slots = register(segment, ledger, [PoolEntry("web", [ServerEntry("127.0.0.1:8000", 1, 0, False),
+                                                         ServerEntry("127.0.0.1:8001", 1, 0, False)])])["web"]
+    servers = [new_server(slot) for slot in slots.slots]
+    policy = make_policy("least-connections", random.Random(1), PolicyMemory(slots.cells, slots.columns))
+    drain = drains(States(segment), servers[0], ledger)
+    made: list[FastClaims] = []
+
+    def make(usable: Sequence[Server]) -> FastClaims:
+        claims = fast_claims(policy, usable, slots, ledger)
+        assert claims is not None
+        made.append(Meanwhile(claims, drain) if not made else claims)
+        return made[-1]
+
+    pool = make_pool(ledger, servers, policy, make_fast_claims=make)
+    assert picked(pool) is servers[1] and len(made) == 2
+    assert ledger.totals.tolist()[:2] == [0, 1]
+
+
+def test_a_server_drained_while_a_claim_is_made_gets_no_request(
+    segment: Segment, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    servers = [new_server(slot) for slot in range(2)]
+    pool = new_pool(ledger, *servers, policy=new_policy("first"))
+    drain, acquire, calls = drains(States(segment), servers[0], ledger), ledger.acquire, 0
+
+    def late() -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            drain()
+        acquire()
+
+    monkeypatch.setattr(ledger, "acquire", late)
+    assert picked(pool) is servers[1] and calls > 1
+    assert ledger.totals.tolist()[:2] == [0, 1]
 
 
 def test_when_all_are_full_the_pool_is_full(ledger: Ledger) -> None:
