@@ -23,7 +23,7 @@ from prefork_lb.balance.registry import POLICY_NAMES, make_policy
 from prefork_lb.clock import monotonic
 from prefork_lb.net.address import Address
 from prefork_lb.shared.ledger import Ledger
-from prefork_lb.shared.segment import attach_or_create, remove
+from prefork_lb.shared.making import attach_or_create, remove
 from prefork_lb.shared.table import PoolEntry, ServerEntry, register
 from prefork_lb.upstream.idle import IdleConnections
 from prefork_lb.upstream.pool import Pool

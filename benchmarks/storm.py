@@ -32,7 +32,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, only benchmarks/ is on the path
 
-from prefork_lb.shared.segment import DIRECTORY
+from prefork_lb.shared.finding import DIRECTORY
 from tests.support.balancer import PROXY, SETTINGS, Balancer, pool_text
 from tests.support.behaviors import BEHAVIORS
 from tests.support.client import Connection, request_bytes

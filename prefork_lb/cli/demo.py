@@ -23,7 +23,7 @@ import requests
 from prefork_lb.cli.traffic import SERVED_BY
 from prefork_lb.errors import PreforkLBError
 from prefork_lb.gunicorn.settings import CONF_FILE
-from prefork_lb.shared.segment import SHM_VARIABLE
+from prefork_lb.shared.finding import SHM_VARIABLE
 
 SERVERS = (("app-1", 10), ("app-2", 10), ("app-3-slow", 100))  # name, milliseconds a request takes
 START_S = 30.0  # within which the whole must answer; a loaded machine imports slowly

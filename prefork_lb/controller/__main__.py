@@ -1,4 +1,4 @@
-"""`python -m prefork_lb.controller SEGMENT [--log FILE]`: the workers start it, nobody else needs to."""
+"""`python -m prefork_lb.controller SEGMENT --descriptor NUMBER [--log FILE]`: the workers start it, nobody else needs to."""
 from __future__ import annotations
 
 import argparse
@@ -8,6 +8,7 @@ from prefork_lb.controller.process import run
 
 parser = argparse.ArgumentParser(prog="python -m prefork_lb.controller", description=__doc__)
 parser.add_argument("segment")
+parser.add_argument("--descriptor", type=int, required=True)
 parser.add_argument("--log", default="")
 arguments = parser.parse_args()
-sys.exit(run(arguments.segment, arguments.log))
+sys.exit(run(arguments.segment, arguments.descriptor, arguments.log))

@@ -49,7 +49,9 @@ class Launcher:
         self._segment = segment
         self._ledger = ledger
         self._master = master
-        self._arguments = [*command, segment.name, *(("--log", error_log) if error_log else ())]
+        # The segment is passed on as an open file: its name may have been removed.
+        self._arguments = [*command, segment.name, "--descriptor", str(segment.descriptor),
+                           *(("--log", error_log) if error_log else ())]
         self._now_ms = now_ms
         self._process: subprocess.Popen[bytes] | None = None
         self._sign = 0, 0  # the controller's pid and its beat at the last look
@@ -118,7 +120,8 @@ class Launcher:
             return
         try:
             # A session of its own: Ctrl-C at the terminal is the master's to hear, whose end is the controller's.
-            process = subprocess.Popen(self._arguments, stdin=subprocess.DEVNULL, start_new_session=True)
+            process = subprocess.Popen(self._arguments, stdin=subprocess.DEVNULL, start_new_session=True,
+                                       pass_fds=[self._segment.descriptor])
         except OSError as exc:
             log.error("the controller cannot be started, which is tried again in %s: %s: %s",
                       self._next_start(), self._arguments[0], exc)

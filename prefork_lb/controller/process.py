@@ -1,11 +1,10 @@
 """The controller: one process beside the workers of an instance, which decides what they go by and is on no request's way.
 
 It holds a lock on the segment's file for as long as it lives, so there are never two; workers start it again when it dies.
-It ends when the last master of its instance has ended, or its memory was removed.
+It ends when the last master of its instance has ended.
 """
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import logging
 import logging.handlers
@@ -14,7 +13,6 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
 
 from prefork_lb.config.published import decode_published
 from prefork_lb.controller.active_checks import ActiveChecks
@@ -23,9 +21,10 @@ from prefork_lb.controller.launch import ANOTHER_RUNS
 from prefork_lb.controller.saving import Saver
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.desired import published
+from prefork_lb.shared.finding import open_inherited
 from prefork_lb.shared.identity import myself
 from prefork_lb.shared.ledger import Ledger
-from prefork_lb.shared.segment import DIRECTORY, Segment, exists, open_segment
+from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import States, now_ms
 from prefork_lb.shared.sweeping import Sweeper
 
@@ -36,21 +35,24 @@ _LOCK_LOOK_S = 0.05
 log = logging.getLogger("prefork_lb")
 
 
-def run(segment_name: str, error_log: str = "") -> int:
-    """Be the controller of the instance with this segment until it ends; the process' exit code."""
+def run(segment_name: str, descriptor: int, error_log: str = "") -> int:
+    """Be the controller of the instance with this segment until it ends; the process' exit code.
+
+    `descriptor` is the segment's file as the worker has passed it on: the file may have lost its name.
+    """
     _log_to(error_log)
-    with _only_one(segment_name) as is_mine:
-        if not is_mine:
-            return ANOTHER_RUNS if exists(segment_name) else 0
-        segment = open_segment(segment_name)
-        if segment is None:
-            return 0
-        stop = threading.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: stop.set())
-        for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGQUIT):
-            signal.signal(number, signal.SIG_IGN)  # the master's; it may be signalled as a group
-        Controller(segment).run(stop)
+    segment = open_inherited(descriptor, segment_name)
+    os.close(descriptor)
+    if segment is None:
+        return 0
+    if not _is_locked(segment.descriptor):
+        return ANOTHER_RUNS
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_IGN)  # the master's; it may be signalled as a group
+    Controller(segment).run(stop)
     return 0
 
 
@@ -86,7 +88,7 @@ class Controller:
             self._saver.close()
 
     def _instance_lives(self) -> bool:
-        return bool(self._segment.masters()) and exists(self._segment.name)
+        return bool(self._segment.masters())
 
     def _beat(self) -> None:
         """Show the workers that the controller is at work: they replace one that is not."""
@@ -110,22 +112,11 @@ class Controller:
         self._mark = mark
 
 
-@contextlib.contextmanager
-def _only_one(segment_name: str) -> Iterator[bool]:
-    """Whether this process is the controller from now on: nobody else can be while it lives."""
-    try:
-        descriptor = os.open(DIRECTORY / segment_name, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except FileNotFoundError:  # the instance has ended
-        yield False
-        return
-    try:
-        yield _is_locked(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _is_locked(descriptor: int) -> bool:
-    """Whether the lock is this process' now. One that is about to end, since it was killed or replaced, is waited for."""
+    """Whether the lock is this process' now, so that no other process is the controller while it lives.
+
+    A controller that is about to end, since it was killed or replaced, is waited for.
+    """
     deadline = time.monotonic() + _PATIENCE_S
     while True:
         try:

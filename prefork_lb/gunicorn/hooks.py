@@ -31,6 +31,6 @@ def post_worker_init(worker: Any) -> None:
 
 def on_exit(server: Any) -> None:
     """Remove the instance's shared memory when its master ends in the ordinary way; after a kill the next start does."""
-    from prefork_lb.shared.segment import remove
+    from prefork_lb.shared.making import remove
 
     remove(server.pid)

@@ -10,18 +10,23 @@ reader that takes no lock sees one of the two.
     server notes    why the last check passed or failed, as text
     pools           one block each: cells of its policy, of its retries, then its key
     rows            one block for each worker process: who it is, its claims, its statistics
+    configuration   two buffers for the configuration in force, compressed; a header cell says which one counts
+
+Processes of different versions meet in /dev/shm: an upgrade starts the new version beside the old one. So some header
+cells never move: the mark, the version and the masters. A version that finds another's segment reads these three, to tell
+whether somebody still runs on it, and nothing else.
 """
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 MAGIC = 0x3142_4C4B_5246_5250
-VERSION = 4
+VERSION = 5
 CELL = 8
 
 # Header cells.
-H_MAGIC = 0  # written last: a segment without it is half made
-H_VERSION = 1
+H_MAGIC = 0  # written last: a segment without it is half made. Never moves
+H_VERSION = 1  # never moves
 H_ROWS = 2
 H_SERVERS = 3
 H_POOLS = 4
@@ -32,15 +37,19 @@ H_REPAIRS = 8  # times the lock's owner died inside it
 H_JOINS = 9  # rows taken so far
 H_CHANGES = 10  # changes so far of what decides which servers may be picked, and with what weight
 H_CONTROLLER = 11  # the controller's pid, and its start time in the next cell
-H_CONFIGURATION = 13  # which configuration file's contents the controller should go by
+H_CONFIGURATION = 13  # which configuration is in force, and which buffer holds it: see `desired`. 0: none yet
 H_RESTORED = 14  # 1: the state file has been looked at
 H_BEAT = 15  # the controller's sign of life: milliseconds of the monotonic clock at its last look; 0: it has not looked yet
-H_MASTERS = 16  # pairs (pid, start time): the gunicorn masters of this instance, old and new ones of an upgrade
+# Pairs (pid, start time): the gunicorn masters of this instance, old and new ones of an upgrade. They never move.
+H_MASTERS = 16
 MASTERS = 8
 H_CONTROLLER_MASTER = 32  # the pid of the master whose workers started the controller
 H_STARTED = 33  # when a worker last started a controller, in milliseconds of the monotonic clock
 H_STARTS = 34  # controllers started since one has last begun its work
 H_SWEPT = 35  # when a process last looked for ended workers, in milliseconds of the monotonic clock
+H_CONFIGURATION_BYTES = 40  # of each of the two buffers
+H_ROW_WANTED = 42  # when a new worker last found no row, in milliseconds of the monotonic clock
+H_REMOVED = 41  # 1: the file has no name any more: the instance has ended, or the log tells of the removal
 H_LOCK = 64  # eight cells for a pthread_mutex_t: 40 bytes on x86-64, 48 on aarch64
 HEADER_CELLS = 128
 
@@ -98,22 +107,26 @@ R_CLIENTS = 3  # client connections that this worker has, plus one; 0: it does n
 R_LINGERS = 6  # since when its worker lingers (wall clock, seconds): replaced, it serves what it has. 0: it does not
 R_LINGERING = 7  # client connections that a lingering worker has
 ROW_HEAD_CELLS = 8
-# By slot: claims, requests, failures, penalties. By pool: retries under way, requests that wait, and of those the one that
-# came first: its ticket, and its bell with the instant until which it is believed to answer (see `shared.line`).
-ROW_ARRAYS = 8
-A_CLAIMS, A_REQUESTS, A_FAILURES, A_PENALTIES, A_RETRIES, A_WAITING, A_TICKET, A_BELL = range(ROW_ARRAYS)
+# By slot.
+A_CLAIMS, A_REQUESTS, A_FAILURES, A_PENALTIES = range(4)
+# By pool: retries under way, requests that wait, and of those the one that came first: its ticket, and its bell with the
+# instant until which it is believed to answer (see `shared.line`).
+A_RETRIES, A_WAITING, A_TICKET, A_BELL = range(4, 8)
+SERVER_ARRAYS, ROW_ARRAYS = 4, 8
 
-KEY_BYTES = 512
-NOTE_BYTES = 256
+# A pool's name (63 bytes), a line feed, an address (`https://`, a name of 253 bytes, a port), NUL.
+KEY_BYTES = 336
+NOTE_BYTES = 160
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Offsets, in cells, for a number of rows, servers and pools."""
+    """Offsets, in cells, for a number of rows, servers and pools, and a size of the configuration."""
 
     rows: int
     servers: int
     pools: int
+    configuration_bytes: int = 16384  # compressed; a multiple of eight
 
     @property
     def lock_byte(self) -> int:
@@ -149,20 +162,27 @@ class Layout:
 
     @property
     def _row_stride(self) -> int:
-        return ROW_HEAD_CELLS + ROW_ARRAYS * self.servers
+        return ROW_HEAD_CELLS + SERVER_ARRAYS * self.servers + (ROW_ARRAYS - SERVER_ARRAYS) * self.pools
 
     def row(self, number: int) -> int:
         """The first cell of a worker's row."""
         return self.pool(self.pools) + number * self._row_stride
 
     def row_array(self, number: int, array: int) -> slice:
-        """One of a row's arrays, `A_CLAIMS` and so on."""
-        start = self.row(number) + ROW_HEAD_CELLS + array * self.servers
-        return slice(start, start + self.servers)
+        """One of a row's arrays, `A_CLAIMS` and so on: by slot, or by pool."""
+        start = self.row(number) + ROW_HEAD_CELLS + min(array, SERVER_ARRAYS) * self.servers
+        if array < SERVER_ARRAYS:
+            return slice(start, start + self.servers)
+        start += (array - SERVER_ARRAYS) * self.pools
+        return slice(start, start + self.pools)
+
+    def configuration_byte(self, buffer: int) -> int:
+        """Where one of the two buffers of the configuration begins, 0 or 1."""
+        return self.row(self.rows) * CELL + buffer * self.configuration_bytes
 
     @property
     def cells(self) -> int:
-        return self.row(self.rows)
+        return self.configuration_byte(2) // CELL
 
     @property
     def size(self) -> int:

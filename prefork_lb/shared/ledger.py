@@ -1,9 +1,9 @@
 """The ledger: how many requests every server has in flight, exact over all workers and after any of them dies.
 
 For each server there is a total, and for each worker process a row of its own claims. A claim is picked and counted under
-one lock, so no two workers decide on the same count. When a process dies its row tells what must be given back; whoever
-notices first (a sibling's sweep) clears the row and counts the totals anew. One shared number a server, without rows,
-would stay too high for ever after a kill.
+one lock, so no two workers decide on the same count. When a process dies its row tells what must be given back (`rows`);
+the first process that notices clears the row and counts the totals anew. One shared number a server, without rows, would
+stay too high for ever after a kill.
 
 Order inside a section matters, for a signal handler may raise anywhere: a claim is written to the row before the total, a
 release to the total before the row. So a slot that is off has a claim in the row of the process that was broken off, and
@@ -14,22 +14,13 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
 
 from prefork_lb.errors import InvariantError
 from prefork_lb.native.loader import native
 from prefork_lb.shared import layout as at
-from prefork_lb.shared.identity import is_alive, myself
 from prefork_lb.shared.lock import RobustLock
-from prefork_lb.shared.segment import Segment, SegmentError
-from prefork_lb.shared.states import States
-
-
-class Reclaimed(NamedTuple):
-    """What was given back for processes that are gone."""
-
-    workers: int
-    claims: int
+from prefork_lb.shared.rows import Reclaimed, Rows
+from prefork_lb.shared.segment import Segment
 
 
 class Ledger:
@@ -39,21 +30,22 @@ class Ledger:
         """Take a row. Rows of dead processes are given back first. `one_thread`: no two threads of this process use it.
         Without a row nothing can be claimed; that is for tools and the controller.
 
-        Raises SegmentError when all rows are in use.
+        Raises NoRowLeft when all rows are in use.
         """
         layout = segment.layout
         self.segment = segment
         self._cells = segment.cells
+        self._rows = rows = Rows(segment)
         # In-flight totals by slot. Read under the lock to decide by, without it to look.
         self.totals = segment.cells[layout.column(at.C_TOTAL)]
         # Of requests that failed a short while ago and count as load still.
         self.penalties = segment.cells[layout.column(at.C_PENALTY)]
-        self._lock = RobustLock(segment.text, layout.lock_byte, self._repair, one_thread)
+        self._lock = RobustLock(segment.text, layout.lock_byte, rows.repair, one_thread)
         self.acquire, self.release_lock = self._lock.acquire, self._lock.release
         with self.locked():
-            self._reclaim(self._dead_rows())
-            # Without one its views are those of row 0, which nobody writes to who makes no claims.
-            self._row = self._take_row() if takes_row else 0
+            rows.give_back(rows.dead())
+            # Without a row the views are those of row 0; a process that makes no claims writes nothing there.
+            self._row = rows.take() if takes_row else 0
         self._clients_cell = layout.row(self._row) + at.R_CLIENTS
         self._look_for_siblings()
         (self._claims, self._requests, self._failures, self._penalties, self._retries) = (
@@ -109,14 +101,14 @@ class Ledger:
     def requests(self, slots: Iterable[int]) -> int:
         """The requests that these servers have got so far, over all workers."""
         cells, layout = self._cells, self.segment.layout
-        starts = [layout.row_array(row, at.A_REQUESTS).start for row in self._rows()]
+        starts = [layout.row_array(row, at.A_REQUESTS).start for row in self._rows.in_use()]
         starts.append(layout.column(at.C_PAST_REQUESTS).start)
         return sum(cells[start + slot] for slot in slots for start in starts)
 
     def retries_under_way(self, pool: int) -> int:
         """The retries of a pool, by its number, that go on at the moment, over all workers."""
         cells, layout = self._cells, self.segment.layout
-        return sum(cells[layout.row_array(row, at.A_RETRIES).start + pool] for row in self._rows())
+        return sum(cells[layout.row_array(row, at.A_RETRIES).start + pool] for row in self._rows.in_use())
 
     def count_retry(self, pool: int, number: int) -> None:
         """A retry of this worker has begun (1), or ended (-1). The lock must be held."""
@@ -128,10 +120,10 @@ class Ledger:
         Cheap when nobody died: one look into /proc for each worker.
         """
         reclaimed = Reclaimed(0, 0)
-        if self._dead_rows():
+        if self._rows.dead():
             with self.locked():
                 # Looked at again under the lock: a sibling may have been faster, and a new worker may have the row by now.
-                reclaimed = self._reclaim(self._dead_rows())
+                reclaimed = self._rows.give_back(self._rows.dead())
         self._look_for_siblings()
         return reclaimed
 
@@ -146,9 +138,11 @@ class Ledger:
 
     def oldest_generation(self) -> int:
         """The oldest generation that a worker's view was built from. The lock must be held."""
-        cells, layout = self._cells, self.segment.layout
-        found = [cells[layout.row(row) + at.R_GENERATION] for row in self._rows()]
-        return min(found, default=self.generation)
+        return self._rows.oldest_generation()
+
+    def must_yield_row(self) -> bool:
+        """Whether a new worker waits for a row, and this one has lingered longest of all: it has to end."""
+        return self._rows.must_yield(self._row)
 
     def note_clients(self, count: int) -> None:
         """Tell the siblings how many client connections this worker has; -1: it accepts no more."""
@@ -184,7 +178,7 @@ class Ledger:
     def _look_for_siblings(self) -> None:
         layout = self.segment.layout
         self._joins = self._cells[at.H_JOINS]
-        self._known_rows = self._rows()
+        self._known_rows = self._rows.in_use()
         self._sibling_cells = [layout.row(row) + at.R_CLIENTS for row in self._known_rows if row != self._row]
 
     def close(self) -> None:
@@ -193,85 +187,3 @@ class Ledger:
         for view in (self.totals, self.penalties, self._claims, self._requests, self._failures, self._penalties, self._retries):
             view.release()
         self._lock.close()
-
-    def _rows(self) -> list[int]:
-        """The rows in use, dead or alive."""
-        cells, layout = self._cells, self.segment.layout
-        return [row for row in range(layout.rows) if cells[layout.row(row) + at.R_PID]]
-
-    def _dead_rows(self) -> list[int]:
-        cells, layout = self._cells, self.segment.layout
-        heads = [(row, layout.row(row)) for row in self._rows()]
-        return [row for row, head in heads if not is_alive(cells[head + at.R_PID], cells[head + at.R_START])]
-
-    def _take_row(self) -> int:
-        cells, layout = self._cells, self.segment.layout
-        for row in range(layout.rows):
-            head = layout.row(row)
-            if cells[head + at.R_PID] == 0:
-                pid, start = myself()
-                cells[head + at.R_START] = start
-                cells[head + at.R_GENERATION] = self.generation
-                cells[head + at.R_CLIENTS] = cells[head + at.R_LINGERS] = cells[head + at.R_LINGERING] = 0
-                cells[head + at.R_PID] = pid
-                cells[at.H_JOINS] += 1
-                return row
-        raise SegmentError(f"{self.segment.name}: all {layout.rows} rows for worker processes are in use; run fewer workers")
-
-    def _reclaim(self, dead: list[int]) -> Reclaimed:
-        cells, layout = self._cells, self.segment.layout
-        claims = 0
-        for row in dead:
-            for array, past in ((at.A_REQUESTS, at.C_PAST_REQUESTS), (at.A_FAILURES, at.C_PAST_FAILURES)):
-                with cells[layout.row_array(row, array)] as counted, cells[layout.column(past)] as column:
-                    for slot, number in enumerate(counted):
-                        if number:
-                            column[slot] += number
-                            counted[slot] = 0
-            for array in (at.A_CLAIMS, at.A_PENALTIES, at.A_RETRIES, at.A_WAITING, at.A_TICKET, at.A_BELL):
-                with cells[layout.row_array(row, array)] as held:
-                    if array == at.A_CLAIMS:
-                        claims += sum(held)
-                    for slot, number in enumerate(held):
-                        if number:
-                            held[slot] = 0
-        if dead:
-            with contextlib.closing(States(self.segment)) as states:
-                states.end_trials_of(dead)
-            self._recount()
-            cells[at.H_RECLAIMED] += claims
-        # Last: whoever is broken off before it leaves a row that somebody will look at again.
-        for row in dead:
-            cells[layout.row(row) + at.R_CLIENTS] = 0
-            cells[layout.row(row) + at.R_PID] = 0
-        return Reclaimed(len(dead), claims)
-
-    def _recount(self) -> None:
-        """Totals anew from the rows: the rows are the truth."""
-        cells, layout = self._cells, self.segment.layout
-        for pool, number in enumerate(self._sums(at.A_WAITING)[:layout.pools]):
-            cells[layout.pool(pool) + at.P_WAITING] = number
-        for array, totals in ((at.A_CLAIMS, self.totals), (at.A_PENALTIES, self.penalties)):
-            for slot, number in enumerate(self._sums(array)):
-                if totals[slot] != number:
-                    totals[slot] = number
-
-    def _sums(self, array: int) -> list[int]:
-        cells, layout = self._cells, self.segment.layout
-        rows = [cells[layout.row_array(row, array)].tolist() for row in self._rows()]
-        return [sum(column) for column in zip(*rows, strict=True)] if rows else [0] * layout.servers
-
-    def _repair(self) -> None:
-        """The lock's last owner was broken off inside it: totals from the rows, and every policy starts anew."""
-        cells, layout = self._cells, self.segment.layout
-        self._recount()
-        for column in range(at.C_POLICY, at.C_POLICY + at.POLICY_COLUMNS):
-            with cells[layout.column(column)] as values:
-                for slot in range(layout.servers):
-                    values[slot] = 0
-        for pool in range(layout.pools):
-            start = layout.pool(pool)
-            for cell in range(start, start + at.POLICY_CELLS):
-                cells[cell] = 0
-        cells[at.H_REPAIRS] += 1
-        cells[at.H_CHANGES] += 1  # the section may have changed a server's state, and not counted that

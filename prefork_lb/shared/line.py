@@ -133,7 +133,7 @@ class Line:
     def _row_cells(self) -> list[tuple[int, int, int]]:
         """Where ticket, bell and number of waiting requests stand in each row in use."""
         layout, number = self._ledger.segment.layout, self._number
-        bell, waiting = ((array - at.A_TICKET) * layout.servers + number for array in (at.A_BELL, at.A_WAITING))
+        bell, waiting = ((array - at.A_TICKET) * layout.pools + number for array in (at.A_BELL, at.A_WAITING))
         return [(start + number, start + bell, start + waiting) for start in self._ledger.row_starts(at.A_TICKET)]
 
     def _show(self) -> None:

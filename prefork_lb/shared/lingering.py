@@ -4,8 +4,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from prefork_lb.shared import layout as at
+from prefork_lb.shared.finding import find
 from prefork_lb.shared.identity import is_alive
-from prefork_lb.shared.segment import SegmentError, find
+from prefork_lb.shared.segment import SegmentError
 
 
 class LingeringWorker(NamedTuple):

@@ -12,7 +12,7 @@ from prefork_lb.shared import layout as at
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import Segment, SegmentError
 from prefork_lb.shared.states import now_ms
-from prefork_lb.shared.text import read_text, write_text
+from prefork_lb.shared.text import fits, read_text, write_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,21 +48,37 @@ class PoolSlots:
 
 
 def register(segment: Segment, ledger: Ledger, pools: Sequence[PoolEntry]) -> dict[str, PoolSlots]:
-    """Enter these pools and servers, and adopt the generation that results. Raises SegmentError when there is no room."""
+    """Enter these pools and servers, and adopt the generation that results. Takes the lock.
+
+    Raises SegmentError, and enters nothing, when there is no room for all of them.
+    """
     with ledger.locked():
-        table = _Table(segment)
-        table.free_unused(ledger)
-        for pool in pools:
-            for server in pool.servers:
-                table.enter_server(pool.name, server)
-            table.enter_pool(pool)
-        if table.changed or table.names_more_than(pools):
-            segment.cells[at.H_GENERATION] += 1
-            segment.cells[at.H_CHANGES] += 1
-        generation = segment.cells[at.H_GENERATION]
-        table.mark_seen(pools, generation)
-        ledger.adopt_generation(generation)
-        return {pool.name: table.pool_slots(pool) for pool in pools}
+        return enter(segment, ledger, pools)
+
+
+def enter(segment: Segment, ledger: Ledger, pools: Sequence[PoolEntry]) -> dict[str, PoolSlots]:
+    """Like `register`; the ledger's lock must be held."""
+    table = _Table(segment)
+    table.free_unused(ledger)
+    problems = table.problems(pools)
+    if problems:
+        raise SegmentError(f"{segment.name}: {'; '.join(problems)}")
+    for pool in pools:
+        for server in pool.servers:
+            table.enter_server(pool.name, server)
+        table.enter_pool(pool)
+    if table.changed or table.names_more_than(pools):
+        segment.cells[at.H_GENERATION] += 1
+        segment.cells[at.H_CHANGES] += 1
+    generation = segment.cells[at.H_GENERATION]
+    table.mark_seen(pools, generation)
+    ledger.adopt_generation(generation)
+    return {pool.name: table.pool_slots(pool) for pool in pools}
+
+
+def problems_of_room(segment: Segment, pools: Sequence[PoolEntry]) -> list[str]:
+    """Why these pools and servers cannot be entered beside those that are there; certain only while the lock is held."""
+    return _Table(segment).problems(pools)
 
 
 def slots_by_key(segment: Segment) -> dict[tuple[str, str], int]:
@@ -108,6 +124,21 @@ class _Table:
         for name in self._pools.keys() - in_use:
             self._cells[self._layout.pool(self._pools.pop(name)) + at.P_USED] = 0
 
+    def problems(self, pools: Sequence[PoolEntry]) -> list[str]:
+        """Why these pools and servers cannot be entered; empty when they can."""
+        servers = {_key(pool.name, server.address) for pool in pools for server in pool.servers} - self._slots.keys()
+        names = {pool.name for pool in pools} - self._pools.keys()
+        free_slots = sum(self._is_free(slot) for slot in range(self._layout.servers))
+        free_pools = sum(not self._cells[self._layout.pool(number) + at.P_USED] for number in range(self._layout.pools))
+        found = [f"{text!r}: longer than the {at.KEY_BYTES - 1} bytes that the server table has for a name"
+                 for text in (*servers, *names) if not fits(text)]
+        for what, room, free, wanted in (("servers", self._layout.servers, free_slots, len(servers)),
+                                         ("pools", self._layout.pools, free_pools, len(names))):
+            if wanted > free:
+                found.append(f"room for {room} {what} only; restart gunicorn to make more "
+                             f"({room - free} are in use, {wanted} new ones are wanted)")
+        return found
+
     def names_more_than(self, pools: Sequence[PoolEntry]) -> bool:
         """Whether the current generation names a server that is not in `pools`: without a new one it would never be unused."""
         named = {_key(pool.name, server.address) for pool in pools for server in pool.servers}
@@ -149,10 +180,7 @@ class _Table:
             self._cells[start + cell] = value
 
     def _free_pool(self) -> int:
-        for number in range(self._layout.pools):
-            if not self._cells[self._layout.pool(number) + at.P_USED]:
-                return number
-        raise SegmentError(f"{self._segment.name}: room for {self._layout.pools} pools only; restart gunicorn to make more")
+        return next(number for number in range(self._layout.pools) if not self._cells[self._layout.pool(number) + at.P_USED])
 
     def mark_seen(self, pools: Sequence[PoolEntry], generation: int) -> None:
         for pool in pools:
@@ -169,10 +197,10 @@ class _Table:
             columns=tuple(self._cells[self._layout.column(at.C_POLICY + column)] for column in range(at.POLICY_COLUMNS)))
 
     def _free_slot(self) -> int:
-        for slot in range(self._layout.servers):
-            if not self._get(at.C_USED, slot) and not self._get(at.C_TOTAL, slot):
-                return slot
-        raise SegmentError(f"{self._segment.name}: room for {self._layout.servers} servers only; restart gunicorn to make more")
+        return next(filter(self._is_free, range(self._layout.servers)))
+
+    def _is_free(self, slot: int) -> bool:
+        return not self._get(at.C_USED, slot) and not self._get(at.C_TOTAL, slot)
 
     def _get(self, column: int, slot: int) -> int:
         return int(self._cells[self._layout.column(column).start + slot])

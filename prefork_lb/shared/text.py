@@ -21,9 +21,13 @@ def write_note(memory: memoryview, start: int, text: str) -> None:
     memory[start:start + NOTE_BYTES] = data.ljust(NOTE_BYTES, b"\0")
 
 
+def fits(text: str) -> bool:
+    """Whether `write_text` has room for it."""
+    return len(text.encode()) < KEY_BYTES
+
+
 def write_text(memory: memoryview, start: int, text: str) -> None:
     """Write `text` into the field that begins at byte `start`. Raises SegmentError when it is too long."""
-    data = text.encode()
-    if len(data) >= KEY_BYTES:
+    if not fits(text):
         raise SegmentError(f"{text!r}: longer than the {KEY_BYTES - 1} bytes that the server table has for a name")
-    memory[start:start + KEY_BYTES] = data.ljust(KEY_BYTES, b"\0")
+    memory[start:start + KEY_BYTES] = text.encode().ljust(KEY_BYTES, b"\0")

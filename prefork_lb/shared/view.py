@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.identity import is_alive
+from prefork_lb.shared.rows import Rows
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import Admin, States, now_ms
 from prefork_lb.shared.text import read_text
@@ -72,7 +73,8 @@ class InstanceView:
 def view(segment: Segment) -> InstanceView:
     """Look at a segment. Rows of processes that are gone but not given back yet are left out of `workers`, not of the totals."""
     cells, layout = segment.cells, segment.layout
-    rows = [row for row in range(layout.rows) if cells[layout.row(row) + at.R_PID]]
+    found = Rows(segment)
+    rows = found.in_use()
     requests = _sums(segment, rows, at.A_REQUESTS, at.C_PAST_REQUESTS)
     failures = _sums(segment, rows, at.A_FAILURES, at.C_PAST_FAILURES)
 
@@ -94,11 +96,11 @@ def view(segment: Segment) -> InstanceView:
     states.close()
     workers = []
     for row in rows:
-        head = layout.row(row)
-        if is_alive(cells[head + at.R_PID], cells[head + at.R_START]):
+        pid = found.owner(row)
+        if pid:
+            head = layout.row(row)
             since = cells[head + at.R_LINGERS]
-            workers.append(WorkerView(cells[head + at.R_PID], cells[head + at.R_GENERATION],
-                                      sum(cells[layout.row_array(row, at.A_CLAIMS)].tolist()),
+            workers.append(WorkerView(pid, cells[head + at.R_GENERATION], sum(cells[layout.row_array(row, at.A_CLAIMS)].tolist()),
                                       max(1, int(time.time()) - since) if since else 0, cells[head + at.R_LINGERING]))
     masters = segment.masters()
     # One that has not looked yet loads its modules, or ends before it comes to anything.

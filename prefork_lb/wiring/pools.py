@@ -4,8 +4,9 @@ from __future__ import annotations
 import functools
 import random
 import ssl
+from collections.abc import Mapping
 
-from prefork_lb.balance.policy import PolicyMemory
+from prefork_lb.balance.policy import Policy, PolicyMemory
 from prefork_lb.balance.registry import make_policy
 from prefork_lb.clock import monotonic
 from prefork_lb.config import Config, model
@@ -30,19 +31,48 @@ from prefork_lb.upstream.retries import RetryBudget, RetryRules
 from prefork_lb.upstream.runtime import Runtime
 from prefork_lb.upstream.server import UNLIMITED, Server
 
+Needs = Mapping[str, ssl.SSLContext | None]
+"""What the pools need from outside, by the pool's name: the TLS context toward its servers, None when none speaks TLS."""
 
-def make_pool(name: str, pool: model.PoolConfig, config: Config, slots: PoolSlots, ledger: Ledger, states: States,
-              runtime: Runtime) -> Pool:
-    """The pool of this name, on its place in shared memory. Raises ConfigError when its TLS files are of no use any more."""
+
+def obtain(config: Config) -> Needs:
+    """Get what the pools need from outside, and try whether their policies can be made. Nothing is shared yet.
+
+    Raises ConfigError when a policy cannot be had, or a TLS file is of no use any more.
+    """
+    found = {}
+    for name, pool in config.pools.items():
+        # The real policy is made later, in shared memory: what it writes there must not stay when another pool fails.
+        slots = max(64, len(pool.servers))
+        memory = PolicyMemory([0] * at.POLICY_CELLS, tuple([0] * slots for _ in range(at.POLICY_COLUMNS)))
+        _make_policy(name, pool, config, memory)
+        found[name] = _tls_context(name, pool, config)
+    return found
+
+
+def _make_policy(name: str, pool: model.PoolConfig, config: Config, memory: PolicyMemory) -> Policy:
+    try:
+        return make_policy(pool.policy, random.Random(), memory)
+    except ValueError as exc:
+        raise ConfigError([f"{config.source}: pools.{name}.policy: {exc}"]) from exc
+
+
+def _tls_context(name: str, pool: model.PoolConfig, config: Config) -> ssl.SSLContext | None:
+    settings = pool.tls or model.TLSConfig()
+    if not any(parse_address(server.address).tls for server in pool.servers):
+        return None
+    try:
+        return upstream_context(settings.verify, settings.ca_file, settings.certificate, settings.key)
+    except ValueError as exc:  # it was checked with the configuration; the files have changed since
+        raise ConfigError([f"{config.source}: pools.{name}.tls: {exc}"]) from exc
+
+
+def make_pool(name: str, pool: model.PoolConfig, config: Config, context: ssl.SSLContext | None, slots: PoolSlots,
+              ledger: Ledger, states: States, runtime: Runtime) -> Pool:
+    """The pool of this name, on its place in shared memory. `context` is that of TLS toward its servers."""
     keepalive = config.proxy.keepalive
     settings = pool.tls or model.TLSConfig()
     addresses = [parse_address(server.address) for server in pool.servers]
-    context: ssl.SSLContext | None = None
-    if any(address.tls for address in addresses):
-        try:
-            context = upstream_context(settings.verify, settings.ca_file, settings.certificate, settings.key)
-        except ValueError as exc:  # it was checked with the configuration; the files have changed since
-            raise ConfigError([f"{config.source}: pools.{name}.tls: {exc}"]) from exc
     servers = [
         Server(slot, address, server.address, server.weight, server.max_connections or UNLIMITED, server.backup,
                # One with a PROXY header belongs to its client.
@@ -52,10 +82,7 @@ def make_pool(name: str, pool: model.PoolConfig, config: Config, slots: PoolSlot
                proxy_protocol=server.proxy_protocol)
         for slot, address, server in zip(slots.slots, addresses, pool.servers, strict=True)
     ]
-    try:
-        policy = make_policy(pool.policy, random.Random(), PolicyMemory(slots.cells, slots.columns))
-    except ValueError as exc:
-        raise ConfigError([f"{config.source}: pools.{name}.policy: {exc}"]) from exc
+    policy = _make_policy(name, pool, config, PolicyMemory(slots.cells, slots.columns))
     retries, most = pool.retries, pool.breaker.in_flight
     rules = _ejection_rules(pool.ejection)
     return Pool(

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from prefork_lb.cli.status import instances
-from prefork_lb.shared.segment import DIRECTORY
+from prefork_lb.shared.finding import DIRECTORY
 from prefork_lb.shared.view import InstanceView
 from tests.support import processes
 from tests.support.balancer import FRONT_ENDS, GTHREAD, PROXY, Balancer, FrontEnd, pool_text

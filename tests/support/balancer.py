@@ -19,7 +19,7 @@ from typing import Any
 from gunicorn.config import Config
 
 from prefork_lb.cli.status import instances
-from prefork_lb.shared.segment import DIRECTORY
+from prefork_lb.shared.finding import DIRECTORY
 from tests.support import processes
 from tests.support.client import Connection, Truncated
 from tests.support.place import HOST, clean_environment

@@ -8,8 +8,8 @@ import sys
 import threading
 from pathlib import Path
 
+from prefork_lb.shared.finding import DIRECTORY, open_segment
 from prefork_lb.shared.lock import MUTEX_BYTES, RobustLock, initialise
-from prefork_lb.shared.segment import DIRECTORY, open_segment
 
 # What the kernel asks of the word of a robust mutex: the owner's thread id, and two flags above it (linux/futex.h).
 FUTEX_TID_MASK = 0x3FFFFFFF

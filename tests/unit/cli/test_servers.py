@@ -12,9 +12,12 @@ from click.testing import CliRunner, Result
 from prefork_lb.cli import running
 from prefork_lb.cli import servers as commands
 from prefork_lb.cli.main import main
+from prefork_lb.shared import finding
 from prefork_lb.shared import layout as at
+from prefork_lb.shared.finding import DIRECTORY, visible_segments
 from prefork_lb.shared.ledger import Ledger
-from prefork_lb.shared.segment import DIRECTORY, Segment, SegmentError, attach_or_create, segment_names
+from prefork_lb.shared.making import attach_or_create
+from prefork_lb.shared.segment import Segment, SegmentError
 from prefork_lb.shared.states import Admin, States
 from prefork_lb.shared.table import PoolEntry, ServerEntry, register
 from prefork_lb.shared.transitions import Check, Ejection, Event
@@ -63,15 +66,15 @@ def new_instance(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Inst
     """Makes instances; the commands see these, and none that runs on the machine besides."""
     made: list[Instance] = []
 
-    def mine(uid: int | None = None) -> list[str]:
+    def mine() -> Iterator[Segment]:
         names = {instance.segment.name for instance in made}
-        return [name for name in segment_names(uid) if name in names]
+        return (segment for segment in visible_segments() if segment.name in names)
 
     def make(*pools: tuple[str, Sequence[str]]) -> Instance:
         made.append(Instance(pools) if pools else Instance())
         return made[-1]
 
-    monkeypatch.setattr(running, "segment_names", mine)
+    monkeypatch.setattr(running, "visible_segments", mine)
     yield make
     for instance in made:
         instance.process.kill()
@@ -396,7 +399,8 @@ def test_an_instance_that_may_not_be_touched_is_told(instance: Instance, monkeyp
     def forbidden(name: str) -> Segment:
         raise SegmentError(f"/dev/shm/{name}: Permission denied; it belongs to another user: use that user, or root")
 
-    monkeypatch.setattr(running, "open_segment", forbidden)
+    monkeypatch.setattr(finding, "segment_names", lambda uid: [instance.segment.name])
+    monkeypatch.setattr(finding, "open_segment", forbidden)
     assert refused("drain", TWO) == (
         f"Error: /dev/shm/{instance.segment.name}: Permission denied; it belongs to another user: use that user, or root\n")
 
@@ -404,8 +408,8 @@ def test_an_instance_that_may_not_be_touched_is_told(instance: Instance, monkeyp
 @pytest.mark.parametrize(("uid", "looked_for"), [(0, None), (1000, 1000)])
 def test_root_sees_the_instances_of_all_users(monkeypatch: pytest.MonkeyPatch, uid: int, looked_for: int | None) -> None:
     asked: list[int | None] = []
-    monkeypatch.setattr(running, "segment_names", lambda uid: asked.append(uid) or [])
-    monkeypatch.setattr(running.os, "geteuid", lambda: uid)
+    monkeypatch.setattr(finding, "segment_names", lambda uid: asked.append(uid) or [])
+    monkeypatch.setattr(os, "geteuid", lambda: uid)
     refused("drain", TWO)
     assert asked == [looked_for]
 

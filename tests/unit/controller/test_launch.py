@@ -13,7 +13,8 @@ from prefork_lb.controller.launch import Launcher
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.identity import is_alive
 from prefork_lb.shared.ledger import Ledger
-from prefork_lb.shared.segment import Segment, attach_or_create
+from prefork_lb.shared.making import attach_or_create
+from prefork_lb.shared.segment import Segment
 from tests.support.waiting import wait_until
 from tests.unit.shared.processes import Master
 

@@ -45,8 +45,9 @@ class Running:
 
     def start(self) -> subprocess.Popen[bytes]:
         self._processes.append(subprocess.Popen(
-            [sys.executable, "-m", "prefork_lb.controller", self.segment.name, "--log", str(self.folder / "log")],
-            stdin=subprocess.DEVNULL))
+            [sys.executable, "-m", "prefork_lb.controller", self.segment.name, "--descriptor", str(self.segment.descriptor),
+             "--log", str(self.folder / "log")],
+            stdin=subprocess.DEVNULL, pass_fds=[self.segment.descriptor]))
         return self._processes[-1]
 
     def end(self) -> None:

@@ -12,9 +12,11 @@ from prefork_lb.balance.least_connections import IDLE_PICKS
 from prefork_lb.balance.rotation import MEMORY_ROUNDS, UNIT
 from prefork_lb.native.loader import FastClaims, native
 from prefork_lb.shared import layout as at
+from prefork_lb.shared.finding import DIRECTORY
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.lock import MUTEX_BYTES
-from prefork_lb.shared.segment import DIRECTORY, Segment, attach_or_create
+from prefork_lb.shared.making import attach_or_create
+from prefork_lb.shared.segment import Segment
 from tests.unit.native.stepping import needs_trace, stores
 from tests.unit.shared.processes import Master
 

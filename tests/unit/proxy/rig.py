@@ -18,7 +18,7 @@ from prefork_lb.proxy.reply import Reply
 from prefork_lb.proxy.request import BodySource, Request
 from prefork_lb.routing.match import Route, Router
 from prefork_lb.shared.ledger import Ledger
-from prefork_lb.shared.segment import attach_or_create, remove
+from prefork_lb.shared.making import attach_or_create, remove
 from prefork_lb.upstream.idle import IdleConnections
 from prefork_lb.upstream.lease import Lease
 from prefork_lb.upstream.retries import RetryRules

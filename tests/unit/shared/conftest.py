@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from prefork_lb.shared.segment import DIRECTORY, Segment, attach_or_create, segment_names
+from prefork_lb.shared.finding import DIRECTORY, segment_names
+from prefork_lb.shared.making import attach_or_create
+from prefork_lb.shared.segment import Segment
 from tests.unit.shared.processes import Master, Signals
 
 ROWS, SERVERS = 8, 8

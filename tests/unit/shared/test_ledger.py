@@ -14,7 +14,9 @@ from prefork_lb.errors import InvariantError
 from prefork_lb.native.loader import PURE, native
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.ledger import Ledger
-from prefork_lb.shared.segment import Segment, SegmentError, attach_or_create
+from prefork_lb.shared.making import attach_or_create
+from prefork_lb.shared.rows import NoRowLeft
+from prefork_lb.shared.segment import Segment, SegmentError
 from tests.unit.shared.breaking import Break, broken_off, length
 from tests.unit.shared.conftest import ROWS, SERVERS
 from tests.unit.shared.processes import Child, Master, Signals, running
@@ -183,6 +185,20 @@ def test_a_row_whose_pid_was_given_to_another_process_is_dead(segment: Segment, 
     segment.cells[segment.layout.row(1) + at.R_START] -= 1
     assert ledger.reclaim_dead() == (1, 1)
     assert totals(ledger) == none_but()
+
+
+def test_the_worker_that_lingers_longest_yields_its_row_to_a_new_one(segment: Segment) -> None:
+    """It serves what it has for an hour; without a row a new worker serves nobody."""
+    workers = [Ledger(segment) for _ in range(ROWS)]
+    for worker in workers[2:4]:
+        worker.note_lingering(1)
+    segment.cells[segment.layout.row(workers[3].row) + at.R_LINGERS] -= 60
+    assert not any(worker.must_yield_row() for worker in workers)
+    with pytest.raises(NoRowLeft):
+        Ledger(segment)
+    assert [worker.must_yield_row() for worker in workers] == [worker is workers[3] for worker in workers]
+    segment.cells[at.H_ROW_WANTED] -= 5000  # it has one by now, or has ended
+    assert not any(worker.must_yield_row() for worker in workers)
 
 
 def test_statistics_of_the_dead_are_kept(segment: Segment, ledger: Ledger) -> None:

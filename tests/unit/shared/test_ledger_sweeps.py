@@ -10,7 +10,8 @@ import pytest
 
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.ledger import Ledger
-from prefork_lb.shared.segment import Segment, attach_or_create
+from prefork_lb.shared.making import attach_or_create
+from prefork_lb.shared.segment import Segment
 from tests.unit.shared.breaking import Break, broken_off, length
 from tests.unit.shared.processes import Child, Master
 

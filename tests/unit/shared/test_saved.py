@@ -12,9 +12,10 @@ import pytest
 
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.ledger import Ledger
+from prefork_lb.shared.making import attach_or_create
 from prefork_lb.shared.saved import StateFile, folder_problem, restore
 from prefork_lb.shared.saved_lock import Holder, holder, take
-from prefork_lb.shared.segment import Segment, attach_or_create
+from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import Admin, States
 from prefork_lb.shared.table import PoolEntry, ServerEntry, register
 from prefork_lb.shared.transitions import Check

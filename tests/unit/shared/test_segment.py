@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import subprocess
 import sys
@@ -10,23 +11,17 @@ from pathlib import Path
 
 import pytest
 
+from prefork_lb.shared import finding, making
 from prefork_lb.shared import layout as at
-from prefork_lb.shared import segment as segment_module
+from prefork_lb.shared.finding import DIRECTORY, open_segment, segment_names
 from prefork_lb.shared.layout import Layout
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.lock import MUTEX_BYTES
-from prefork_lb.shared.segment import (
-    DIRECTORY,
-    Segment,
-    SegmentError,
-    attach_or_create,
-    open_segment,
-    remove,
-    segment_names,
-)
+from prefork_lb.shared.making import attach_or_create, remove
+from prefork_lb.shared.segment import Segment, SegmentError
 from tests.unit.shared.breaking import Break, broken_off
 from tests.unit.shared.conftest import ROWS, SERVERS
-from tests.unit.shared.processes import Child, Master, running
+from tests.unit.shared.processes import Child, Master, Signals, running
 
 NewMaster = Callable[[], Master]
 
@@ -85,7 +80,7 @@ def test_workers_that_start_at_once_share_one(master: Master) -> None:
 
 def test_it_outlives_the_process_that_made_it(master: Master, file: Path) -> None:
     """No resource tracker takes it away when the first worker ends."""
-    code = f"from prefork_lb.shared.segment import attach_or_create; attach_or_create({master.pid}, {ROWS}, {SERVERS})"
+    code = f"from prefork_lb.shared.making import attach_or_create; attach_or_create({master.pid}, {ROWS}, {SERVERS})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert file.exists()
@@ -199,7 +194,11 @@ def test_a_half_made_segment_is_replaced(master: Master, file: Path, cells: dict
     assert Ledger(segment).totals.tolist() == [0] * SERVERS
 
 
-def test_a_maker_killed_at_any_moment_leaves_something_that_the_next_replaces(master: Master) -> None:
+def test_a_maker_killed_at_any_moment_leaves_something_that_the_next_replaces(
+    master: Master, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The search in /proc comes before anything is made. It takes some 10,000 instructions, each of which would be broken off.
+    monkeypatch.setattr(making, "removed_segments", lambda uid: iter(()))
     instruction = 1
     while not broken_off(instruction, Break.KILL, lambda: lambda: attach(master)):
         assert attach(master).masters() == [master.pid]
@@ -246,7 +245,7 @@ def test_remove_passes_over_what_cannot_be_opened(master: Master, monkeypatch: p
     def refuse(name: str) -> Segment:
         raise SegmentError("another user's")
 
-    monkeypatch.setattr(segment_module, "open_segment", refuse)
+    monkeypatch.setattr(making, "open_segment", refuse)
     remove(master.pid)
     assert name_of(master) in segment_names()
 
@@ -271,7 +270,7 @@ def test_names_are_listed_oldest_first_and_strange_files_are_not(new_master: New
 
 
 def test_without_shared_memory_there_are_no_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(segment_module, "DIRECTORY", tmp_path / "none")
+    monkeypatch.setattr(finding, "DIRECTORY", tmp_path / "none")
     assert segment_names() == []
 
 
@@ -299,14 +298,14 @@ def test_its_memory_is_there_from_the_start(master: Master, file: Path) -> None:
 def test_a_segment_that_cannot_be_made_names_the_file_and_the_reason(
     master: Master, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make = segment_module._Memory.__init__
+    real = os.open
 
-    def refuse(self: object, name: str, create: bool = False, size: int = 0) -> None:
-        if create:
+    def refuse(path: Path, flags: int, mode: int = 0o777) -> int:
+        if flags & os.O_EXCL:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        make(self, name)  # type: ignore[arg-type]
+        return real(path, flags, mode)
 
-    monkeypatch.setattr(segment_module._Memory, "__init__", refuse)
+    monkeypatch.setattr(os, "open", refuse)
     with pytest.raises(SegmentError, match=f"{name_of(master)}: cannot be created: Permission denied"):
         attach(master)
 
@@ -366,12 +365,70 @@ def test_a_segment_with_a_view_outside_cannot_be_closed_silently(master: Master)
     view.release()
 
 
+OTHER_VERSIONS = (at.VERSION - 1, at.VERSION + 1)
+
+
+def laid_by_another_version(made_by: Master, *masters: Master, version: int) -> Path:
+    """A segment of an instance that runs another version; it was made by the first, the others share it."""
+    file = DIRECTORY / name_of(made_by)
+    cells = {at.H_MAGIC: at.MAGIC, at.H_VERSION: version}
+    for index, master in enumerate(masters):
+        cells |= {at.H_MASTERS + 2 * index: master.pid, at.H_MASTERS + 2 * index + 1: master.started}
+    write(file, cells, 65536)
+    return file
+
+
+@pytest.mark.parametrize("version", OTHER_VERSIONS)
+def test_another_versions_segment_stays_while_a_master_of_it_runs(new_master: NewMaster, version: int) -> None:
+    """It was upgraded: the master that made it has ended, its successor serves on."""
+    old, successor, ours = new_master(), new_master(), new_master()
+    file = laid_by_another_version(old, old, successor, version=version)
+    old.kill()
+    attach(ours)
+    assert file.exists()
+    successor.kill()
+    attach(ours)
+    assert not file.exists()
+
+
+def test_another_versions_half_made_segment_is_removed(new_master: NewMaster) -> None:
+    maker, ours = new_master(), new_master()
+    file = DIRECTORY / name_of(maker)
+    write(file, {at.H_VERSION: at.VERSION + 1, at.H_MASTERS: maker.pid, at.H_MASTERS + 1: maker.started}, 65536)
+    attach(ours)
+    assert not file.exists()
+
+
+def test_a_lock_file_that_is_removed_while_others_wait_for_it_locks_nobody_out(
+    master: Master, signals: Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cleaner removes it: those who waited for the old file and those who come later agree on the new one."""
+    for module in (making, finding):
+        monkeypatch.setattr(module, "DIRECTORY", tmp_path)
+    path = tmp_path / f"prefork-lb-{os.geteuid()}.lock"
+    path.touch(0o600)
+
+    def start() -> None:
+        signals.send()
+        attach(master)
+
+    with path.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with running(start) as (waiting,):
+            signals.wait()
+            path.unlink()
+            fcntl.flock(held, fcntl.LOCK_UN)
+            assert waiting.wait() == 0
+    assert path.exists()
+
+
 @pytest.mark.parametrize("sizes", [(1, 1, 1), (256, 256, 256), (3, 1000, 17)])
 def test_no_two_parts_of_the_layout_overlap(sizes: tuple[int, int, int]) -> None:
     layout = Layout(*sizes)
     rows, servers, pools = sizes
     key_cells = at.KEY_BYTES // at.CELL
     parts = [(0, at.H_MASTERS), (at.H_MASTERS, at.H_MASTERS + 2 * at.MASTERS),
+             (at.H_CONFIGURATION_BYTES, at.H_REMOVED + 1),
              (layout.lock_byte // at.CELL, layout.lock_byte // at.CELL + MUTEX_BYTES // at.CELL)]
     parts += [(layout.column(number).start, layout.column(number).stop) for number in range(at.SERVER_COLUMNS)]
     parts += [(byte // at.CELL, byte // at.CELL + key_cells) for byte in map(layout.server_key_byte, range(servers))]
@@ -381,9 +438,11 @@ def test_no_two_parts_of_the_layout_overlap(sizes: tuple[int, int, int]) -> None
     for row in range(rows):
         parts.append((layout.row(row), layout.row(row) + at.ROW_HEAD_CELLS))
         parts += [(layout.row_array(row, array).start, layout.row_array(row, array).stop) for array in range(at.ROW_ARRAYS)]
+    for byte in map(layout.configuration_byte, (0, 1)):
+        parts.append((byte // at.CELL, (byte + layout.configuration_bytes) // at.CELL))
     parts.sort()
     for (_, end), (start, _) in zip(parts, parts[1:], strict=False):
         assert end <= start
     assert parts[-1][1] <= layout.cells == layout.size // at.CELL
     assert at.H_LOCK + MUTEX_BYTES // at.CELL <= at.HEADER_CELLS
-    assert at.P_USED < at.POOL_HEAD_CELLS and at.R_GENERATION < at.ROW_HEAD_CELLS
+    assert at.P_USED < at.POOL_HEAD_CELLS and at.R_LINGERING < at.ROW_HEAD_CELLS

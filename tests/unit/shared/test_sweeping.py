@@ -9,7 +9,7 @@ import pytest
 from prefork_lb.controller import launch
 from prefork_lb.controller.launch import Launcher
 from prefork_lb.shared import layout as at
-from prefork_lb.shared import ledger as ledger_module
+from prefork_lb.shared import rows as rows_module
 from prefork_lb.shared import segment as segment_module
 from prefork_lb.shared.identity import myself
 from prefork_lb.shared.ledger import Ledger
@@ -75,7 +75,7 @@ def test_a_worker_asks_nothing_of_the_kernel_while_the_controller_is_at_work(
     def forbidden(pid: int, started: int) -> bool:
         raise AssertionError(f"looked at {pid}")
 
-    for module in (launch, ledger_module, segment_module):
+    for module in (launch, rows_module, segment_module):
         monkeypatch.setattr(module, "is_alive", forbidden)
     for beat in range(1, 20):
         segment.cells[at.H_BEAT], segment.cells[at.H_SWEPT] = beat, now_ms()

@@ -6,8 +6,10 @@ import signal
 from collections.abc import Callable
 
 from prefork_lb.shared import layout as at
+from prefork_lb.shared.finding import open_segment
 from prefork_lb.shared.ledger import Ledger
-from prefork_lb.shared.segment import Segment, attach_or_create, open_segment
+from prefork_lb.shared.making import attach_or_create
+from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.table import PoolEntry, ServerEntry, register
 from prefork_lb.shared.view import PoolView, ServerView, WorkerView, view
 from tests.unit.shared.processes import Child, Master, Signals, running

@@ -1,19 +1,21 @@
 """States of servers in shared memory, and the configuration for the controller."""
 from __future__ import annotations
 
-from pathlib import Path
+import os
+from collections.abc import Callable
 
 import pytest
 
-from prefork_lb.shared import desired, states
+from prefork_lb.shared import states
 from prefork_lb.shared.desired import publish, published
 from prefork_lb.shared.layout import NOTE_BYTES
 from prefork_lb.shared.ledger import Ledger
-from prefork_lb.shared.segment import CONFIGURATION, CONFIGURATION_IN_WORK, Segment, SegmentError, companion, remove
+from prefork_lb.shared.segment import Segment, SegmentError
 from prefork_lb.shared.states import Admin, States
 from prefork_lb.shared.table import PoolEntry, ServerEntry, register
 from prefork_lb.shared.transitions import Check, Ejection, Event
-from tests.unit.shared.processes import Master
+from tests.unit.shared.breaking import Break, broken_off, length
+from tests.unit.shared.processes import running
 
 ADDRESSES = ("10.0.0.1:80", "10.0.0.2:80")
 
@@ -119,35 +121,46 @@ def test_the_newest_configuration_is_what_the_controller_finds(segment: Segment,
     assert published(segment)[1] == b"two" and published(segment)[0] != mark
 
 
-def test_the_same_configuration_is_not_written_again(segment: Segment, ledger: Ledger) -> None:
+def test_the_same_configuration_is_not_laid_down_again(segment: Segment, ledger: Ledger) -> None:
     publish(segment, ledger, b"one")
-    file = companion(segment.name, CONFIGURATION)
-    file.write_bytes(b"changed by hand")
+    mark = published(segment)[0]
     publish(segment, ledger, b"one")
-    assert file.read_bytes() == b"changed by hand"
+    assert published(segment) == (mark, b"one")
 
 
-def test_what_a_dead_writer_left_and_links_of_others_are_replaced(segment: Segment, ledger: Ledger, tmp_path: Path) -> None:
-    victim = tmp_path / "victim"
-    victim.write_text("mine")
-    companion(segment.name, CONFIGURATION_IN_WORK).symlink_to(victim)
+def test_a_configuration_that_finds_no_room_is_refused_and_the_one_before_stays(segment: Segment, ledger: Ledger) -> None:
     publish(segment, ledger, b"one")
-    assert published(segment)[1] == b"one" and victim.read_text() == "mine"
-    assert companion(segment.name, CONFIGURATION).stat().st_mode & 0o777 == 0o600
+    with pytest.raises(SegmentError, match="room for a configuration of 16384 bytes only, .* restart gunicorn to make more"):
+        publish(segment, ledger, os.urandom(17000))
+    assert published(segment)[1] == b"one"
 
 
-def test_a_full_disk_is_told(segment: Segment, ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> int:
-        raise OSError(28, "No space left on device")
+@pytest.mark.parametrize("how", Break)
+def test_a_writer_broken_off_at_any_moment_leaves_the_configuration_of_before(segment: Segment, how: Break) -> None:
+    survivor = Ledger(segment)
+    publish(segment, survivor, b"before")
 
-    monkeypatch.setattr(desired.os, "open", full)
-    with pytest.raises(SegmentError, match="No space left on device"):
-        publish(segment, ledger, b"one")
-    assert published(segment) == (0, b"")
+    def prepare() -> Callable[[], object]:
+        mine = Ledger(segment)
+        return lambda: publish(segment, mine, b"after")
+
+    last = length(prepare)
+    for instruction in range(1, last + 1, 5):
+        publish(segment, survivor, b"before")
+        broken_off(instruction, how, prepare)
+        assert published(segment)[1] in (b"before", b"after")
+    survivor.reclaim_dead()
 
 
-def test_it_goes_with_the_segment(master: Master, segment: Segment, ledger: Ledger) -> None:
-    publish(segment, ledger, b"one")
-    companion(segment.name, CONFIGURATION_IN_WORK).touch()
-    remove(master.pid)
-    assert not companion(segment.name, CONFIGURATION).exists() and not companion(segment.name, CONFIGURATION_IN_WORK).exists()
+def test_a_reader_overtaken_by_writers_gets_one_configuration_whole(segment: Segment, ledger: Ledger) -> None:
+    texts = [bytes([letter]) * 4000 for letter in range(256)]
+
+    def write() -> None:
+        mine = Ledger(segment)
+        while True:
+            for text in texts:
+                publish(segment, mine, text)
+
+    publish(segment, ledger, texts[0])
+    with running(write):
+        assert all(published(segment)[1] in texts for _ in range(500))

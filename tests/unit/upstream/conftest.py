@@ -7,8 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from prefork_lb.shared.finding import DIRECTORY
 from prefork_lb.shared.ledger import Ledger
-from prefork_lb.shared.segment import DIRECTORY, Segment, attach_or_create
+from prefork_lb.shared.making import attach_or_create
+from prefork_lb.shared.segment import Segment
 from tests.unit.shared.processes import Master
 
 

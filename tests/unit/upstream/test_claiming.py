@@ -15,8 +15,10 @@ from prefork_lb.balance.registry import make_policy
 from prefork_lb.balance.rotation import MEMORY_ROUNDS, UNIT
 from prefork_lb.native.loader import PURE, native
 from prefork_lb.shared import layout as at
+from prefork_lb.shared.finding import DIRECTORY
 from prefork_lb.shared.ledger import Ledger
-from prefork_lb.shared.segment import DIRECTORY, Segment, attach_or_create
+from prefork_lb.shared.making import attach_or_create
+from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.table import PoolEntry, PoolSlots, ServerEntry, register
 from prefork_lb.upstream.claiming import fast_claims
 from prefork_lb.upstream.ejection import EjectionRules

@@ -1,0 +1,191 @@
+"""Makes the segment of an instance, or finds the one that is there; removes those that nobody uses any more.
+
+An instance is a gunicorn master with its workers. Its segment is called `prefork-lb-<uid>-<pid>-<start>` after the master
+that made it, so that two instances never meet, a new one never takes the numbers of a dead one, and tools find it in
+/dev/shm. After an upgrade by USR2 the new master's workers use the old one's segment, since both balance at once: its
+header lists the masters. All of it happens under a file lock, which the kernel gives back when its holder dies.
+"""
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from prefork_lb.shared import layout as at
+from prefork_lb.shared.finding import DIRECTORY, NAME, open_segment, removed_segments, segment_names
+from prefork_lb.shared.identity import is_alive, start_time
+from prefork_lb.shared.layout import Layout
+from prefork_lb.shared.lock import initialise
+from prefork_lb.shared.segment import Segment, SegmentError, living_masters, read_header
+
+# Versions up to 4 laid the configuration beside the segment.
+_COMPANIONS_OF_BEFORE = (".configuration", ".configuration-new")
+
+
+def attach_or_create(master: int, rows: int, servers: int, predecessor: int = 0, pools: int = 0,
+                     configuration_bytes: int = 16384) -> Segment:
+    """The segment of the instance whose gunicorn master has the pid `master`.
+
+    It is made if it does not exist, with room for `rows` worker processes, `servers` servers, `pools` pools (0: as many as
+    servers, since a pool has one at least) and a configuration of `configuration_bytes` bytes, a multiple of eight.
+    `predecessor` is the pid of the master that is being replaced (gunicorn's USR2), 0 if there is none. Segments of this user
+    whose masters are all dead are removed. Raises SegmentError.
+    """
+    uid = os.geteuid()
+    if not start_time(master):
+        # A segment made now would belong to nobody who could ever be seen to end.
+        raise SegmentError(f"gunicorn's master (pid {master}) has ended; its workers end, too")
+    wanted = {master, predecessor}
+    with _file_lock(uid):
+        found = _sweep_names(uid, wanted) or _chosen(removed_segments(uid), wanted)
+        if found is None:
+            return _create(uid, master, Layout(rows, servers, pools or servers, configuration_bytes))
+        if master not in found.masters():
+            _add_master(found, master)
+        return found
+
+
+def remove(master: int) -> None:
+    """Remove the segment of the instance whose only living gunicorn master is `master`; workers that still run keep theirs."""
+    for name in segment_names():
+        try:
+            segment = open_segment(name)
+        except SegmentError:  # another user's, so not this master's
+            continue
+        if segment is not None:
+            if segment.masters() == [master]:
+                _end(segment)
+                _unlink(name)
+            segment.close()
+
+
+def _sweep_names(uid: int, wanted: set[int]) -> Segment | None:
+    """The segment in /dev/shm that one of these masters shares, None if there is none; stale ones are removed."""
+    chosen: Segment | None = None
+    for name in segment_names(uid):
+        segment = open_segment(name)
+        masters = segment.masters() if segment is not None else []
+        if segment is None:
+            if not _serves_another_version(name):
+                _unlink(name)
+        elif chosen is None and wanted.intersection(masters):
+            chosen = segment
+        else:
+            if not masters:
+                _unlink(name)
+            segment.close()
+    return chosen
+
+
+def _chosen(segments: Iterator[Segment], wanted: set[int]) -> Segment | None:
+    for segment in segments:
+        if wanted.intersection(segment.masters()):
+            return segment
+        segment.close()
+    return None
+
+
+def _serves_another_version(name: str) -> bool:
+    """Whether a segment has another version's format, and a master that made it or shares it lives: that one needs it."""
+    match = NAME.fullmatch(name)
+    try:
+        descriptor = os.open(DIRECTORY / name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return False
+    try:
+        header = read_header(descriptor)
+    finally:
+        os.close(descriptor)
+    if match is None or header is None or header[at.H_MAGIC] != at.MAGIC or header[at.H_VERSION] == at.VERSION:
+        return False
+    return is_alive(int(match[2]), int(match[3])) or bool(living_masters(header))
+
+
+def _create(uid: int, master: int, layout: Layout) -> Segment:
+    name = f"prefork-lb-{uid}-{master}-{start_time(master)}"
+    try:
+        descriptor = os.open(DIRECTORY / name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as exc:
+        raise SegmentError(f"{DIRECTORY / name}: cannot be created: {exc.strerror}; "
+                           f"prefork_lb needs shared memory at {DIRECTORY}") from exc
+    try:
+        # Room is claimed now: a full /dev/shm would otherwise show itself as SIGBUS in the middle of a request.
+        os.posix_fallocate(descriptor, 0, layout.size)
+    except OSError as exc:
+        os.close(descriptor)
+        _unlink(name)
+        raise SegmentError(f"{DIRECTORY}: no room for {layout.size} bytes: {exc.strerror}; "
+                           "enlarge it (mount -o remount,size=...) or remove what fills it") from exc
+    segment = Segment(descriptor, name, layout)
+    cells = segment.cells
+    cells[at.H_ROWS], cells[at.H_SERVERS], cells[at.H_POOLS] = layout.rows, layout.servers, layout.pools
+    cells[at.H_CONFIGURATION_BYTES] = layout.configuration_bytes
+    cells[at.H_GENERATION] = 1
+    cells[at.H_CREATED] = int(time.time())
+    initialise(segment.text, layout.lock_byte)
+    _add_master(segment, master)
+    cells[at.H_VERSION] = at.VERSION
+    cells[at.H_MAGIC] = at.MAGIC
+    return segment
+
+
+def _add_master(segment: Segment, master: int) -> None:
+    cells = segment.cells
+    for i in range(at.H_MASTERS, at.H_MASTERS + 2 * at.MASTERS, 2):
+        if not is_alive(cells[i], cells[i + 1]):
+            cells[i + 1] = start_time(master)
+            cells[i] = master
+            return
+    raise SegmentError(f"{segment.name}: {at.MASTERS} gunicorn masters share it already; stop one of them")
+
+
+def _end(segment: Segment) -> None:
+    """Note that the instance has ended: a process that still has the memory open must not miss the name."""
+    # Nor may it lead others to this memory.
+    segment.cells[at.H_REMOVED] = 1
+    for i in range(at.H_MASTERS, at.H_MASTERS + 2 * at.MASTERS, 2):
+        segment.cells[i] = 0
+
+
+def _unlink(name: str) -> None:
+    # Whoever still has it mapped keeps it until it ends.
+    for path in (DIRECTORY / name, *(DIRECTORY / f"{name}{suffix}" for suffix in _COMPANIONS_OF_BEFORE)):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+
+
+@contextlib.contextmanager
+def _file_lock(uid: int) -> Iterator[None]:
+    path = DIRECTORY / f"prefork-lb-{uid}.lock"
+    descriptor = _open_lock(path, uid)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        while not _is_file(path, descriptor):  # somebody has removed it while we waited, and others lock a new one
+            os.close(descriptor)
+            descriptor = _open_lock(path, uid)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _open_lock(path: Path, uid: int) -> int:
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as exc:
+        raise SegmentError(f"{path}: {exc.strerror}; prefork_lb needs to write to {DIRECTORY}") from exc
+    owner = os.fstat(descriptor).st_uid
+    if owner != uid:
+        os.close(descriptor)
+        raise SegmentError(f"{path}: belongs to another user (uid {owner}); remove it")
+    return descriptor
+
+
+def _is_file(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(os.stat(path, follow_symlinks=False), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,146 @@
+"""The rows of the worker processes: which are in use, who has them, and what a dead worker's row gives back.
+
+A row belongs to a process, known by pid and start time. The pid is written last and cleared last: a process that is killed in
+between leaves a free row, or one that the next sweep finds again.
+"""
+from __future__ import annotations
+
+import contextlib
+from typing import NamedTuple
+
+from prefork_lb.shared import layout as at
+from prefork_lb.shared.identity import is_alive, myself
+from prefork_lb.shared.segment import Segment, SegmentError
+from prefork_lb.shared.states import States, now_ms
+
+_WANTED_MS = 1500  # a worker that waits for a row tries again four times a second
+
+
+class NoRowLeft(SegmentError):
+    """Every row belongs to a process that runs."""
+
+
+class Reclaimed(NamedTuple):
+    """What was given back for processes that are gone."""
+
+    workers: int
+    claims: int
+
+
+class Rows:
+    """The rows of a segment. What changes them wants the ledger's lock; what reads them is certain only under it."""
+
+    def __init__(self, segment: Segment) -> None:
+        self._segment = segment
+        self._cells = segment.cells
+        self._layout = segment.layout
+
+    def in_use(self) -> list[int]:
+        """The rows in use, dead or alive."""
+        cells, layout = self._cells, self._layout
+        return [row for row in range(layout.rows) if cells[layout.row(row) + at.R_PID]]
+
+    def dead(self) -> list[int]:
+        """The rows in use whose process has ended."""
+        return [row for row in self.in_use() if not self.owner(row)]
+
+    def owner(self, row: int) -> int:
+        """The pid of the living process that has this row; 0 when there is none."""
+        cells, head = self._cells, self._layout.row(row)
+        return int(cells[head + at.R_PID]) if is_alive(cells[head + at.R_PID], cells[head + at.R_START]) else 0
+
+    def take(self) -> int:
+        """Give a free row to this process. Raises NoRowLeft."""
+        cells, layout = self._cells, self._layout
+        for row in range(layout.rows):
+            head = layout.row(row)
+            if cells[head + at.R_PID] == 0:
+                pid, start = myself()
+                cells[head + at.R_START] = start
+                cells[head + at.R_GENERATION] = cells[at.H_GENERATION]
+                cells[head + at.R_CLIENTS] = cells[head + at.R_LINGERS] = cells[head + at.R_LINGERING] = 0
+                cells[head + at.R_PID] = pid
+                cells[at.H_JOINS] += 1
+                return row
+        cells[at.H_ROW_WANTED] = now_ms()
+        raise NoRowLeft(f"{self._segment.name}: all {layout.rows} rows for worker processes are in use; "
+                        "run fewer workers, or restart gunicorn to make more rows")
+
+    def must_yield(self, row: int) -> bool:
+        """Whether a new worker waits for a row, and the worker of this one has lingered longest: it has to end."""
+        cells, layout = self._cells, self._layout
+        if now_ms() - cells[at.H_ROW_WANTED] > _WANTED_MS or not cells[at.H_ROW_WANTED]:
+            return False
+        lingering = [(since, other) for other in self.in_use() if (since := cells[layout.row(other) + at.R_LINGERS])]
+        return min(lingering, default=(0, -1))[1] == row
+
+    def sums(self, array: int) -> list[int]:
+        """An array added up over the rows in use."""
+        cells, layout = self._cells, self._layout
+        width = layout.servers if array < at.SERVER_ARRAYS else layout.pools
+        rows = [cells[layout.row_array(row, array)].tolist() for row in self.in_use()]
+        return [sum(column) for column in zip(*rows, strict=True)] if rows else [0] * width
+
+    def oldest_generation(self) -> int:
+        """The oldest generation that a worker's view was built from; the current one when there is no worker."""
+        cells, layout = self._cells, self._layout
+        found = [cells[layout.row(row) + at.R_GENERATION] for row in self.in_use()]
+        return min(found, default=int(cells[at.H_GENERATION]))
+
+    def give_back(self, dead: list[int]) -> Reclaimed:
+        """Free these rows: what they held is given back, what they counted is kept. The lock must be held."""
+        cells, layout = self._cells, self._layout
+        claims = 0
+        for row in dead:
+            for array, past in ((at.A_REQUESTS, at.C_PAST_REQUESTS), (at.A_FAILURES, at.C_PAST_FAILURES)):
+                with cells[layout.row_array(row, array)] as counted, cells[layout.column(past)] as column:
+                    for slot, number in enumerate(counted):
+                        if number:
+                            column[slot] += number
+                            counted[slot] = 0
+            for array in (at.A_CLAIMS, at.A_PENALTIES, at.A_RETRIES, at.A_WAITING, at.A_TICKET, at.A_BELL):
+                with cells[layout.row_array(row, array)] as held:
+                    if array == at.A_CLAIMS:
+                        claims += sum(held)
+                    for place, number in enumerate(held):
+                        if number:
+                            held[place] = 0
+        if dead:
+            with contextlib.closing(States(self._segment)) as states:
+                states.end_trials_of(dead)
+            self.recount()
+            cells[at.H_RECLAIMED] += claims
+        # Last: a sweep that is broken off before this leaves a row that the next sweep finds again.
+        for row in dead:
+            cells[layout.row(row) + at.R_CLIENTS] = cells[layout.row(row) + at.R_LINGERS] = 0
+            cells[layout.row(row) + at.R_PID] = 0
+        return Reclaimed(len(dead), claims)
+
+    def recount(self) -> None:
+        """Count the totals anew from the rows: the rows are the truth. The lock must be held."""
+        cells, layout = self._cells, self._layout
+        for pool, number in enumerate(self.sums(at.A_WAITING)):
+            cells[layout.pool(pool) + at.P_WAITING] = number
+        for array, totals in ((at.A_CLAIMS, at.C_TOTAL), (at.A_PENALTIES, at.C_PENALTY)):
+            start = layout.column(totals).start
+            for slot, number in enumerate(self.sums(array)):
+                if cells[start + slot] != number:
+                    cells[start + slot] = number
+
+    def repair(self) -> None:
+        """The lock's last owner was broken off inside it: count the totals from the rows, and let every policy start anew.
+
+        The lock must be held.
+        """
+        cells, layout = self._cells, self._layout
+        self.recount()
+        for column in range(at.C_POLICY, at.C_POLICY + at.POLICY_COLUMNS):
+            with cells[layout.column(column)] as values:
+                for slot in range(layout.servers):
+                    values[slot] = 0
+        for pool in range(layout.pools):
+            start = layout.pool(pool)
+            for cell in range(start, start + at.POLICY_CELLS):
+                cells[cell] = 0
+        cells[at.H_REPAIRS] += 1
+        cells[at.H_CHANGES] += 1  # the section may have changed a server's state, and not counted that

@@ -1,0 +1,103 @@
+"""A worker's membership in its instance: the segment, one row, and the configuration that is put into force there."""
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from prefork_lb.config import Config
+from prefork_lb.config.published import decode_published
+from prefork_lb.shared.desired import check_room, lay_down, published
+from prefork_lb.shared.finding import find
+from prefork_lb.shared.layout import Layout
+from prefork_lb.shared.ledger import Ledger
+from prefork_lb.shared.making import attach_or_create
+from prefork_lb.shared.rows import Rows
+from prefork_lb.shared.saved import restore
+from prefork_lb.shared.segment import Segment
+from prefork_lb.shared.states import States
+from prefork_lb.shared.sweeping import Sweeper
+from prefork_lb.shared.table import PoolSlots, enter
+from prefork_lb.shared.transitions import Check
+from prefork_lb.wiring.room import packed, pool_entries
+
+log = logging.getLogger("prefork_lb")
+
+
+class Membership:
+    """Taken once by each worker process, whatever becomes of the configurations that it tries."""
+
+    def __init__(self, master: int, predecessor: int, room: Layout, one_thread: bool) -> None:
+        """Attach to the instance of the gunicorn master with the pid `master`, which may be made with this room.
+
+        Raises SegmentError, and NoRowLeft when every row belongs to another process.
+        """
+        self.master = master
+        self.segment = attach_or_create(master, room.rows, room.servers, predecessor, room.pools, room.configuration_bytes)
+        self.ledger = Ledger(self.segment, one_thread)
+        self.states = States(self.segment)
+        self.sweeper = Sweeper(self.segment, self.ledger, self.states)
+
+    def put_into_force(self, config: Config) -> Mapping[str, PoolSlots]:
+        """Enter the pools and servers, begin their checks and let the controller go by this configuration.
+
+        All or nothing: raises SegmentError before anything is written when there is no room.
+        """
+        data = packed(config)
+        with self.ledger.locked():
+            check_room(self.segment.layout, data)
+            slots = enter(self.segment, self.ledger, pool_entries(config))
+            self._begin_checks(config, slots)
+            lay_down(self.segment, data)
+        if config.state.file:
+            told = restore(Path(config.state.file), config.state.max_age, self.segment, self.ledger, self.states)
+            if told:
+                log.warning("%s", told)
+        return slots
+
+    def _begin_checks(self, config: Config, slots: Mapping[str, PoolSlots]) -> None:
+        """Give servers that are to be checked from now on their first state, and take it from those that are not any more."""
+        states = self.states
+        for name, pool in config.pools.items():
+            for slot in slots[name].slots:
+                if pool.health is None:
+                    states.forget_check(slot)
+                elif states.check[slot] == Check.NONE:
+                    states.set_check(slot, Check.UP if pool.health.start == "up" else Check.CHECKING, "not checked yet")
+                    states.checked[slot] = 0
+
+
+def in_force(master: int) -> Config | None:
+    """The configuration that the workers of this gunicorn master go by; None if there are none yet. Raises SegmentError."""
+    segment = find(master)
+    if segment is None:
+        return None
+    try:
+        return configuration_of(segment)
+    finally:
+        segment.close()
+
+
+def configuration_of(segment: Segment) -> Config | None:
+    """The configuration in force in an instance; None when there is none yet, or this version cannot read it."""
+    _, data = published(segment)
+    try:
+        return decode_published(data)[0] if data else None
+    except msgspec.MsgspecError as exc:
+        log.warning("%s: the configuration in force cannot be read by this version: %s", segment.name, exc)
+        return None
+
+
+def has_other_workers(master: int) -> bool:
+    """Whether workers of this gunicorn master's instance run, other than this process. Raises SegmentError."""
+    segment = find(master)
+    if segment is None:
+        return False
+    try:
+        rows = Rows(segment)
+        return any(rows.owner(row) not in (0, os.getpid()) for row in rows.in_use())
+    finally:
+        segment.close()

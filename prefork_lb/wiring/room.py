@@ -1,0 +1,56 @@
+"""How much room an instance has in shared memory, and what does not fit into the room of one that runs.
+
+The room is made once, by the first worker, for the configuration of the start and for what reloads may bring: a table of
+servers that is replaced by another one as long, twice the workers side by side, and processes that outlive their worker.
+"""
+from __future__ import annotations
+
+from prefork_lb.config import Config, model
+from prefork_lb.config.published import encode
+from prefork_lb.shared.desired import check_room, pack
+from prefork_lb.shared.layout import Layout
+from prefork_lb.shared.segment import Segment, SegmentError
+from prefork_lb.shared.table import PoolEntry, ServerEntry, problems_of_room
+
+_LEAST_ROWS, _MORE_ROWS = 32, 8
+_LEAST_SERVERS, _LEAST_POOLS, _LEAST_CONFIGURATION_BYTES = 256, 48, 8192
+
+
+def room_for(config: Config, workers: int) -> Layout:
+    """The room that a start with this configuration and so many workers makes."""
+    servers, pools = sum(len(pool.servers) for pool in config.pools.values()), len(config.pools)
+    configuration = 2 * len(packed(config)) // 8 * 8
+    return Layout(max(_LEAST_ROWS, 3 * workers + _MORE_ROWS), max(_LEAST_SERVERS, 2 * servers),
+                  max(_LEAST_POOLS, 2 * pools), max(_LEAST_CONFIGURATION_BYTES, configuration))
+
+
+def most_workers(layout: Layout) -> int:
+    """The workers that a reload can start: old and new ones run side by side."""
+    return layout.rows // 2
+
+
+def problems_at_reload(config: Config, workers: int, segment: Segment) -> list[str]:
+    """Why a reload cannot put this configuration into force in a running instance; empty when it can."""
+    found = problems_of_room(segment, pool_entries(config))
+    try:
+        check_room(segment.layout, packed(config))
+    except SegmentError as exc:
+        found.append(str(exc))
+    if workers > most_workers(segment.layout):
+        found.append(f"room for {most_workers(segment.layout)} workers only; restart gunicorn to make more")
+    return found
+
+
+def packed(config: Config) -> bytes:
+    """The configuration as it lies in shared memory."""
+    return pack(encode(config))
+
+
+def pool_entries(config: Config) -> list[PoolEntry]:
+    """The pools as the server table takes them."""
+    return [PoolEntry(name, [_server_entry(server) for server in pool.servers], pool.breaker.in_flight,
+                      pool.queue.size if pool.queue else 0, pool.breaker.retries) for name, pool in config.pools.items()]
+
+
+def _server_entry(server: model.ServerConfig) -> ServerEntry:
+    return ServerEntry(server.address, server.weight, server.max_connections, server.backup)

@@ -1,0 +1,86 @@
+"""Everything one worker process has: from a configuration to the objects that serve it."""
+from __future__ import annotations
+
+import atexit
+import gc
+import logging
+
+from prefork_lb.clock import monotonic
+from prefork_lb.config import Config
+from prefork_lb.controller.launch import Launcher
+from prefork_lb.errors import InvariantError
+from prefork_lb.log_summary import summary
+from prefork_lb.net.tls import Certificate
+from prefork_lb.proxy.attempt import Settings, Timeouts
+from prefork_lb.proxy.engine import Engine
+from prefork_lb.routing.match import Route, Router
+from prefork_lb.upstream.housekeeping import INTERVAL_S
+from prefork_lb.upstream.runtime import Runtime
+from prefork_lb.wire.head import HeadLimits, ResponseHead, kept_bytes, parse_response
+from prefork_lb.wire.memo import Memo
+from prefork_lb.wiring.membership import Membership
+from prefork_lb.wiring.pools import Needs, make_pool
+from prefork_lb.wiring.trust import trust_check
+from prefork_lb.worker.setup import ProxySetup
+
+log = logging.getLogger("prefork_lb")
+
+
+class Worker:
+    """The pools and the engine of one worker process, and what it does on the side."""
+
+    def __init__(self, config: Config, needs: Needs, member: Membership, runtime: Runtime, error_log: str = "") -> None:
+        """Put `config` into force in the instance. `needs` is what its pools need from outside; `error_log` is the file that
+        messages go to, empty: standard error.
+
+        Raises SegmentError, with nothing changed, when the instance has no room for it.
+        """
+        self._member = member
+        slots = member.put_into_force(config)
+        self._launcher = Launcher(member.segment, member.ledger, member.master, error_log)
+        self._pools = {name: make_pool(name, pool, config, needs[name], slots[name], member.ledger, member.states, runtime)
+                       for name, pool in config.pools.items()}
+        timeouts = config.proxy.timeouts
+        limits = HeadLimits(config.proxy.limits.head_bytes, config.proxy.limits.line_bytes, config.proxy.limits.fields)
+        self.engine = Engine(_router(config), self._pools, Settings(
+            Timeouts(timeouts.connect, timeouts.response, timeouts.idle), limits, config.proxy.via.encode(), monotonic,
+            Memo[bytes, ResponseHead](lambda block: parse_response(block, limits), kept_bytes), runtime.dial, runtime.sleep,
+            runtime.wait_any, config.proxy.buffers.request, config.proxy.buffers.chunked))
+        self.setup = ProxySetup(
+            self.engine, trust_check(config.proxy.trusted_proxies), limits, timeouts.head, timeouts.idle,
+            timeouts.body, config.proxy.limits.body_rate, config.proxy.buffers.response,
+            config.listen.proxy_protocol, config.proxy.limits.lag,
+            [Certificate(entry.certificate, entry.key, entry.hosts) for entry in config.listen.certificates], member.ledger,
+            config.listen.linger, self._close_idle, lambda: bool(member.segment.masters()))
+        runtime.every(INTERVAL_S, self._look_after)
+        atexit.register(summary.flush)
+        # What is here now stays: the collector need not look at it again in the middle of requests.
+        gc.collect()
+        gc.freeze()
+
+    def _close_idle(self) -> int:
+        """Close the idle connections to servers; how many that were."""
+        idle = [server.idle for pool in self._pools.values() for server in pool.servers]
+        closed = sum(map(len, idle))
+        for connections in idle:
+            connections.close()
+        return closed
+
+    def _look_after(self) -> None:
+        summary.tick()
+        try:
+            self._launcher.look()
+            self._member.sweeper.sweep_if_overdue()
+        except OSError as exc:  # /proc cannot be read, with all descriptors in use
+            log.error("cannot look for ended processes, which is tried again in %g s: %s", INTERVAL_S, exc)
+        for pool in self._pools.values():
+            pool.tick()
+
+
+def _router(config: Config) -> Router:
+    routes = [Route(route.hosts, route.paths, route.pool) for route in config.routes]
+    if not routes:
+        if len(config.pools) != 1:
+            raise InvariantError("several pools and no route: the configuration's check lets no such file pass")
+        routes = [Route((), (), next(iter(config.pools)))]
+    return Router(routes)
