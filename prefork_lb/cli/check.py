@@ -9,6 +9,7 @@ from typing import NoReturn
 
 import click
 
+from prefork_lb.cli.room import lacks_of_room
 from prefork_lb.config import Config, find_and_load
 from prefork_lb.errors import ConfigError
 from prefork_lb.shared.saved import folder_problem
@@ -26,7 +27,7 @@ def check(file: str | None) -> None:
         config, notices = find_and_load(file)
     except ConfigError as exc:
         fail(exc.problems)
-    for notice in (*notices, *state_notices(config)):
+    for notice in (*notices, *state_notices(config), *lacks_of_room(config)):
         click.echo(f"warning: {notice}", err=True)
     click.echo("\n".join(summary(config)))
 

@@ -16,6 +16,7 @@ from prefork_lb.config.model import Config
 from prefork_lb.errors import ConfigError
 from prefork_lb.gunicorn.binds import binds
 from prefork_lb.gunicorn.hooks import on_exit, on_starting, post_worker_init
+from prefork_lb.gunicorn.worker_count import worker_count
 from prefork_lb.net.descriptors import most_clients
 
 CONF_FILE = Path(__file__).with_name("conf.py")
@@ -41,7 +42,7 @@ def settings() -> dict[str, Any]:
         "certfile": certificates[0].certificate if certificates else None,
         "keyfile": (certificates[0].key or None) if certificates else None,
         "bind": binds(config),
-        "workers": config.listen.worker_count(),
+        "workers": worker_count(config),
         "worker_class": "prefork_lb.worker.ProxyWorker",
         # Client connections of a worker at most.
         "worker_connections": _worker_connections(),

@@ -158,6 +158,10 @@ class ProxyWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         self.notify()
         if self._is_orphan():
             self._look_without_master()
+        if self._may_linger and self._setup is not None and self._setup.siblings.must_yield_row():
+            self.log.warning("%d connections broken off: a new worker needs the place of this one, which has lingered longest",
+                             len(self._service.connections))
+            self.hub.stop()
         if self._service.requests >= self.max_requests and self.alive:
             self.log.info("Autorestarting worker after %d requests.", self._service.requests)
             if self.retirement.order is Order.SERVE:

@@ -23,6 +23,9 @@ class SiblingClients(Protocol):
     def note_lingering(self, connections: int) -> None:
         """This worker was replaced, and still serves so many connections."""
 
+    def must_yield_row(self) -> bool:
+        """Whether this worker, which lingers, has to end so that a new one can start."""
+
 
 @dataclass(frozen=True, slots=True)
 class ProxySetup:

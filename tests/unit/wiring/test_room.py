@@ -1,0 +1,102 @@
+"""How much shared memory a configuration asks for, and what a running instance has no room for."""
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+
+import msgspec
+import pytest
+
+from prefork_lb.cli.room import lacks_of_room
+from prefork_lb.config import Config, load
+from prefork_lb.shared import desired
+from prefork_lb.shared.layout import Layout
+from prefork_lb.shared.making import attach_or_create, remove
+from prefork_lb.shared.segment import Segment
+from prefork_lb.wiring.membership import Membership, configuration_of
+from prefork_lb.wiring.room import most_workers, packed, problems_at_reload, room_for
+from tests.unit.shared.processes import Master
+
+KIB = 1024
+
+
+def config(servers: int, pools: int = 1, suffix: str = "") -> Config:
+    """So many servers in each of so many pools."""
+    addresses = [f'"10.{n // 250}.{n % 250}.7{suffix}:8080"' for n in range(servers)]
+    parts = [f"[pools.p{number}]\nservers = [{', '.join(addresses)}]\n" for number in range(pools)]
+    parts += [f'[[routes]]\npool = "p{number}"\nhosts = ["h{number}.test"]\n' for number in range(pools)]
+    with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:
+        file.write("\n".join(parts))
+        file.flush()
+        return msgspec.structs.replace(load(file.name), source="prefork_lb.toml")
+
+
+@pytest.mark.parametrize("servers", [256, 500, 2000])
+def test_a_server_takes_4_kib_at_most_for_8_workers(servers: int) -> None:
+    assert room_for(config(servers), 8).size <= servers * 4 * KIB
+
+
+def test_few_servers_take_little_and_may_become_256() -> None:
+    room = room_for(config(2), 8)
+    assert room.servers == 256 and room.size <= 768 * KIB
+
+
+@pytest.mark.parametrize("workers", [1, 8, 160, 256])
+def test_there_are_rows_for_twice_the_workers_and_more(workers: int) -> None:
+    room = room_for(config(2), workers)
+    assert room.rows > 2 * workers + room.rows // 3 and most_workers(room) > workers
+
+
+@pytest.mark.parametrize(("servers", "pools"), [(300, 1), (3, 100)])
+def test_all_servers_and_pools_may_be_replaced_at_once(master: Master, servers: int, pools: int) -> None:
+    before = config(servers, pools)
+    member = Membership(master.pid, 0, room_for(before, 2), one_thread=True)
+    member.put_into_force(before)
+    assert configuration_of(member.segment) == before
+    text = config(servers, pools, suffix="7")
+    assert problems_at_reload(text, 2, member.segment) == []
+    member.put_into_force(text)
+    assert configuration_of(member.segment) == text
+
+
+@pytest.fixture
+def master() -> Iterator[Master]:
+    made = Master()
+    yield made
+    remove(made.pid)
+    made.kill()
+
+
+@pytest.fixture
+def running(master: Master) -> Segment:
+    return attach_or_create(master.pid, 32, 8, configuration_bytes=len(packed(config(2))) // 8 * 8 + 8, pools=2)
+
+
+@pytest.mark.parametrize(("asked", "workers", "problem"), [
+    (lambda: config(9), 1, "room for 8 servers only"),
+    (lambda: config(1, pools=3), 1, "room for 2 pools only"),
+    (lambda: config(2), 17, "room for 16 workers only"),
+    (lambda: config(8, pools=1), 1, "room for a configuration of"),
+], ids=["servers", "pools", "workers", "text"])
+def test_what_a_running_instance_has_no_room_for_is_told(
+    running: Segment, asked: Callable[[], Config], workers: int, problem: str
+) -> None:
+    assert problems_at_reload(config(2), 16, running) == []
+    found = problems_at_reload(asked(), workers, running)
+    assert any(line.startswith(problem) and "restart gunicorn to make more" in line for line in found), found
+
+
+def test_a_configuration_that_this_version_cannot_read_is_none(
+    running: Segment, master: Master, caplog: pytest.LogCaptureFixture
+) -> None:
+    member = Membership(master.pid, 0, running.layout, one_thread=True)
+    desired.publish(member.segment, member.ledger, b'{"pools": 7}')
+    assert configuration_of(member.segment) is None
+    assert "cannot be read by this version" in caplog.text
+
+
+def test_a_start_that_finds_no_room_in_dev_shm_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert lacks_of_room(config(2)) == []
+    monkeypatch.setattr(Layout, "size", property(lambda layout: 1 << 50))
+    (line,) = lacks_of_room(config(2))
+    assert line.startswith("/dev/shm: a start needs 1073741824.0 MiB and ") and "remount" in line
