@@ -22,8 +22,9 @@ static const char *open_chunk(const char *at, const char *end, Py_ssize_t *size)
     const char *start = at;
     int64_t value = 0;
     int next;
-    while (at < end && at - start <= MOST_DIGITS && (next = hex_value((unsigned char)*at)) >= 0) value = value * 16 + next, at++;
-    if (at == start || at - start > MOST_DIGITS || !value || end - at < 4 || at[0] != '\r' || at[1] != '\n') return NULL;
+    while (at < end && at - start < MOST_DIGITS && (next = hex_value((unsigned char)*at)) >= 0) value = value * 16 + next, at++;
+    /* A digit too many is no CR. */
+    if (at == start || !value || end - at < 4 || at[0] != '\r' || at[1] != '\n') return NULL;
     at += 2;
     if (value > end - at - 2 || at[value] != '\r' || at[value + 1] != '\n') return NULL;
     *size = (Py_ssize_t)value;
