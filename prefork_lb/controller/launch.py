@@ -118,6 +118,8 @@ class Launcher:
     def _start(self) -> None:
         if not self._take_turn():
             return
+        if self._process is not None:  # it has ended since this worker looked after it
+            self._reap(self._process)
         try:
             # A session of its own: Ctrl-C at the terminal is the master's to hear, whose end is the controller's.
             process = subprocess.Popen(self._arguments, stdin=subprocess.DEVNULL, start_new_session=True,
