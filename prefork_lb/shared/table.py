@@ -73,7 +73,10 @@ def enter(segment: Segment, ledger: Ledger, pools: Sequence[PoolEntry]) -> dict[
     generation = segment.cells[at.H_GENERATION]
     table.mark_seen(pools, generation)
     ledger.adopt_generation(generation)
-    return {pool.name: table.pool_slots(pool) for pool in pools}
+    found = {pool.name: table.pool_slots(pool) for pool in pools}
+    # Once more: when the worker of before has ended already, nobody gives its row back later and frees what it named.
+    table.free_unused(ledger)
+    return found
 
 
 def problems_of_room(segment: Segment, pools: Sequence[PoolEntry]) -> list[str]:

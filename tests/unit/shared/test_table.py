@@ -105,6 +105,14 @@ def test_a_server_that_was_only_removed_is_freed_as_well(segment: Segment) -> No
     assert enter(segment, new, pool("b:1"))["web"] == kept
 
 
+def test_a_server_is_freed_also_when_the_old_worker_ended_before_the_new_one_began(segment: Segment) -> None:
+    """Its row is given back by the start of the new one; no sweep finds anything afterwards."""
+    enter(segment, Ledger(segment), pool("a:1", "b:1"))
+    end_worker(segment, 0)
+    enter(segment, Ledger(segment), pool("b:1"))
+    assert addresses(segment) == ["b:1"]
+
+
 def test_workers_of_two_configurations_in_turn_lose_nothing(segment: Segment) -> None:
     """An upgrade with USR2: both masters start workers, each with its own configuration."""
     ledgers = []
