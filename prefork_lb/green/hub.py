@@ -24,8 +24,7 @@ import os
 import select
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from greenlet import getcurrent, greenlet
 
@@ -44,10 +43,8 @@ _EVENTS_AT_ONCE = 256
 TURN_S = 0.001
 """How long a greenlet that never has to wait keeps the loop. What a turn costs, an epoll_wait and a switch, is a 200th of it."""
 _SPARE_GREENLETS = 128
-_BLOCKING_THREADS = 4
 _MOST_FORGOTTEN = 1000
 
-T = TypeVar("T")
 Job = Callable[[], None]
 
 log = logging.getLogger("prefork_lb")
@@ -171,7 +168,6 @@ class Hub:
         self._main = getcurrent()
         self.switch: Callable[[], object] = self._main.switch  # from a greenlet: wait
         self._stopped = False
-        self._threads: ThreadPoolExecutor | None = None
         self._wake_reader, self._wake_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self.watch(self._wake_reader, self._woken)
 
@@ -308,31 +304,11 @@ class Hub:
     def sleep(self, seconds: float) -> None:
         """Let other greenlets run for a while."""
         waiter = getcurrent()
-        timer = self.call_at(self.now + seconds, lambda: _go_on([waiter]))
+        timer = self.call_at(self.now + seconds, waiter.switch)
         try:
             self.switch()
         finally:
             timer.cancel()
-
-    def run_blocking(self, function: Callable[[], T], deadline: float = NEVER) -> T:
-        """Call `function` in a thread and wait for it, in a greenlet. Raises what it raises, TimeoutError at the deadline
-        (the thread is left to end by itself)."""
-        if self._threads is None:
-            self._threads = ThreadPoolExecutor(_BLOCKING_THREADS, thread_name_prefix="prefork_lb blocking")
-        waiter = getcurrent()
-        state: list[greenlet] = [waiter]
-        future: Future[T] = self._threads.submit(function)
-        future.add_done_callback(lambda _: self.wake(lambda: _go_on(state)))
-        timer = self.call_at(deadline, lambda: _go_on(state)) if deadline < NEVER else None
-        try:
-            self.switch()
-        finally:
-            state.clear()  # whoever comes later finds nobody
-            if timer is not None:
-                timer.cancel()
-        if not future.done():
-            raise TimeoutError
-        return future.result()
 
     def wake(self, callback: Job) -> None:
         """Call `callback` in the hub, soon. May be called in any thread."""
@@ -434,14 +410,7 @@ class Hub:
             channel.owner.on_deadline()
 
     def close(self) -> None:
-        """Let go of epoll and threads. Channels that are open stay so."""
-        if self._threads is not None:
-            self._threads.shutdown(wait=False, cancel_futures=True)
+        """Let go of epoll. Channels that are open stay so."""
         self._epoll.close()
         os.close(self._wake_reader)
         os.close(self._wake_writer)
-
-
-def _go_on(state: list[greenlet]) -> None:
-    if state:
-        state.pop().switch(True)

@@ -194,30 +194,6 @@ def test_system_exit_in_a_job_ends_the_loop(hub: Hub) -> None:
         hub.run()
 
 
-def test_a_blocking_call_lets_others_run(hub: Hub) -> None:
-    ticks: list[float] = []
-    hub.every(0.01, lambda: ticks.append(hub.now))
-    release = threading.Event()
-    hub.call_at(hub.now + 0.1, release.set)
-    assert run(hub, lambda: hub.run_blocking(lambda: release.wait(10) and threading.get_ident())) != threading.get_ident()
-    assert len(ticks) >= 5
-
-
-def test_a_blocking_call_raises_what_it_raises_and_gives_up_at_the_deadline(hub: Hub) -> None:
-    def fail() -> None:
-        raise LookupError("on purpose")
-
-    with pytest.raises(LookupError):
-        run(hub, lambda: hub.run_blocking(fail))
-    release = threading.Event()
-    try:
-        with pytest.raises(TimeoutError):
-            run(hub, lambda: hub.run_blocking(lambda: release.wait(10), hub.now + 0.02))
-    finally:
-        release.set()
-    assert run(hub, lambda: hub.run_blocking(lambda: 7)) == 7, "and the late result reached nobody"
-
-
 def test_another_thread_can_wake_the_hub(hub: Hub) -> None:
     seen: list[int] = []
 
