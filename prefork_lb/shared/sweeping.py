@@ -37,8 +37,8 @@ class Sweeper:
         reclaimed = self._ledger.reclaim_dead()
         if reclaimed.claims:
             log.warning("%d claims of ended workers given back", reclaimed.claims)
-        if reclaimed.workers:
-            free_unused(self._segment, self._ledger)
+        # Not only after a row was given back here: a new worker or a command may have done that just before.
+        free_unused(self._segment, self._ledger)
         if self._states.is_time():
             with self._ledger.locked():
                 self._states.let_time_pass()

@@ -98,9 +98,17 @@ def slots_by_key(segment: Segment) -> dict[tuple[str, str], int]:
 
 def free_unused(segment: Segment, ledger: Ledger) -> None:
     """Free the slots of servers that no worker's configuration names any more and that have nothing in flight, and pools
-    without a server."""
-    with ledger.locked():
-        _Table(segment).free_unused(ledger)
+    without a server. Takes the lock only when there is such a server."""
+    if _has_unused(segment, ledger.oldest_generation()):
+        with ledger.locked():
+            _Table(segment).free_unused(ledger)
+
+
+def _has_unused(segment: Segment, oldest: int) -> bool:
+    """Whether a server was last named before the generation `oldest` and has nothing in flight. A hint: others write."""
+    layout = segment.layout
+    used, seen, totals = (segment.cells[layout.column(column)].tolist() for column in (at.C_USED, at.C_SEEN, at.C_TOTAL))
+    return any(flag and named < oldest and not total for flag, named, total in zip(used, seen, totals, strict=True))
 
 
 class _Table:

@@ -16,7 +16,7 @@ from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import States, now_ms
 from prefork_lb.shared.sweeping import Sweeper
-from prefork_lb.shared.table import PoolEntry, ServerEntry, register
+from prefork_lb.shared.table import PoolEntry, ServerEntry, register, slots_by_key
 from prefork_lb.shared.transitions import Ejection, Event
 from tests.unit.shared.processes import Master, Signals, running
 from tests.unit.shared.test_ledger import claim
@@ -83,3 +83,21 @@ def test_a_worker_asks_nothing_of_the_kernel_while_the_controller_is_at_work(
         sweeper.sweep_if_overdue()
     with pytest.raises(AssertionError, match=f"looked at {os.getpid()}"):
         launcher.look()  # it has not moved
+
+
+def test_a_server_that_nobody_names_is_dropped_whoever_gave_the_last_row_back(
+    segment: Segment, ledger: Ledger, sweeper: Sweeper, signals: Signals
+) -> None:
+    """A command looks at the ledger, and gives the row of an ended worker back, before the sweep finds it."""
+    def work() -> None:
+        register(segment, Ledger(segment), [PoolEntry("web", [ServerEntry("10.0.0.9:80", 1, 0, False)])])
+        signals.send()
+        signal.pause()
+
+    with running(work):
+        signals.wait()
+        register(segment, ledger, [PoolEntry("web", [ServerEntry("10.0.0.1:80", 1, 0, False)])])
+        assert len(slots_by_key(segment)) == 2
+    Ledger(segment, takes_row=False)
+    sweeper.sweep()
+    assert list(slots_by_key(segment)) == [("web", "10.0.0.1:80")]
