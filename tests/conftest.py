@@ -15,19 +15,19 @@ if REPOSITORY not in sys.path:
     # First: another package named `tests` may be installed.
     sys.path.insert(0, REPOSITORY)
 
+from tests.support.reservation import Place, forget_the_shell, short_folder  # noqa: E402  # the path has to be set first
 
-from tests.support.place import Place, forget_the_shell, short_folder  # noqa: E402  # the path has to be set first
+# Here and not in a hook: the conftest files below import the package, which reads the environment once.
+forget_the_shell()
+PLACE = Place()
+PLACE.enter()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    forget_the_shell()
+    config.add_cleanup(PLACE.leave)
     folder = short_folder()
     if folder is not None and config.option.basetemp is None:
         config.option.basetemp = folder
-    if hasattr(config, "workerinput") or not getattr(config.option, "numprocesses", None):  # no process that only hands tests out
-        place = Place()
-        place.enter()
-        config.add_cleanup(place.leave)
     config.addinivalue_line("markers", "slow: takes more than ten seconds (`-m 'not slow'` leaves it out)")
     config.addinivalue_line("markers", "alone: measures what other tests at the same time would disturb")
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from prefork_lb.shared.segment import Segment, SegmentError, map_segment
 
 SHM_VARIABLE = "PREFORK_LB_SHM"
-DIRECTORY = Path("/dev/shm")
+DIRECTORY = Path(os.environ.get(SHM_VARIABLE) or "/dev/shm")
 """Where segments lie. A balancer and its commands must have the same; it should be a file system without a disk."""
 NAME = re.compile(r"prefork-lb-(\d+)-(\d+)-(\d+)")
 """`prefork-lb-<uid>-<pid>-<start>`: the user, and the gunicorn master that made it, by pid and start time."""
@@ -101,8 +101,8 @@ def _open_without_name(uid: int | None) -> Iterator[tuple[str, str]]:
                 continue
             for entry in os.scandir(f"/proc/{process.name}/fd"):
                 link = os.readlink(entry.path)
-                name = link.rpartition("/")[2].removesuffix(_DELETED)
-                if link.endswith(_DELETED) and NAME.fullmatch(name):
+                folder, _, name = link.removesuffix(_DELETED).rpartition("/")
+                if link.endswith(_DELETED) and folder == str(DIRECTORY) and NAME.fullmatch(name):
                     yield entry.path, name
         except OSError:  # it has ended meanwhile, or may not be looked at
             continue

@@ -1,92 +1,20 @@
-"""Where the tests of one process live: a loopback address and a folder for shared memory that no other process has.
-
-Tests run side by side, in one run and in several. A port that a test has given back may be bound a moment later by any
-other program on that address, and a command such as `prefork-lb status` sees every instance in its folder. So each test
-process takes a place of its own: 127.0.N.1, and a folder of that number. The kernel sees to it that no two processes have
-the same number, by a socket that each keeps bound; it lets go of the socket when the process dies, however it dies.
-"""
+"""Where this test process lives, as `reservation.py` has arranged it, and how programs under test are started there."""
 from __future__ import annotations
 
 import os
-import shutil
-import signal
 import socket
-import tempfile
 from pathlib import Path
 
-from prefork_lb.native.loader import PURE
+from tests.support.reservation import HOST_VARIABLE, NEVER_INHERITED, SHM_VARIABLE
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-HOST_VARIABLE, SHM_VARIABLE = "TESTS_HOST", "PREFORK_LB_SHM"
 HOST = os.environ.get(HOST_VARIABLE, "127.0.0.1")
 """The address to listen on. Clients that bind nothing come from 127.0.0.1 all the same: the kernel chooses that one."""
-
-_KEPT = {SHM_VARIABLE, PURE}
-_NEVER = ("PREFORK_LB_", "GUNICORN_")
-_RESERVED_PORT = 20_000  # below the ports that the kernel gives out by itself
-_PLACES = range(1, 255)
-_LONGEST_FOLDER = 40  # bytes; a unix socket's path has 107, and pytest's folders with the test's own take up to 60
-
-
-class Place:
-    """A reserved number. `enter` puts the process there, `leave` removes what it leaves behind."""
-
-    def __init__(self) -> None:
-        self._socket, self.number = _reserve()
-        self.host = f"127.0.{self.number}.1"
-        base = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else Path(tempfile.gettempdir())
-        self.shared_memory = base / f"prefork-lb-tests-{os.geteuid()}-{self.number}"
-
-    def enter(self) -> None:
-        """Set the environment that the tests' own code and its children go by."""
-        shutil.rmtree(self.shared_memory, ignore_errors=True)  # of a run that was killed
-        self.shared_memory.mkdir(mode=0o700)
-        os.environ[HOST_VARIABLE], os.environ[SHM_VARIABLE] = self.host, str(self.shared_memory)
-
-    def leave(self) -> None:
-        shutil.rmtree(self.shared_memory, ignore_errors=True)
-        self._socket.close()
-
-
-def _reserve() -> tuple[socket.socket, int]:
-    for number in _PLACES:
-        reserved = socket.socket()
-        try:
-            reserved.bind((f"127.0.{number}.1", _RESERVED_PORT))
-        except OSError:
-            reserved.close()
-            continue
-        return reserved, number
-    raise RuntimeError(f"port {_RESERVED_PORT} is in use on all of 127.0.1.1 to 127.0.{_PLACES[-1]}.1")
-
-
-def forget_the_shell() -> None:
-    """Undo what the shell that started the run may have left: children inherit ignored signals and the terminal's size.
-
-    `nohup make test &` ignores SIGHUP and SIGINT, which no program that the tests start would do at an operator's.
-    """
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_DFL)
-    for name in ("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "CLICOLOR_FORCE", "PYTHONWARNINGS"):
-        os.environ.pop(name, None)
-    os.environ["TERM"] = "dumb"
-    for name in list(os.environ):
-        if name.startswith(_NEVER) or name.lower() in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
-            del os.environ[name]
-    os.umask(0o022)
-
-
-def short_folder() -> str | None:
-    """A folder for temporary files when that of the environment is too long for unix sockets; None when it is good."""
-    if len(os.fsencode(tempfile.gettempdir())) <= _LONGEST_FOLDER:
-        return None
-    return tempfile.mkdtemp(prefix="tests-", dir="/tmp")
 
 
 def clean_environment() -> dict[str, str]:
     """The environment for a program under test: nothing that configures it but where shared memory lies, and PURE."""
-    kept = {name: value for name, value in os.environ.items() if name in _KEPT or not name.startswith(_NEVER)}
+    kept = {name: value for name, value in os.environ.items() if name == SHM_VARIABLE or not name.startswith(NEVER_INHERITED)}
     kept["PYTHONPATH"] = os.pathsep.join(filter(None, [str(REPOSITORY), kept.get("PYTHONPATH", "")]))
     return kept
 

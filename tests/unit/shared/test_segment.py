@@ -281,7 +281,7 @@ def test_a_full_dev_shm_is_told_at_the_start_and_leaves_nothing(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "posix_fallocate", full)
-    with pytest.raises(SegmentError, match=r"/dev/shm: no room for \d+ bytes: No space left on device; enlarge it"):
+    with pytest.raises(SegmentError, match=rf"{DIRECTORY}: no room for \d+ bytes: No space left on device; enlarge it"):
         attach(master)
     assert not file.exists()
     monkeypatch.undo()

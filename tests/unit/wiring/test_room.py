@@ -10,6 +10,7 @@ import pytest
 from prefork_lb.cli.room import lacks_of_room
 from prefork_lb.config import Config, load
 from prefork_lb.shared import desired
+from prefork_lb.shared.finding import DIRECTORY
 from prefork_lb.shared.layout import Layout
 from prefork_lb.shared.making import attach_or_create, remove
 from prefork_lb.shared.segment import Segment
@@ -99,4 +100,4 @@ def test_a_start_that_finds_no_room_in_dev_shm_is_told(monkeypatch: pytest.Monke
     assert lacks_of_room(config(2)) == []
     monkeypatch.setattr(Layout, "size", property(lambda layout: 1 << 50))
     (line,) = lacks_of_room(config(2))
-    assert line.startswith("/dev/shm: a start needs 1073741824.0 MiB and ") and "remount" in line
+    assert line.startswith(f"{DIRECTORY}: a start needs 1073741824.0 MiB and ") and "remount" in line
