@@ -172,7 +172,7 @@ def test_the_limits_of_the_traffic_s_heads_are_those_of_the_checks(rig: Rig) -> 
     with answering(long) as address:
         balancer = rig.balancer("[proxy.limits]\nline_bytes = 1024\n" + pool_text([address]) + HEALTH, PROXY, workers=1)
         wait_for_server(balancer, address, check="down")
-        assert "the field X has 2000 bytes, at most 1024 are allowed" in str(server_of(balancer, address)["note"])
+        assert "the field X has 2003 bytes, at most 1024 are allowed" in str(server_of(balancer, address)["note"])
 
 
 def test_a_server_that_expects_a_proxy_header_is_checked_with_one(rig: Rig) -> None:
