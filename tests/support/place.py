@@ -5,7 +5,7 @@ import os
 import socket
 from pathlib import Path
 
-from tests.support.reservation import HOST_VARIABLE, NEVER_INHERITED, SHM_VARIABLE
+from tests.support.reservation import HOST_VARIABLE, is_configuration
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 HOST = os.environ.get(HOST_VARIABLE, "127.0.0.1")
@@ -14,7 +14,7 @@ HOST = os.environ.get(HOST_VARIABLE, "127.0.0.1")
 
 def clean_environment() -> dict[str, str]:
     """The environment for a program under test: nothing that configures it but where shared memory lies, and PURE."""
-    kept = {name: value for name, value in os.environ.items() if name == SHM_VARIABLE or not name.startswith(NEVER_INHERITED)}
+    kept = {name: value for name, value in os.environ.items() if not is_configuration(name)}
     kept["PYTHONPATH"] = os.pathsep.join(filter(None, [str(REPOSITORY), kept.get("PYTHONPATH", "")]))
     return kept
 

@@ -17,7 +17,8 @@ import tempfile
 from pathlib import Path
 
 HOST_VARIABLE, SHM_VARIABLE = "TESTS_HOST", "PREFORK_LB_SHM"
-NEVER_INHERITED = ("PREFORK_LB_", "GUNICORN_")
+_NEVER_INHERITED = ("PREFORK_LB_", "GUNICORN_")
+_OF_THE_RUN = (SHM_VARIABLE, "PREFORK_LB_PURE", "PREFORK_LB_NATIVE")  # where and with which modules it runs
 _RESERVED_PORT = 20_000  # below the ports that the kernel gives out by itself
 _PLACES = range(1, 255)
 _LONGEST_FOLDER = 40  # bytes; a unix socket's path has 107, and pytest's folders with the test's own take up to 60
@@ -55,6 +56,11 @@ def _reserve() -> tuple[socket.socket, int]:
     raise RuntimeError(f"port {_RESERVED_PORT} is in use on all of 127.0.1.1 to 127.0.{_PLACES[-1]}.1")
 
 
+def is_configuration(variable: str) -> bool:
+    """Whether an environment variable configures the balancer or gunicorn, and is not one that the run itself is about."""
+    return variable.startswith(_NEVER_INHERITED) and variable not in _OF_THE_RUN
+
+
 def forget_the_shell() -> None:
     """Undo what the shell that started the run may have left: children inherit ignored signals and the terminal's size.
 
@@ -67,7 +73,7 @@ def forget_the_shell() -> None:
         os.environ.pop(name, None)
     os.environ["TERM"] = "dumb"
     for name in list(os.environ):
-        if name.startswith(NEVER_INHERITED) or name.lower() in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        if is_configuration(name) or name.lower() in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
             del os.environ[name]
     os.umask(0o022)
 

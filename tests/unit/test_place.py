@@ -11,7 +11,7 @@ import pytest
 
 from prefork_lb.shared.finding import DIRECTORY
 from tests.support.place import HOST, REPOSITORY, clean_environment
-from tests.support.reservation import Place
+from tests.support.reservation import Place, forget_the_shell
 
 SHOW = "from prefork_lb.shared.finding import DIRECTORY; from tests.support.place import HOST; print(HOST, DIRECTORY)"
 
@@ -24,6 +24,13 @@ def test_this_process_has_an_address_and_a_folder_of_its_own() -> None:
 def test_its_children_are_there_too() -> None:
     shown = subprocess.run([sys.executable, "-c", SHOW], cwd=REPOSITORY, env=clean_environment(), capture_output=True, text=True)
     assert shown.stdout.split() == [HOST, str(DIRECTORY)], shown.stderr
+
+
+def test_a_run_on_the_pure_python_stays_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFORK_LB_PURE", "1")
+    monkeypatch.setenv("PREFORK_LB_CONFIG", "/nowhere")
+    forget_the_shell()
+    assert clean_environment()["PREFORK_LB_PURE"] == "1" and "PREFORK_LB_CONFIG" not in os.environ
 
 
 def test_another_process_gets_another_place(monkeypatch: pytest.MonkeyPatch) -> None:
