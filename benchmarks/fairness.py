@@ -52,7 +52,7 @@ def measure(name: str, kinds: list[str], seconds: float, pause_s: float) -> Wait
     """One round of one contender."""
     with tempfile.TemporaryDirectory() as folder, flood_server() as origin:
         setup = Setup(Path(folder), 1, (origin,), None)
-        with CONTENDERS[name](setup) as running, flooding(running.port, *kinds):
+        with CONTENDERS[name](setup) as running, flooding(("127.0.0.1", running.port), *kinds):
             time.sleep(0.5)  # until all of them flow
             return waits(running.port, seconds, pause_s)
 

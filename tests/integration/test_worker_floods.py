@@ -34,7 +34,7 @@ def test_another_client_is_served_beside_a_flood(balancer: Balancer, kind: str) 
     """An old connection, with requests one after the other, and new ones."""
     with Connection(balancer.address, timeout=PATIENCE_S) as kept:
         assert kept.request("/").status == 200
-        with flooding(balancer.address[1], kind, kind):
+        with flooding(balancer.address, kind, kind):
             wait_until(lambda: flows(balancer, 2), "both floods have come to the server", 10)
             begin = time.monotonic()
             for _ in range(REQUESTS):

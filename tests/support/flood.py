@@ -1,8 +1,8 @@
 """A server and clients that send without pause, each in a process of its own: what a worker must share its loop under.
 
-`python -m tests.support.flood server` prints its port and answers every request as its target says; `... client PORT KIND` floods
-through a proxy on that port until it is ended. Nothing here waits between two sends, and all blocks are made beforehand: the
-proxy between them never finds a socket empty.
+`python -m tests.support.flood server` prints its port and answers every request as its target says; `... client HOST PORT KIND`
+floods through the proxy at that address until it is ended. Nothing here waits between two sends, and all blocks are made
+beforehand: the proxy between them never finds a socket empty.
 """
 from __future__ import annotations
 
@@ -101,9 +101,9 @@ def serve() -> None:
             threading.Thread(target=answer, args=(connected,), daemon=True).start()
 
 
-def flood(port: int, kind: str) -> None:
+def flood(address: tuple[str, int], kind: str) -> None:
     """Ask for a flood, or make it, until the process is ended."""
-    with socket.create_connection(("127.0.0.1", port)) as connected:
+    with socket.create_connection(address) as connected:
         connected.sendall(request(kind))
         if kind.startswith("upload"):
             send_endlessly(connected, kind)
@@ -125,10 +125,10 @@ def flood_server() -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def flooding(port: int, *kinds: str) -> Iterator[list[subprocess.Popen[str]]]:
-    """A client a kind, each in a process of its own, flooding the proxy on `port`."""
+def flooding(address: tuple[str, int], *kinds: str) -> Iterator[list[subprocess.Popen[str]]]:
+    """A client a kind, each in a process of its own, flooding the proxy at `address`."""
     with contextlib.ExitStack() as stack:
-        yield [stack.enter_context(_process("client", str(port), kind)) for kind in kinds]
+        yield [stack.enter_context(_process("client", address[0], str(address[1]), kind)) for kind in kinds]
 
 
 @contextlib.contextmanager
@@ -145,4 +145,4 @@ if __name__ == "__main__":
     if sys.argv[1] == "server":
         serve()
     else:
-        flood(int(sys.argv[2]), sys.argv[3])
+        flood((sys.argv[2], int(sys.argv[3])), sys.argv[4])

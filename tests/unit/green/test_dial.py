@@ -20,13 +20,14 @@ from prefork_lb.net.resolver import Resolver
 from prefork_lb.net.tls import ClientTLS, upstream_context
 from tests.support.certificates import make_pair, needs_openssl
 from tests.support.descriptors import no_descriptor_left
+from tests.support.place import HOST
 from tests.support.ports import refusing_address, silent_address
 from tests.unit.green.running import DEADLINE_S, run
 
 
 @pytest.fixture
 def listener() -> Iterator[socket.socket]:
-    with socket.create_server(("127.0.0.1", 0)) as made:
+    with socket.create_server((HOST, 0)) as made:
         made.settimeout(DEADLINE_S)
         yield made
 
@@ -36,12 +37,12 @@ def port_of(listener: socket.socket) -> int:
 
 
 def local(port: int) -> Endpoint:
-    return socket.AF_INET, ("127.0.0.1", port)
+    return socket.AF_INET, (HOST, port)
 
 
 def test_the_preamble_goes_before_everything_else(hub: Hub, listener: socket.socket) -> None:
     def use() -> None:
-        stream = Dialer(hub).dial(Address("127.0.0.1", port_of(listener)), DEADLINE_S, None, b"first ")
+        stream = Dialer(hub).dial(Address(HOST, port_of(listener)), DEADLINE_S, None, b"first ")
         stream.send(b"then", DEADLINE_S)
         stream.close()
 
@@ -75,14 +76,14 @@ def test_a_unix_socket_whose_queue_is_full_is_waited_for(hub: Hub, tmp_path: Pat
 def test_a_refusal_and_a_silence(hub: Hub) -> None:
     with refusing_address() as refusing, silent_address() as silent:
         with pytest.raises(ConnectFailed, match="Connection refused"):
-            run(hub, lambda: Dialer(hub).dial(Address("127.0.0.1", int(refusing.rpartition(":")[2])), DEADLINE_S))
+            run(hub, lambda: Dialer(hub).dial(Address(HOST, int(refusing.rpartition(":")[2])), DEADLINE_S))
         with pytest.raises(ConnectTimeout, match=r"no connection within 0\.05 s"):
-            run(hub, lambda: Dialer(hub).dial(Address("127.0.0.1", int(silent.rpartition(":")[2])), 0.05))
+            run(hub, lambda: Dialer(hub).dial(Address(HOST, int(silent.rpartition(":")[2])), 0.05))
 
 
 def test_no_descriptor_for_a_connection_is_not_the_server_s_failure(hub: Hub, listener: socket.socket) -> None:
     with no_descriptor_left(), pytest.raises(OutOfDescriptors, match="Too many open files"):
-        run(hub, lambda: Dialer(hub).dial(Address("127.0.0.1", port_of(listener)), DEADLINE_S))
+        run(hub, lambda: Dialer(hub).dial(Address(HOST, port_of(listener)), DEADLINE_S))
 
 
 def port_in(address: str) -> int:
@@ -192,7 +193,7 @@ def test_tls_that_one_address_does_not_speak_is_spoken_with_the_next(hub: Hub, t
     pair = make_pair(tmp_path, "one", "one.example")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(pair.certificate, pair.key)
-    with socket.create_server(("127.0.0.1", 0)) as mute, socket.create_server(("127.0.0.1", 0)) as speaks:
+    with socket.create_server((HOST, 0)) as mute, socket.create_server((HOST, 0)) as speaks:
         def serve() -> None:
             connected = context.wrap_socket(speaks.accept()[0], server_side=True)
             connected.sendall(b"hello")
