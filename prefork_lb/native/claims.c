@@ -206,6 +206,8 @@ typedef struct {
     int64_t total_weight;
     int64_t unit;        /* balance/rotation.py: UNIT */
     int64_t memory;      /* UNIT * MEMORY_ROUNDS */
+    Py_ssize_t changes_cell; /* shared/layout.py: H_CHANGES, the count of changes of the servers' states */
+    int64_t seen;        /* that count when these servers were chosen */
     Py_ssize_t idle_cell; /* balance/least_connections.py: the cell of the pool that counts idle picks */
     int equal;           /* all weights are the same */
 } Picker;
@@ -242,12 +244,13 @@ static int take_servers(Picker *self, PyObject *servers, Py_ssize_t slots) {
 }
 
 static int picker_fill(Picker *self, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"claims", "servers", "pool", "last", "finish", "unit", "memory_rounds", "idle_cell", NULL};
+    static char *names[] = {"claims", "servers", "pool", "last", "finish", "unit", "memory_rounds", "idle_cell",
+                            "changes_cell", "seen", NULL};
     PyObject *claims, *servers, *pool, *last, *finish;
-    long long unit, rounds;
-    Py_ssize_t idle_cell;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!O!OOOLLn", names, claims_type, &claims, &PyTuple_Type, &servers, &pool, &last,
-                                     &finish, &unit, &rounds, &idle_cell))
+    long long unit, rounds, seen;
+    Py_ssize_t idle_cell, changes_cell;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!O!OOOLLnnL", names, claims_type, &claims, &PyTuple_Type, &servers, &pool, &last,
+                                     &finish, &unit, &rounds, &idle_cell, &changes_cell, &seen))
         return -1;
     if (unit < 1 || unit > MOST_UNIT || rounds < 1 || rounds > MOST_ROUNDS || idle_cell < 2 || idle_cell >= POLICY_CELLS) {
         PyErr_SetString(PyExc_ValueError, "unit, memory_rounds or idle_cell is out of its range");
@@ -255,6 +258,11 @@ static int picker_fill(Picker *self, PyObject *args, PyObject *kwargs) {
     }
     self->claims = (Claims *)Py_NewRef(claims);
     self->unit = unit, self->memory = unit * rounds, self->idle_cell = idle_cell;
+    self->changes_cell = changes_cell, self->seen = seen;
+    if (changes_cell < 0 || changes_cell >= self->claims->memory.len / (Py_ssize_t)sizeof(int64_t)) {
+        PyErr_Format(PyExc_ValueError, "no cell %zd", changes_cell);
+        return -1;
+    }
     Py_ssize_t slots = self->claims->totals.len / (Py_ssize_t)sizeof(int64_t);
     if (take_cells(pool, &self->pool, idle_cell + 1) < 0 || take_cells(last, &self->last, slots) < 0 ||
         take_cells(finish, &self->finish, slots) < 0)
@@ -342,15 +350,17 @@ static Py_ssize_t pick(Picker *self) {
 
 PyDoc_STRVAR(claim_doc,
 "claim() -> int\n\n"
-"Pick a server and count the claim: its index. -1, and nothing was done, when the lock was not to be had at once, a server is full,\n"
-"or nothing is in flight on servers of unequal weights.");
+"Pick a server and count the claim: its index. -1, and nothing was done, when the lock was not to be had at once, a server's state\n"
+"has changed since these servers were chosen, a server is full, or nothing is in flight on servers of unequal weights.");
 
 static PyObject *picker_claim(Picker *self, PyObject *Py_UNUSED(ignored)) {
     Claims *claims = self->claims;
     int entered = enter(claims);
     if (entered < 0) return NULL;
     if (!entered) return PyLong_FromLong(-1);
-    Py_ssize_t index = pick(self);
+    /* Under the lock: a command that has drained a server and let the lock go sees every claim that was made before. */
+    int is_current = cells_of(&claims->memory)[self->changes_cell] == self->seen;
+    Py_ssize_t index = is_current ? pick(self) : -1;
     if (index >= 0) {
         const Server *server = &self->servers[index];
         taken(self, server);
@@ -368,8 +378,9 @@ static PyMethodDef picker_methods[] = {
 };
 
 static PyType_Slot picker_slots[] = {
-    {Py_tp_doc, "LeastConnections(claims, servers, pool, last, finish, unit, memory_rounds, idle_cell)\n\n"
-                "Claims by least connections. `servers` are tuples (slot, weight, limit); the buffers are the policy's memory."},
+    {Py_tp_doc, "LeastConnections(claims, servers, pool, last, finish, unit, memory_rounds, idle_cell, changes_cell, seen)\n\n"
+                "Claims by least connections. `servers` are tuples (slot, weight, limit); the buffers are the policy's memory.\n"
+                "They were chosen when the cell `changes_cell` of the segment was `seen`."},
     {Py_tp_new, picker_new},
     {Py_tp_traverse, picker_traverse},
     {Py_tp_dealloc, picker_dealloc},

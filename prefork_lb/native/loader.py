@@ -38,7 +38,7 @@ class Native(Protocol):
 
     def LeastConnections(self, claims: NativeClaims, servers: Sequence[tuple[int, int, int]], pool: memoryview,
                          last: memoryview, finish: memoryview, unit: int, memory_rounds: int,
-                         idle_cell: int) -> FastClaims: ...
+                         idle_cell: int, changes_cell: int, seen: int) -> FastClaims: ...
 
 
 class NativeHeads(Protocol):

@@ -21,8 +21,9 @@ from prefork_lb.upstream.server import Server
 
 log = logging.getLogger("prefork_lb")
 
-MakeFastClaims = Callable[[Sequence[Server]], FastClaims | None]
-"""Makes the compiled picker for these servers with their weights and limits of this moment. None: there is no compiled picker."""
+MakeFastClaims = Callable[[Sequence[Server], int], FastClaims | None]
+"""Makes the compiled picker for these servers with their weights and limits of this moment. It claims only while the count of
+changes is the number given. None: there is no compiled picker."""
 
 _View = tuple[int, Choice, FastClaims | None]
 
@@ -82,20 +83,18 @@ class Pool:
         ledger, states = self._ledger, self._states
         while True:
             view = self._view
-            if view[0] != states.changes:
-                view = self._look_anew()
             seen, choice, fast_claims = view
             if fast_claims is not None and not tried:
                 index = fast_claims.claim()
                 if index >= 0:
-                    lease = Lease(choice.primaries[index], ledger, self.outcomes, seen)
-                    if states.changes == seen:
-                        return lease
-                    # The server may have been drained before the claim, and found to have nothing in flight: it gets nothing.
-                    lease.abandon()
-                    continue
+                    return Lease(choice.primaries[index], ledger, self.outcomes, seen)
+            if seen != states.changes:
+                self._look_anew()
+                continue
             ledger.acquire()
             try:
+                # Once more, now under the lock: `drain --wait` changes the state under it, and then reads what is in flight. A
+                # claim by the old state must not be counted after that.
                 if states.changes == seen:
                     return self._claim(view, request, tried)
             except LimitReached:
@@ -176,7 +175,7 @@ class Pool:
         was_panic = self._view[1].is_panic
         choice = choose(self.servers, self._states, self._rules, now_ms())
         # The compiled picker knows no trials, so it is not used while one is due.
-        fast_claims = self._make_fast_claims(choice.primaries) if choice.primaries and not choice.trials else None
+        fast_claims = self._make_fast_claims(choice.primaries, changes) if choice.primaries and not choice.trials else None
         view = self._view = changes, choice, fast_claims
         if choice.is_panic != was_panic:
             self._note_panic(choice.is_panic)

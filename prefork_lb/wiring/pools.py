@@ -93,7 +93,7 @@ def make_pool(name: str, pool: model.PoolConfig, config: Config, context: ssl.SS
                    retries.body_memory, retries.body_limit, retries.hedge),
         RetryBudget(ledger, slots.block, slots.number, slots.slots, retries.budget, retries.floor,
                     pool.breaker.retries),
-        lambda usable: None if most else fast_claims(policy, usable, slots, ledger),
+        lambda usable, seen: None if most else fast_claims(policy, usable, slots, ledger, seen),
         Queue(name, Line(ledger, slots.number, slots.block), ledger, QueueRules(pool.queue.size, pool.queue.timeout),
               runtime.stream, monotonic) if pool.queue else None,
         InFlightLimit(ledger, slots.slots, slots.block, most) if most else None,

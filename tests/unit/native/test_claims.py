@@ -23,6 +23,7 @@ from tests.unit.shared.processes import Master
 MODULE: Any = native()
 pytestmark = pytest.mark.skipif(MODULE is None, reason="prefork_lb.native.claims was not built: it takes a C compiler")
 RULE = (UNIT, MEMORY_ROUNDS, IDLE_PICKS)
+CHOSEN = (0, 0)  # when a cell that these tests have was so
 SERVERS = 2
 
 
@@ -35,8 +36,9 @@ def claims(memory: object = None, lock_byte: int = 0, servers: int = SERVERS, re
                          recover)
 
 
-def picker(of: Any, servers: object = ((0, 1, 9), (1, 1, 9)), rule: tuple[int, ...] = RULE) -> Any:
-    return MODULE.LeastConnections(of, servers, cells(8), cells(SERVERS), cells(SERVERS), *rule)
+def picker(of: Any, servers: object = ((0, 1, 9), (1, 1, 9)), rule: tuple[int, ...] = RULE,
+           chosen: tuple[int, ...] = CHOSEN) -> Any:
+    return MODULE.LeastConnections(of, servers, cells(8), cells(SERVERS), cells(SERVERS), *rule, *chosen)
 
 
 @pytest.mark.parametrize("name", ["Claims", "LeastConnections"])
@@ -97,6 +99,12 @@ def test_numbers_of_the_policy_have_ranges(rule: tuple[int, ...]) -> None:
         picker(claims(), rule=rule)
 
 
+@pytest.mark.parametrize("cell", [-1, MUTEX_BYTES // 8, 2**40])
+def test_the_count_of_changes_lies_within_the_memory(cell: int) -> None:
+    with pytest.raises(ValueError, match="no cell"):
+        picker(claims(), chosen=(cell, 0))
+
+
 def test_a_cycle_through_it_is_collected() -> None:
     """As a ledger's: it holds its claims, which hold its lock's `recover`, which holds the ledger."""
 
@@ -120,7 +128,7 @@ def test_what_recovers_the_lock_can_be_called() -> None:
 def test_a_ledger_that_nobody_has_any_more_is_collected(small: Segment) -> None:
     """It holds views of the memory whose buffers its claims hold: a collector that cleared those crashed (Python gh-77894)."""
     ledger = Ledger(small)
-    site = MODULE.LeastConnections(ledger.native_claims, ((0, 1, 9), (1, 1, 9)), *(cells(8) for _ in range(3)), *RULE)
+    site = MODULE.LeastConnections(ledger.native_claims, ((0, 1, 9), (1, 1, 9)), *(cells(8) for _ in range(3)), *RULE, *CHOSEN)
     gone = weakref.ref(ledger)
     del ledger, site
     gc.collect()
@@ -151,7 +159,8 @@ class Site:
         layout, pool = self.segment.layout, self.segment.layout.pool(0)
         columns = [self.segment.cells[layout.column(at.C_POLICY + number)] for number in (0, 1)]
         found: FastClaims = MODULE.LeastConnections(ledger.native_claims, ((0, 3, 9), (1, 2, 9)),
-                                                    self.segment.cells[pool:pool + at.POLICY_CELLS], *columns, *RULE)
+                                                    self.segment.cells[pool:pool + at.POLICY_CELLS], *columns, *RULE,
+                                                    at.H_CHANGES, self.segment.cells[at.H_CHANGES])
         return found
 
     def worker(self) -> Callable[[], object]:
@@ -169,6 +178,9 @@ class Site:
     def look(self) -> list[int]:
         """Claim and release over what the dead left, as a living worker does."""
         index = self.picker.claim()
+        if index < 0:  # the repair of the lock counted a change, after which a worker looks anew
+            self.picker = self.fast_claims(self.survivor)
+            index = self.picker.claim()
         assert index >= 0, "the lock is free, or repaired"
         claimed = self.survivor.native_claims
         assert claimed is not None and claimed.release(index, False)

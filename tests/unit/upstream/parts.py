@@ -68,7 +68,7 @@ def new_outcomes(pool: str, servers: Sequence[Server], states: States, ledger: L
 
 
 def make_pool(ledger: Ledger, servers: Sequence[Server], policy: Policy, name: str = "web",
-              make_fast_claims: MakeFastClaims = lambda servers: None, ejection: EjectionRules | None = None,
+              make_fast_claims: MakeFastClaims = lambda servers, seen: None, ejection: EjectionRules | None = None,
               availability: AvailabilityRules | None = None, retries: RetryRules | None = None, budget: int = 20, floor: int = 10,
               most_retries: int = 0, queue: Queue | None = None) -> Pool:
     """A pool, number 0 of the ledger's segment, with the rules' defaults where none are given."""

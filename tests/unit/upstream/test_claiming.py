@@ -30,7 +30,7 @@ from tests.unit.shared.processes import Child, Master
 from tests.unit.upstream.parts import make_pool, new_server
 
 STEPS = 4000
-RULE = (UNIT, MEMORY_ROUNDS, IDLE_PICKS)
+RULE = (UNIT, MEMORY_ROUNDS, IDLE_PICKS, at.H_CHANGES, 0)
 
 needs_native = pytest.mark.skipif(native() is None, reason="prefork_lb.native.claims was not built: it takes a C compiler")
 
@@ -61,8 +61,9 @@ def instance(segment: Segment, weights: Sequence[int], limits: Sequence[int], po
     slots: PoolSlots = register(segment, ledger, [PoolEntry("web", entries)])["web"]
     servers = [new_server(slot, weight, limit) for slot, weight, limit in zip(slots.slots, weights, limits, strict=True)]
     policy: Policy = make_policy(policy_name, random.Random(1), PolicyMemory(slots.cells, slots.columns))
-    has_fast_claims = fast_claims(policy, servers, slots, ledger) is not None
-    pool = make_pool(ledger, servers, policy, make_fast_claims=lambda usable: fast_claims(policy, usable, slots, ledger),
+    has_fast_claims = fast_claims(policy, servers, slots, ledger, 0) is not None
+    pool = make_pool(ledger, servers, policy,
+                     make_fast_claims=lambda usable, seen: fast_claims(policy, usable, slots, ledger, seen),
                      ejection=EjectionRules(failures=0, penalty_s=0))  # which go by the time
     return Instance(segment, ledger, pool, has_fast_claims)
 
