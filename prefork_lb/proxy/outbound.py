@@ -1,6 +1,7 @@
 """The request as it goes to a server: its head as bytes, and its body in pieces."""
 from __future__ import annotations
 
+import contextlib
 import logging
 from tempfile import SpooledTemporaryFile, gettempdir
 
@@ -126,10 +127,12 @@ class OutboundBody:
 
     def forget(self) -> None:
         """Keep no more: there is not going to be another attempt."""
-        if self._kept is not None:
-            self._kept.close()
-            self._kept = None
-            self._kept_bytes = self._again = 0
+        kept, self._kept = self._kept, None
+        self._kept_bytes = self._again = 0
+        if kept is not None:
+            # On a full disk `close` fails too, if a write failed before it. It lets go of the file all the same.
+            with contextlib.suppress(OSError):
+                kept.close()
 
     def wait(self, server: Stream, timeout_s: float) -> bool:
         """Wait for the next piece; False when the server has something to say first. Raises RequestTimeout."""
@@ -155,6 +158,8 @@ class OutboundBody:
         try:
             if self._kept_bytes <= self._keep_limit:
                 self._kept.write(data)
+                # A full disk shows here, and not at `rewind`, when the retry has begun.
+                self._kept.flush()
                 return
         except OSError as exc:
             summary.tell(logging.WARNING, "body not kept", "a request's body cannot be kept for another attempt: %s: %s",

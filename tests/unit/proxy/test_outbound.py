@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import resource
+import signal
+from collections.abc import Iterator, Sequence
 
 import pytest
 
@@ -273,6 +275,37 @@ def test_a_short_body_is_collected_before_it_goes_anywhere() -> None:
         body.rewind()
         assert drained(body) == [b"hello world"]
     assert body.is_replayable and source.limits == [11, 6, 3]
+
+
+@pytest.fixture
+def full_disk() -> Iterator[None]:
+    """No file of this process grows beyond 4 KiB."""
+    limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+@pytest.mark.usefixtures("full_disk")
+@pytest.mark.parametrize("piece", [100, 3000, 30_000])
+def test_a_full_disk_costs_the_retry_and_not_the_request(piece: int) -> None:
+    pieces = [b"x" * piece] * (60_000 // piece)
+    body = OutboundBody(Source(*pieces), length(60_000))
+    body.keep(1000, 1 << 20)
+    assert drained(body) == pieces
+    assert not body.is_replayable
+    body.forget()
+
+
+@pytest.mark.usefixtures("full_disk")
+def test_what_did_not_fit_on_the_disk_is_known_before_the_body_is_sent_again() -> None:
+    body = OutboundBody(Source(b"ab", b"x" * 4000, b"y" * 100), length(4102))
+    body.keep(1000, 1 << 20)
+    drained(body)  # the last piece is within what a file's buffer holds back
+    assert not body.is_replayable
 
 
 def test_a_longer_body_is_passed_on_as_it_comes() -> None:
