@@ -46,7 +46,8 @@ class Line:
         self._waiting, self._ticket, self._bell = (
             layout.row_array(ledger.row, array).start + number for array in (at.A_WAITING, at.A_TICKET, at.A_BELL))
         self._waiters: dict[int, _Waiter] = {}  # this worker's requests by ticket, in the order in which they came
-        self._ringer: socket.socket | None = None
+        # Made here, and not at the first ring: a worker that is out of descriptors by then must still wake others.
+        self._ringer = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
 
     @property
     def length(self) -> int:
@@ -91,12 +92,10 @@ class Line:
         """Wake the first request. Needs no lock: a request that is woken in vain waits on."""
         bell = self._first()[1]
         if bell:
-            if self._ringer is None:
-                self._ringer = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
-                self._ringer.setblocking(False)
             # Refused: the request has left and rung the next one, or its worker is dead, and the next request is woken when the
-            # row is given back. Full: the worker has not answered earlier rings yet.
-            with contextlib.suppress(ConnectionRefusedError, BlockingIOError):
+            # row is given back. Full: the worker has not answered earlier rings yet. Otherwise, as without memory for the
+            # datagram: `tick` of the worker that waits rings again. A release must not fail for a ring.
+            with contextlib.suppress(OSError):
                 self._ringer.sendto(b"!", b"\0%05x" % (bell - 1))
 
     def tick(self) -> None:
@@ -114,9 +113,7 @@ class Line:
 
     def close(self) -> None:
         """Let go of the socket that rings."""
-        if self._ringer is not None:
-            self._ringer.close()
-            self._ringer = None
+        self._ringer.close()
 
     def _first(self) -> tuple[int, int]:
         """Ticket and bell of the request whose turn it is; zeros when there is none."""

@@ -1,6 +1,7 @@
 """The line of those who wait, over all workers."""
 from __future__ import annotations
 
+import resource
 import signal
 import socket
 
@@ -81,6 +82,24 @@ def test_the_bell_of_the_first_rings(segment: Segment) -> None:
     lines[0].ring()  # to somebody who has gone
     leave(ledgers[1], lines[1], tickets[1])
     lines[0].ring()  # to nobody
+
+
+def test_a_worker_without_descriptors_still_rings(segment: Segment) -> None:
+    """A release rings. If the ring failed, the response of the request that is over would fail with it."""
+    ledger = Ledger(segment)
+    line = new_line(ledger)
+    bell, number = new_bell()
+    join(ledger, line, number)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1, limits[1]))
+    try:
+        line.ring()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert bell.recv(9) == b"!"
+    line.close()
+    line.ring()  # the last exchange of a worker may be over after it let go of its pools
+    bell.close()
 
 
 def test_a_worker_rings_for_its_own_only(segment: Segment) -> None:
