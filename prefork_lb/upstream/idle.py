@@ -1,6 +1,7 @@
 """Kept-alive connections to one server that no exchange uses at the moment."""
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections import deque
 
@@ -65,8 +66,10 @@ class IdleConnections:
     def expire(self) -> None:
         """Close what has been idle for too long."""
         limit = self._clock() - self._seconds
-        while self._idle and self._idle[0][0] < limit:
-            self._close_oldest()
+        # Another thread may take the last connection at any moment, so an index that was there a moment ago may be gone.
+        with contextlib.suppress(IndexError):
+            while self._idle[0][0] < limit:
+                self._close_oldest()
 
     def close(self) -> None:
         """Close all."""

@@ -5,6 +5,8 @@ import logging
 import sys
 import threading
 import time
+from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -92,6 +94,33 @@ def test_close_closes_all(clock: ManualClock) -> None:
     idle.close()
     idle.close()
     assert [stream.closed for stream in streams] == [1, 1, 1] and len(idle) == 0
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="sys.settrace does not report every instruction from Python 3.12 on")
+def test_a_request_may_take_the_last_connection_at_any_instruction_of_expire(clock: ManualClock) -> None:
+    """The housekeeping ended with an IndexError when that happened between its look and its second look."""
+
+    def trace(frame: FrameType, event: str, argument: Any) -> Any:
+        nonlocal executed
+        if frame.f_code is not IdleConnections.expire.__code__:
+            return None
+        frame.f_trace_opcodes = True
+        executed += event == "opcode"
+        if event == "opcode" and executed == taken_at:
+            idle.take()
+        return trace
+
+    taken_at = executed = 0
+    while executed == taken_at:
+        taken_at, executed = taken_at + 1, 0
+        idle, _ = filled(clock, 1)
+        sys.settrace(trace)
+        try:
+            idle.expire()
+        finally:
+            sys.settrace(None)
+        executed = min(executed, taken_at)
+    assert taken_at > 10, "its instructions were seen"
 
 
 def test_threads_that_take_put_and_expire_at_once_lose_and_double_nothing() -> None:
