@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from types import TracebackType
 
-from prefork_lb.errors import CapacityError, DownstreamError, Retry, UpstreamError
+from prefork_lb.errors import Retry, UpstreamError
 from prefork_lb.net.stream import Stream
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.upstream.ejection import Trial
@@ -14,10 +14,10 @@ _TOO_MANY_REQUESTS = 429
 
 
 class Lease:
-    """What an exchange holds of a server. Whoever has it gives it back: `succeed`, `fail` or `abandon`, the first counts.
+    """What an exchange holds of a server. Its owner gives it back by `succeed`, `fail` or `abandon`; the first call counts.
 
-    As a context manager it fails when it is left with none of them said, but for a client's error or a connection that
-    had gone stale, which are not the server's fault. After `keep` the response that streams has taken it over.
+    As a context manager it gives itself back if the block did not: an UpstreamError counts as the server's failure, unless a
+    kept-alive connection had gone stale. No other error does. After `keep` the response that streams owns the lease.
     """
 
     __slots__ = ("_failure", "_kept", "_ledger", "_outcomes", "_penalty_s", "_seen", "_trial", "is_open", "server", "stream")
@@ -43,17 +43,19 @@ class Lease:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None) -> None:
-        if exc is not None or not self._kept:
+        if exc is not None:
             self.end_with(exc)
+        elif not self._kept:
+            self.fail("no outcome")
 
-    def end_with(self, exc: BaseException | None) -> None:
+    def end_with(self, exc: BaseException) -> None:
         """The exchange ended with this error."""
-        stale = isinstance(exc, UpstreamError) and exc.retry is Retry.IF_REUSED
-        # Not the server's doing: the client's error, and what this host has none left of (OutOfDescriptors).
-        if stale or isinstance(exc, DownstreamError | CapacityError):
-            self.abandon()
-        else:
+        # A server is blamed for what it did, and for nothing else: not for what the client did, not for what this host has none
+        # left of (OutOfDescriptors), not for a defect of ours or the end of this worker. A defect would eject every server.
+        if isinstance(exc, UpstreamError) and exc.retry is not Retry.IF_REUSED:
             self.fail(str(exc))
+        else:
+            self.abandon()
 
     def keep(self) -> None:
         """The head of the response came, and the response owns the lease from here on."""
