@@ -21,7 +21,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 MAGIC = 0x3142_4C4B_5246_5250
-VERSION = 5
+VERSION = 6
 CELL = 8
 
 # Header cells.
@@ -80,7 +80,8 @@ C_WINDOW_FAILURES = 23
 C_WINDOW_REQUESTS = 24  # requests before the window
 C_EJECTION = 25  # transitions.Ejection
 C_RISEN_CHANGE = 26  # H_CHANGES when the server last rose: what was sent earlier says nothing about it any more
-SERVER_COLUMNS = 27
+C_TRIAL_UNTIL = 27  # on trial: until when its worker is believed to run, unless it renews that
+SERVER_COLUMNS = 28
 
 # Cells at the head of a pool's block; its key follows.
 POLICY_CELLS = 8

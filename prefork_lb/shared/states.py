@@ -15,6 +15,9 @@ from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.text import read_note, write_note
 from prefork_lb.shared.transitions import Check, Ejection, Event, after
 
+# How long a trial's worker is believed to run. It renews that four times a second; a busy loop may be late.
+_BELIEVED_MS = 5000
+
 _EVENT_OF = {Check.UP: Event.ROSE, Check.DOWN: Event.FELL, Check.CHECKING: Event.CHECKS_BEGAN, Check.NONE: Event.CHECKS_ENDED}
 
 
@@ -46,7 +49,8 @@ class States:
         self.admin, self.weight_set = column(at.C_ADMIN), column(at.C_WEIGHT_SET)
         self.check, self.checked = column(at.C_CHECK), column(at.C_CHECKED)
         self.risen, self.risen_change = column(at.C_RISEN), column(at.C_RISEN_CHANGE)
-        self.streak, self.ejection, self.trial = column(at.C_STREAK), column(at.C_EJECTION), column(at.C_TRIAL)
+        self.streak, self.ejection = column(at.C_STREAK), column(at.C_EJECTION)
+        self.trial, self.trial_until = column(at.C_TRIAL), column(at.C_TRIAL_UNTIL)
         self.ejected_until, self.ejections, self.returned = (
             column(at.C_EJECTED_UNTIL), column(at.C_EJECTIONS), column(at.C_RETURNED))
         self.window, self.window_failures, self.window_requests = (
@@ -104,10 +108,23 @@ class States:
         self._set_ejection(slot, step.after)
 
     def begin_trial(self, slot: int, row: int) -> None:
-        """The worker in this row sends the server its trial. The lock must be held. Raises InvariantError unless one is due."""
+        """The worker in this row sends the server its trial. The lock must be held. Raises InvariantError unless one is due.
+
+        The worker has to renew it a few times a second, until the trial is over.
+        """
         step = after(Ejection(self.ejection[slot]), Event.TRIAL_BEGAN)
-        self.trial[slot] = row + 1  # before the state, which says that this cell means something
+        # Before the state, which says that these cells mean something.
+        self.trial[slot], self.trial_until[slot] = row + 1, now_ms() + _BELIEVED_MS
         self._set_ejection(slot, step.after)
+
+    def has_trial(self, slot: int, row: int) -> bool:
+        """Whether the server is on trial by a request of the worker in this row. Certain only while the lock is held."""
+        return bool(self.ejection[slot] == Ejection.ON_TRIAL and self.trial[slot] == row + 1)
+
+    def renew_trial(self, slot: int, row: int) -> None:
+        """The worker in this row runs, and its trial goes on, if it has not been taken from it. The lock must be held."""
+        if self.has_trial(slot, row):
+            self.trial_until[slot] = now_ms() + _BELIEVED_MS
 
     def pass_trial(self, slot: int) -> None:
         """The server on trial is back. The lock must be held. Raises InvariantError when it is not on trial."""
@@ -137,20 +154,27 @@ class States:
         return read_note(self._segment.text, self._segment.layout.server_note_byte(slot))
 
     def let_time_pass(self) -> bool:
-        """Make the trials of servers due whose ejection's time is over; whether there were any. The lock must be held."""
-        slots = self._times_over()
-        for slot in slots:
-            self._set_ejection(slot, after(Ejection.EJECTED, Event.TIME_OVER).after)
-        return bool(slots)
+        """Make trials due: of servers whose ejection's time is over, and of those whose trial's worker does not run.
+
+        Returns whether there were any. The lock must be held.
+        """
+        events = self._events_of_time()
+        for slot, event in events:
+            self._set_ejection(slot, after(Ejection(self.ejection[slot]), event).after)
+        return bool(events)
 
     def is_time(self) -> bool:
         """Whether `let_time_pass` would find anything; needs no lock."""
-        return any(self.ejection) and bool(self._times_over())
+        return any(self.ejection) and bool(self._events_of_time())
 
-    def _times_over(self) -> list[int]:
-        now = now_ms()
-        return [slot for slot, state in enumerate(self.ejection)
-                if state == Ejection.EJECTED and self.ejected_until[slot] <= now]
+    def _events_of_time(self) -> list[tuple[int, Event]]:
+        now, found = now_ms(), []
+        for slot, state in enumerate(self.ejection):
+            if state == Ejection.EJECTED and self.ejected_until[slot] <= now:
+                found.append((slot, Event.TIME_OVER))
+            elif state == Ejection.ON_TRIAL and self.trial_until[slot] <= now:
+                found.append((slot, Event.TRIAL_STALLED))
+        return found
 
     def _set_ejection(self, slot: int, state: Check | Ejection) -> None:
         self.ejection[slot] = state
@@ -164,6 +188,6 @@ class States:
     def close(self) -> None:
         """Let go of the memory."""
         for view in (self.used, self.admin, self.weight_set, self.check, self.checked, self.risen, self.risen_change, self.streak,
-                     self.ejection, self.trial, self.ejected_until, self.ejections, self.returned, self.window,
+                     self.ejection, self.trial, self.trial_until, self.ejected_until, self.ejections, self.returned, self.window,
                      self.window_failures, self.window_requests):
             view.release()

@@ -48,6 +48,7 @@ class Event(enum.Enum):
     TRIAL_FAILED = enum.auto()
     TRIAL_LEFT = enum.auto()
     TRIAL_DIED = enum.auto()
+    TRIAL_STALLED = enum.auto()
 
 
 class Transition(NamedTuple):
@@ -83,6 +84,8 @@ TRANSITIONS = (
     # Nobody knows how it would have ended: the server gets another trial soon.
     Transition(Ejection.ON_TRIAL, Event.TRIAL_LEFT, Ejection.EJECTED, "the client of the trial left before the answer"),
     Transition(Ejection.ON_TRIAL, Event.TRIAL_DIED, Ejection.TRIAL_DUE, "the worker of the trial died"),
+    # It may be stopped for minutes. What becomes of its request when it runs again decides nothing any more.
+    Transition(Ejection.ON_TRIAL, Event.TRIAL_STALLED, Ejection.TRIAL_DUE, "the worker of the trial does not run"),
 )
 
 # With the type: both machines count their states from 0, and integers of different enumerations are equal.

@@ -84,6 +84,9 @@ class Ejections:
     def begin_trial(self, server: Server) -> Trial:
         """The request that has just claimed the server is its trial. The lock must be held; a trial must be due."""
         self._states.begin_trial(server.slot, self._ledger.row)
+        for older in [trial for trial in self._trials if trial.server is server]:
+            # This worker stood still, the server's trial became due again, and now this worker has it once more.
+            self._close(older)
         trial = Trial(server, now_ms())
         self._trials.append(trial)
         return trial
@@ -110,7 +113,10 @@ class Ejections:
             self._states.eject(trial.server.slot, Event.TRIAL_LEFT, now + pause_ms)
 
     def tick(self) -> None:
-        """Judge trials whose responses have gone on for long enough. Takes the lock where there are any."""
+        """Judge trials whose responses have gone on for long enough, and show that this worker runs, for the sake of the others.
+
+        To be called a few times a second. Takes the lock where there are any.
+        """
         if not self._trials:
             return
         with self._ledger.locked():
@@ -118,13 +124,19 @@ class Ejections:
             for trial in list(self._trials):
                 if trial.is_answered and trial.began_ms <= before_ms:
                     self.pass_trial(trial)
+                else:
+                    self._states.renew_trial(trial.server.slot, self._ledger.row)
 
     def _judge(self, trial: Trial) -> bool:
+        """Whether this trial decides: it was not judged before, and was not taken from this worker while that stood still."""
         if trial.is_judged:
             return False
+        self._close(trial)
+        return self._states.has_trial(trial.server.slot, self._ledger.row)
+
+    def _close(self, trial: Trial) -> None:
         trial.is_judged = True
         self._trials.remove(trial)
-        return True
 
     def _share_reason(self, slot: int) -> str:
         rules, states, now = self._rules, self._states, now_ms()
@@ -153,5 +165,3 @@ class Ejections:
         states.eject(slot, event, now + ms)
         states.ejections[slot] = number
         log.warning("pool %s: server %s is ejected for %.1f s: %s", self._pool, server.name, ms / 1000, reason)
-
-

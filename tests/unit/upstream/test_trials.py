@@ -1,6 +1,7 @@
 """The trial of an ejected server: which request it is, and what becomes of it."""
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable
 
@@ -9,7 +10,7 @@ import pytest
 from prefork_lb.errors import BadResponse, ClientGone, StaleConnection
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import Segment
-from prefork_lb.shared.states import States
+from prefork_lb.shared.states import States, now_ms
 from prefork_lb.shared.transitions import Ejection
 from prefork_lb.upstream.ejection import EjectionRules
 from prefork_lb.upstream.lease import Lease
@@ -115,6 +116,7 @@ def test_a_trial_goes_on_for_as_long_as_its_request(bench: Bench, monkeypatch: p
     bench.let_time_pass()
     trial = bench.lease()
     monkeypatch.setattr("prefork_lb.shared.states.now_ms", lambda: 1 << 60)
+    bench.pool.tick()  # as its worker does, four times a second
     assert not bench.states.is_time()
     assert bench.lease().server.slot == 1
     trial.abandon()
@@ -183,6 +185,54 @@ def test_the_trial_of_a_killed_worker_is_due_again(segment: Segment, bench: Benc
     assert bench.ejection == Ejection.TRIAL_DUE
     assert bench.lease().server.slot == 0
     begun.close()
+
+
+@pytest.mark.parametrize("end", [lambda lease: lease.fail("late"), lambda lease: lease.succeed(reusable=False),
+                                 lambda lease: lease.abandon()], ids=["fails", "succeeds", "is left"])
+def test_a_stopped_worker_with_a_trial_keeps_no_server_out(
+    segment: Segment, bench: Bench, monkeypatch: pytest.MonkeyPatch, end: Callable[[Lease], None]
+) -> None:
+    """It kept the server out until gunicorn killed the worker, minutes later. When it runs again its trial decides nothing."""
+    bench.eject()
+    bench.let_time_pass()
+
+    def take_the_trial() -> None:
+        lease = bench_pool(Ledger(segment)).lease(REQUEST, ())
+        assert lease.server.slot == 0
+        os.kill(os.getpid(), signal.SIGSTOP)
+        end(lease)
+
+    child = Child(take_the_trial)
+    assert os.WIFSTOPPED(os.waitpid(child.pid, os.WUNTRACED)[1])
+    bench.pool.tick()
+    assert not bench.states.is_time(), "a busy worker may be late"
+    monkeypatch.setattr("prefork_lb.shared.states.now_ms", lambda: now_ms() + 6000)
+    assert bench.states.is_time()
+    with bench.ledger.locked():
+        bench.states.let_time_pass()
+    trial = bench.lease()
+    assert trial.server.slot == 0 and bench.ejection == Ejection.ON_TRIAL
+    os.kill(child.pid, signal.SIGCONT)
+    assert child.wait() == 0
+    assert bench.ejection == Ejection.ON_TRIAL, "the trial of another worker"
+    trial.succeed(reusable=False)
+    assert bench.ejection == Ejection.NONE
+
+
+def test_a_worker_that_stood_still_can_have_the_next_trial_too(bench: Bench) -> None:
+    bench.eject()
+    bench.let_time_pass()
+    old = bench.lease()
+    bench.states.trial_until[0] = 1
+    with bench.ledger.locked():
+        assert bench.states.let_time_pass()
+    new = bench.lease()
+    assert new.server.slot == 0
+    old.fail("late")
+    bench.pool.tick()
+    assert bench.ejection == Ejection.ON_TRIAL
+    new.succeed(reusable=False)
+    assert bench.ejection == Ejection.NONE
 
 
 @pytest.mark.parametrize("how", Break)
