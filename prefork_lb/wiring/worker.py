@@ -23,8 +23,6 @@ from prefork_lb.wiring.pools import Needs, make_pool
 from prefork_lb.wiring.trust import trust_check
 from prefork_lb.worker.setup import ProxySetup
 
-log = logging.getLogger("prefork_lb")
-
 
 class Worker:
     """The pools and the engine of one worker process, and what it does on the side."""
@@ -72,7 +70,8 @@ class Worker:
             self._launcher.look()
             self._member.sweeper.sweep_if_overdue()
         except OSError as exc:  # /proc cannot be read, with all descriptors in use
-            log.error("cannot look for ended processes, which is tried again in %g s: %s", INTERVAL_S, exc)
+            summary.tell(logging.ERROR, "cannot sweep", "cannot look for ended processes, which is tried again in %g s: %s",
+                         INTERVAL_S, exc)
         for pool in self._pools.values():
             pool.tick()
 

@@ -18,6 +18,7 @@ from tests.support.balancer import GTHREAD, PROXY, Balancer, FrontEnd, pool_text
 from tests.support.certificates import Pair, make_pair, needs_openssl
 from tests.support.client import fetch
 from tests.support.pattern import pattern
+from tests.support.place import HOST
 from tests.support.rig import Rig
 from tests.support.waiting import wait_until
 
@@ -29,7 +30,7 @@ needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is mi
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pair]:
     folder = tmp_path_factory.mktemp("certificates")
     return {
-        "default": make_pair(folder, "default", "default.example", "localhost", "127.0.0.1"),
+        "default": make_pair(folder, "default", "default.example", "localhost", HOST, "127.0.0.1"),
         "shop": make_pair(folder, "shop", "shop.example"),
         "wild": make_pair(folder, "wild", "*.wild.example"),
         "server": make_pair(folder, "server", "server.example", "127.0.0.1"),
@@ -60,7 +61,7 @@ def der(pair: Pair) -> bytes:
 
 
 def https(address: tuple[str, int]) -> str:
-    return f"https://localhost:{address[1]}"
+    return f"https://{HOST}:{address[1]}"
 
 
 def curl(*arguments: str, code: int = 0) -> bytes:
@@ -297,11 +298,11 @@ def test_a_server_is_told_of_the_clients_connection(rig: Rig, front_end: FrontEn
                 client.sendall(b"GET / HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n")
                 assert client.recv(4096).startswith(b"HTTP/1.1 200 ")
         thread.join(10)
-    local = socket.inet_aton("127.0.0.1")
+    source, local = socket.inet_aton("127.0.0.1"), socket.inet_aton(HOST)
     for data, port in zip(seen, ports, strict=True):
         if version == 1:
-            expected = b"PROXY TCP4 127.0.0.1 127.0.0.1 %d %d\r\nGET " % (port, balancer.address[1])
+            expected = b"PROXY TCP4 127.0.0.1 %b %d %d\r\nGET " % (HOST.encode(), port, balancer.address[1])
         else:
             both = port.to_bytes(2, "big") + balancer.address[1].to_bytes(2, "big")
-            expected = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c" + local + local + both + b"GET "
+            expected = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c" + source + local + both + b"GET "
         assert data.startswith(expected), data[:80]

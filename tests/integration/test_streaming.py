@@ -351,7 +351,7 @@ def has_ipv6() -> bool:
 
 def test_servers_behind_unix_sockets_ipv6_and_names(rig: Rig, front_end: FrontEnd) -> None:
     """Each in a pool of its own; a name is resolved, and all of its addresses are tried."""
-    named, unix = rig.origin(1), rig.origin(1, "unix")
+    named, unix = rig.origin(1, "localhost"), rig.origin(1, "unix")
     port = named.addresses[0].rpartition(":")[2]
     pools = {"name": f"localhost:{port}", "unix": unix.addresses[0]}
     if has_ipv6():

@@ -137,7 +137,7 @@ def test_nobody_waits_for_a_worker_that_stands_still(rig: Rig) -> None:
 def test_connections_of_all_listeners_count(rig: Rig) -> None:
     port = free_port()
     balancer = new_balancer(rig, extra=["-b", f"{HOST}:{port}"])
-    ports = [int(found) for found in re.findall(r"127\.0\.0\.1:(\d+)", balancer.log().partition("Using worker")[0])]
+    ports = [int(found) for found in re.findall(rf"{re.escape(HOST)}:(\d+)", balancer.log().partition("Using worker")[0])]
     assert len(ports) == 2 and port in ports
     with contextlib.ExitStack() as stack:
         for number in range(64):

@@ -271,14 +271,14 @@ def echo(connection: ServerConnection) -> None:
 
 @needs_openssl
 def test_websocket_messages_pass_through_tls(rig: Rig, tmp_path: Path) -> None:
-    pair = make_pair(tmp_path, "front", "localhost")
+    pair = make_pair(tmp_path, "front", HOST)
     with serve(echo, HOST, 0, max_size=8 * MIB) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         extra = ["--certfile", str(pair.certificate), "--keyfile", str(pair.key)]
         balancer = rig.balancer(pool_text([f"{HOST}:{server.socket.getsockname()[1]}"]), PROXY, workers=1, extra=extra,
                                 secure=True)
-        url = f"wss://localhost:{balancer.address[1]}/"
+        url = f"wss://{HOST}:{balancer.address[1]}/"
         with connect(url, ssl=believing(pair), max_size=8 * MIB, ping_interval=None) as client:
             sender = threading.Thread(target=lambda: [client.send(os.urandom(20_000)) for _ in range(200)])
             sender.start()

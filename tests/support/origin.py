@@ -202,7 +202,7 @@ Behavior = Callable[[Link, Request], Awaitable[bool]]
 class Origin:
     """`servers` HTTP servers in one thread; a context manager.
 
-    `family` is "inet" (HOST), "inet6" (::1) or "unix" (sockets in `folder`). `behave` answers one request and
+    `family` is "inet" (HOST), "localhost" (127.0.0.1), "inet6" (::1) or "unix" (sockets in `folder`). `behave` answers one request and
     says whether the connection is kept.
     """
 
@@ -248,10 +248,10 @@ class Origin:
             server.listener = await self._loop.create_unix_server(link, path, backlog=1024)
             server.address = f"unix:{path}"
             return
-        host = "::1" if self._family == "inet6" else HOST
+        host = {"inet6": "::1", "localhost": "127.0.0.1"}.get(self._family, HOST)
         server.listener = await self._loop.create_server(link, host, port, backlog=1024)
         bound = server.listener.sockets[0].getsockname()[1]
-        server.address = f"[::1]:{bound}" if self._family == "inet6" else f"{HOST}:{bound}"
+        server.address = f"[::1]:{bound}" if self._family == "inet6" else f"{host}:{bound}"
 
     async def _stop(self) -> None:
         for server in self.servers:
