@@ -202,8 +202,8 @@ Behavior = Callable[[Link, Request], Awaitable[bool]]
 class Origin:
     """`servers` HTTP servers in one thread; a context manager.
 
-    `family` is "inet" (HOST), "localhost" (127.0.0.1), "inet6" (::1) or "unix" (sockets in `folder`). `behave` answers one request and
-    says whether the connection is kept.
+    `family` is "inet" (HOST), "localhost" (127.0.0.1), "inet6" (::1) or "unix" (sockets in `folder`). `behave` answers one
+    request and says whether the connection is kept.
     """
 
     def __init__(self, servers: int, behave: Behavior, family: str = "inet", folder: Path | None = None) -> None:
