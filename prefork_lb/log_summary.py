@@ -12,7 +12,7 @@ from collections.abc import Hashable
 from prefork_lb.clock import Clock, monotonic
 
 EVERY_S = 1.0
-# Of kinds at a time. A kind may hold what a client or a server said, and there is no end to that.
+# The most kinds that are known at a time. A kind may hold what a client or a server said, so there can be any number of them.
 _MOST_KINDS = 256
 _OTHERS = object()
 

@@ -10,7 +10,7 @@ from prefork_lb.balance.policy import Candidate, PolicyMemory, RequestInfo
 class RoundRobin:
     """The candidate that follows the last pick in the order of the configuration; weights do not count.
 
-    A server that may not be picked is passed over without losing or doubling anybody's turn.
+    A server that may not be picked is passed over; no other server loses a turn by that, or gets two.
     """
 
     def __init__(self, rng: random.Random, memory: PolicyMemory) -> None:

@@ -3,8 +3,9 @@
 After Dean and Barroso, "The Tail at Scale" (CACM 56, 2013): the second request goes out when the first has taken longer than
 95 % of the pool's responses do, so that it costs little and cuts the tail. Only for what may be sent twice.
 
-A client must be no worse off than without the second request: what that one ends with counts only if it is an answer, or if the
-first one ends with nothing better.
+A client must be no worse off than without the second request: a failure of the second server counts only if the first one fails
+too. One cost is left: while the second server is being connected to, an answer of the first one waits, for up to the time after
+which a second one is asked (50 ms at least). With a kept-alive connection to the second server there is no such wait.
 """
 from __future__ import annotations
 
@@ -29,7 +30,7 @@ _LEAST_CONNECT_S = 0.05
 
 @dataclass(slots=True)
 class _Side:
-    """A server that was asked."""
+    """One of the two servers, and the request that it was sent."""
 
     lease: Lease
     stream: Stream
@@ -62,7 +63,7 @@ def hedged(pool: Pool, lease: Lease, request: Request, block: bytes, settings: S
 
 
 class _Race:
-    """The first server took its time, and a second one is asked."""
+    """An exchange whose first server takes unusually long, so that a second one is asked."""
 
     def __init__(self, pool: Pool, request: Request, settings: Settings, failed: list[Server]) -> None:
         self._pool = pool
@@ -90,14 +91,14 @@ class _Race:
     def _ask_second(self, lease: Lease, block: bytes, delay_s: float) -> _Side | None:
         """Send the request to the second server. None when that failed: the first one goes on alone."""
         timeouts = self._settings.timeouts
-        # The first one's answer may come while this one connects, so it gets less time than a server has a right to.
+        # An answer of the first server waits while this one is connected to. So this one gets less than `timeouts.connect`.
         connect_s = min(timeouts.connect, max(delay_s, _LEAST_CONNECT_S))
         quick = replace(self._settings, timeouts=replace(timeouts, connect=connect_s))
         try:
             return _begin(lease, self._request, block, quick)
         except UpstreamError as exc:
             if isinstance(exc, ConnectTimeout) and connect_s < timeouts.connect:
-                lease.abandon()  # our impatience is no failure of the server's
+                lease.abandon()  # the server had less time than it may take: no failure
             else:
                 self._note_failure(lease, exc)
             return None

@@ -13,7 +13,7 @@ from prefork_lb.wire.framing import Framing, Kind
 from prefork_lb.wire.head import Fields, HeadLimits, ResponseHead, head_end
 
 ResponseParser = Callable[[bytes], ResponseHead]
-"""From a whole head to its values, as `parse_response` does; raises BadResponse. What comes back is not changed by anybody."""
+"""From a whole head to its values, as `parse_response` does; raises BadResponse. Callers share the result; none may change it."""
 
 _HEAD_BYTES = 64 * 1024
 PIECE_BYTES = 128 * 1024

@@ -1,4 +1,4 @@
-"""Error pages: short, in the form the client prefers, and nothing of the inside."""
+"""Error pages: short, in the form that the client prefers. They name no server, address or limit."""
 from __future__ import annotations
 
 import html
@@ -26,8 +26,8 @@ def reason(status: int) -> str:
 def error_page(error: ProxyError, accept: str) -> tuple[Fields, bytes]:
     """The fields and the body that tell a client of `error`, as plain text, HTML or JSON by its Accept.
 
-    An upstream's failure names the phase it happened in (connect, request body, response, body), for whoever asks the
-    operator about it.
+    An upstream's failure names the phase in which it happened (connect, request body, response, body), so that a user can
+    tell it to the operator.
     """
     status = error.status
     if status == 204:

@@ -34,7 +34,7 @@ class Retrying:
         self._body = body
         self._settings = settings
         self._tried: list[Server] = []
-        self._held: Reply | None = None  # an answer that is a failure: better than none, if it comes to that
+        self._held: Reply | None = None  # an answer with a status that is a failure, in case there is no better
         self._failure: UpstreamError | None = None
         self._fresh = False  # the next attempt repeats the last one on a connection that was not kept
         self._is_under_way = False  # a retry is counted in the pool's budget
@@ -106,7 +106,7 @@ class Retrying:
         return True
 
     def _note(self, server: Server, failure: UpstreamError) -> bool:
-        """Take note of a failure; whether there is to be another attempt."""
+        """Note a failure. Returns whether another attempt is to be made."""
         self._failure = failure
         self._fresh = again = False
         if self._body.is_replayable:
@@ -140,7 +140,7 @@ class Retrying:
             self._pool.budget.give_back()
 
     def _last_answer(self) -> Reply:
-        """What there is when nobody is left to try: that says more than that nobody is left."""
+        """The answer or the error of the attempts so far. It tells the client more than "no server is left"."""
         if self._held is not None:
             return self._held
         assert self._failure is not None

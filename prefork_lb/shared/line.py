@@ -1,13 +1,13 @@
 """The line of requests that wait for a pool's servers, over all workers, in the order in which they came.
 
-Each request has a ticket. A worker's row shows, for each pool, how many of its requests wait, the ticket of the one that came
-first, and in one cell the bell that wakes this one and the instant until which its siblings believe that somebody answers the
-bell. So the head of the whole line is found by a look into each row, and what a dead worker leaves goes with its row.
+Each request has a ticket. A worker's row shows, for each pool, how many of its requests wait and the ticket of the first of them.
+One more cell holds the bell that wakes this request, and the instant until which the siblings believe that the worker answers the
+bell. So a worker finds the head of the whole line by a look into each row, and what a dead worker leaves goes with its row.
 
 A worker can be alive and not run: a signal has stopped it, the host swaps, its loop hangs. Its requests must not hold up those of
-its siblings. So a worker renews the instant a few times a second while its requests wait, and never beyond the end of a request's
-patience. Everybody passes over a ticket whose instant is over. When the worker runs again it renews the instant, and its requests
-have their old place in the line.
+its siblings. So a worker renews the instant a few times a second while its requests wait, but never beyond the request's own
+deadline. All workers pass over a ticket whose instant is over. When the worker runs again it renews the instant, and its requests
+have their old places in the line.
 
 A bell is an abstract datagram socket with a name that the kernel chose, a number of 20 bits (unix(7), autobind).
 """
@@ -61,7 +61,7 @@ class Line:
         return sum(cells[waiting] for _, bell, waiting in self._row_cells() if cells[bell] >> _BELL_BITS > now)
 
     def join(self, bell: int, deadline_ms: int) -> int:
-        """Stand at the end; returns the ticket. The ledger's lock must be held.
+        """Add a request at the end; returns its ticket. The ledger's lock must be held.
 
         From `deadline_ms` (monotonic clock, milliseconds) on the request is passed over.
         """
@@ -73,13 +73,13 @@ class Line:
         return ticket
 
     def leave(self, ticket: int) -> None:
-        """Stand in it no longer. The ledger's lock must be held."""
+        """Take a request out. The ledger's lock must be held."""
         self._pool[at.P_WAITING] -= 1
         del self._waiters[ticket]
         self._show()
 
     def count_refusal(self) -> None:
-        """A request found the line too long. The ledger's lock must be held."""
+        """Count a request that was refused because the line is too long. The ledger's lock must be held."""
         self._pool[at.P_REFUSED] += 1
 
     def is_first(self, ticket: int) -> bool:
@@ -99,9 +99,10 @@ class Line:
                 self._ringer.sendto(b"!", b"\0%05x" % (bell - 1))
 
     def tick(self) -> None:
-        """Show that this worker runs, and wake the first request if it is this worker's: whoever should have rung may have died.
+        """Show that this worker runs, and wake the first request if it is this worker's.
 
-        To be called a few times a second. Takes the ledger's lock when requests wait here.
+        The worker that should have rung may have died. To be called a few times a second. Takes the ledger's lock when requests
+        wait here.
         """
         if not self._waiters:
             return

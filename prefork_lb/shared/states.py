@@ -1,8 +1,8 @@
 """What decides whether a server may be picked, in shared memory: administrative state, checks, ejection, slow start.
 
 Written under the ledger's lock, by commands, the controller and the workers; read without it. Checks and ejections change by the
-table in `shared.transitions`. `changed` tells the workers to look anew: they compare one number a request. Instants are
-milliseconds of the monotonic clock, which all processes share.
+table in `shared.transitions`. Each change is counted: a worker compares that count at each request, and looks anew when it is
+another one. Instants are milliseconds of the monotonic clock, which all processes share.
 """
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class States:
         """How often anything has changed that decides about picks."""
         return self._cells[at.H_CHANGES]
 
-    def changed(self) -> None:
+    def count_change(self) -> None:
         """Let every worker look anew at its next request. The lock must be held."""
         self._cells[at.H_CHANGES] += 1
 
@@ -72,13 +72,13 @@ class States:
         if state is Admin.READY:
             self._rise(slot)
         self.admin[slot] = state
-        self.changed()
+        self.count_change()
 
     def set_weight(self, slot: int, weight: int) -> None:
         """Set the weight, 0 for that of the configuration. The lock must be held."""
         if self.weight_set[slot] != weight:
             self.weight_set[slot] = weight
-            self.changed()
+            self.count_change()
 
     def set_check(self, slot: int, state: Check, note: str) -> None:
         """Note a check's result, in words. The lock must be held. Raises InvariantError where the table lacks the step."""
@@ -90,20 +90,20 @@ class States:
             if step.rises:
                 self._rise(slot)
             self.check[slot] = step.after
-            self.changed()
+            self.count_change()
 
     def forget_check(self, slot: int) -> None:
         """There are no checks any more. The lock must be held."""
         if self.check[slot] != Check.NONE:
             self.check[slot] = after(Check(self.check[slot]), Event.CHECKS_ENDED).after
             write_note(self._segment.text, self._segment.layout.server_note_byte(slot), "")
-            self.changed()
+            self.count_change()
 
     def eject(self, slot: int, event: Event, until_ms: int) -> None:
         """Eject a server for `event` until that instant. The lock must be held. Raises InvariantError where the table lacks
         the step."""
         step = after(Ejection(self.ejection[slot]), event)
-        # Before the state: a worker that is killed in between has changed nothing that anybody looks at.
+        # Before the state: when a worker is killed in between, only a cell has changed that means nothing in the old state.
         self.ejected_until[slot] = until_ms
         self._set_ejection(slot, step.after)
 
@@ -178,10 +178,10 @@ class States:
 
     def _set_ejection(self, slot: int, state: Check | Ejection) -> None:
         self.ejection[slot] = state
-        self.changed()
+        self.count_change()
 
     def _rise(self, slot: int) -> None:
-        """It is back: slow start begins, and what was sent to it before the change that comes now says nothing any more."""
+        """The server is back: its slow start begins, and outcomes of requests from before the next change are void."""
         self.risen[slot] = now_ms()
         self.risen_change[slot] = self.changes + 1
 

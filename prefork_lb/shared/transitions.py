@@ -58,7 +58,7 @@ class Transition(NamedTuple):
     event: Event
     after: Check | Ejection
     cause: str
-    rises: bool = False  # the server is back: its slow start begins, and outcomes of earlier requests do not count any more
+    rises: bool = False  # the server is back: its slow start begins, and outcomes of earlier requests are void
 
 
 TRANSITIONS = (
@@ -81,7 +81,7 @@ TRANSITIONS = (
     Transition(Ejection.TRIAL_DUE, Event.TRIAL_BEGAN, Ejection.ON_TRIAL, "a request is sent to it as its trial"),
     Transition(Ejection.ON_TRIAL, Event.TRIAL_PASSED, Ejection.NONE, "it answered the trial", rises=True),
     Transition(Ejection.ON_TRIAL, Event.TRIAL_FAILED, Ejection.EJECTED, "the trial failed"),
-    # Nobody knows how it would have ended: the server gets another trial soon.
+    # How the trial would have ended is not known, so the server gets another one soon.
     Transition(Ejection.ON_TRIAL, Event.TRIAL_LEFT, Ejection.EJECTED, "the client of the trial left before the answer"),
     Transition(Ejection.ON_TRIAL, Event.TRIAL_DIED, Ejection.TRIAL_DUE, "the worker of the trial died"),
     # It may be stopped for minutes. What becomes of its request when it runs again decides nothing any more.

@@ -66,7 +66,7 @@ class Ejections:
         self._ledger = ledger
         self._rules = rules
         self._rng = rng
-        self._trials: list[Trial] = []  # that this worker's requests are; changed under the lock
+        self._trials: list[Trial] = []  # under way by requests of this worker; changed under the lock
 
     def count_failure(self, server: Server, why: str) -> None:
         """Count a failure of a request that was no trial; the server is ejected if it was one too many. The lock must be held."""
@@ -103,7 +103,7 @@ class Ejections:
             self._eject(trial.server, Event.TRIAL_FAILED, f"its trial failed: {why}")
 
     def leave_trial(self, trial: Trial) -> None:
-        """The request ended before the server's answer, and not by the server: there is another trial in a moment.
+        """The request ended before the server's answer, and not because of the server: another trial is due in a moment.
 
         The lock must be held. Nothing happens when the trial was judged before.
         """

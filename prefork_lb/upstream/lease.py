@@ -36,7 +36,7 @@ class Lease:
         self._kept = False
         self._seen = seen
         self._trial = trial
-        self._failure: str | None = None  # why the exchange counts as failed though it completed; "": as load only; None: success
+        self._failure: str | None = None  # why the exchange counts as failed; "": as load only; None: it does not
         self._penalty_s = 0.0
 
     def __enter__(self) -> Lease:
@@ -64,9 +64,9 @@ class Lease:
             self._trial.is_answered = True
 
     def note_status(self, status: int, penalty_s: float) -> None:
-        """What the server answers may be a failure by its status, however well it is said.
+        """The response has this status. It may make the exchange a failure, though the response is well formed.
 
-        It counts as load for at least `penalty_s` seconds then, when the pool's failures do so at all.
+        Then the exchange counts as load for at least `penalty_s` seconds, if the pool has `ejection.penalty`.
         """
         if status in self._outcomes.failing:
             self._failure, self._penalty_s = f"status {status}", penalty_s
@@ -91,7 +91,7 @@ class Lease:
             self._tell_failure()
 
     def abandon(self) -> None:
-        """The exchange ends in its middle, and not by the server: the client is gone, say. The connection is of no more use."""
+        """The exchange ends early, and not because of the server: the client has left, for example. The connection is closed."""
         if self.is_open:
             self._end(False, bool(self._failure))
             if self._failure is not None:

@@ -37,16 +37,16 @@ class Outcomes:
         with self._ledger.locked():
             if trial is not None:
                 self.ejections.pass_trial(trial)
-            elif self._says_something(server, seen):
+            elif self._counts(server, seen):
                 self._states.streak[server.slot] = 0
 
     def failed(self, server: Server, why: str, penalty_s: float, seen: int, trial: Trial | None) -> None:
-        """A request has failed. `penalty_s`: for how long it counts as load at least, if anything is set to."""
+        """A request has failed. It counts as load for `penalty_s` seconds at least, if the pool has `ejection.penalty`."""
         self._penalise(server, penalty_s)
         with self._ledger.locked():
             if trial is not None and not trial.is_judged:
                 self.ejections.fail_trial(trial, why)
-            elif self._says_something(server, seen):
+            elif self._counts(server, seen):
                 self.ejections.count_failure(server, why)
 
     def refused(self, server: Server, penalty_s: float, trial: Trial | None) -> None:
@@ -77,7 +77,7 @@ class Outcomes:
                 left.append((until, slot))
         waiting.extend(left)
 
-    def _says_something(self, server: Server, seen: int) -> bool:
+    def _counts(self, server: Server, seen: int) -> bool:
         return not self._states.is_ejected(server.slot) and seen >= self._states.risen_change[server.slot]
 
     def _penalise(self, server: Server, penalty_s: float) -> None:

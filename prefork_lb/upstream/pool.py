@@ -74,7 +74,7 @@ class Pool:
             try:
                 return self._lease_now(request, tried)
             except LimitReached:
-                raise  # a limit of the pool is for those who wait, too
+                raise  # the pool's own limit refuses at once; the queue is for servers that are full
             except PoolFull:
                 pass
         return self._lease_in_turn(queue, request, client)
@@ -117,7 +117,7 @@ class Pool:
             return Lease(due, ledger, self.outcomes, seen, self.outcomes.ejections.begin_trial(due))
         candidates = self._candidates(choice.primaries, tried) or self._candidates(choice.backups, tried)
         if not candidates:
-            raise self._nobody(choice, tried)
+            raise self._none_left(choice, tried)
         picked = self._policy.pick(candidates, request)
         if not isinstance(picked, Server) or picked not in candidates:
             raise InvariantError(f"pool {self.name}: the policy {self._policy!r} picked {picked!r}: no candidate")
@@ -127,7 +127,7 @@ class Pool:
     def _lease_in_turn(self, queue: Queue, request: RequestInfo, client: Watched) -> Lease:
         """Wait in the queue for a server."""
         place = queue.join()
-        more = True
+        has_room = True
         try:
             while True:
                 view = self._view
@@ -139,15 +139,15 @@ class Pool:
                     if is_turn := queue.is_turn(place):
                         try:
                             lease = self._claim(view, request, ())
-                            more = self._has_room(view[1])
+                            has_room = self._has_room(view[1])
                             return lease
                         except PoolFull:
                             pass
                 if not is_turn:
-                    queue.wake()  # this request was woken, so the first in line may have missed its ring
+                    queue.wake()  # the ring came to this request, so the first in line may have missed it
                 place.wait(client)
         finally:
-            queue.leave(place, wake_next=more)
+            queue.leave(place, wake_next=has_room)
 
     def tick(self) -> None:
         """Close idle connections that are too old, end penalties, let weights grow. To be called a few times a second."""
@@ -210,7 +210,7 @@ class Pool:
         return bool(self._candidates(choice.primaries, ()) or self._candidates(choice.backups, ())
                     or (choice.trials and self._due_for_trial(choice, ())))
 
-    def _nobody(self, choice: Choice, tried: Collection[Server]) -> PoolFull | NoUsableServer:
+    def _none_left(self, choice: Choice, tried: Collection[Server]) -> PoolFull | NoUsableServer:
         left = [server for server in (*choice.primaries, *choice.backups) if server not in tried]
         if left:
             return PoolFull(f"pool {self.name}: every server is at its max_connections")

@@ -12,7 +12,7 @@ from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.line import Line
 
 MakeStream = Callable[[socket.socket], Stream]
-"""What the worker waits for a socket with."""
+"""Makes the stream by which the worker waits for a socket."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +94,8 @@ class Queue:
         raise full
 
     def _is_full(self) -> bool:
-        # The requests of a worker that does not run count no more: it would close the queue to its siblings. Looked at only when
-        # it matters, for it costs a look into each worker's row.
+        # Requests of a worker that does not run do not count: a stopped worker would close the queue to its siblings. To leave
+        # them out costs a look into each worker's row, so it comes second.
         size = self._rules.size
         return self.length >= size and self._line.answering >= size
 
@@ -110,7 +110,7 @@ class Queue:
         return self._line.is_first(place.ticket)
 
     def leave(self, place: WaitingRequest, wake_next: bool) -> None:
-        """Give the place up. `wake_next`: a server may be free for the next request. Takes the ledger's lock."""
+        """Give the place up, and wake the next request if a server may be free for it. Takes the ledger's lock."""
         with self._ledger.locked():
             self._line.leave(place.ticket)
         place.close()
@@ -123,11 +123,11 @@ class Queue:
             self._line.ring()
 
     def tick(self) -> None:
-        """To be called a few times a second: the siblings see that this worker runs, and a ring that was lost is made good."""
+        """Show the siblings that this worker runs, and ring again in case a ring was lost. To be called a few times a second."""
         self._line.tick()
 
     def too_late(self) -> QueueTimeout:
-        """The error of a request that has waited long enough."""
+        """The error of a request that waited for as long as it may."""
         return QueueTimeout(f"pool {self._pool}: no server became free within {self._rules.timeout_s:g} s")
 
     def close(self) -> None:

@@ -14,12 +14,12 @@ from prefork_lb.upstream.queue import MakeStream
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """How one connects to servers, and how something is done again and again on the side."""
+    """How a worker connects to servers, waits, and repeats a task beside its requests."""
 
     dial: Dial
     every: Callable[[float, Callable[[], None]], None]  # interval in seconds, task
     one_thread: bool  # exchanges and tasks run in the same thread
-    stream: MakeStream  # what one waits for a socket with
+    stream: MakeStream  # makes the stream by which a worker waits for a socket
     wait_any: WaitAny
     sleep: Callable[[float], None] = time.sleep  # seconds
 

@@ -18,8 +18,8 @@ UNLIMITED = 1 << 62
 class Server:
     """One backend address of a pool; to a policy, a candidate.
 
-    `in_flight` is the count over all workers, set under the ledger's lock when the server becomes a candidate; requests that
-    failed a short while ago are counted in it. `weight` and `max_connections` are those of this moment: less in slow start.
+    `in_flight` is the count over all workers, set under the ledger's lock when the server becomes a candidate; it includes
+    requests that failed a short while ago. `weight` and `max_connections` are those of this moment: less in slow start.
     """
 
     slot: int
@@ -34,7 +34,7 @@ class Server:
     in_flight: int = 0
     tls: ClientTLS | None = None
     proxy_protocol: int = 0  # version of the PROXY header that each connection begins with; 0: none
-    queue: Queue | None = None  # of its pool: those who may be waiting for it
+    queue: Queue | None = None  # its pool's: each release wakes the first request in it
 
     def __post_init__(self) -> None:
         self.weight, self.max_connections = self.configured_weight, self.configured_limit

@@ -1,7 +1,7 @@
 """How long a pool's responses take: a histogram that forgets."""
 from __future__ import annotations
 
-# Buckets of a factor of two each are too coarse for a percentile that something waits for: eight to a factor of two.
+# Buckets for each factor of two. With one, a percentile would be off by up to 100 %, and hedging waits for a percentile.
 _STEPS = 8
 _BUCKETS = 32 * _STEPS  # from 1 us to more than an hour
 _HALVED_AT = 4096  # samples

@@ -250,7 +250,7 @@ def test_a_worker_broken_off_at_any_instruction_of_a_trial_leaves_none_behind(
 
     def due() -> None:
         bench.states.ejection[0], bench.states.ejected_until[0] = Ejection.TRIAL_DUE, 1
-        bench.states.changed()
+        bench.states.count_change()
 
     due()
     last = length(prepare)
