@@ -65,7 +65,7 @@ class Dialer:
 
 
 class _Bell:
-    """Wakes one greenlet. Rung before anybody waits, it lets the next wait end at once."""
+    """Wakes one greenlet. A ring that comes before the wait lets the next wait return at once."""
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
@@ -73,7 +73,7 @@ class _Bell:
         self._is_rung = False
 
     def ring(self) -> None:
-        """Let the greenlet go on. Called in the hub."""
+        """Resume the waiting greenlet. Called in the hub."""
         self._is_rung = True
         if self._waiter is not None:
             waiter, self._waiter = self._waiter, None
@@ -93,7 +93,7 @@ class _Bell:
 
 
 class _Attempt:
-    """What the attempts of one dial have in common, and how one is made."""
+    """Connects to one address. The attempts of one dial share this object and its deadline."""
 
     def __init__(self, hub: Hub, address: Address, timeout_s: float, tls: ClientTLS | None, preamble: bytes) -> None:
         self.hub = hub
@@ -129,7 +129,7 @@ class _Attempt:
         return under_way.pop(endpoint)
 
     def timed_out(self, is_connected: bool = False) -> ConnectTimeout:
-        """The error when there is no time left; `is_connected`: all but the TLS handshake was done."""
+        """The error when there is no time left; `is_connected`: only the TLS handshake was missing."""
         return connect_timeout(self._address, self._timeout_s, is_connected)
 
     def _connect(self, endpoint: Endpoint, under_way: dict[Endpoint, GreenStream]) -> None:
@@ -142,7 +142,7 @@ class _Attempt:
                 connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             code = connected.connect_ex(where)
             while code == errno.EAGAIN and family == socket.AF_UNIX:
-                # A unix socket whose queue is full says so at once, and no event tells when there is room (connect(2)).
+                # The server's queue is full. No event tells when a unix socket has room (connect(2)), so we try again.
                 if hub.now >= deadline:
                     raise StreamTimeout
                 hub.sleep(_FULL_QUEUE_PAUSE_S)
@@ -154,7 +154,7 @@ class _Attempt:
             connected.close()
             raise
         if code == errno.EINPROGRESS:
-            # The first event tells of the outcome, whichever it is.
+            # The first event means that the connect has ended; SO_ERROR says how.
             if not stream.ready & WRITABLE and not stream.wait_writable(deadline):
                 raise StreamTimeout
             code = connected.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
@@ -187,7 +187,7 @@ class _Race:
         self._bell = _Bell(self._hub)  # an attempt has ended
 
     def run(self) -> tuple[Endpoint, GreenStream]:
-        """The first connection, and its address; the other attempts are ended. Raises as `_Attempt.connect`."""
+        """Return the first connection and its address, and end the other attempts. Raises as `_Attempt.connect`."""
         attempts, hub = self._attempts, self._hub
         try:
             while True:
@@ -203,7 +203,7 @@ class _Race:
         finally:
             self._is_over = True
             for stream in self._under_way.values():
-                # Its greenlet finds the time over and closes it.
+                # Its greenlet is resumed by the timeout, and closes the stream.
                 hub.arm(stream, hub.now)
 
     def _try(self, endpoint: Endpoint) -> None:

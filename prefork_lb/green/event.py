@@ -7,7 +7,7 @@ from prefork_lb.green.hub import Hub
 
 
 class OneShotEvent:
-    """One greenlet waits until another one calls `set`; after that nobody waits."""
+    """One greenlet waits until another one calls `set`. After that `wait` returns at once."""
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
@@ -15,12 +15,12 @@ class OneShotEvent:
         self._waiter: greenlet | None = None
 
     def set(self) -> None:
-        """Let the waiter go on, now or when it comes."""
+        """End the present wait, and every later one."""
         self._is_set = True
         self._hub.call_at(self._hub.now, self._resume)
 
     def wait(self) -> None:
-        """Wait until it is set."""
+        """Wait until `set` was called."""
         while not self._is_set:
             self._waiter = getcurrent()
             try:

@@ -2,18 +2,18 @@
 
 Facts of the world and what they force on us:
 
-- epoll_ctl costs as much as a small send. So a descriptor is registered once, edge-triggered, for everything, when its
-  channel is made; what an event told stays in `Channel.ready` until an operation finds that it is used up.
-- An edge is told once. Whoever wants to wait must have seen EAGAIN, or a short read, since the last event: then the next
-  arrival is a new edge. The end of the peer's side is an edge as well, and stays in `ready` for good.
-- A greenlet costs some 6 KiB while it waits. So a connection that waits for nothing but its client holds none: its channel's
-  `owner` is called when something happens, and runs a job on a greenlet that was used before.
-- Descriptors are numbers that come again. A channel that is closed leaves its number to nobody before the events that were
-  fetched together with its own are all handled.
-- A greenlet runs until it waits, and one whose peers are fast never has to. So whoever finds data without a wait asks `share`
-  first: when the greenlet has had the loop for longer than a turn, it goes behind the events that have come meanwhile.
+- epoll_ctl costs as much as a small send. So the hub registers a descriptor once, when its channel is made, edge-triggered
+  and for all events. `Channel.ready` keeps each event until an operation finds that it is used up.
+- epoll reports an edge once. So a greenlet may wait only after it saw EAGAIN, or a short read, since the last event: then the
+  next arrival is a new edge. The end of the peer's side is an edge as well, and stays in `ready` for good.
+- A greenlet costs some 6 KiB while it waits. So a connection that only waits for its client holds no greenlet. When an event
+  comes, the hub calls the channel's `owner`, and the owner runs a job on a spare greenlet.
+- The kernel gives the number of a closed descriptor to the next one that is opened. epoll returns many events at once, and a
+  later one of them may be for a channel that was closed just now. So the hub closes descriptors at the end of a round.
+- Greenlets are not preempted: a greenlet runs until it waits, and a greenlet with fast peers never waits. So code that finds
+  data without a wait calls `share` first. A greenlet that has run for longer than a turn then lets the new events go first.
 
-All of it runs in one thread. Only `wake` may be called from another one.
+The hub and its greenlets run in one thread. Other threads may call `wake` only.
 """
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ NEVER = float("inf")
 _EVERYTHING = READ | WRITE | HALF_CLOSED | select.EPOLLET
 _EVENTS_AT_ONCE = 256
 TURN_S = 0.001
-"""How long a greenlet that never has to wait keeps the loop. What a turn costs, an epoll_wait and a switch, is a 200th of it."""
+"""How long a greenlet that never waits keeps the loop. A turn costs one epoll_wait and one switch: a 200th of this time."""
 _SPARE_GREENLETS = 128
 _MOST_FORGOTTEN = 1000
 
@@ -51,13 +51,13 @@ log = logging.getLogger("prefork_lb")
 
 
 class Owner(Protocol):
-    """Who is told of what happens to a channel for which no greenlet waits. Called in the hub: it must not wait."""
+    """Gets the events of a channel while no greenlet waits for it. The hub calls its methods, so they must not wait."""
 
     def on_events(self, events: int) -> None:
         """These events came."""
 
     def on_deadline(self) -> None:
-        """The channel's deadline is over."""
+        """The channel's deadline has passed."""
 
 
 class SocketLike(Protocol):
@@ -69,19 +69,19 @@ class SocketLike(Protocol):
 
 
 class Channel:
-    """A descriptor that is registered, with who waits for it."""
+    """A registered descriptor, and the greenlets that wait for it."""
 
     __slots__ = ("deadline", "descriptor", "hub", "looked_at", "owner", "reader", "ready", "writer")
 
     def __init__(self, hub: Hub, descriptor: int) -> None:
         self.hub = hub
         self.descriptor = descriptor  # -1 after the end
-        self.ready = 0  # events that came and are not used up
+        self.ready = 0  # events that came and are not yet used up
         self.reader: greenlet | None = None
         self.writer: greenlet | None = None
         self.owner: Owner | None = None
         self.deadline = NEVER  # of the present wait
-        self.looked_at = NEVER  # when the timers look at the deadline next
+        self.looked_at = NEVER  # when the timers check the deadline next; NEVER: no entry
         hub.register(self)
 
     def wait_readable(self, deadline: float) -> bool:
@@ -124,7 +124,7 @@ class Channel:
         return self.hub.switch() is not None
 
     def break_off(self) -> None:
-        """Let whoever waits go on, as if something had happened. Called in the hub."""
+        """Resume the greenlets that wait for this channel, as if an event had come. Called in the hub."""
         reader, writer = self.reader, self.writer
         self.reader = self.writer = None
         if reader is not None:
@@ -142,25 +142,25 @@ class Timer:
         self.callback: Job | None = callback
 
     def cancel(self) -> None:
-        """Forget it. The heap keeps the entry until its time: cheaper than finding it."""
+        """Drop the callback. The entry stays in the heap until its time: to search for it would cost more."""
         self.callback = None
 
 
 class Hub:
-    """The loop. `run` is called in the thread's main greenlet, and everything else runs in others below it."""
+    """The loop. `run` is called in the thread's main greenlet; jobs run in greenlets whose parent is the main one."""
 
     def __init__(self, clock: Clock = monotonic) -> None:
         self._clock = clock
-        self.now = clock()  # seconds; of the latest look at the clock, once a round
+        self.now = clock()  # monotonic seconds, read once a round and before each turn
         self.events_this_round = 0
         self._most_events = _EVENTS_AT_ONCE
         self._epoll = select.epoll()
         self._channels: dict[int, Channel] = {}
         self._timers: list[tuple[float, int, Channel | Timer]] = []
-        self._forgotten = 0  # entries of the timers whose channel has ended, at most
+        self._forgotten = 0  # upper bound: timer entries whose channel has ended
         self._number = itertools.count()
         self._soon: deque[Job] = deque()
-        self._turns: deque[Callable[[], object]] = deque()  # resume those that gave way and have more to do
+        self._turns: deque[Callable[[], object]] = deque()  # resume greenlets that called `share`, and jobs behind them
         self._calls: deque[Job] = deque()  # from other threads
         self._ended: list[SocketLike] = []
         self._spare: list[greenlet] = []
@@ -179,7 +179,7 @@ class Hub:
         self._channels[channel.descriptor] = channel
 
     def end(self, channel: Channel, connected: SocketLike) -> None:
-        """Close the channel's socket, when the events that were fetched with it are handled. Who waits for it goes on."""
+        """Close the channel's socket at the end of this round. Greenlets that wait for the channel are resumed."""
         if channel.descriptor >= 0:
             self._channels.pop(channel.descriptor, None)
             channel.descriptor = -1
@@ -192,7 +192,7 @@ class Hub:
                 self.call_at(self.now, channel.break_off)
 
     def _drop_forgotten(self) -> None:
-        """Take the entries of ended channels off the timers: with a connection a request they would pile up for a minute."""
+        """Remove the entries of ended channels. With one connection for each request they would pile up for a minute."""
         self._timers[:] = [entry for entry in self._timers if isinstance(entry[2], Timer) or entry[2].descriptor >= 0]
         heapq.heapify(self._timers)
         self._forgotten = 0
@@ -220,7 +220,7 @@ class Hub:
     # -- time --------------------------------------------------------------------------------------------------
 
     def arm(self, channel: Channel, deadline: float) -> None:
-        """Set the channel's deadline. Costs next to nothing when the timers look at the channel before that anyway."""
+        """Set the channel's deadline. This is cheap when the timers already check the channel before it: no new entry is made."""
         channel.deadline = deadline
         if deadline < channel.looked_at:
             channel.looked_at = deadline
@@ -234,15 +234,15 @@ class Hub:
 
     @property
     def waiting_timers(self) -> int:
-        """How many entries the timers have, those of cancelled ones and ended channels that are not dropped yet included."""
+        """How many entries the heap has. Cancelled timers and ended channels count until they are dropped."""
         return len(self._timers)
 
     def limit_round(self, events: int) -> None:
-        """Handle so many events in a round at most; 0: as usual."""
+        """Handle at most `events` events in a round; 0: the default."""
         self._most_events = events or _EVENTS_AT_ONCE
 
     def every(self, interval_s: float, task: Job) -> None:
-        """Call `task` in the hub at every interval. An exception is logged, and it goes on."""
+        """Call `task` in the hub at every interval. An exception is logged, and the calls go on."""
         def again() -> None:
             try:
                 task()
@@ -255,7 +255,7 @@ class Hub:
     # -- greenlets ---------------------------------------------------------------------------------------------
 
     def run_job(self, job: Job) -> None:
-        """Run `job` on a greenlet, at once, until it waits for the first time. Called in the hub."""
+        """Run `job` on a greenlet at once; return when the job ends or waits for the first time. Called in the hub."""
         spare = self._spare
         if spare:
             spare.pop().switch(job)
@@ -276,24 +276,24 @@ class Hub:
             if len(spare) >= _SPARE_GREENLETS:
                 return
             spare.append(getcurrent())
-            del job  # while it waits it must not keep a connection alive
+            del job  # a spare greenlet must not keep a connection's objects alive
             job = switch()  # type: ignore[assignment]
 
     def share(self) -> None:
-        """Let the others run first, if this round has lasted for longer than a turn. Called in a greenlet."""
+        """Let other greenlets run first, if `now` was read longer than a turn ago. Called in a greenlet."""
         if self._clock() - self.now > TURN_S:
             self._turns.append(getcurrent().switch)
             self.switch()
 
     def after_turns(self, job: Job) -> None:
-        """Call `job` in the hub when all that gave way by now have had their turn. Called in the hub."""
+        """Call `job` when every greenlet that has called `share` by now has had its turn. Called in the hub."""
         if self._turns:
             self._turns.append(job)
         else:
             job()
 
     def _run_turns(self, until: float) -> None:
-        """Resume those that gave way, each once at most, and no further one after `until`."""
+        """Resume the greenlets that called `share`, each at most once. Start no turn after `until`."""
         turns = self._turns
         for _ in range(len(turns)):
             self.now = self._clock()
@@ -316,7 +316,7 @@ class Hub:
         try:
             os.write(self._wake_writer, b"!")
         except BlockingIOError:
-            pass  # full: the hub is going to look anyway
+            pass  # the pipe is full, so the hub will wake and run all calls
 
     def _woken(self) -> None:
         try:
@@ -374,7 +374,7 @@ class Hub:
             for _ in range(len(soon)):
                 self.run_job(soon.popleft())
             if turns:
-                # As long as all else took: neither can keep the other from its half of the loop.
+                # Turns get as long as the rest of the round took. So turns and events get half of the loop each.
                 self._run_turns(2 * clock() - began)
             if ended:
                 for connected in ended:
@@ -388,7 +388,7 @@ class Hub:
             if isinstance(target, Timer):
                 if target.callback is not None:
                     target.callback()
-            elif target.looked_at == when:  # else an earlier look has taken its place
+            elif target.looked_at == when:  # else a later `arm` made an earlier entry, and this one is stale
                 target.looked_at = NEVER
                 if target.descriptor < 0:
                     continue
@@ -410,7 +410,7 @@ class Hub:
             channel.owner.on_deadline()
 
     def close(self) -> None:
-        """Let go of epoll. Channels that are open stay so."""
+        """Close epoll and the wake pipe. Open channels stay open."""
         self._epoll.close()
         os.close(self._wake_reader)
         os.close(self._wake_writer)

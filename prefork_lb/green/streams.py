@@ -1,4 +1,13 @@
-"""Streams that let other greenlets run while they wait."""
+"""Streams that let other greenlets run while they wait.
+
+Facts of the world and what they force on us:
+
+- epoll reports an edge once (see `green.hub`). So a receive clears READ in `ready` only when it has emptied the socket.
+- A read that returns less than was asked for has emptied the socket (epoll(7)). A full read says nothing about what is left.
+- The end of the peer's side may come in the same event as its last bytes, and no second event follows. So after an
+  end a short read clears nothing: the next receive returns what is left, then b"".
+- OpenSSL reads ahead: bytes that it holds make no edge. So over TLS READ is cleared only when OpenSSL would block.
+"""
 from __future__ import annotations
 
 import contextlib
@@ -20,7 +29,7 @@ _WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 class GreenStream(Channel):
-    """A connected, non-blocking socket as a Stream, and as what the hub knows of it."""
+    """A connected, non-blocking socket: a Stream for its users, a Channel for the hub."""
 
     __slots__ = ("_connected", "_receive", "_send")
 
@@ -50,7 +59,7 @@ class GreenStream(Channel):
             return None
         except OSError as exc:
             raise StreamClosed(exc.strerror) from exc
-        # A short read has emptied the socket (epoll(7)): the next byte is a new edge. But an end that was told is told once.
+        # A short read has emptied the socket (epoll(7)): the next byte is a new edge. After the peer's end no edge will come.
         if len(data) < limit and not self.ready & _ENDED:
             self.ready &= ~READ
         return data
@@ -58,7 +67,7 @@ class GreenStream(Channel):
     def receive(self, limit: int, timeout_s: float) -> bytes:
         hub = self.hub
         if self.ready & READABLE:
-            hub.share()  # a peer that is fast enough never lets it wait
+            hub.share()  # with a fast peer this greenlet would never wait
         deadline = hub.now + timeout_s
         while True:
             if self.ready & READABLE:
@@ -80,9 +89,9 @@ class GreenStream(Channel):
                 data = self.receive_now(limit)
                 if data is not None:
                     return data
-            if watched.is_gone():  # before the wait: no event will tell
+            if watched.is_gone():  # checked before the wait: the client's end may be old, and makes no new event
                 return None
-            # `wait_readable`, spelt out: every request comes by here.
+            # `wait_readable` inlined, for speed: every request passes here.
             if deadline < self.looked_at:
                 hub.arm(self, deadline)
             else:
@@ -118,7 +127,8 @@ class GreenStream(Channel):
     def _send_rest(self, data: bytes, sent: int, timeout_s: float) -> None:
         with memoryview(data) as view:
             while sent < len(data):
-                # The kernel calls a socket writable when a third of its buffer is free: megabytes, a long time for a slow peer.
+                # The kernel reports a socket as writable when a third of its buffer is free. That may be megabytes, and a slow
+                # peer needs long for them. So a peer counts as stalled only when it has acknowledged nothing meanwhile.
                 waiting = self.unacknowledged()
                 if not self.wait_writable(self.hub.now + timeout_s) and self.unacknowledged() >= waiting:
                     raise StreamTimeout
@@ -129,7 +139,7 @@ class GreenStream(Channel):
         try:
             return int.from_bytes(fcntl.ioctl(self.descriptor, termios.TIOCOUTQ, b"\0\0\0\0"), sys.byteorder)
         except OSError:
-            return 0  # closed meanwhile, which the next send will tell
+            return 0  # closed meanwhile: the next send raises
 
     def _send_some(self, view: memoryview) -> int:
         try:
@@ -154,22 +164,22 @@ class GreenStream(Channel):
         ready = self.ready & READABLE
         if ready != READ:
             return bool(ready)
-        # A read that took just what was asked for does not tell whether there is more.
+        # READ may be stale: a full read does not show whether more bytes wait.
         try:
             self._connected.recv(1, socket.MSG_PEEK)
         except BlockingIOError:
             self.ready &= ~READ
             return False
         except OSError:
-            pass  # that is a kind of end
+            pass  # an error ends the stream as well
         return True
 
     def is_quiet(self) -> bool:
         return self.descriptor >= 0 and not self.has_input()
 
     def shut_down(self) -> None:
-        """End this side: the peer sees the end, what it still sends can be received."""
-        with contextlib.suppress(OSError):  # it has gone, which is an end, too
+        """End this side. The peer sees the end; what the peer still sends can be received."""
+        with contextlib.suppress(OSError):  # the peer has gone, so this side has ended already
             self._connected.shutdown(socket.SHUT_WR)
 
     def reset(self) -> None:
@@ -184,14 +194,14 @@ class GreenStream(Channel):
         self.hub.end(self, self._connected)
 
     def detach(self) -> socket.socket:
-        """Give the socket up, open; this stream is of no use any more."""
+        """Hand over the open socket. This stream must not be used afterwards."""
         self.owner = None
         self.hub.forget(self)
         return self._connected
 
 
 class TLSStream(GreenStream):
-    """The same over TLS, after the `handshake`."""
+    """A GreenStream over TLS. `handshake` comes before any receive or send."""
 
     __slots__ = ("_ahead", "_may_say_end", "_tls", "is_secured")
 
@@ -216,7 +226,7 @@ class TLSStream(GreenStream):
             except ssl.SSLWantReadError:
                 self.ready &= ~READ
                 in_time = self.wait_readable(deadline)
-                # The signature takes a millisecond. When many clients come at once, others are served between two of them.
+                # A handshake's signature takes a millisecond. When many clients come at once, other work runs between two.
                 self.hub.share()
                 if self.descriptor < 0:
                     raise StreamClosed("closed on this side") from None
@@ -234,7 +244,7 @@ class TLSStream(GreenStream):
         try:
             return self._tls.recv(limit)
         except _WOULD_BLOCK:
-            # OpenSSL has emptied the socket. READ stays as long as it has not: records that it read ahead make no edge.
+            # OpenSSL has emptied the socket. Until then READ stays set: records that it read ahead make no edge.
             self.ready &= ~READ
             if self.ready & BROKEN:
                 raise StreamClosed("connection lost") from None
@@ -248,7 +258,7 @@ class TLSStream(GreenStream):
         if self._ahead or self.ready & _ENDED:
             return True
         if self.ready & READ:
-            # TLS 1.3 servers send session tickets after the handshake: bytes, but no input. Only reading tells.
+            # TLS 1.3 servers send session tickets after the handshake: bytes, but no input. Only a read shows which it is.
             try:
                 data = self.receive_now(1)
             except StreamClosed:
@@ -263,7 +273,7 @@ class TLSStream(GreenStream):
         super().shut_down()
 
     def reset(self) -> None:
-        self._may_say_end = False  # close_notify would make it an ordinary end
+        self._may_say_end = False  # close_notify would make this an ordinary end
         super().reset()
 
     def close(self) -> None:
@@ -272,7 +282,7 @@ class TLSStream(GreenStream):
         super().close()
 
     def _say_end(self) -> None:
-        # close_notify (RFC 8446 6.1): without it the peer cannot tell the end from a cut. The peer's own is not waited for.
+        # close_notify (RFC 8446 6.1): without it the peer cannot tell the end from a cut. We do not wait for the peer's.
         with contextlib.suppress(OSError, ValueError):
             self._tls.unwrap()
 

@@ -12,8 +12,11 @@ log = logging.getLogger("prefork_lb")
 
 
 def binds(config: Config) -> list[str]:
-    """What to listen on. gunicorn closes its sockets before it makes those of a reload, and ends when it cannot: so at a reload
-    new addresses are tried first, and those of before stay when one is of no use."""
+    """The addresses to listen on.
+
+    At a reload gunicorn closes its sockets before it opens the new ones, and ends when it cannot open one. So new addresses are
+    tried here first. When one of them fails, the addresses of before stay in force.
+    """
     global _bound
     wanted = list(config.listen.bind)
     for bind in wanted if _bound else ():

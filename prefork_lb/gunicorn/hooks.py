@@ -12,7 +12,7 @@ log = logging.getLogger("prefork_lb")
 
 
 def on_starting(server: Any) -> None:
-    """Let replaced workers go on by themselves while they serve somebody."""
+    """Let replaced workers linger while they have clients."""
     from prefork_lb.gunicorn.master import let_workers_linger
     from prefork_lb.shared.lingering import lingering_workers
 
@@ -30,7 +30,7 @@ def post_worker_init(worker: Any) -> None:
 
 
 def on_exit(server: Any) -> None:
-    """Remove the instance's shared memory when its master ends in the ordinary way; after a kill the next start does."""
+    """Remove the instance's shared memory when its master ends normally. After a kill, the next start removes it."""
     from prefork_lb.shared.making import remove
 
     remove(server.pid)

@@ -1,4 +1,4 @@
-"""gunicorn's master, taught to let replaced workers go on by themselves.
+"""gunicorn's master, changed so that replaced workers may linger: they finish their exchanges beside the new workers.
 
 Facts about gunicorn's Arbiter, from version 23 to 27:
 
@@ -12,9 +12,9 @@ Facts about gunicorn's Arbiter, from version 23 to 27:
 - `reap_workers()` and `manage_workers()` are called at least once a second; in `reload()`, only the former is. Version 23
   calls `reap_workers()` in the handler of SIGCHLD, so it may come between any two instructions.
 
-So a worker that was replaced leaves `WORKERS` after a moment, and stays the master's child: it *lingers*. The master shows
-lingering workers to gunicorn's own code only where that looks after all of them: to reap them, to notice a frozen one,
-to reopen logs. When the instance stops they are ordinary workers again, so that `stop()` waits for them and ends them.
+So the master takes a replaced worker out of `WORKERS` after a moment. The worker stays the master's child and *lingers*. The
+master puts lingering workers back into `WORKERS` only while gunicorn's code must see all workers: to reap them, to kill a
+frozen one, to reopen logs. When the instance stops, they go back for good, so that `stop()` waits for them and ends them.
 """
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from typing import Any, Protocol
 from prefork_lb.gunicorn.internals import Arbiter
 from prefork_lb.worker.retirement import Order, Retirement
 
-# Most workers end within this time; only those that still serve somebody linger.
+# Most workers end within this time; those that still have clients linger.
 _GRACE_S = 1.0
 _LOOK_EVERY_S = 0.05
 _LEAST_LINGERING = 4
@@ -59,7 +59,7 @@ class LingeringMaster(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         self._lingering: dict[int, Any] = {}  # gunicorn's worker objects, by pid
         self._stopping: set[int] = set()  # workers that must not linger any more
         self._resent_at = 0.0
-        self._shown = 0  # how many `_all_workers` there are at the moment, one inside the other
+        self._shown = 0  # how deep `_all_workers` is nested at the moment
 
     # -- what gunicorn calls -----------------------------------------------------------------------------------
 
@@ -101,7 +101,8 @@ class LingeringMaster(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             for adopted in self._find_adopted():
                 super().kill_worker(adopted.pid, sig)
         elif sig == signal.SIGTERM and self._has_another_master():
-            # An upgrade: this master's workers are replaced by the other one's. Without a parent, only ours can be ended.
+            # An upgrade: the other master's workers replace this one's. When this master has gone, only a ProxyWorker can still
+            # be told to stop. So workers of other classes do not linger.
             self._stopping.update(pid for pid, worker in list(self.WORKERS.items()) if _retirement(worker) is None)
             super().kill_workers(sig)
             self._wait_for_grace()
@@ -113,24 +114,24 @@ class LingeringMaster(Arbiter):  # type: ignore[misc]  # gunicorn has no types
     # -- who lingers -------------------------------------------------------------------------------------------
 
     def _let_go(self) -> None:
-        """Let workers linger that were told to end and have not within the grace, or that say so themselves."""
+        """Take workers out of `WORKERS` that retired, by the master's order or by themselves, and still run after the grace."""
         now = time.monotonic()
         for pid, worker in list(self.WORKERS.items()):
             if self._shown:
                 return
             if pid in self._stopping:
                 continue
-            if _order(worker) is Order.RETIRE and pid not in self._retired:  # by itself: max_requests
+            if _order(worker) is Order.RETIRE and pid not in self._retired:  # the worker retired by itself: max_requests
                 self._retired[pid] = now
             if now - self._retired.get(pid, now) >= _GRACE_S:
                 self._lingering[pid] = worker
                 self.WORKERS.pop(pid, None)
-                if _retirement(worker) is None:  # ours tells this itself
+                if _retirement(worker) is None:  # a ProxyWorker logs this itself
                     self.log.info("Worker (pid:%s) was replaced and lingers: it goes on with its requests", pid)
 
     @contextlib.contextmanager
     def _all_workers(self) -> Iterator[None]:
-        """Show gunicorn the lingering workers as well. Those that it takes out of `WORKERS` have ended."""
+        """Put the lingering workers into `WORKERS` for a while. Those that gunicorn removes from it have ended."""
         self._shown += 1
         try:
             self.WORKERS.update(self._lingering)
@@ -145,7 +146,7 @@ class LingeringMaster(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             self._shown -= 1
 
     def _remind(self) -> None:
-        """Repeat SIGTERM: a worker that was still starting has lost the first one. gunicorn does so for surplus workers."""
+        """Repeat SIGTERM: a worker that was still starting may have lost the first one. gunicorn does so for surplus workers."""
         now = time.monotonic()
         if now - self._resent_at >= 1.0:
             self._resent_at = now
@@ -156,7 +157,7 @@ class LingeringMaster(Arbiter):  # type: ignore[misc]  # gunicorn has no types
                     del self._retired[pid]
 
     def _end_surplus(self) -> None:
-        """Keep the number of lingering workers, each with its memory and its row, within bounds: the oldest end first."""
+        """Limit the number of lingering workers, for each keeps its memory and its row. The oldest end first."""
         surplus = len(self._lingering) - max(_LEAST_LINGERING, 2 * self.num_workers)
         for pid, worker in sorted(self._lingering.items(), key=lambda item: item[1].age)[:max(0, surplus)]:
             if pid not in self._stopping:
@@ -181,7 +182,7 @@ class LingeringMaster(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             time.sleep(_LOOK_EVERY_S)
 
     def _take_back(self) -> None:
-        """The instance stops: lingering workers are ordinary ones again, and so are those of earlier masters."""
+        """The instance stops: put all lingering workers back into `WORKERS`, those of earlier masters included."""
         self.WORKERS.update(self._lingering)
         self._lingering.clear()
         self._retired.clear()
@@ -194,7 +195,7 @@ class LingeringMaster(Arbiter):  # type: ignore[misc]  # gunicorn has no types
 
 
 class _AdoptedWorker:
-    """What gunicorn asks of a worker object, for one that another master has made."""
+    """A worker object, as gunicorn needs it, for a worker that another master started."""
 
     age = 0
     aborted = False
@@ -205,15 +206,15 @@ class _AdoptedWorker:
         self.tmp = self
 
     def last_update(self) -> float:
-        """Of its heartbeat, which this master cannot see."""
+        """Always now: this master cannot see the worker's heartbeat, so it must not take the worker for frozen."""
         return time.monotonic()
 
     def close(self) -> None:
-        """Nothing: gunicorn closes a worker's heartbeat file."""
+        """Do nothing. gunicorn calls this to close a heartbeat file, and there is none."""
 
 
 def let_workers_linger(server: Any, find_adopted: FindAdopted) -> str:
-    """Turn gunicorn's running master into one whose replaced workers linger; why it cannot be, empty if it was done."""
+    """Turn gunicorn's running master into a LingeringMaster. Return why that is impossible; "": it was done."""
     missing = [name for name in _ATTRIBUTES if not hasattr(server, name)]
     if missing or type(server) is not Arbiter:
         return f"gunicorn's master is not as it was known: {', '.join(missing) or type(server).__name__}"

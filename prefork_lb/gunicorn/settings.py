@@ -49,14 +49,15 @@ def settings() -> dict[str, Any]:
         "keepalive": 75,  # seconds; nginx's default. gunicorn's 2 s would make browsers connect anew for every click
         "timeout": _timeout_s(config),
         "graceful_timeout": 30,
-        # The heartbeat is a file that each worker touches: on a busy disk that may take seconds, in which nobody is served.
+        # The heartbeat is a file that each worker touches. On a busy disk that may take seconds, and the worker's clients wait.
         "worker_tmp_dir": _MEMORY if os.access(_MEMORY, os.W_OK) else None,
         "limit_request_line": min(config.proxy.limits.line_bytes, _GUNICORN_MOST_LINE_BYTES),
         "limit_request_field_size": config.proxy.limits.line_bytes,
         "limit_request_fields": config.proxy.limits.fields,
-        # prefork_lb decides itself whose X-Forwarded-Proto it believes (proxy.trusted_proxies).
+        # prefork_lb itself decides which clients' X-Forwarded-Proto it believes (proxy.trusted_proxies).
         "secure_scheme_headers": {},
-        # One fixed place in the home directory: two instances would fight for it, and a hardened service has no home.
+        # gunicorn puts this socket at one fixed place in the home directory. Two instances would both want it, and a hardened
+        # service has no home.
         "control_socket_disable": True,
         "on_starting": on_starting,
         "post_worker_init": post_worker_init,
@@ -65,7 +66,7 @@ def settings() -> dict[str, Any]:
 
 
 def _worker_connections() -> int:
-    # The soft limit is a default for programs that use select(2); gunicorn's worker is none, so all that may be had is taken.
+    # The soft limit is low for programs that use select(2). Our workers do not use it, so we raise the limit to the hard one.
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -74,6 +75,6 @@ def _worker_connections() -> int:
 
 
 def _timeout_s(config: Config) -> int:
-    # A sync worker gives no sign of life while it waits for a server: as long as that may take, it must not be killed.
+    # A sync worker gives no heartbeat while it waits for a server. gunicorn must not kill it before the longest such wait ends.
     timeouts = config.proxy.timeouts
     return int(timeouts.response + timeouts.connect * 2 + timeouts.idle) + 30

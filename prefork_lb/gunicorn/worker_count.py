@@ -12,8 +12,11 @@ _before = 0  # the number of the last configuration; 0: this is the start
 
 
 def worker_count(config: Config) -> int:
-    """How many workers to run. Their rows in shared memory are made at the start. When a reload asks for more workers than
-    there are rows for, with old and new workers side by side, the number of before stays in force."""
+    """How many workers to run.
+
+    The rows in shared memory are made at the start, and at a reload old and new workers both need rows. When a reload asks for
+    more workers than the rows allow, the number of before stays in force.
+    """
     global _before
     wanted = config.listen.worker_count()
     if _before and wanted > _before:
@@ -27,7 +30,7 @@ def worker_count(config: Config) -> int:
 
 
 def _most_workers() -> int:
-    """What this master's instance has room for; 0 while it has no instance."""
+    """How many workers this master's instance has room for; 0 while there is no instance."""
     from prefork_lb.shared.finding import find
     from prefork_lb.wiring.room import most_workers
 

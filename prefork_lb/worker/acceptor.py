@@ -32,7 +32,7 @@ class Acceptor:
 
     def __init__(self, service: Service, listener: Any, context: ssl.SSLContext | None, siblings: SiblingClients | None,
                  most: int, expects_header: bool, descriptors: Descriptors) -> None:
-        """`listener` is gunicorn's. `most`: no more connections are taken while the worker has so many; `expects_header`:
+        """`listener` is gunicorn's. `most`: the worker takes no connection while it has this many; `expects_header`:
         trusted peers begin with a PROXY header; `descriptors`: those of the worker."""
         self._service = service
         self._hub = service.hub
@@ -41,7 +41,7 @@ class Acceptor:
         self._descriptors = descriptors
         self._newcomers = Newcomers(service, self._listener, context, expects_header)
         self._share = FairShare(siblings)
-        self._standing_since = 0.0  # when the listening socket's queue was first not emptied; 0: it was emptied
+        self._standing_since = 0.0  # since when the listening socket's queue has not been empty; 0: it was emptied
         self._takes_all, self._takes_all_until = False, 0.0
         self._pending = PendingConnections(service.hub, service.overload)
         self._stopped = False
@@ -52,7 +52,7 @@ class Acceptor:
         self._hub.watch(self._listener.fileno(), self._accept)
 
     def stop(self) -> None:
-        """Take no more."""
+        """Take no more connections, and close the listening socket."""
         self._stopped = True
         self._hub.unwatch(self._listener.fileno())
         self._listener.close()
@@ -62,7 +62,7 @@ class Acceptor:
             if self._stopped:
                 return
             if self._must_wait():
-                self._standing_since = 0.0  # the others take them
+                self._standing_since = 0.0  # other workers take the clients
                 return
             try:
                 connected, address = self._listener.accept()
@@ -83,8 +83,8 @@ class Acceptor:
             connection = self._newcomers.begin(connected, address)
             if connection is not None:
                 self._serve(connection)
-        # How long a client has waited in the listening socket's queue cannot be seen, and the oldest comes first there. When the
-        # queue has not been empty for a while, all clients are taken, and wait in `pending`.
+        # The kernel does not show how long a client has waited in the listening socket's queue, and accept(2) gives the oldest
+        # first. So when the queue has not been empty for a while, the worker takes all clients, and they wait in `pending`.
         now = self._hub.now
         self._standing_since = self._standing_since or now
         if now - self._standing_since > _STANDING_S and not self._takes_all and self._service.overload.is_limited:
@@ -92,7 +92,7 @@ class Acceptor:
             self._take_all()
 
     def _stay_for_a_while(self) -> None:
-        """The queue is empty. Go on taking all clients as long as some wait in `pending`, and a while longer."""
+        """The queue is empty. Go on taking all clients while some wait in `pending`, and for a while after that."""
         now = self._hub.now
         if self._pending:
             self._takes_all_until = now + _TAKES_ALL_S
@@ -110,7 +110,7 @@ class Acceptor:
             return True
         if not self._share.leaves_it(count, self._hub.now):
             return False
-        if self._hub.events_this_round == 1:  # else there is something better to do than to wait
+        if self._hub.events_this_round == 1:  # else the worker has other events to handle, and they give the sibling its time
             self._pause(_YIELD_S)
         return True
 

@@ -13,7 +13,7 @@ from prefork_lb.wire.framing import Framing, Kind
 from prefork_lb.wire.head import Fields, HeadLimits
 from prefork_lb.worker.service import Times
 
-# A client that asked for 100 Continue and got none sends its body after a while all the same; curl after a second.
+# A client that asked for 100 Continue and got none sends its body after a while anyway; curl after one second.
 _CONTINUE_AFTER_S = 1.0
 _RECEIVE_BYTES = 64 * 1024
 _SILENT = "the client sent nothing of its body for too long"
@@ -26,7 +26,7 @@ class Buffered(Protocol):
     stream: GreenStream
 
     def send_continue(self) -> None:
-        """Tell the client to send its body (100), unless that was done. Raises ClientGone."""
+        """Tell the client to send its body (100), at most once. Raises ClientGone."""
 
 
 class ClientBody:
@@ -39,7 +39,7 @@ class ClientBody:
         self._idle_timeout_s = times.idle
         self._patience = Patience(times.body, times.body_rate)
         self._expects_continue = expects_continue
-        self.is_whole = framing.kind is Kind.LENGTH and not framing.length  # nothing of it is left in the connection
+        self.is_whole = framing.kind is Kind.LENGTH and not framing.length  # no byte of it is left to receive
 
     def read(self, limit: int) -> bytes:
         if self.is_whole:
@@ -72,7 +72,7 @@ class ClientBody:
                 if not stream.wait_either(server, began + min(_CONTINUE_AFTER_S, timeout_s)):
                     self._expects_continue = False
                     connection.send_continue()
-                    deadline = hub.now + timeout_s  # the client's time begins only now
+                    deadline = hub.now + timeout_s  # the client's time begins now, with the 100
                 continue
             in_time = stream.wait_either(server, min(deadline, began + self._patience.left_s))
             self._patience.waited(hub.now - began, 0)

@@ -18,11 +18,11 @@ from prefork_lb.worker.heads import status_line
 from prefork_lb.worker.service import Service, client_info
 
 _RECEIVE_BYTES = 16 * 1024
-# A client that ended its side may still want the answer (RFC 9112 9.6), or may be gone: TCP says the same for both. Most
-# servers take it for gone at once; an answer that is nearly there is worth this much waiting.
+# A client that ended its side may still want the answer (RFC 9112 9.6), or may have left: TCP shows no difference. Most
+# servers give up at once. We wait this long, for an answer that is nearly there.
 _HALF_CLOSED_GRACE_S = 0.25
-# How long, and how much, is received and dropped behind a response that ends the connection early, so that the client gets
-# to read it: closing with unread bytes is a reset, which may overtake it (RFC 9112 9.6).
+# How long, and how many bytes, the worker receives and drops after a response that ends the connection early. A close with
+# unread bytes makes the kernel send a reset, and the client may lose the response by it (RFC 9112 9.6).
 _LINGER_S = 2.0
 _LINGER_BYTES = 1 << 20
 # A connection that was used not long ago may have a request on its way when the worker ends.
@@ -32,7 +32,7 @@ log = logging.getLogger("prefork_lb")
 
 
 class Connection:
-    """The client's stream, what was received and not used yet, and the exchange that goes on."""
+    """The client's stream, the bytes received and not used yet, and the running exchange."""
 
     __slots__ = ("_ended_at", "_expects_header", "_head_deadline", "_in_exchange", "_seen", "body_sent", "buffer",
                  "continue_due", "destination", "head", "is_turned_away", "peer", "service", "source", "started", "stream",
@@ -46,15 +46,15 @@ class Connection:
         self.peer = peer
         self.source, self.destination = source, destination
         self.buffer = b""  # received, not used yet
-        self.head: RequestHead | None = None  # of the exchange that goes on
+        self.head: RequestHead | None = None  # of the running exchange
         self.body_sent = 0  # bytes of the response's body, without its framing
         self.continue_due = False  # the client waits for 100 Continue
         self.started = stream.hub.now  # when the exchange began, or the connection
-        self.is_turned_away = False  # its first request is refused, since it has waited for too long
+        self.is_turned_away = False  # its first request is refused, because the client waited too long
         self.waiting: object = None
         self._expects_header = expects_header
-        self._seen = 0  # bytes of the buffer in which no head ends
-        self._head_deadline = 0.0  # of the head that is begun; 0: none is
+        self._seen = 0  # so many bytes of the buffer were searched, and no head ends in them
+        self._head_deadline = 0.0  # for the head that has begun to come; 0: none has
         self._in_exchange = True
         self._ended_at = 0.0  # when the client's side was seen to have ended; 0: not yet
         stream.owner = self
@@ -101,7 +101,7 @@ class Connection:
             return False
         now = self.stream.hub.now
         if not self._ended_at:
-            # It had ended before the wait began: no event will tell any more.
+            # The client ended its side before the wait began, so no event will come.
             self._left(HALF_CLOSED)
         return now - self._ended_at >= _HALF_CLOSED_GRACE_S
 
@@ -120,9 +120,9 @@ class Connection:
             self.send(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def send(self, data: bytes) -> bool:
-        """Send to the client; whether it took all at once.
+        """Send to the client. Return whether it took all at once.
 
-        Raises ClientGone when it has left, or takes nothing for the idle timeout.
+        Raises ClientGone when the client has left, or takes nothing for the idle timeout.
         """
         try:
             return self.stream.send(data, self.service.times.idle)
@@ -132,7 +132,7 @@ class Connection:
             raise ClientGone(f"the client left: {exc}") from exc
 
     def send_now(self, data: bytes) -> int:
-        """Send what the client takes without a wait; the number of bytes. Raises ClientGone when it has left."""
+        """Send what the client takes without a wait. Return the number of bytes. Raises ClientGone when the client has left."""
         try:
             return self.stream.send_now(data)
         except StreamClosed as exc:
@@ -141,7 +141,7 @@ class Connection:
     # -- requests ----------------------------------------------------------------------------------------------
 
     def serve(self) -> None:
-        """Answer what has come, until there is no whole request any more."""
+        """Answer the requests that have come, until no whole request is left."""
         try:
             if isinstance(self.stream, TLSStream) and not self.stream.is_secured:
                 if self.stream.ready & (HALF_CLOSED | BROKEN):
@@ -166,12 +166,12 @@ class Connection:
 
     def close(self) -> None:
         """End the connection."""
-        self._in_exchange = True  # no event of it matters any more
+        self._in_exchange = True  # no further event starts a job
         self.service.remove(self)
         self.stream.close()
 
     def turn_away(self) -> None:
-        """Refuse it, which has waited for too long: with an answer, unless that would take a handshake."""
+        """Refuse a client that waited too long. It gets an answer, or over TLS a close: an answer would take a handshake."""
         if isinstance(self.stream, TLSStream):
             self.close()
         else:
@@ -179,13 +179,13 @@ class Connection:
             self.stream.hub.run_job(self.serve)
 
     def end_soon(self) -> None:
-        """The worker ends: close when no request comes any more, which from a busy client may be on its way."""
+        """The worker ends: close the idle connection. If it was used just now, wait a little: a request may be on its way."""
         if not self._in_exchange and not self._head_deadline:
             stream = self.stream
             stream.hub.arm(stream, max(self.started + _RECENT_S, stream.hub.now))
 
     def linger(self) -> None:
-        """Receive and drop for a while behind the last response, so that the client gets to read it; then close."""
+        """Receive and drop for a while after the last response, so that the client can read it; then close."""
         stream = self.stream
         stream.shut_down()
         left = _LINGER_BYTES
@@ -197,7 +197,7 @@ class Connection:
                     break
                 left -= len(data)
         except (StreamClosed, StreamTimeout):
-            pass  # that was all
+            pass  # the client sends no more, or has left
         self.close()
 
     def _head_is_late(self) -> None:
@@ -211,7 +211,10 @@ class Connection:
         self.linger()
 
     def _next_head(self) -> bool:
-        """Find the next head in what has come. Without one the connection waits for the client, and holds no greenlet."""
+        """Find the next head in what has come.
+
+        False when there is none: the connection then waits for the client without a greenlet, or is closed.
+        """
         stream, service = self.stream, self.service
         while True:
             buffer = self.buffer
@@ -264,7 +267,7 @@ class Connection:
 
     def _wait_for_client(self) -> None:
         stream, service = self.stream, self.service
-        self.head = None  # kilobytes, if its like is not remembered
+        self.head = None  # kilobytes, unless the memo shares the head
         if self._head_deadline:
             deadline = self._head_deadline
         elif service.closing:
@@ -275,7 +278,7 @@ class Connection:
         stream.hub.arm(stream, deadline)
 
     def _read_proxy_header(self) -> bool:
-        """Whether the PROXY header has come whole; it is taken off the buffer then."""
+        """Take the PROXY header off the buffer. Return False while it is not whole."""
         found = proxy_protocol.parse(self.buffer)
         if found is None:
             return False

@@ -26,7 +26,7 @@ from prefork_lb.worker.sending import Sink, send_chunked, send_plain
 from prefork_lb.worker.service import Service
 from prefork_lb.worker.tunnel import offered, run_tunnel, switch_block
 
-# What is left of a request's body when its answer is complete is received and dropped up to here, to keep the connection.
+# When the answer comes before the whole request body, the worker drops up to this much of the body to keep the connection.
 _DROPPED_BYTES = 64 * 1024
 
 log = logging.getLogger("prefork_lb")
@@ -49,9 +49,9 @@ class Client(Downstream, Buffered, Sink, Protocol):
 
 
 def answer(client: Client) -> bool:
-    """Answer the request whose head is `client.head`; whether the connection can serve another one.
+    """Answer the request whose head is `client.head`. Return whether the connection can serve another one.
 
-    Raises ClientGone, and nothing is held any more then.
+    Raises ClientGone; the lease was given back then.
     """
     service, head = client.service, client.head
     assert head is not None
@@ -78,7 +78,7 @@ def answer(client: Client) -> bool:
     except ClientGone:
         _log(client, 499, (), 0)
         raise
-    except Exception as exc:  # also what a policy of the site's own raised: the client gets an answer, the log the traceback
+    except Exception as exc:  # a site's own policy may raise anything: the client gets an answer, the log the traceback
         return refuse(client, exc, body, may_go_on=not isinstance(exc, DownstreamError))
     try:
         if reply.status == 101:
@@ -117,7 +117,7 @@ def _respond(client: Client, head: RequestHead, reply: Reply, body: ClientBody |
         raise
     except TruncatedBody as exc:
         summary.tell(logging.WARNING, "broken off", "response broken off: %s", exc)
-        # To a client that waits for the connection's end, a normal end would look like the body's.
+        # This body ends with the connection, so to the client a normal close would look like a whole body.
         if kind is not Kind.LENGTH and not chunked:
             client.stream.reset()
         return False
@@ -140,9 +140,9 @@ def is_persistent(head: RequestHead) -> bool:
 
 
 def _is_used_up(client: Client, body: ClientBody) -> bool:
-    """Whether the next request begins where the connection stands: the rest of a small body is dropped for that."""
+    """Whether the body has been read to its end, so that the next request can follow. Drops what has come of a small rest."""
     if client.continue_due and not body.is_whole:
-        return False  # nobody knows whether the body will come (RFC 9110 10.1.1)
+        return False  # the client may send the body or leave it out (RFC 9110 10.1.1)
     dropped = 0
     while not body.is_whole and dropped < _DROPPED_BYTES and client.buffer:
         dropped += len(body.read(_DROPPED_BYTES))
@@ -150,10 +150,10 @@ def _is_used_up(client: Client, body: ClientBody) -> bool:
 
 
 def refuse(client: Client, exc: Exception, body: ClientBody | None, may_go_on: bool) -> bool:
-    """Answer with an error page; whether the connection can serve another request. Raises ClientGone."""
+    """Answer with an error page. Return whether the connection can serve another request. Raises ClientGone."""
     service, head = client.service, client.head
     error = exc if isinstance(exc, ProxyError) else ProxyError("internal")
-    is_overload = isinstance(error, Overloaded)  # told by Overload; there are many, and every microsecond counts
+    is_overload = isinstance(error, Overloaded)  # Overload logs these; they come in masses, so each must be cheap
     if not is_overload:
         what = b"%b %b" % (head.method, head.target[:200]) if head else b"a request"
         tell_refusal(exc, client.peer.address, what.decode("ascii", "backslashreplace"))

@@ -1,23 +1,24 @@
 """How the workers divide new clients among themselves.
 
-All workers wait for the same listening sockets, and the kernel wakes them all. The quickest one would get most clients; with
-SO_REUSEPORT, chance would divide. So a worker that has more clients than a sibling leaves a new one alone for a moment, in which
-the sibling takes it. If no sibling does (it is busy, or stopped), the worker takes the client after all: no client waits for
-fairness.
+All workers wait for the same listening sockets, and for a new client the kernel wakes them all. The quickest worker would get
+most clients. With SO_REUSEPORT the kernel would divide clients by a hash, without regard to how many each worker has.
+
+So a worker that has more clients than a sibling leaves a new client in the queue for a moment, and the sibling takes it. The
+sibling may be busy or stopped: then the worker takes the client itself, after `_MOST_YIELD_S`.
 """
 from __future__ import annotations
 
 from prefork_lb.worker.setup import SiblingClients
 
 _MOST_YIELD_S = 0.01
-_SLACK = 3  # clients more than a sibling's that are no reason to wait
+_SLACK = 3  # up to so many clients more than a sibling has, a worker does not wait
 
 
 class FairShare:
-    """For one listening socket of this worker."""
+    """Decides, for one listening socket, whether this worker takes a new client."""
 
     def __init__(self, siblings: SiblingClients | None) -> None:
-        """None: there is nobody to share with."""
+        """`siblings` None: this worker takes every client."""
         self._siblings = siblings
         self._yields_until = 0.0  # 0: no new client waits for a sibling
 

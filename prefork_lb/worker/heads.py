@@ -15,9 +15,9 @@ def status_line(status: int, text: bytes = b"") -> bytes:
 
 
 def reply_block(reply: Reply, date: Callable[[], bytes]) -> bytes:
-    """The head of a server's response but for what tells how the connection goes on, and without its blank line.
+    """The head of a server's response, without the Connection and Transfer-Encoding lines and the final blank line.
 
-    `date` tells it for a server that gave none (RFC 9110 6.6.1).
+    `date` gives the Date value when the server sent none (RFC 9110 6.6.1).
     """
     head = reply.head
     notes = notes_on(head)
@@ -26,6 +26,6 @@ def reply_block(reply: Reply, date: Callable[[], bytes]) -> bytes:
         block = status_line(head.status, head.reason) + reply.lines
         if b"date" not in head.index:
             return block + b"Date: %b\r\n" % date()
-        if reply.framing.kind is not Kind.NONE:  # there the method matters as well
+        if reply.framing.kind is not Kind.NONE:  # without a body the block depends on the request's method too
             notes.block = block
     return block

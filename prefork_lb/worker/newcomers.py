@@ -1,4 +1,4 @@
-"""From an accepted socket to a client's connection: who the client is, and how it is spoken to."""
+"""Makes a client's connection from an accepted socket: the client's address, and plain or TLS."""
 from __future__ import annotations
 
 import logging
@@ -29,7 +29,7 @@ class Newcomers:
         self._name: SocketAddress | None = None if self._is_unix else listener.getsockname()[:2]
 
     def begin(self, connected: socket.socket, address: Any) -> Connection | None:
-        """The connection of a client that was accepted; its `serve` is still to be run. None when the client has left.
+        """Make the connection of an accepted client; the caller runs its `serve`. None when the client has left.
 
         `address` is as accept(2) gave it.
         """

@@ -1,9 +1,11 @@
 """Whether a worker has more to do than it can: how far its loop lags behind, and since when.
 
-epoll hands descriptors out in the order in which they became ready (epoll(7)). So the worker makes one of its own ready
-from time to time: how long it takes until that one's turn comes is what everybody waits. A stall is no overload; a lag that
-stays is: refusing what comes is cheap then, and serving all of it late is of no use to anybody (Nichols and Jacobson,
-"Controlling Queue Delay", ACM Queue 10, 2012: what counts is the least delay within an interval).
+epoll returns descriptors in the order in which they became ready (epoll(7)). So from time to time the worker makes a
+descriptor of its own ready, the probe. The time until the probe's turn comes is the time that every client waits: the lag.
+
+A short stall is no overload. A lag that stays is one: the worker then refuses requests, because a refusal is cheap, and
+answers that all come late help no client (Nichols and Jacobson, "Controlling Queue Delay", ACM Queue 10, 2012: what counts is
+the least delay within an interval).
 """
 from __future__ import annotations
 
@@ -15,26 +17,26 @@ from prefork_lb.green.hub import Hub
 from prefork_lb.log_summary import LogSummary, summary
 
 _PROBE_S = 0.05
-_INTERVAL_S = 1.0  # a lag that lasts so long is no stall, and one that is gone for so long does not come back at once
+_INTERVAL_S = 1.0  # a lag must last, or be gone, for so long before `is_high` changes
 _LEAST_PROBES = 3
-_FEW_EVENTS = 16  # in a round, so that the clock, the timers and new connections are looked at more often
+_FEW_EVENTS = 16  # in a round while the loop lags: clock, timers and new connections get their turn more often
 
 log = logging.getLogger("prefork_lb")
 
 
 class Overload:
-    """Measures the lag of a hub. `is_high` is all that a request has to look at as long as nothing is wrong."""
+    """Measures the lag of a hub. While `is_high` is false, a request has nothing else to check."""
 
     def __init__(self, hub: Hub, limit_s: float, clock: Clock = monotonic, log_summary: LogSummary = summary) -> None:
-        """`limit_s` is the lag that is too much; 0: none is."""
+        """A lag above `limit_s` is too much; 0: no limit."""
         self.is_high = False
         self._hub = hub
         self._limit_s = limit_s
         self._clock = clock
-        self._sent_at = 0.0  # of the probe that is under way; 0: none is
+        self._sent_at = 0.0  # when the probe under way was sent; 0: none is
         self._due = clock()  # the next look
-        self._since = 0.0  # the lag has been above the limit, or in an overload well below it
-        self._probes = 0  # for so many probes
+        self._since = 0.0  # since when the lag is above the limit, or in an overload well below it
+        self._probes = 0  # how many probes in a row have said so
         self._summary = log_summary
         self._probe = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         if limit_s:
@@ -43,26 +45,29 @@ class Overload:
 
     @property
     def is_limited(self) -> bool:
-        """Whether there is a lag that is too much."""
+        """Whether a limit is set."""
         return self._limit_s > 0
 
     def is_too_late(self, since: float) -> bool:
-        """Whether what has waited since that instant has done so for too long."""
+        """Whether a request that waits since this instant has waited too long."""
         return self._clock() - since > self._limit_s
 
     def must_refuse(self) -> bool:
-        """Whether what comes now has waited for too long, as far as one can tell. To be asked in an overload only; counts it."""
+        """Whether to refuse the present request: its wait is taken to be the probe's age. Counts a refusal.
+
+        To be called during an overload only.
+        """
         if not self._sent_at or not self.is_too_late(self._sent_at):
             return False
         self.count_refusal()
         return True
 
     def count_refusal(self) -> None:
-        """A request or a connection was refused for it; the log tells how many, once a second."""
+        """Count a request or connection that was refused for overload. The log gives the number once a second."""
         self._summary.tell(logging.WARNING, "overload", "overload: a request or a connection is refused")
 
     def close(self) -> None:
-        """Let go of the descriptor."""
+        """Close the probe."""
         self._hub.unwatch(self._probe)
         os.close(self._probe)
 
@@ -70,7 +75,7 @@ class Overload:
         now = self._clock()
         due, self._due = self._due, now + _PROBE_S
         if not self._sent_at:
-            # Busy with one round, the hub looks at no timer: what came meanwhile has waited since then, too.
+            # During a long round the hub runs no timer. Clients that came in it wait since `due`, so the probe counts from there.
             self._send(due)
         elif not self.is_high and now - self._sent_at > self._limit_s + _INTERVAL_S:
             self._begin(now - self._sent_at)
@@ -81,12 +86,12 @@ class Overload:
 
     def _came_back(self) -> None:
         os.eventfd_read(self._probe)
-        self._hub.after_turns(self._measure)  # a newcomer's handshake waits for its turn as well
+        self._hub.after_turns(self._measure)  # the lag includes the turns: a new client's handshake waits for them too
 
     def _measure(self) -> None:
         now = self._clock()
         lag_s, self._sent_at = now - self._sent_at, 0.0
-        self._due = now + _PROBE_S  # what kept the probe may have kept a look as well, and counts once
+        self._due = now + _PROBE_S  # one stall may delay the probe and the next look; it must count once
         self._hub.limit_round(_FEW_EVENTS if lag_s > self._limit_s / 4 else 0)
         if lag_s <= self._limit_s / 2 if self.is_high else lag_s > self._limit_s:
             self._probes += 1
@@ -101,7 +106,7 @@ class Overload:
             else:
                 self._begin(lag_s)
         if self.is_high:
-            self._send(now)  # at once: its age says how long those have waited whose turn comes
+            self._send(now)  # at once: `must_refuse` needs the age of a probe under way
 
     def _begin(self, lag_s: float) -> None:
         self.is_high, self._probes = True, 0

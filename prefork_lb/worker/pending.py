@@ -1,9 +1,11 @@
-"""Connections that were accepted and have to wait until the worker begins with them, when more come than it can serve.
+"""Accepted connections that wait for the worker to begin with them, when more come than it can serve.
 
-What is begun goes on first: a TLS handshake and a request take several turns, and each one would wait behind all newcomers.
-The newest is let in first and the oldest is refused when it has waited for too long: of those who come at several times the
-capacity somebody has to go unserved, and it should be those who have given up or will (adaptive LIFO, as in Maurer, "Fail at
-Scale", ACM Queue 13, 2015).
+Connections that have begun go first. A TLS handshake and a request take several turns, and each turn would else wait behind all
+new connections.
+
+The newest waiting connection begins first, and the oldest is refused when it has waited too long. When clients come at several
+times the capacity, some get no answer. It should be those that waited longest: they have given up, or soon will (adaptive LIFO,
+as in Maurer, "Fail at Scale", ACM Queue 13, 2015).
 """
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ from prefork_lb.green.hub import Hub
 from prefork_lb.worker.connection import Connection
 from prefork_lb.worker.overload import Overload
 
-_A_TURN_S = 0.01  # for beginning with newcomers, before what goes on is looked at again
+_A_TURN_S = 0.01  # for new connections, before those that have begun go on
 _NEXT_TURN_S = 0.001
 
 
@@ -31,7 +33,7 @@ class PendingConnections:
         return len(self._waiting)
 
     def enter(self, connection: Connection) -> None:
-        """Let it wait for its turn."""
+        """Let the connection wait for its turn."""
         self._waiting.append(connection)
         if len(self._waiting) == 1:
             self._hub.call_at(self._hub.now, self._next)
@@ -44,7 +46,7 @@ class PendingConnections:
         until = clock() + _A_TURN_S
         while waiting and clock() < until:
             connection = waiting.pop()
-            if connection.stream.descriptor >= 0:  # else the worker has ended it
+            if connection.stream.descriptor >= 0:  # else it was closed meanwhile
                 self._hub.run_job(connection.serve)
         while waiting and self._overload.is_too_late(waiting[0].started):
             connection = waiting.popleft()

@@ -1,8 +1,8 @@
-"""What is not proxied: a WSGI application (PEP 3333), called on a client's connection.
+"""A WSGI application (PEP 3333) that is not the proxy, called on a client's connection.
 
-gunicorn's own Response writes the answer, so that an application finds here what it finds on gunicorn's workers. The
-application runs in the loop, and everything waits while it computes: it is for pages that are made in milliseconds. Between two
-chunks of its response the other clients have their turn.
+gunicorn's own Response writes the answer, so the application finds here what it finds on gunicorn's workers. It runs in the
+loop, and all other clients wait while it computes: use it for pages that take milliseconds. Between two chunks of its response
+the other clients have their turn.
 """
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class PlainCall:
         self._response: Any = None
 
     def run(self, goes_on: bool) -> bool:
-        """Call it and send what it gives. `goes_on`: the client wants to use its connection again; returns whether it can.
+        """Call the application and send its response. `goes_on`: the client wants to keep its connection. Return whether it can.
 
         Raises ClientGone.
         """
@@ -88,7 +88,7 @@ class PlainCall:
         request = _Request(self._head, client.peer, self._body, goes_on)
         response, environ = create(request, _Socket(client), client.source or client.peer.address, client.destination or "",
                                    service.settings)
-        del environ["gunicorn.socket"]  # it is none
+        del environ["gunicorn.socket"]  # _Socket is no socket
         self._response = response
         try:
             chunks = service.app(environ, response.start_response)
@@ -126,7 +126,7 @@ class PlainCall:
         share = self._service.hub.share
         for chunk in chunks:
             response.write(chunk)
-            share()  # there may be many chunks, and a client that takes them all at once
+            share()  # a client that takes many chunks at once would else keep the loop
         response.close()
 
     def _fail(self, request: _Request, response: Any, exc: Exception) -> bool:

@@ -1,7 +1,7 @@
 """ProxyWorker: gunicorn's worker class for proxying, one process with one event loop.
 
-What gunicorn's master expects of a worker holds here as well: the signals, a heartbeat while the loop goes round (a frozen loop
-gives none, and is killed), a graceful end at SIGTERM, an end after `max_requests`.
+The worker does what gunicorn's master expects of every worker: it obeys the signals, ends gracefully at SIGTERM, and ends after
+`max_requests`. It gives a heartbeat while the loop goes round. A frozen loop gives none, and the master kills the worker.
 """
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ from prefork_lb.worker.service import Service, Times
 from prefork_lb.worker.setup import ProxyApplication, ProxySetup
 
 _HEARTBEAT_S = 1.0
-_GRACE_S = 1.0  # a retired worker that serves somebody after this time lingers
+_GRACE_S = 1.0  # a retired worker that still has clients after this time lingers
 _PLAIN_TIMEOUT_S = 60.0
 _CLOSED_S = 0.001  # the hub closes descriptors at the end of a round
-# glibc gives memory at the top of its heap back to the kernel when more than this is free, 128 KiB if nothing else is said: then
-# every large read gets its pages anew, one page fault for each.
+# glibc gives free memory at the top of its heap back to the kernel above this size; its default is 128 KiB. With the default,
+# every large read gets new pages, at one page fault each.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _KEPT_BYTES = 4 << 20
 
 
 class ProxyWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
-    """A worker of gunicorn's; see its documentation for the life of one."""
+    """A gunicorn worker; gunicorn's documentation describes its life."""
 
     hub: Hub
     runtime: Runtime
@@ -90,7 +90,7 @@ class ProxyWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         self.notify()
         gc.collect()
         gc.freeze()
-        # With thousands of long-lived objects the usual threshold has the collector look at them far too often.
+        # Connections are thousands of long-lived objects. At the usual threshold the collector would scan them far too often.
         gc.set_threshold(20_000, 20, 50)
         _keep_freed_memory()
         try:
@@ -133,13 +133,13 @@ class ProxyWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
     # -- what happens ------------------------------------------------------------------------------------------
 
     def handle_quit(self, sig: int, frame: FrameType | None) -> None:
-        """End at once. Not by an exception, as gunicorn does it: that would come up in whichever greenlet runs."""
+        """End at once. gunicorn raises an exception here; in this worker it would hit the greenlet that happens to run."""
         self._quick = True
         self.alive = False
         self.cfg.worker_int(self)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """End as the master says (`retirement`). Without its master, which has gone in an upgrade, a lingering worker stops."""
+        """End as `retirement` says. A lingering worker whose master has ended (an upgrade) gets no order: SIGTERM stops it."""
         if not self.alive and self._is_orphan():
             self.retirement.give(Order.STOP)
         self.alive = False
@@ -203,7 +203,7 @@ class ProxyWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         self._end_if_done()
 
     def _end_by(self, seconds: float) -> None:
-        """Break off what goes on in so many seconds, unless an earlier instant was set."""
+        """Break off the connections that are left after `seconds`, unless an earlier deadline is set."""
         deadline = self.hub.now + seconds
         if not self._deadline or deadline < self._deadline:
             self._deadline = deadline
@@ -230,7 +230,7 @@ class ProxyWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
 
 
 class _OtherCertificate:
-    """gunicorn's settings with another certificate in them: all contexts come out of its one factory."""
+    """gunicorn's settings with another certificate: gunicorn's factory then makes a context for it."""
 
     def __init__(self, settings: Any, certificate: Certificate) -> None:
         self._settings = settings

@@ -11,7 +11,7 @@ from enum import IntEnum
 
 
 class Order(IntEnum):
-    """What the worker is to do. It only ever moves to a greater one."""
+    """What the worker is to do. An order is only ever replaced by a greater one."""
 
     UNWATCHED = 0  # gunicorn's master does not let workers linger: each one ends within `graceful_timeout`
     SERVE = 1
@@ -20,17 +20,17 @@ class Order(IntEnum):
 
 
 class Retirement:
-    """The byte. To be made before the fork, by the master."""
+    """The shared byte. The master makes it before the fork."""
 
     def __init__(self) -> None:
         self._byte = mmap.mmap(-1, 1)  # anonymous and shared (mmap(2)): parent and child see the same
 
     @property
     def order(self) -> Order:
-        """The present one."""
+        """The present order."""
         return Order(self._byte[0])
 
     def give(self, order: Order) -> None:
-        """Give this order, unless a later one was given before."""
+        """Give this order, unless the present one is greater."""
         if order > self._byte[0]:
             self._byte[0] = order

@@ -1,8 +1,14 @@
-"""A response's body on its way to the client: as it comes from the server, or ahead of a client that reads slowly.
+"""A response's body on its way from the server to the client.
 
-A response holds its server until the last byte came from it. A client that reads slowly would hold the server for as long as it
-likes. So while the client takes nothing, what the server sends is received up to a limit; a response that ends within it gives
-its server back, and the rest is sent from memory. A client that keeps up costs nothing: no byte waits here.
+Facts of the world and what they force on us:
+
+- A response holds its lease until its last byte has come from the server. So a client that reads slowly would hold the lease
+  for as long as it likes. While the client takes nothing, the worker receives ahead, up to `Times.ahead` bytes. A response that
+  ends within this limit gives its lease back, and the worker sends the rest from memory.
+- The kernel takes data for a client until the socket's buffer is full, and reports room again when a third of it is free. For a
+  slow client that may take longer than the idle timeout. So the worker counts acknowledged bytes before it gives a client up.
+
+For a client that keeps up, no byte waits in the worker.
 """
 from __future__ import annotations
 
@@ -18,27 +24,27 @@ from prefork_lb.wire.fields import allowed_trailers
 from prefork_lb.worker.service import Service
 
 _PIECE_BYTES, _LARGE_PIECE_BYTES = 64 * 1024, 512 * 1024
-_LAGGING_BYTES = 1024 * 1024  # sent to a client, and not acknowledged
+_LAGGING_BYTES = 1024 * 1024  # a client with so many unacknowledged bytes does not keep up
 
 
 class Sink(Protocol):
-    """A client's connection, as what is sent to it sees it."""
+    """A client's connection, as far as sending needs it."""
 
     service: Service
     stream: GreenStream
     body_sent: int
 
     def send(self, data: bytes) -> bool:
-        """Send all of it; whether the client took it at once. Raises ClientGone."""
+        """Send all of `data`. Return whether the client took it at once. Raises ClientGone."""
 
     def send_now(self, data: bytes) -> int:
-        """Send what the client takes without a wait; the number of bytes. Raises ClientGone."""
+        """Send what the client takes without a wait. Return the number of bytes. Raises ClientGone."""
 
 
 def send_plain(client: Sink, reply: Reply, block: bytes) -> None:
     """Send the head's `block` and the body as it is. Raises ClientGone, TruncatedBody."""
     if not reply.is_ready:
-        client.send(block)  # the body may take its time, as that of server-sent events
+        client.send(block)  # the body may come much later, as with server-sent events
         block = b""
     data = reply.read()
     client.body_sent += len(data)
@@ -48,8 +54,8 @@ def send_plain(client: Sink, reply: Reply, block: bytes) -> None:
     rest = _send_or_take(client, reply, block + data, bytes)
     fast = not rest
     while not reply.is_received:
-        data = b""  # its memory is the next piece's
-        # A client that keeps up gets large pieces, for they are cheap; one that does not would only have them lie here.
+        data = b""  # frees the memory for the next piece
+        # Large pieces are cheaper. A client that does not keep up gets small ones, because large ones would wait in memory.
         data = reply.read(_LARGE_PIECE_BYTES if fast else _PIECE_BYTES)
         client.body_sent += len(data)
         if not data:
@@ -84,9 +90,9 @@ def _send_or_take(client: Sink, reply: Reply, data: bytes, frame: Callable[[byte
 
 
 def _take(client: Sink, reply: Reply, rest: bytes, frame: Callable[[bytes], bytes]) -> bytes:
-    """Send `rest` to a client that does not take it at once, and receive meanwhile what the server sends.
+    """Send `rest` to a client that does not take it at once. Meanwhile receive what the server sends.
 
-    Returns when all is sent, or the server has sent all: then with what the client has not taken yet.
+    Returns when the client has taken all, or the server has sent all. Returns what the client has not taken yet.
     """
     stream, server = client.stream, reply.server
     assert isinstance(server, GreenStream)
@@ -97,7 +103,7 @@ def _take(client: Sink, reply: Reply, rest: bytes, frame: Callable[[bytes], byte
             try:
                 data = reply.take(room)
             except TruncatedBody:
-                client.send(rest)  # it came before the end
+                client.send(rest)  # the client gets what came before the cut
                 raise
             if data:
                 client.body_sent += len(data)
@@ -105,7 +111,7 @@ def _take(client: Sink, reply: Reply, rest: bytes, frame: Callable[[bytes], byte
             continue
         waiting, deadline = stream.unacknowledged(), stream.hub.now + idle_s
         in_time = stream.wait_writable_or(server, deadline) if room > 0 else stream.wait_writable(deadline)
-        # The kernel calls a socket writable when a third of its buffer is free: megabytes, a long time for a slow client.
+        # No room was reported, but the client may have acknowledged some bytes: only a client without progress is given up.
         if not in_time and stream.unacknowledged() >= waiting:
             raise ClientGone("the client took no byte of the response for too long")
         rest = rest[client.send_now(rest):]

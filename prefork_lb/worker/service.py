@@ -21,15 +21,15 @@ WSGIApp = Callable[[dict[str, Any], Callable[..., Any]], Any]
 
 
 class Times:
-    """What a client's connection is held to: seconds, if nothing else is said."""
+    """The time limits of a client's connection, in seconds unless a comment says otherwise."""
 
     def __init__(self, head: float, keepalive: float, idle: float, body: float = 0.0, body_rate: int = 500,
                  ahead: int = 0) -> None:
         self.head = head  # for a request's whole head, from its first byte
         self.keepalive = keepalive  # between two requests; 0: a connection serves one
         self.idle = idle  # between two reads, or writes, of a body
-        self.body = body  # that a request's body may keep one waiting in all; 0: no limit
-        self.body_rate = body_rate  # so many bytes of it give one second more
+        self.body = body  # how long, in all, the worker waits for a request's body; 0: no limit
+        self.body_rate = body_rate  # every so many received bytes of it add one second
         self.ahead = ahead  # bytes of a response that are received while its client takes nothing
 
 
@@ -46,7 +46,7 @@ class Service:
 
     def __init__(self, hub: Hub, engine: Engine | None, app: WSGIApp, is_trusted: TrustCheck, limits: HeadLimits, times: Times,
                  access_log: AccessLog | None, settings: Any, siblings: SiblingClients | None, most_lag_s: float = 0.0) -> None:
-        """Without an engine everything goes to the WSGI application. `settings` are gunicorn's."""
+        """Without an engine all requests go to the WSGI application. `settings` are gunicorn's."""
         self.hub = hub
         self.engine = engine
         self.app = app
@@ -62,7 +62,7 @@ class Service:
         self.overload = Overload(hub, most_lag_s)
         self.on_end: list[Callable[[], None]] = []  # called whenever a connection has ended
         self._siblings = siblings
-        # A request's head, blank line included, from its bytes; raises DownstreamError. Nobody changes what comes back.
+        # A request's head, blank line included, from its bytes; raises DownstreamError. The result is shared: do not change it.
         self.parse = Memo[bytes, RequestHead](lambda block: parse_request(block, limits), kept_bytes)
         self._date = (0, b"")
 
@@ -99,5 +99,5 @@ class Service:
 
 @lru_cache(maxsize=4096)
 def client_info(address: str, scheme: bytes, port: int, trusted: bool) -> ClientInfo:
-    """The same object for the same client: what was worked out for it is found again by its identity."""
+    """The same object for the same client: caches elsewhere find their results by its identity."""
     return ClientInfo(address, scheme, port, trusted)

@@ -15,13 +15,13 @@ class SiblingClients(Protocol):
     """How the workers tell one another of their client connections. `prefork_lb.shared.Ledger` does."""
 
     def note_clients(self, count: int) -> None:
-        """This worker has so many; -1: it accepts no more."""
+        """This worker has `count` client connections; -1: it accepts no more."""
 
     def fewest_clients(self) -> int | None:
-        """The fewest that a sibling has; None: no sibling tells."""
+        """The fewest connections that a sibling has; None: no sibling has published a number."""
 
     def note_lingering(self, connections: int) -> None:
-        """This worker was replaced, and still serves so many connections."""
+        """This worker was replaced, and still serves `connections` connections."""
 
     def must_yield_row(self) -> bool:
         """Whether this worker, which lingers, has to end so that a new one can start."""
@@ -53,4 +53,4 @@ class ProxyApplication(Protocol):
     """A WSGI application with an engine that ProxyWorker can serve clients with. ProxyWorker calls any other one by WSGI."""
 
     def proxy_setup(self) -> ProxySetup:
-        """Attach this worker process, once; what it needs. Raises PreforkLBError."""
+        """Attach this worker process, once. Return what the worker needs. Raises PreforkLBError."""

@@ -1,4 +1,4 @@
-"""Tunnels: after 101 Switching Protocols both sides say what they like (RFC 9110 7.8)."""
+"""Tunnels: after 101 Switching Protocols both sides send in the new protocol (RFC 9110 7.8). The worker only copies bytes."""
 from __future__ import annotations
 
 from prefork_lb.green.event import OneShotEvent
@@ -10,12 +10,12 @@ from prefork_lb.wire.lines import field_lines
 from prefork_lb.worker.heads import status_line
 
 _RECEIVE_BYTES = 64 * 1024
-# Protocols in which the other end would see further requests that no rule here ever looked at.
+# Over these protocols the client could send further requests that this proxy would not check.
 _NEVER = (b"h2", b"http/", b"tls/")
 
 
 def offered(head: RequestHead) -> bytes:
-    """What a request wants to switch to, as it goes to the server; empty if nothing that may be.
+    """The protocols that a request may switch to, as the Upgrade value for the server; empty if there are none.
 
     RFC 9110 7.8: from HTTP/1.0 an Upgrade is ignored, and Connection must name it.
     """
@@ -41,7 +41,7 @@ def run_tunnel(client: GreenStream, server: GreenStream, idle_timeout_s: float) 
 
 
 class _Tunnel:
-    """Two greenlets, one for each direction; the one that was there first ends last."""
+    """Two greenlets, one for each direction. `run` copies downstream and returns when both have ended."""
 
     def __init__(self, client: GreenStream, server: GreenStream, idle_timeout_s: float) -> None:
         self._client, self._server = client, server
@@ -86,6 +86,6 @@ class _Tunnel:
             copied += len(data)
 
     def _break(self) -> None:
-        # Both, so that the other direction sees it, too.
+        # Both streams, so that the greenlet of the other direction ends as well.
         self._client.close()
         self._server.close()

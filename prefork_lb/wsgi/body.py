@@ -3,12 +3,12 @@
 Facts of gunicorn's, and what they force on us:
 
 - `wsgi.input.read(n)` waits until it has all of `n` bytes, and receives up to 1 MiB at a time. A proxy passes on what has come,
-  and holds little. So what stands behind it, where it is gunicorn's own, is asked for what one receive gives.
-- Its decoder of chunked bodies looks at a line only when it has all of it, and then at most of its rules. A client that sends
-  twenty bytes of nonsense would hold a worker until the idle timeout. So the decoder is passed over: the bytes are taken from the
-  connection, and decoded by the rules that hold for all traffic here. What comes behind the body is put back.
-- gunicorn drops the rest of a body before it looks for the next request, with its own decoder. When ours has begun, that would be
-  out of step; so until ours has seen the end gunicorn finds a decoder that fails, and closes the connection instead.
+  and holds little. So under gunicorn we use the reader behind `wsgi.input`, and ask it for what one receive gives.
+- gunicorn's decoder of chunked bodies checks a line only when the line is whole, and not by all rules. A client that sends
+  twenty bytes of nonsense would hold a worker until the idle timeout. So we do not use this decoder: we take the bytes from the
+  connection and decode them ourselves, by the rules for all traffic here. Bytes that follow the body are put back.
+- Before gunicorn looks for the next request, it drops the rest of the body with its own decoder. Once our decoder has begun,
+  gunicorn's would be out of step. So until ours has seen the end, gunicorn finds a decoder that fails, and closes the connection.
 """
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from prefork_lb.wsgi.client import ClientRules, WSGIClient
 
 _SILENT = "the client sent nothing of its body for too long"
 _LEFT = "the client left in the middle of its body"
-# The kernel is told of another timeout only when it is shorter, or so much longer: each time is a system call.
+# Setting the socket's timeout is a system call. So it is set anew only when it gets shorter, or longer by this factor.
 _MUCH_LONGER = 2.0
 
 
 class _NoMore:
-    """What gunicorn's reader of a chunked body asks for the next piece while our decoder is at work."""
+    """Stands in for gunicorn's decoder while ours is at work: it fails."""
 
     def __next__(self) -> bytes:
         raise NoMoreData
@@ -53,9 +53,9 @@ class WSGIBody:
                 self._decoder = ChunkedDecoder(BadRequest, rules.limits)
         self._patience = Patience(rules.body_timeout_s, rules.body_rate)
         self._ended = False
-        self._timeout_s = 0.0  # that the socket has; 0: none of ours yet
+        self._timeout_s = 0.0  # the socket's receive timeout; 0: we have set none yet
         length = environ.get("CONTENT_LENGTH", "")
-        # None: chunked, the server knows the end. What is no number the engine refuses before it reads.
+        # None: chunked, a decoder finds the end. The engine refuses a length that is no number before it reads.
         self._left = int(length) if length.isdecimal() else None
 
     def read(self, limit: int) -> bytes:
@@ -138,14 +138,14 @@ class WSGIBody:
         self._end()
 
     def _end(self) -> None:
-        """All has come. A timeout that was nearly over must not be that of the next request's head, or of a send."""
+        """The whole body has come. Restore the usual timeout: a short one must not apply to the next head, or to a send."""
         self._ended = True
         usual_s = min(self._rules.idle_timeout_s, self._rules.body_timeout_s or NO_LIMIT)
         if self._timeout_s < usual_s:
             self._client.limit_receive(usual_s)
 
     def _read_some(self, limit: int) -> bytes:
-        """What has come of a body with a length, and at least one byte."""
+        """What has come of a body that gunicorn reads for us; waits for the first byte."""
         began = time.monotonic()
         if self._reader is None:
             data: bytes = self._input.read(limit)
@@ -158,7 +158,7 @@ class WSGIBody:
 
     def _surplus(self) -> int:
         """Bytes that were received and not used."""
-        # When gunicorn decodes a chunked body, what is left over is with its decoder.
+        # When gunicorn decodes a chunked body, its reader holds these bytes.
         buffer = self._reader.buf if self._unreader is None else self._unreader.buf
         return int(buffer.tell())
 

@@ -1,4 +1,4 @@
-"""The client's connection behind a WSGI environ: what the engine asks of it, but for the request's body."""
+"""The client's connection behind a WSGI environ, as the engine needs it. The request's body is in `wsgi.body`."""
 from __future__ import annotations
 
 import ctypes
@@ -25,12 +25,12 @@ log = logging.getLogger("prefork_lb")
 
 @dataclass(frozen=True, slots=True)
 class ClientRules:
-    """What a client's connection is held to."""
+    """The limits of a client's connection."""
 
     limits: HeadLimits  # of chunked bodies' lines and trailers
     idle_timeout_s: float  # between two reads, or writes, of a body
-    body_timeout_s: float = 0.0  # that a request's body may keep one waiting in all; 0: no limit
-    body_rate: int = 500  # so many bytes of it give one second more
+    body_timeout_s: float = 0.0  # how long, in all, the worker waits for a request's body; 0: no limit
+    body_rate: int = 500  # every so many received bytes of it add one second
     ahead_bytes: int = 0  # of a response, received before the client is sent to
 
 
@@ -52,18 +52,18 @@ class WSGIClient:
         return (unmapped(address), int(port)), self._socket.getsockname()[:2]
 
     def limit_receive(self, seconds: float) -> None:
-        """Break a read of the client's body off when it stands still for so long."""
+        """Let a read of the client's body fail when no byte comes for `seconds`."""
         if self._socket is not None:
             set_receive_timeout(self._socket, seconds)
 
     def expect_slow_reader(self) -> None:
-        """Break a write off when it stands still for the idle timeout: the response is more than a socket takes at once."""
+        """Let a send of a long response fail when the client takes nothing for the idle timeout."""
         if self._socket is not None:
             set_send_timeout(self._socket, self._idle_timeout_s)
 
     def wait(self, server: Stream, timeout_s: float) -> bool | None:
-        """Wait until the client has sent something (or left): True; the server's stream has something first: False; neither in
-        time: None."""
+        """Wait for the client and the server. True: the client has sent something, or left. False: the server's stream
+        has something first. None: neither has in time."""
         if self._socket is None or (isinstance(self._socket, ssl.SSLSocket) and self._socket.pending()):
             return True
         poller = select.poll()
@@ -79,7 +79,7 @@ class WSGIClient:
         return self._socket is not None and Readable(self._socket.fileno(), select.POLLRDHUP).now()
 
     def relay(self, head: ResponseHead) -> None:
-        """Pass an interim response on. HTTP/1.0 has none (RFC 9110 15.2); 100 gunicorn has sent where it was asked for."""
+        """Pass an interim response on. HTTP/1.0 has none (RFC 9110 15.2); gunicorn itself sends 100."""
         if self._socket is None or self._version != "HTTP/1.1" or head.status == 100:
             return
         text = head.reason or reason(head.status).encode()

@@ -28,7 +28,7 @@ _START_EXTRA = len(b"  HTTP/1.1\r\n\r\n")
 class RequestHeads:
     """Makes the heads of one worker's requests from what the server parsed, within `limits.head_bytes`.
 
-    The server has a limit for a line and one for the number of lines, so that what they allow together is much more.
+    gunicorn limits the length of a line and the number of lines. Both together allow a much larger head.
     """
 
     def __init__(self, limits: HeadLimits) -> None:

@@ -1,8 +1,8 @@
 """Front end 1: the engine as a WSGI application (PEP 3333), for gunicorn's sync, gthread and gevent workers.
 
-The server has parsed the client's head and decodes its body; what it let through is checked again here. The client's
-socket, which gunicorn hands over, is used for what WSGI has no words for: to see that the client has left, to relay interim
-responses, and to break a response off so that it does not look whole.
+gunicorn has parsed the client's head and decodes its body. We check again what gunicorn let through. WSGI
+cannot show that the client has left, relay an interim response, or break a response off so that it does not look whole. For
+these we use the client's socket, which gunicorn hands over.
 """
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from prefork_lb.wsgi.environ import RequestHeads, client_info
 Environ = dict[str, Any]
 StartResponse = Callable[[str, list[tuple[str, str]]], object]
 
-# How long the rest of a short response may pause before what has come of it is sent on.
+# How long we wait for the rest of a short response before we send what has come.
 _REST_WAIT_S = 0.02
 
 log = logging.getLogger("prefork_lb")
@@ -61,7 +61,7 @@ class WSGIFrontEnd:
         except BaseException:
             reply.close()
             raise
-        if reply.is_received:  # nothing is held any more, and nothing can fail
+        if reply.is_received:  # the lease was given back, and nothing can fail
             return iter((reply.read(),))
         client.expect_slow_reader()
         return _ReplyBody(reply, client, self._rules.ahead_bytes)
@@ -96,7 +96,7 @@ class _ReplyBody:
         if not self._begun:
             self._begun = True
             if not self._reply.is_ready:
-                return b""  # has the server send the head; the body may take its time, as that of server-sent events
+                return b""  # makes gunicorn send the head now: the body may come much later, as with server-sent events
         try:
             if self._broken is not None:
                 raise self._broken
@@ -106,7 +106,7 @@ class _ReplyBody:
             raise _abort(exc) from exc
         except TruncatedBody as exc:
             summary.tell(logging.WARNING, "broken off", "response broken off: %s", exc)
-            # To a client that waits for the connection's end, a normal end would look like the body's.
+            # Without a length, a normal close could look to the client like a whole body.
             if self._reply.framing.kind is not Kind.LENGTH:
                 self._client.reset()
             raise _abort(exc) from exc
@@ -115,13 +115,13 @@ class _ReplyBody:
         return data
 
     def _read(self) -> bytes:
-        """The next data, and what comes with it: a client that reads slowly stops this worker with the server still claimed."""
+        """The next data, and what can be received ahead: while gunicorn sends to a slow client, this worker holds the lease."""
         reply, most = self._reply, self._ahead_bytes
         data = reply.read()
         if len(data) >= most or reply.is_received:
             return data
         left = reply.left_bytes
-        # A short wait where the rest is known to be short, so that the server can be given back before the client is sent to.
+        # When the rest is known to be short, wait for it a little: the lease is then given back before the send to the client.
         wait_s = _REST_WAIT_S if left is not None and len(data) + left <= most else 0.0
         pieces, size = [data], len(data)
         try:
@@ -142,7 +142,7 @@ def _abort(exc: ProxyError) -> ConnectionResetError:
 
 
 def _close_afterwards(start_response: StartResponse) -> None:
-    """Have gunicorn close the client's connection after this response; its WSGI interface has no word for that."""
+    """Make gunicorn close the client's connection after this response. WSGI has no way to ask for it."""
     force_close = getattr(getattr(start_response, "__self__", None), "force_close", None)
     if force_close is not None:
         force_close()
