@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 PORT ?= 8000
 ARGS ?=
-JOBS ?= 2
+JOBS ?= 3
 VERSIONS := 3.11 3.12 3.13
 RUN := $(VENV)/bin/python -m
 
