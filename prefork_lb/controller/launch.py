@@ -53,7 +53,7 @@ class Launcher:
         self._arguments = [*command, segment.name, "--descriptor", str(segment.descriptor),
                            *(("--log", error_log) if error_log else ())]
         self._now_ms = now_ms
-        self._process: subprocess.Popen[bytes] | None = None
+        self._processes: list[subprocess.Popen[bytes]] = []  # that this worker has started, and not seen the end of
         self._sign = 0, 0  # the controller's pid and its beat at the last look
         self._silent_since = now_ms()
         self._silent_looks = 0
@@ -61,8 +61,9 @@ class Launcher:
 
     def look(self) -> None:
         """Start or replace the controller if that is needed. To be called a few times a second."""
-        if self._process is not None:
-            self._reap(self._process)
+        # A killed process with threads is a zombie in /proc, and so counts as dead, before the last thread has ended. Only then
+        # does the kernel give its exit code away: the next controller may have been started by then.
+        self._processes = [process for process in self._processes if not self._is_reaped(process)]
         cells = self._segment.cells
         is_ours = cells[at.H_CONTROLLER_MASTER] == self._master
         sign = cells[at.H_CONTROLLER], cells[at.H_BEAT]
@@ -118,8 +119,6 @@ class Launcher:
     def _start(self) -> None:
         if not self._take_turn():
             return
-        if self._process is not None:  # it has ended since this worker looked after it
-            self._reap(self._process)
         try:
             # A session of its own: Ctrl-C at the terminal is the master's to hear, whose end is the controller's.
             process = subprocess.Popen(self._arguments, stdin=subprocess.DEVNULL, start_new_session=True,
@@ -134,7 +133,7 @@ class Launcher:
                 # From now on it is known, though it needs a while to load its modules.
                 cells[at.H_CONTROLLER + 1] = start_time(process.pid)
                 cells[at.H_CONTROLLER] = process.pid
-        self._process = process
+        self._processes.append(process)
 
     def _take_turn(self) -> bool:
         """Whether this worker is to start a controller now: none runs, and the last start was long enough ago."""
@@ -150,15 +149,16 @@ class Launcher:
             cells[at.H_CONTROLLER_MASTER] = self._master
             return True
 
-    def _reap(self, process: subprocess.Popen[bytes]) -> None:
+    def _is_reaped(self, process: subprocess.Popen[bytes]) -> bool:
+        """Whether it has ended; why is said once."""
         code = process.poll()
         if code is None:
-            return
-        self._process = None
+            return False
         if code in (0, ANOTHER_RUNS):
-            return
+            return True
         how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
         log.error("the controller (pid %d) %s; the next start is in %s", process.pid, how, self._next_start())
+        return True
 
     def _next_start(self) -> str:
         cells = self._segment.cells

@@ -72,9 +72,7 @@ def test_a_controller_that_ends_at_once_is_started_again_ever_more_slowly(
             worker.look()
             if segment.cells[at.H_STARTED] != before:
                 starts.append(worker.now - 1_000_000)
-                process = worker.launcher._process
-                assert process is not None
-                process.wait()  # it ends long before the next look, by the clock of the test
+                worker.launcher._processes[-1].wait()  # it ends long before the next look, by the clock of the test
     # After 1 s, 2 s, 4 s and so on, whichever worker does it.
     assert [start // 1000 for start in starts] == [0, 1, 3, 7, 15, 31]
     said = [record.getMessage() for record in caplog.records]
@@ -89,7 +87,7 @@ def test_it_is_started_once_however_many_workers_look(
     for worker in workers * 8:
         worker.look()
     assert controller() == pid
-    assert [worker.launcher._process is not None for worker in workers] == [True, False, False, False]
+    assert [bool(worker.launcher._processes) for worker in workers] == [True, False, False, False]
 
 
 def test_one_that_was_killed_is_replaced_at_once_and_its_end_is_said(
@@ -100,7 +98,12 @@ def test_one_that_was_killed_is_replaced_at_once_and_its_end_is_said(
     os.kill(first, signal.SIGKILL)
     second = at_work(segment, worker, controller, other_than=first)
     assert second != first
-    assert f"the controller (pid {first}) was killed by signal 9" in caplog.text
+
+    def is_said() -> bool:
+        worker.look()
+        return f"the controller (pid {first}) was killed by signal 9" in caplog.text
+
+    wait_until(is_said, "its end", 10, every=0.05)
 
 
 def test_a_frozen_controller_is_said_and_replaced(
