@@ -341,6 +341,7 @@ def test_a_handshake_lets_others_go_before_its_signature(hub: Hub, pair: Pair, m
     mine.setblocking(False)
     order: list[str] = []
     others: list[Callable[[], object]] = []
+    threads: list[threading.Thread] = []
 
     def give_way() -> None:
         order.append("gave way")
@@ -352,13 +353,12 @@ def test_a_handshake_lets_others_go_before_its_signature(hub: Hub, pair: Pair, m
 
     def serve() -> None:
         stream = TLSStream(hub, mine, server, server_side=True)
+        # Timers run when this greenlet waits: the client begins after the server has found nothing to read.
+        hub.call_at(hub.now, lambda: threads.append(blocking_client(theirs, client, lambda secure: None)))
         stream.handshake(DEADLINE_S)
         order.append("secured")
         stream.close()
 
-    threads: list[threading.Thread] = []
-    # The server waits by then.
-    hub.call_at(hub.now, lambda: threads.append(blocking_client(theirs, client, lambda secure: None)))
     run(hub, serve)
     threads[0].join(DEADLINE_S)
     assert order[0] == "gave way" and order[-1] == "secured"
