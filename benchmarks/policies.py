@@ -18,7 +18,7 @@ import time
 from rich.console import Console
 from rich.table import Table
 
-from prefork_lb.balance.policy import PolicyMemory
+from prefork_lb.balance.policy import PolicyMemory, PolicySetup
 from prefork_lb.balance.registry import POLICY_NAMES, make_policy
 from prefork_lb.clock import monotonic
 from prefork_lb.net.address import Address
@@ -44,7 +44,7 @@ def new_pool(ledger: Ledger, entry: PoolEntry, memory: PolicyMemory, slots: list
                IdleConnections(1, 60.0, monotonic))
         for slot, server in zip(slots, entry.servers, strict=True)
     ]
-    return Pool(entry.name, servers, make_policy(policy, random.Random(1), memory), ledger, attempts=1)
+    return Pool(entry.name, servers, make_policy(policy, PolicySetup(random.Random(1), memory)), ledger, attempts=1)
 
 
 def busy(pool: Pool, count: int) -> None:

@@ -1,16 +1,15 @@
 """First: the first server of the list that may take the request."""
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 
-from prefork_lb.balance.policy import Candidate, PolicyMemory, RequestInfo
+from prefork_lb.balance.policy import Candidate, PolicySetup, RequestInfo
 
 
 class First:
     """The first candidate. With `max_connections` it fills one server after another, so that the rest can be off."""
 
-    def __init__(self, rng: random.Random, memory: PolicyMemory) -> None:
+    def __init__(self, setup: PolicySetup) -> None:
         pass
 
     def pick(self, candidates: Sequence[Candidate], request: RequestInfo) -> Candidate:

@@ -1,10 +1,9 @@
 """Least connections: the server with the fewest requests in flight for its weight."""
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 
-from prefork_lb.balance.policy import Candidate, PolicyMemory, RequestInfo
+from prefork_lb.balance.policy import Candidate, PolicySetup, RequestInfo
 from prefork_lb.balance.rotation import Rotation
 from prefork_lb.balance.smooth import smooth_pick
 
@@ -24,10 +23,10 @@ class LeastConnections:
     its own.
     """
 
-    def __init__(self, rng: random.Random, memory: PolicyMemory) -> None:
-        self._rotation = Rotation(memory)
-        self._cells = memory.cells
-        self._current = memory.columns[2]
+    def __init__(self, setup: PolicySetup) -> None:
+        self._rotation = Rotation(setup.memory)
+        self._cells = setup.memory.cells
+        self._current = setup.memory.columns[2]
 
     def pick(self, candidates: Sequence[Candidate], request: RequestInfo) -> Candidate:
         tied: list[Candidate] = []

@@ -11,6 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from prefork_lb.clock import Clock, monotonic
+from prefork_lb.wire.head import Index
+
 
 class Candidate(Protocol):
     """A server that may be picked."""
@@ -20,8 +23,20 @@ class Candidate(Protocol):
         """Its place in every column of the policy's memory."""
 
     @property
+    def name(self) -> str:
+        """Its address as text: by that it is the same server after a reload, and at another place in the configuration."""
+
+    @property
     def weight(self) -> int:
-        """Its share of the load against the other servers, 1 or more."""
+        """Its share of the load against the other servers at this moment, 1 or more; less in slow start."""
+
+    @property
+    def configured_weight(self) -> int:
+        """The weight that the configuration gives it."""
+
+    @property
+    def backup(self) -> bool:
+        """Whether it is used only while no other server can be."""
 
     @property
     def in_flight(self) -> int:
@@ -39,6 +54,13 @@ class RequestInfo(Protocol):
 
     @property
     def client(self) -> str: ...
+
+    @property
+    def index(self) -> Index:
+        """The values of the header fields under each lower-case name."""
+
+    key: bytes
+    """What the pool's `key` is in this request; empty when the request has none, or the pool."""
 
 
 class Cells(Protocol):
@@ -61,15 +83,32 @@ class PolicyMemory:
     columns: Sequence[Cells]
 
 
+@dataclass(frozen=True, slots=True)
+class PolicyOptions:
+    """What the configuration of a pool says to its policy."""
+
+    load_factor: float = 1.25
+    compatible: str = ""  # with "nginx" or "nginx-ketama"
+
+
+@dataclass(frozen=True, slots=True)
+class PolicySetup:
+    """What a policy of this package is made from."""
+
+    rng: random.Random  # of this process
+    memory: PolicyMemory
+    servers: Sequence[Candidate] = ()  # all of the pool, backups too, in the order of the configuration
+    options: PolicyOptions = PolicyOptions()
+    clock: Clock = monotonic
+
+
 class Policy(Protocol):
     """The rule by which a pool picks a server.
 
-    `__init__` gets a random generator of this process and the shared memory. `pick` runs under the ledger's lock: the
-    in-flight counts are exact across workers and no other claim comes between the pick and its own, so time spent in
-    it is every worker's time.
+    A policy of this package is made from a `PolicySetup`. A site's own class is called with a random generator of this process
+    and the shared memory: `Class(rng, memory)`. `pick` runs under the ledger's lock: the in-flight counts are exact across
+    workers and no other claim comes between the pick and its own, so time spent in it is every worker's time.
     """
-
-    def __init__(self, rng: random.Random, memory: PolicyMemory) -> None: ...
 
     def pick(self, candidates: Sequence[Candidate], request: RequestInfo) -> Candidate:
         """Return one of `candidates`, which is never empty and stands in the order of the configuration."""

@@ -1,10 +1,9 @@
 """Power of two choices: two servers at random, and the less loaded of them."""
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 
-from prefork_lb.balance.policy import Candidate, PolicyMemory, RequestInfo
+from prefork_lb.balance.policy import Candidate, PolicySetup, RequestInfo
 from prefork_lb.balance.weighted_draw import draw
 
 
@@ -15,8 +14,8 @@ class PowerOfTwo:
     seldom better than least-connections; it is the choice when hundreds of servers make a full pass too dear.
     """
 
-    def __init__(self, rng: random.Random, memory: PolicyMemory) -> None:
-        self._rng = rng
+    def __init__(self, setup: PolicySetup) -> None:
+        self._rng = setup.rng
 
     def pick(self, candidates: Sequence[Candidate], request: RequestInfo) -> Candidate:
         first = draw(self._rng, candidates)

@@ -2,18 +2,19 @@
 from __future__ import annotations
 
 import importlib
-import random
 import traceback
+from collections.abc import Callable
+from typing import Any
 
 from prefork_lb.balance.first import First
 from prefork_lb.balance.least_connections import LeastConnections
-from prefork_lb.balance.policy import Policy, PolicyMemory
+from prefork_lb.balance.policy import Policy, PolicySetup
 from prefork_lb.balance.power_of_two import PowerOfTwo
 from prefork_lb.balance.round_robin import RoundRobin
 from prefork_lb.balance.smooth import SmoothWeightedRoundRobin
 from prefork_lb.balance.weighted_random import WeightedRandom
 
-_POLICIES: dict[str, type[Policy]] = {
+_POLICIES: dict[str, Callable[[PolicySetup], Policy]] = {
     "round-robin": RoundRobin,
     "weighted-round-robin": SmoothWeightedRoundRobin,
     "least-connections": LeastConnections,
@@ -24,14 +25,15 @@ _POLICIES: dict[str, type[Policy]] = {
 
 POLICY_NAMES: tuple[str, ...] = tuple(_POLICIES)
 
+KEYED_POLICIES = ("hash", "consistent-hash")
+"""The policies that go by the pool's `key`."""
 
-def policy_class(name: str) -> type[Policy]:
-    """The class of a policy by its name or as `package.module:Class`.
+
+def own_policy_class(name: str) -> type[Any]:
+    """A site's own class of a policy, named as `package.module:Class`; it is called with a random generator and the memory.
 
     Raises ValueError with what was found and what is expected, also for whatever a site's own module raises when it is imported.
     """
-    if name in _POLICIES:
-        return _POLICIES[name]
     module_name, colon, class_name = name.partition(":")
     if not colon or not class_name:
         raise ValueError(f'{name!r} is not a policy: use one of {", ".join(POLICY_NAMES)}, or "package.module:Class"')
@@ -47,14 +49,16 @@ def policy_class(name: str) -> type[Policy]:
     return found
 
 
-def make_policy(name: str, rng: random.Random, memory: PolicyMemory) -> Policy:
-    """A policy by name, with its random generator and the memory that all workers share. Raises ValueError, also for whatever
-    a site's own class raises."""
-    found = policy_class(name)
+def make_policy(name: str, setup: PolicySetup) -> Policy:
+    """A policy by its name or as `package.module:Class`. Raises ValueError, also for whatever a site's own class raises."""
+    if name in _POLICIES:
+        return _POLICIES[name](setup)
+    found = own_policy_class(name)
     try:
-        return found(rng, memory)
+        made: Policy = found(setup.rng, setup.memory)
     except Exception as exc:
         raise ValueError(f"policy {name!r}: it cannot be made: {_told(exc)}") from exc
+    return made
 
 
 def _told(exc: Exception) -> str:

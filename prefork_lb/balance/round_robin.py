@@ -1,10 +1,9 @@
 """Round robin: every server in turn, one sequence over all workers."""
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 
-from prefork_lb.balance.policy import Candidate, PolicyMemory, RequestInfo
+from prefork_lb.balance.policy import Candidate, PolicySetup, RequestInfo
 
 
 class RoundRobin:
@@ -13,9 +12,9 @@ class RoundRobin:
     A server that may not be picked is passed over; no other server loses a turn by that, or gets two.
     """
 
-    def __init__(self, rng: random.Random, memory: PolicyMemory) -> None:
-        self._cells = memory.cells
-        self._turn = memory.columns[0]
+    def __init__(self, setup: PolicySetup) -> None:
+        self._cells = setup.memory.cells
+        self._turn = setup.memory.columns[0]
 
     def pick(self, candidates: Sequence[Candidate], request: RequestInfo) -> Candidate:
         # The turn of each server's last pick is kept, not a position in the list: positions differ between the

@@ -1,10 +1,9 @@
 """Smooth weighted round robin: weights in proportion, and never a run of one server longer than it must be."""
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 
-from prefork_lb.balance.policy import Candidate, Cells, PolicyMemory, RequestInfo
+from prefork_lb.balance.policy import Candidate, Cells, PolicySetup, RequestInfo
 
 
 class SmoothWeightedRoundRobin:
@@ -14,8 +13,8 @@ class SmoothWeightedRoundRobin:
     all weights. Source: nginx, `ngx_http_upstream_get_peer` in `ngx_http_upstream_round_robin.c`.
     """
 
-    def __init__(self, rng: random.Random, memory: PolicyMemory) -> None:
-        self._current = memory.columns[0]
+    def __init__(self, setup: PolicySetup) -> None:
+        self._current = setup.memory.columns[0]
 
     def pick(self, candidates: Sequence[Candidate], request: RequestInfo) -> Candidate:
         return smooth_pick(self._current, candidates)

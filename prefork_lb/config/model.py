@@ -298,6 +298,18 @@ class PoolConfig(_Section, frozen=True):
     policy: Annotated[str, _meta(
         'How a server is picked: a policy\'s name, or "package.module:Class" for one\'s own.'
     )] = "least-connections"
+    key: Annotated[str, _meta(
+        'What the policies `hash` and `consistent-hash` tell requests apart by: "source" (the client\'s address), "uri" (path '
+        'and query), "path", "header:NAME", "cookie:NAME" or "query:NAME"; a class of one\'s own finds it as `request.key`.'
+    )] = ""
+    load_factor: Annotated[float, _meta(
+        "`consistent-hash`: the most requests in flight on a server, as a multiple of its share of all that are in flight, "
+        "1 or more; beyond, its keys go to the next server. 0: no limit.", ge=0, le=1000
+    )] = 1.25
+    compatible: Annotated[Literal["", "nginx", "nginx-ketama"], _meta(
+        'Pick the servers that nginx picks for the same keys: "nginx" for `hash` (its `hash KEY`), "nginx-ketama" for '
+        "`consistent-hash` (its `hash KEY consistent`, without `load_factor`)."
+    )] = ""
     tls: TLSConfig | None = None
     slow_start: Annotated[float, _meta(
         "Seconds over which the share of a server that has come up, or was added, grows from a tenth to its weight; 0: none.",

@@ -5,7 +5,7 @@ import ipaddress
 import re
 from collections.abc import Mapping
 
-from prefork_lb.balance.registry import POLICY_NAMES
+from prefork_lb.balance.registry import KEYED_POLICIES, POLICY_NAMES
 from prefork_lb.config.decode import ReportProblem, did_you_mean
 from prefork_lb.config.model import CertificateConfig, Config, HealthConfig, PoolConfig, RouteConfig
 from prefork_lb.config.statuses import parse_statuses
@@ -99,6 +99,7 @@ def _pool(name: str, pool: PoolConfig, report: ReportProblem) -> None:
     if pool.policy is not None and pool.policy not in POLICY_NAMES and not _CLASS.fullmatch(pool.policy):
         report(("pools", name, "policy"), f'{pool.policy!r} is no policy; expected one of {", ".join(POLICY_NAMES)}, '
                f'or "package.module:Class"{did_you_mean(pool.policy, POLICY_NAMES)}')
+    _key(name, pool, report)
     seen: dict[str, int] = {}
     servers = pool.servers or ()
     for index, server in enumerate(servers):
@@ -114,6 +115,34 @@ def _pool(name: str, pool: PoolConfig, report: ReportProblem) -> None:
     _failures(name, pool, report)
     if servers and all(server is not None and server.backup for server in servers):
         report(("pools", name, "servers"), "every server is a backup; at least one must not be")
+
+
+_KEYS = "source", "uri", "path"
+_NOUNS = {"header": "header field", "cookie": "cookie", "query": "parameter"}
+_DEFAULT_LOAD_FACTOR = PoolConfig(servers=()).load_factor
+_COMPATIBLE = {"nginx": "hash", "nginx-ketama": "consistent-hash"}
+
+
+def _key(name: str, pool: PoolConfig, report: ReportProblem) -> None:
+    path, key, policy = ("pools", name), pool.key, pool.policy
+    if key:
+        kind, colon, rest = key.partition(":")
+        if key not in _KEYS and not (colon and kind in _NOUNS):
+            report((*path, "key"), f'{key!r} is no key; expected one of "source", "uri", "path", "header:NAME", "cookie:NAME", '
+                   f'"query:NAME"{did_you_mean(kind, (*_KEYS, *_NOUNS))}')
+        elif colon and not (rest and rest.isprintable() if kind == "query" else grammar.token.fullmatch(rest.encode())):
+            report((*path, "key"), f"{key!r}: {rest!r} is no name of a {_NOUNS[kind]}")
+        elif policy in POLICY_NAMES and policy not in KEYED_POLICIES:
+            report((*path, "key"), f'the policy {policy!r} has no use for a key; expected policy = "hash" or "consistent-hash"')
+    elif key == "" and policy in KEYED_POLICIES:
+        report((*path, "policy"), f'{policy!r} needs a key; expected one like key = "source"')
+    if pool.load_factor is not None:
+        if 0 < pool.load_factor < 1:
+            report((*path, "load_factor"), f"{pool.load_factor:g} is less than the servers' share; expected 1 or more, or 0")
+        elif pool.load_factor != _DEFAULT_LOAD_FACTOR and policy is not None and policy != "consistent-hash":
+            report((*path, "load_factor"), f'the policy {policy!r} has no load factor; expected policy = "consistent-hash"')
+    if pool.compatible and policy is not None and policy != _COMPATIBLE[pool.compatible]:
+        report((*path, "compatible"), f'{pool.compatible!r} is for policy = "{_COMPATIBLE[pool.compatible]}"')
 
 
 # Below 429 a status answers what the client asked for: clients could eject servers with it. nginx, too, never counts 403 and

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from prefork_lb.net.stream import Stream, Watched
 from prefork_lb.wire.forwarded import ClientInfo
-from prefork_lb.wire.head import Fields, RequestHead, ResponseHead
+from prefork_lb.wire.head import Fields, Index, RequestHead, ResponseHead
 from prefork_lb.wire.proxy_protocol import SocketAddress
 
 # RFC 9110 9.2.2. TRACE is idempotent, too, but never gets this far.
@@ -54,6 +54,7 @@ class Request:
     destination: SocketAddress | None = None
     relays_continue: bool = False  # the client waits for 100 Continue, and shall have the server's
     upgrade: bytes = b""  # what the client wants to switch to, when the front end can tunnel
+    key: bytes = b""  # what the pool's key is in this request; the pool sets it
 
     @property
     def method(self) -> bytes:
@@ -66,6 +67,10 @@ class Request:
     @property
     def client(self) -> str:
         return self.peer.address
+
+    @property
+    def index(self) -> Index:
+        return self.head.index
 
     @property
     def is_idempotent(self) -> bool:

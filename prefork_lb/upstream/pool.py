@@ -25,6 +25,9 @@ MakeFastClaims = Callable[[Sequence[Server], int], FastClaims | None]
 """Makes the compiled picker for these servers with their weights and limits of this moment. It claims only while the count of
 changes is the number given. None: there is no compiled picker."""
 
+KeyOf = Callable[[RequestInfo], bytes]
+"""Finds the key of a request for a pool; empty: the request has none."""
+
 _View = tuple[int, Choice, FastClaims | None]
 
 _HEDGE_SHARE = 0.95
@@ -36,9 +39,9 @@ class Pool:
     def __init__(self, name: str, servers: Sequence[Server], policy: Policy, ledger: Ledger, states: States,
                  outcomes: Outcomes, rules: AvailabilityRules, retries: RetryRules, budget: RetryBudget,
                  make_fast_claims: MakeFastClaims, queue: Queue | None = None, limit: InFlightLimit | None = None,
-                 note_panic: Callable[[bool], None] = lambda is_panic: None) -> None:
+                 note_panic: Callable[[bool], None] = lambda is_panic: None, key_of: KeyOf | None = None) -> None:
         """`make_fast_claims` makes a compiled picker that is equivalent to `policy`; it is asked for servers that are no backups.
-        `note_panic` is called when panic begins and ends."""
+        `note_panic` is called when panic begins and ends. `key_of` finds the key of a request; None: the pool has none."""
         self.name = name
         self.servers = servers
         self.outcomes = outcomes
@@ -53,6 +56,7 @@ class Pool:
         self._queue = queue
         self._limit = limit
         self._note_panic = note_panic
+        self.key_of = key_of
         for server in servers:
             server.queue = queue
         # The count of changes that was seen, the choice made then, and the compiled picker for that choice's primaries. Several
@@ -67,6 +71,8 @@ class Pool:
         Raises NoUsableServer when no server is left, PoolFull when those that are left are at their limit, QueueFull and
         QueueTimeout, and ClientGone when the client left the queue.
         """
+        if self.key_of is not None:
+            request.key = self.key_of(request)
         queue = self._queue
         if queue is None or client is None:
             return self._lease_now(request, tried)

@@ -4,9 +4,9 @@ from __future__ import annotations
 import functools
 import random
 import ssl
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from prefork_lb.balance.policy import Policy, PolicyMemory
+from prefork_lb.balance.policy import Policy, PolicyMemory, PolicyOptions, PolicySetup
 from prefork_lb.balance.registry import make_policy
 from prefork_lb.clock import monotonic
 from prefork_lb.config import Config, model
@@ -45,14 +45,15 @@ def obtain(config: Config) -> Needs:
         # The real policy is made later, in shared memory: what it writes there must not stay when another pool fails.
         slots = max(64, len(pool.servers))
         memory = PolicyMemory([0] * at.POLICY_CELLS, tuple([0] * slots for _ in range(at.POLICY_COLUMNS)))
-        _make_policy(name, pool, config, memory)
         found[name] = _tls_context(name, pool, config)
+        _make_policy(name, pool, config, memory, _servers(pool, config, range(len(pool.servers)), found[name]))
     return found
 
 
-def _make_policy(name: str, pool: model.PoolConfig, config: Config, memory: PolicyMemory) -> Policy:
+def _make_policy(name: str, pool: model.PoolConfig, config: Config, memory: PolicyMemory, servers: Sequence[Server]) -> Policy:
+    options = PolicyOptions(pool.load_factor, pool.compatible)
     try:
-        return make_policy(pool.policy, random.Random(), memory)
+        return make_policy(pool.policy, PolicySetup(random.Random(), memory, servers, options, monotonic))
     except ValueError as exc:
         raise ConfigError([f"{config.source}: pools.{name}.policy: {exc}"]) from exc
 
@@ -70,19 +71,8 @@ def _tls_context(name: str, pool: model.PoolConfig, config: Config) -> ssl.SSLCo
 def make_pool(name: str, pool: model.PoolConfig, config: Config, context: ssl.SSLContext | None, slots: PoolSlots,
               ledger: Ledger, states: States, runtime: Runtime) -> Pool:
     """The pool of this name, on its place in shared memory. `context` is that of TLS toward its servers."""
-    keepalive = config.proxy.keepalive
-    settings = pool.tls or model.TLSConfig()
-    addresses = [parse_address(server.address) for server in pool.servers]
-    servers = [
-        Server(slot, address, server.address, server.weight, server.max_connections or UNLIMITED, server.backup,
-               # One with a PROXY header belongs to its client.
-               IdleConnections(0 if server.proxy_protocol else keepalive.connections, keepalive.seconds, monotonic,
-                               server.address),
-               tls=ClientTLS(context, settings.server_name or address.host) if context and address.tls else None,
-               proxy_protocol=server.proxy_protocol)
-        for slot, address, server in zip(slots.slots, addresses, pool.servers, strict=True)
-    ]
-    policy = _make_policy(name, pool, config, PolicyMemory(slots.cells, slots.columns))
+    servers = _servers(pool, config, slots.slots, context)
+    policy = _make_policy(name, pool, config, PolicyMemory(slots.cells, slots.columns), servers)
     retries, most = pool.retries, pool.breaker.in_flight
     rules = _ejection_rules(pool.ejection)
     return Pool(
@@ -98,6 +88,22 @@ def make_pool(name: str, pool: model.PoolConfig, config: Config, context: ssl.SS
               runtime.stream, monotonic) if pool.queue else None,
         InFlightLimit(ledger, slots.slots, slots.block, most) if most else None,
         functools.partial(slots.block.__setitem__, at.P_PANIC))
+
+
+def _servers(pool: model.PoolConfig, config: Config, slots: Sequence[int], context: ssl.SSLContext | None) -> list[Server]:
+    """The servers of a pool, in these slots."""
+    keepalive = config.proxy.keepalive
+    settings = pool.tls or model.TLSConfig()
+    addresses = [parse_address(server.address) for server in pool.servers]
+    return [
+        Server(slot, address, server.address, server.weight, server.max_connections or UNLIMITED, server.backup,
+               # One with a PROXY header belongs to its client.
+               IdleConnections(0 if server.proxy_protocol else keepalive.connections, keepalive.seconds, monotonic,
+                               server.address),
+               tls=ClientTLS(context, settings.server_name or address.host) if context and address.tls else None,
+               proxy_protocol=server.proxy_protocol)
+        for slot, address, server in zip(slots, addresses, pool.servers, strict=True)
+    ]
 
 
 def _ejection_rules(ejection: model.EjectionConfig) -> EjectionRules:

@@ -3,10 +3,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from prefork_lb.balance.policy import Policy, PolicyMemory
+from prefork_lb.balance.policy import Candidate, Policy, PolicyMemory, PolicyOptions, PolicySetup
 from prefork_lb.balance.registry import make_policy
+from prefork_lb.clock import Clock, monotonic
+from prefork_lb.wire.head import Index
 
 SLOTS = 128
 
@@ -18,20 +20,26 @@ class Backend:
     slot: int
     weight: int = 1
     in_flight: int = 0
+    name: str = ""
+    configured_weight: int = 0
+    backup: bool = False
 
-    @property
-    def name(self) -> str:
-        return chr(ord("a") + self.slot)
+    def __post_init__(self) -> None:
+        self.name = self.name or chr(ord("a") + self.slot)
+        self.configured_weight = self.configured_weight or self.weight
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class AnyRequest:
     method: bytes = b"GET"
     target: bytes = b"/"
     client: str = "192.0.2.1"
+    index: Index = field(default_factory=dict)
+    key: bytes = b""
 
 
 REQUEST = AnyRequest()
+OPTIONS = PolicyOptions()
 
 
 def backends(*weights: int) -> list[Backend]:
@@ -43,8 +51,9 @@ def fresh_memory() -> PolicyMemory:
     return PolicyMemory([0] * 8, ([0] * SLOTS, [0] * SLOTS, [0] * SLOTS))
 
 
-def new_policy(name: str, seed: int = 1, memory: PolicyMemory | None = None) -> Policy:
-    return make_policy(name, random.Random(seed), fresh_memory() if memory is None else memory)
+def new_policy(name: str, seed: int = 1, memory: PolicyMemory | None = None, servers: Sequence[Candidate] = (),
+               options: PolicyOptions = OPTIONS, clock: Clock = monotonic) -> Policy:
+    return make_policy(name, PolicySetup(random.Random(seed), memory or fresh_memory(), servers, options, clock))
 
 
 def sequence(policy: Policy, candidates: Sequence[Backend], count: int) -> str:

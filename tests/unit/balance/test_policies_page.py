@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from prefork_lb.balance.policy import PolicySetup
 from prefork_lb.balance.registry import POLICY_NAMES, make_policy
 from prefork_lb.shared import layout as at
 from tests.unit.balance.candidates import backends, burst, fresh_memory, sequence
@@ -39,7 +40,7 @@ def test_every_policy_has_a_section_and_every_section_is_a_policy() -> None:
 
 
 def test_the_example_does_what_it_says(own_policy: str) -> None:
-    policy = make_policy(own_policy, random.Random(1), fresh_memory())
+    policy = make_policy(own_policy, PolicySetup(random.Random(1), fresh_memory()))
     servers = backends(1, 2)
     assert burst(policy, servers, 24) == "a" * 8 + "b" * 16
     assert burst(policy, servers, 5) == "ababa"
@@ -49,7 +50,7 @@ def test_the_example_does_what_it_says(own_policy: str) -> None:
 
 def test_the_examples_turns_are_shared_by_all_workers(own_policy: str) -> None:
     memory = fresh_memory()
-    one, other = (make_policy(own_policy, random.Random(seed), memory) for seed in (1, 2))
+    one, other = (make_policy(own_policy, PolicySetup(random.Random(seed), memory)) for seed in (1, 2))
     servers = backends(1, 1, 1)
     for server in servers:
         server.in_flight = 8

@@ -117,12 +117,30 @@ pool = "wep"
     (GOOD + "[pools.web.ejection]\nstatuses = [404]\n", "ejection.statuses[0]: 404 is not in 429..599"),
     (GOOD + "[pools.web.ejection]\nstatuses = [\"400-599\"]\n", "'400-599' is not in 429..599"),
     (GOOD + "[pools.web.retries]\nstatuses = [101]\n", "retries.statuses[0]: 101 is not in 200..599"),
+    (GOOD + "key = \"source\"\n", "the policy 'least-connections' has no use for a key"),
+    (GOOD + "policy = \"site:Own\"\nkey = \"sourse\"\n", "'sourse' is no key; expected one of"),
+    (GOOD + "policy = \"site:Own\"\nkey = \"sourse\"\n", "did you mean source?"),
+    (GOOD + "policy = \"site:Own\"\nkey = \"source:x\"\n", "'source:x' is no key"),
+    (GOOD + "policy = \"site:Own\"\nkey = \"cookie\"\n", "'cookie' is no key"),
+    (GOOD + "policy = \"site:Own\"\nkey = \"header:\"\n", "'' is no name of a header field"),
+    (GOOD + "policy = \"site:Own\"\nkey = \"cookie:a b\"\n", "'a b' is no name of a cookie"),
+    (GOOD + "policy = \"site:Own\"\nkey = \"query:\"\n", "'' is no name of a parameter"),
+    (GOOD + "load_factor = 2\n", "the policy 'least-connections' has no load factor"),
+    (GOOD + "load_factor = 0.5\n", "0.5 is less than the servers' share"),
+    (GOOD + "compatible = \"nginx-ketama\"\n", "'nginx-ketama' is for policy = \"consistent-hash\""),
+    (GOOD + "compatible = \"haproxy\"\n", "pools.web.compatible"),
     ("[pools.web\n", "not TOML"),
     ("x = " + "9" * 5000 + "\n", "not TOML"),
 ])
 def test_what_cannot_work_is_refused(tmp_path: Path, text: str, expected: str) -> None:
     found = problems(tmp_path, text)
     assert any(expected in problem for problem in found), found
+
+
+def test_a_policy_of_ones_own_may_have_a_key(tmp_path: Path) -> None:
+    for key in ("source", "uri", "path", "header:X-Tenant", "cookie:id", "query:q"):
+        (tmp_path / "a.toml").write_text(GOOD + f'policy = "site:Own"\nkey = "{key}"\n')
+        assert load(tmp_path / "a.toml").pools["web"].key == key
 
 
 def test_a_file_that_cannot_be_read_is_a_problem_too(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import random
 from collections.abc import Sequence
 
 from prefork_lb.balance.first import First
-from prefork_lb.balance.policy import PolicyMemory
+from prefork_lb.balance.policy import PolicyMemory, PolicySetup
 from prefork_lb.clock import monotonic
 from prefork_lb.net.address import Address
 from prefork_lb.net.dial import Dialer
@@ -40,7 +40,7 @@ class Rig:
             Server(slot, address, str(address), 1, UNLIMITED, False, IdleConnections(IDLE_MOST, 60.0, monotonic))
             for slot, address in enumerate(addresses)
         ]
-        policy = First(random.Random(1), PolicyMemory([0] * 8, []))
+        policy = First(PolicySetup(random.Random(1), PolicyMemory([0] * 8, [])))
         self.pool = make_pool(self.ledger, self.servers, policy, retries=rules or RetryRules(attempts))
         self.settings = Settings(
             timeouts or Timeouts(DEADLINE_S, DEADLINE_S, DEADLINE_S),

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import pytest
 
 from prefork_lb.balance.least_connections import IDLE_PICKS
-from prefork_lb.balance.policy import Policy, PolicyMemory
+from prefork_lb.balance.policy import Policy, PolicyMemory, PolicySetup
 from prefork_lb.balance.registry import make_policy
 from prefork_lb.balance.rotation import MEMORY_ROUNDS, UNIT
 from prefork_lb.native.loader import PURE, native
@@ -60,7 +60,7 @@ def instance(segment: Segment, weights: Sequence[int], limits: Sequence[int], po
     entries = [ServerEntry(f"127.0.0.1:{8000 + n}", weight, 0, False) for n, weight in enumerate(weights)]
     slots: PoolSlots = register(segment, ledger, [PoolEntry("web", entries)])["web"]
     servers = [new_server(slot, weight, limit) for slot, weight, limit in zip(slots.slots, weights, limits, strict=True)]
-    policy: Policy = make_policy(policy_name, random.Random(1), PolicyMemory(slots.cells, slots.columns))
+    policy: Policy = make_policy(policy_name, PolicySetup(random.Random(1), PolicyMemory(slots.cells, slots.columns)))
     has_fast_claims = fast_claims(policy, servers, slots, ledger, 0) is not None
     pool = make_pool(ledger, servers, policy,
                      make_fast_claims=lambda usable, seen: fast_claims(policy, usable, slots, ledger, seen),

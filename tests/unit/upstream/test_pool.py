@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from prefork_lb.balance.policy import Candidate, Policy, PolicyMemory, RequestInfo
+from prefork_lb.balance.policy import Candidate, Policy, PolicyMemory, PolicySetup, RequestInfo
 from prefork_lb.balance.registry import make_policy
 from prefork_lb.errors import InvariantError, NoUsableServer, PoolFull
 from prefork_lb.native.loader import FastClaims, native
@@ -111,7 +111,7 @@ def test_a_server_drained_while_the_compiled_claim_is_made_gets_no_request(segme
     def claim() -> None:
         worker = Ledger(segment)
         servers = [new_server(slot) for slot in slots.slots]
-        policy = make_policy("least-connections", random.Random(1), PolicyMemory(slots.cells, slots.columns))
+        policy = make_policy("least-connections", PolicySetup(random.Random(1), PolicyMemory(slots.cells, slots.columns)))
         made: list[FastClaims] = []
 
         def make(usable: Sequence[Server], seen: int) -> FastClaims:
