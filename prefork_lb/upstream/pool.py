@@ -4,6 +4,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Sequence
 
+from prefork_lb.balance.keys import KeyOf
 from prefork_lb.balance.policy import Policy, RequestInfo
 from prefork_lb.errors import InvariantError, LimitReached, NoUsableServer, PoolFull
 from prefork_lb.native.loader import FastClaims
@@ -24,9 +25,6 @@ log = logging.getLogger("prefork_lb")
 MakeFastClaims = Callable[[Sequence[Server], int], FastClaims | None]
 """Makes the compiled picker for these servers with their weights and limits of this moment. It claims only while the count of
 changes is the number given. None: there is no compiled picker."""
-
-KeyOf = Callable[[RequestInfo], bytes]
-"""Finds the key of a request for a pool; empty: the request has none."""
 
 _View = tuple[int, Choice, FastClaims | None]
 

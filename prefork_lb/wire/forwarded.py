@@ -4,11 +4,15 @@ A trusted proxy's values are believed and extended; a stranger's are dropped, fo
 """
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
 from prefork_lb.wire.head import Index
 
+_LONGEST_ADDRESS = 45  # an IPv6 address with an IPv4 one at its end
+_ADDRESS = re.compile(r"[0-9A-Fa-f:.]*[:.][0-9A-Fa-f:.]*")
 _PREFIX = b"x-forwarded-"
 _TOLD_BY_PROXIES = frozenset((b"forwarded", b"x-real-ip"))
 
@@ -30,6 +34,35 @@ def is_told_by_proxies(name: bytes) -> bool:
     """
     name = name.replace(b"_", b"-")
     return name.startswith(_PREFIX) or name in _TOLD_BY_PROXIES
+
+
+def told_client(index: Index, peer: str, is_trusted: Callable[[str], bool]) -> str:
+    """The client's address: the peer's, or what trusted proxies tell in X-Forwarded-For, from the last one on.
+
+    A member that is no address ends the search: the proxy that wrote it counts as the client.
+    """
+    if not is_trusted(peer):
+        return peer
+    client = peer
+    for value in reversed(index.get(b"x-forwarded-for", ())):
+        for member in reversed(value.split(b",")):
+            told = _address(member.strip(b" \t"))
+            if not told:
+                return client
+            client = told
+            if not is_trusted(client):
+                return client
+    return client
+
+
+def _address(member: bytes) -> str:
+    """An address without brackets and port; empty for what is none."""
+    text = member.decode("latin-1")
+    if text.startswith("["):
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:  # some proxies add the port
+        text = text.partition(":")[0]
+    return text if len(text) <= _LONGEST_ADDRESS and _ADDRESS.fullmatch(text) else ""
 
 
 def forwarded_lines(index: Index, client: ClientInfo, host: bytes | None) -> bytes:

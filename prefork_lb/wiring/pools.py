@@ -6,6 +6,7 @@ import random
 import ssl
 from collections.abc import Mapping, Sequence
 
+from prefork_lb.balance.keys import key_finder
 from prefork_lb.balance.policy import Policy, PolicyMemory, PolicyOptions, PolicySetup
 from prefork_lb.balance.registry import make_policy
 from prefork_lb.clock import monotonic
@@ -30,6 +31,7 @@ from prefork_lb.upstream.queue import Queue, QueueRules
 from prefork_lb.upstream.retries import RetryBudget, RetryRules
 from prefork_lb.upstream.runtime import Runtime
 from prefork_lb.upstream.server import UNLIMITED, Server
+from prefork_lb.wiring.trust import trust_check
 
 Needs = Mapping[str, ssl.SSLContext | None]
 """What the pools need from outside, by the pool's name: the TLS context toward its servers, None when none speaks TLS."""
@@ -87,7 +89,8 @@ def make_pool(name: str, pool: model.PoolConfig, config: Config, context: ssl.SS
         Queue(name, Line(ledger, slots.number, slots.block), ledger, QueueRules(pool.queue.size, pool.queue.timeout),
               runtime.stream, monotonic) if pool.queue else None,
         InFlightLimit(ledger, slots.slots, slots.block, most) if most else None,
-        functools.partial(slots.block.__setitem__, at.P_PANIC))
+        functools.partial(slots.block.__setitem__, at.P_PANIC),
+        key_finder(pool.key, trust_check(config.proxy.trusted_proxies)) if pool.key else None)
 
 
 def _servers(pool: model.PoolConfig, config: Config, slots: Sequence[int], context: ssl.SSLContext | None) -> list[Server]:
