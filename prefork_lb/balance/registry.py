@@ -6,8 +6,11 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
+from prefork_lb.balance.consistent_hash import ConsistentHash
 from prefork_lb.balance.first import First
+from prefork_lb.balance.hashed import Hash
 from prefork_lb.balance.least_connections import LeastConnections
+from prefork_lb.balance.nginx_hash import NginxHash, NginxKetama
 from prefork_lb.balance.policy import Policy, PolicySetup
 from prefork_lb.balance.power_of_two import PowerOfTwo
 from prefork_lb.balance.round_robin import RoundRobin
@@ -20,6 +23,8 @@ _POLICIES: dict[str, Callable[[PolicySetup], Policy]] = {
     "least-connections": LeastConnections,
     "random": WeightedRandom,
     "power-of-two": PowerOfTwo,
+    "hash": lambda setup: NginxHash(setup) if setup.options.compatible else Hash(setup),
+    "consistent-hash": lambda setup: NginxKetama(setup) if setup.options.compatible else ConsistentHash(setup),
     "first": First,
 }
 

@@ -9,18 +9,20 @@ import pytest
 
 from prefork_lb.balance.policy import PolicySetup
 from prefork_lb.balance.registry import POLICY_NAMES, make_policy, own_policy_class
-from tests.unit.balance.candidates import REQUEST, backends, fresh_memory, name_of
+from tests.unit.balance.candidates import REQUEST, AnyRequest, backends, fresh_memory, name_of
 
 
 def test_the_names_are_those_of_the_contract() -> None:
-    assert POLICY_NAMES == ("round-robin", "weighted-round-robin", "least-connections", "random", "power-of-two", "first")
+    assert POLICY_NAMES == ("round-robin", "weighted-round-robin", "least-connections", "random", "power-of-two", "hash",
+                            "consistent-hash", "first")
 
 
 @pytest.mark.parametrize("name", POLICY_NAMES)
 def test_every_name_makes_a_policy_that_picks_a_candidate(name: str) -> None:
     servers = backends(2, 1, 1)
-    policy = make_policy(name, PolicySetup(random.Random(1), fresh_memory()))
-    assert name_of(policy.pick(servers, REQUEST), servers) in "abc"
+    policy = make_policy(name, PolicySetup(random.Random(1), fresh_memory(), servers))
+    for request in (REQUEST, AnyRequest(key=b"x")):
+        assert name_of(policy.pick(servers, request), servers) in "abc"
 
 
 @pytest.mark.parametrize("name", ["", "fastest", "Round-Robin", "module:", "module"])

@@ -1,0 +1,28 @@
+"""Hash: the same server for the same key, for as long as it can be picked."""
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prefork_lb.balance.keyed import KeyedPolicy
+from prefork_lb.balance.least_connections import LeastConnections
+from prefork_lb.balance.policy import Candidate, PolicySetup
+from prefork_lb.balance.rendezvous import Rendezvous
+
+
+class Hash(KeyedPolicy):
+    """Keys are divided by the configured weights (`balance.rendezvous`).
+
+    When a server cannot be picked, each of its keys goes to the server that is next for that key, the same in all workers, and
+    comes back later. A request without a key goes to the server with the least connections.
+    """
+
+    def __init__(self, setup: PolicySetup) -> None:
+        super().__init__(LeastConnections(setup))
+        self._primaries = Rendezvous([server for server in setup.servers if not server.backup])
+        self._backups = Rendezvous([server for server in setup.servers if server.backup])
+
+    def order(self, key: bytes) -> Iterator[Candidate]:
+        return self._primaries.order(key)
+
+    def backup_order(self, key: bytes) -> Iterator[Candidate]:
+        return self._backups.order(key)

@@ -1,0 +1,79 @@
+"""nginx's picks for the same keys and servers, for sites that move from it or run beside it.
+
+Sources: nginx, `ngx_http_upstream_get_hash_peer` and `ngx_http_upstream_get_chash_peer` in `ngx_http_upstream_hash_module.c`.
+Both go on to another server while the one found cannot be picked, up to 20 times; then, as without a key, nginx takes its
+weighted round robin. A server is what nginx has in its configuration: the address as text, the weight, the place in the list.
+"""
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
+from functools import lru_cache
+from itertools import accumulate, chain, islice
+from zlib import crc32
+
+from prefork_lb.balance.keyed import KeyedPolicy
+from prefork_lb.balance.policy import Candidate, PolicySetup
+from prefork_lb.balance.smooth import SmoothWeightedRoundRobin
+
+_TRIES = 21  # the first one, and 20 more
+_POINTS = 160  # for each unit of weight
+
+
+class NginxHash(KeyedPolicy):
+    """`hash KEY`: the checksum of the key leads to a place in the list of servers, in which each has as many as its weight."""
+
+    def __init__(self, setup: PolicySetup) -> None:
+        super().__init__(SmoothWeightedRoundRobin(setup))
+        self._servers = [server for server in setup.servers if not server.backup]
+        self._ends = list(accumulate(server.configured_weight for server in self._servers))
+
+    def order(self, key: bytes) -> Iterator[Candidate]:
+        total = crc32(key) >> 16 & 0x7FFF
+        return chain((self._at(total),), self._others(key, total))
+
+    def _others(self, key: bytes, total: int) -> Iterator[Candidate]:
+        for number in range(1, _TRIES):
+            total += crc32(b"%d%b" % (number, key)) >> 16 & 0x7FFF
+            yield self._at(total)
+
+    def _at(self, place: int) -> Candidate:
+        return self._servers[bisect_right(self._ends, place % self._ends[-1])]
+
+
+class NginxKetama(KeyedPolicy):
+    """`hash KEY consistent`: ketama, a ring with 160 points for each unit of weight."""
+
+    def __init__(self, setup: PolicySetup) -> None:
+        super().__init__(SmoothWeightedRoundRobin(setup))
+        servers = [server for server in setup.servers if not server.backup]
+        self._points, owners = ketama_ring(tuple((server.name, server.configured_weight) for server in servers))
+        self._servers = [servers[number] for number in owners]
+
+    def order(self, key: bytes) -> Iterator[Candidate]:
+        begin = bisect_left(self._points, crc32(key))
+        servers = self._servers
+        return islice(chain(servers[begin:begin + _TRIES], servers), _TRIES)
+
+
+@lru_cache(maxsize=4)
+def ketama_ring(servers: tuple[tuple[str, int], ...]) -> tuple[list[int], list[int]]:
+    """The points in ascending order, and the number of each one's server; of servers by name and weight."""
+    owners: dict[int, int] = {}
+    for number, (name, weight) in enumerate(servers):
+        base = crc32(identity(name))
+        point = 0
+        for _ in range(_POINTS * weight):
+            point = crc32(point.to_bytes(4, "little"), base)
+            owners.setdefault(point, number)  # which of two servers at one point nginx keeps depends on its sort
+    points = sorted(owners)
+    return points, [owners[point] for point in points]
+
+
+def identity(address: str) -> bytes:
+    """HOST, a zero byte, PORT, as Cache::Memcached::Fast has them; the path of a socket, and a zero byte."""
+    address = address.partition("://")[2] or address
+    if address.startswith("unix:"):
+        return address[5:].encode() + b"\0"
+    host, colon, port = address.rpartition(":")
+    return f"{host}\0{port}".encode() if colon and port.isdigit() else address.encode() + b"\0"
