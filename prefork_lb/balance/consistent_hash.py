@@ -33,7 +33,7 @@ class ConsistentHash(Hash):
                 return server  # a cap is 1 at least
             if caps is None:
                 slots, caps = self._slots(loads.total()), loads.caps()
-            if in_flight < caps.cap(server, slots):
+            if caps.has_room(server, slots):
                 return server
             if least is None or in_flight * least.weight < least.in_flight * server.weight:
                 least = server

@@ -25,7 +25,7 @@ from prefork_lb.balance.policy import Candidate
 C = TypeVar("C", bound=Candidate)
 
 PARTS = 1 << 16
-_REMEMBERED = 4  # servers of each part; more are seldom asked for
+_REMEMBERED = 8  # servers of each part, which takes 1 MiB; more are seldom asked for, with bounded load on busy servers
 _RANKINGS = 64
 _UNKNOWN = 0xFFFF
 _MASK = (1 << 64) - 1

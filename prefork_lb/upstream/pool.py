@@ -2,10 +2,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
+from prefork_lb.balance.keyed import KeyedPolicy
 from prefork_lb.balance.keys import KeyOf
-from prefork_lb.balance.policy import Policy, RequestInfo
+from prefork_lb.balance.policy import Candidate, Policy, RequestInfo
 from prefork_lb.errors import InvariantError, LimitReached, NoUsableServer, PoolFull
 from prefork_lb.native.loader import FastClaims
 from prefork_lb.net.stream import Watched
@@ -14,6 +15,7 @@ from prefork_lb.shared.states import States, now_ms
 from prefork_lb.shared.transitions import Ejection
 from prefork_lb.upstream.availability import AvailabilityRules, Choice, choose
 from prefork_lb.upstream.in_flight_limit import InFlightLimit
+from prefork_lb.upstream.keyed_loads import KeyedLoads
 from prefork_lb.upstream.lease import Lease
 from prefork_lb.upstream.outcomes import Outcomes
 from prefork_lb.upstream.queue import Queue
@@ -26,7 +28,9 @@ MakeFastClaims = Callable[[Sequence[Server], int], FastClaims | None]
 """Makes the compiled picker for these servers with their weights and limits of this moment. It claims only while the count of
 changes is the number given. None: there is no compiled picker."""
 
-_View = tuple[int, Choice, FastClaims | None]
+_View = tuple[int, Choice, FastClaims | None, KeyedLoads | None]
+
+_NOTHING_SEEN: _View = (-1, Choice((), ()), None, None)
 
 _HEDGE_SHARE = 0.95
 
@@ -57,9 +61,11 @@ class Pool:
         self.key_of = key_of
         for server in servers:
             server.queue = queue
-        # The count of changes that was seen, the choice made then, and the compiled picker for that choice's primaries. Several
-        # threads read and replace them, so they are one tuple: a picker's index is good for its own choice only.
-        self._view: _View = (-1, Choice((), ()), None)
+        self._keyed = policy if isinstance(policy, KeyedPolicy) else None
+        # The count of changes that was seen, the choice made then, the compiled picker for that choice's primaries, and what a
+        # policy that goes by keys looks at. Several threads read and replace them, so they are one tuple: a picker's index is
+        # good for its own choice only.
+        self._view = _NOTHING_SEEN
 
     def lease(self, request: RequestInfo, tried: Collection[Server], client: Watched | None = None) -> Lease:
         """Claim a server for `request` that is not in `tried`.
@@ -87,7 +93,7 @@ class Pool:
         ledger, states = self._ledger, self._states
         while True:
             view = self._view
-            seen, choice, fast_claims = view
+            seen, choice, fast_claims, _ = view
             if fast_claims is not None and not tried:
                 index = fast_claims.claim()
                 if index >= 0:
@@ -95,12 +101,13 @@ class Pool:
             if seen != states.changes:
                 self._look_anew()
                 continue
+            order = self._order(request)
             ledger.acquire()
             try:
                 # Once more, now under the lock: `drain --wait` changes the state under it, and then reads what is in flight. A
                 # claim by the old state must not be counted after that.
                 if states.changes == seen:
-                    return self._claim(view, request, tried)
+                    return self._claim(view, request, tried, order)
             except LimitReached:
                 assert self._limit is not None
                 self._limit.count_refusal()
@@ -108,17 +115,26 @@ class Pool:
             finally:
                 ledger.release_lock()
 
-    def _claim(self, view: _View, request: RequestInfo, tried: Collection[Server]) -> Lease:
+    def _order(self, request: RequestInfo) -> Iterator[Candidate] | None:
+        """The servers for the request's key; None: the policy has no use for one, or there is none. Needs no lock."""
+        return self._keyed.order(request.key) if self._keyed is not None and request.key else None
+
+    def _claim(self, view: _View, request: RequestInfo, tried: Collection[Server], order: Iterator[Candidate] | None) -> Lease:
         """Pick and count; the lock must be held."""
         if self._limit is not None and self._limit.is_reached():
             raise LimitReached(f"pool {self.name}: {self._limit.most} requests are in flight, which is breaker.in_flight")
-        seen, choice, _ = view
+        seen, choice, _, loads = view
         ledger = self._ledger
         due = self._due_for_trial(choice, tried) if choice.trials else None
         if due is not None:
             # The claim first: a worker that is killed in between leaves a claim that its siblings give back, and the trial due.
             ledger.claim(due.slot)
             return Lease(due, ledger, self.outcomes, seen, self.outcomes.ejections.begin_trial(due))
+        if order is not None and loads is not None and self._keyed is not None:
+            found = loads.choose(self._keyed, order, tried)
+            if found is not None:
+                ledger.claim(found.slot)
+                return Lease(found, ledger, self.outcomes, seen)
         candidates = self._candidates(choice.primaries, tried) or self._candidates(choice.backups, tried)
         if not candidates:
             raise self._none_left(choice, tried)
@@ -137,12 +153,13 @@ class Pool:
                 view = self._view
                 if view[0] != self._states.changes:
                     view = self._look_anew()
+                order = self._order(request)
                 with self._ledger.locked():
                     if view[0] != self._states.changes:
                         continue
                     if is_turn := queue.is_turn(place):
                         try:
-                            lease = self._claim(view, request, ())
+                            lease = self._claim(view, request, (), order)
                             has_room = self._has_room(view[1])
                             return lease
                         except PoolFull:
@@ -167,7 +184,7 @@ class Pool:
 
     def close(self) -> None:
         """Close all idle connections."""
-        self._view = (-1, Choice((), ()), None)  # the picker holds buffers of the shared memory
+        self._view = _NOTHING_SEEN  # a picker holds buffers of the shared memory
         for server in self.servers:
             server.idle.close()
         if self._queue is not None:
@@ -180,7 +197,8 @@ class Pool:
         choice = choose(self.servers, self._states, self._rules, now_ms())
         # The compiled picker knows no trials, so it is not used while one is due.
         fast_claims = self._make_fast_claims(choice.primaries, changes) if choice.primaries and not choice.trials else None
-        view = self._view = changes, choice, fast_claims
+        loads = KeyedLoads(choice.primaries, self._ledger) if choice.primaries and self._keyed is not None else None
+        view = self._view = changes, choice, fast_claims, loads
         if choice.is_panic != was_panic:
             self._note_panic(choice.is_panic)
             log.warning("pool %s: %s", self.name, "panic: too few servers are up by their checks; all are used" if choice.is_panic

@@ -66,8 +66,12 @@ def test_plain_hash_does_not_look_at_load() -> None:
 ])
 def test_the_caps_are_haproxys(in_flight: int, percent: int, weights: tuple[int, ...], caps: list[int]) -> None:
     servers = [Backend(slot, weight) for slot, weight in enumerate(weights)]
-    found = Caps(servers)
-    assert [found.cap(server, ((in_flight + 1) * percent + 99) // 100) for server in servers] == caps
+    slots = ((in_flight + 1) * percent + 99) // 100
+    for server, cap in zip(servers, caps, strict=True):
+        server.in_flight = cap
+        assert not Caps(servers).has_room(server, slots)
+        server.in_flight = cap - 1
+        assert Caps(servers).has_room(server, slots)
 
 
 @pytest.mark.parametrize("weights", [(1, 1, 1, 1), (5, 3, 1, 1)])
