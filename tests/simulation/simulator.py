@@ -6,8 +6,8 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from prefork_lb.balance.policy import Policy
-from tests.unit.balance.candidates import REQUEST, Backend, backends, new_policy
+from prefork_lb.balance.policy import Policy, PolicyOptions
+from tests.unit.balance.candidates import OPTIONS, REQUEST, AnyRequest, Backend, backends, new_policy
 
 Service = Callable[[random.Random], float]
 """Draws how long a request takes, in seconds."""
@@ -38,10 +38,11 @@ class Outcome:
 class Simulation:
     """Servers, a policy, and a heap of the moments at which requests end."""
 
-    def __init__(self, policy: str, weights: Sequence[int], seed: int, slots: int | None = None) -> None:
+    def __init__(self, policy: str, weights: Sequence[int], seed: int, slots: int | None = None,
+                 options: PolicyOptions = OPTIONS) -> None:
         """A server works on `slots` requests at once, in the order in which they came; None: on all of them."""
         self.servers: list[Backend] = backends(*weights)
-        self.policy: Policy = new_policy(policy, seed)
+        self.policy: Policy = new_policy(policy, seed, servers=self.servers, options=options)
         self.now = 0.0
         self._rng = random.Random(seed)
         self._slots = slots
@@ -50,9 +51,9 @@ class Simulation:
         self._ends: list[tuple[float, int, Backend]] = []
         self._claims = 0
 
-    def claim(self, service_s: float, candidates: Sequence[Backend] | None = None) -> Backend:
+    def claim(self, service_s: float, candidates: Sequence[Backend] | None = None, key: bytes = b"") -> Backend:
         """One request that begins now."""
-        picked = self.policy.pick(candidates or self.servers, REQUEST)
+        picked = self.policy.pick(candidates or self.servers, AnyRequest(key=key) if key else REQUEST)
         server = self.servers[picked.slot]
         assert server is picked
         server.in_flight += 1

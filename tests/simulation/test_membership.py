@@ -43,7 +43,8 @@ def test_only_candidates_are_picked_whatever_comes_and_goes(policy: str) -> None
         candidates = [server for server in simulation.servers if rng.random() < 0.5] or simulation.servers
         for _ in range(rng.randrange(1, 20)):
             simulation.advance(simulation.now + rng.expovariate(300))
-            assert simulation.claim(rng.expovariate(30), candidates) in candidates
+            key = rng.choice((b"", b"a", b"b", b"c"))
+            assert simulation.claim(rng.expovariate(30), candidates, key) in candidates
     simulation.drain()
     assert [server.in_flight for server in simulation.servers] == [0] * 6
 
