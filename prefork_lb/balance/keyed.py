@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 from prefork_lb.balance.caps import Caps
@@ -40,6 +40,10 @@ class KeyedPolicy(ABC):
     def backup_order(self, key: bytes) -> Iterator[Candidate]:
         """The same of the backups."""
         return iter(())
+
+    @abstractmethod
+    def weigh(self, weights: Mapping[int, int]) -> None:
+        """Divide the keys by these weights, by slot: of the configuration, or set by command; slow start is not in them."""
 
     def choose(self, order: Iterator[Candidate], loads: Loads) -> Candidate | None:
         """The server that takes the request, of those in `order`; None: none of them can."""

@@ -7,7 +7,7 @@ weighted round robin. A server is what nginx has in its configuration: the addre
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from itertools import accumulate, chain, islice
 from zlib import crc32
@@ -26,7 +26,10 @@ class NginxHash(KeyedPolicy):
     def __init__(self, setup: PolicySetup) -> None:
         super().__init__(SmoothWeightedRoundRobin(setup))
         self._servers = [server for server in setup.servers if not server.backup]
-        self._ends = list(accumulate(server.configured_weight for server in self._servers))
+        self.weigh({server.slot: server.configured_weight for server in self._servers})
+
+    def weigh(self, weights: Mapping[int, int]) -> None:
+        self._ends = list(accumulate(weights[server.slot] for server in self._servers))
 
     def order(self, key: bytes) -> Iterator[Candidate]:
         total = crc32(key) >> 16 & 0x7FFF
@@ -46,13 +49,17 @@ class NginxKetama(KeyedPolicy):
 
     def __init__(self, setup: PolicySetup) -> None:
         super().__init__(SmoothWeightedRoundRobin(setup))
-        servers = [server for server in setup.servers if not server.backup]
-        self._points, owners = ketama_ring(tuple((server.name, server.configured_weight) for server in servers))
-        self._servers = [servers[number] for number in owners]
+        self._listed = [server for server in setup.servers if not server.backup]
+        self.weigh({server.slot: server.configured_weight for server in self._listed})
+
+    def weigh(self, weights: Mapping[int, int]) -> None:
+        listed = self._listed
+        points, owners = ketama_ring(tuple((server.name, weights[server.slot]) for server in listed))
+        self._ring = points, [listed[number] for number in owners]
 
     def order(self, key: bytes) -> Iterator[Candidate]:
-        begin = bisect_left(self._points, crc32(key))
-        servers = self._servers
+        points, servers = self._ring
+        begin = bisect_left(points, crc32(key))
         return islice(chain(servers[begin:begin + _TRIES], servers), _TRIES)
 
 

@@ -14,7 +14,7 @@ weights are like 100 and 200; and its build has to be done whole, before the fir
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from hashlib import blake2b
 from math import log
@@ -35,11 +35,15 @@ _ODD = 0xD6E8FEB86659FD93  # a multiplier that mixes well; a test holds the shar
 class Rendezvous(Generic[C]):
     """The servers in the order in which they are preferred for a key."""
 
-    def __init__(self, servers: Sequence[C]) -> None:
-        """`servers` count by `name` and `configured_weight`. What is remembered is shared with others of the same servers."""
+    def __init__(self, servers: Sequence[C], weights: Mapping[int, int] | None = None) -> None:
+        """`servers` count by `name` and by their weight in `weights`, by slot; None: by `configured_weight`.
+
+        What is remembered is shared with others of the same servers and weights.
+        """
         ranked = sorted(servers, key=lambda server: server.name)
         self._servers = ranked
-        self._parts = _parts(tuple((server.name, server.configured_weight) for server in ranked))
+        self._parts = _parts(tuple(
+            (server.name, server.configured_weight if weights is None else weights[server.slot]) for server in ranked))
 
     def order(self, key: bytes) -> Iterator[C]:
         """All servers, the preferred one first. What is dear is done at once, not when the servers are asked for."""

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 
 from prefork_lb.balance.keyed import KeyedPolicy
@@ -62,6 +63,8 @@ class Pool:
         for server in servers:
             server.queue = queue
         self._keyed = policy if isinstance(policy, KeyedPolicy) else None
+        self._weighing = threading.Lock()
+        self._key_weights: dict[int, int] = {}
         # The count of changes that was seen, the choice made then, the compiled picker for that choice's primaries, and what a
         # policy that goes by keys looks at. Several threads read and replace them, so they are one tuple: a picker's index is
         # good for its own choice only.
@@ -197,13 +200,24 @@ class Pool:
         choice = choose(self.servers, self._states, self._rules, now_ms())
         # The compiled picker knows no trials, so it is not used while one is due.
         fast_claims = self._make_fast_claims(choice.primaries, changes) if choice.primaries and not choice.trials else None
-        loads = KeyedLoads(choice.primaries, self._ledger) if choice.primaries and self._keyed is not None else None
+        loads = None
+        if self._keyed is not None:
+            self._divide_keys(self._keyed)
+            loads = KeyedLoads(choice.primaries, self._ledger) if choice.primaries else None
         view = self._view = changes, choice, fast_claims, loads
         if choice.is_panic != was_panic:
             self._note_panic(choice.is_panic)
             log.warning("pool %s: %s", self.name, "panic: too few servers are up by their checks; all are used" if choice.is_panic
                         else "no panic any more: only servers that are up are used")
         return view
+
+    def _divide_keys(self, policy: KeyedPolicy) -> None:
+        """Let keys follow the weights that operators set."""
+        with self._weighing:  # so that the thread that comes last has the newest weights
+            weights = {server.slot: self._states.weight_set[server.slot] or server.configured_weight for server in self.servers}
+            if weights != self._key_weights:
+                policy.weigh(weights)
+                self._key_weights = weights
 
     def _due_for_trial(self, choice: Choice, tried: Collection[Server]) -> Server | None:
         """An ejected server whose time is over and that has room for a request, if there is one. The lock must be held."""

@@ -12,7 +12,7 @@ from functools import lru_cache
 from prefork_lb.wire.head import Index
 
 _LONGEST_ADDRESS = 45  # an IPv6 address with an IPv4 one at its end
-_ADDRESS = re.compile(r"[0-9A-Fa-f:.]*[:.][0-9A-Fa-f:.]*")
+_ADDRESS = re.compile(r"[0-9a-f:.]*[:.][0-9a-f:.]*")
 _PREFIX = b"x-forwarded-"
 _TOLD_BY_PROXIES = frozenset((b"forwarded", b"x-real-ip"))
 
@@ -57,7 +57,7 @@ def told_client(index: Index, peer: str, is_trusted: Callable[[str], bool]) -> s
 
 def _address(member: bytes) -> str:
     """An address without brackets and port; empty for what is none."""
-    text = member.decode("latin-1")
+    text = member.decode("latin-1").lower()
     if text.startswith("["):
         text = text[1:].partition("]")[0]
     elif text.count(":") == 1:  # some proxies add the port

@@ -10,6 +10,7 @@ from prefork_lb.errors import PoolFull
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import Admin, States
+from prefork_lb.upstream.availability import AvailabilityRules
 from prefork_lb.upstream.keyed_loads import KeyedLoads
 from prefork_lb.upstream.lease import Lease
 from prefork_lb.upstream.pool import Pool
@@ -75,6 +76,38 @@ def test_the_keys_of_a_drained_server_move_and_come_back(ledger: Ledger) -> None
     with ledger.locked():
         states.set_admin(gone.slot, Admin.READY)
     assert [home(pool, key) for key in KEYS] == before
+
+
+@pytest.mark.parametrize(("policy", "compatible"), [
+    ("hash", ""), ("consistent-hash", ""), ("hash", "nginx"), ("consistent-hash", "nginx-ketama"),
+])
+def test_a_weight_set_by_command_gives_a_server_keys_until_it_is_taken_back(ledger: Ledger, policy: str, compatible: str) -> None:
+    options = PolicyOptions(compatible=compatible)
+    pool = keyed_pool(ledger, *(new_server(slot) for slot in range(4)), policy=policy, options=options)
+    states = States(ledger.segment)
+    before = [home(pool, key) for key in KEYS]
+    heavy = pool.servers[2]
+    with ledger.locked():
+        states.set_weight(heavy.slot, 5)
+    after = [home(pool, key) for key in KEYS]
+    assert after.count(heavy) > before.count(heavy)
+    assert compatible == "nginx" or all(now in (was, heavy) for was, now in zip(before, after, strict=True))
+    with ledger.locked():
+        states.set_weight(heavy.slot, 0)
+    assert [home(pool, key) for key in KEYS] == before
+
+
+def test_slow_start_moves_no_key(ledger: Ledger) -> None:
+    servers = [new_server(slot) for slot in range(3)]
+    pool = make_pool(ledger, servers, new_policy("hash", servers=servers), availability=AvailabilityRules(slow_start_ms=60_000))
+    pool.key_of = lambda request: request.target
+    before = [home(pool, key) for key in KEYS]
+    states = States(ledger.segment)
+    for state in (Admin.MAINTENANCE, Admin.READY):
+        with ledger.locked():
+            states.set_admin(servers[0].slot, state)
+    assert [home(pool, key) for key in KEYS] == before
+    assert servers[0].weight < servers[1].weight
 
 
 def test_backups_have_the_keys_when_no_other_server_is_left(ledger: Ledger) -> None:
