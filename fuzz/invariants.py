@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from prefork_lb.balance.keys import key_finder
 from prefork_lb.errors import BadRequest, ProxyError, TruncatedBody
 from prefork_lb.net.stream import Stream
 from prefork_lb.proxy.outbound import request_block
 from prefork_lb.proxy.request import Request
 from prefork_lb.wire.chunked import ChunkedDecoder, encode_chunk, encode_last_chunk
+from prefork_lb.wire.cookies import cookie, without_cookie
 from prefork_lb.wire.fields import HOP_BY_HOP, allowed_trailers
 from prefork_lb.wire.forwarded import ClientInfo
 from prefork_lb.wire.framing import request_framing
@@ -21,6 +23,8 @@ from tests.wire.reading import ChunkedReading, read_chunked, read_chunked_pieces
 T = TypeVar("T")
 
 LIMITS = HeadLimits(head_bytes=4096, line_bytes=512, fields=40)
+URI, PATH, PARAMETER, SOURCE = (key_finder(key, lambda address: address.startswith(("1", "2")))
+                                for key in ("uri", "path", "query:a", "source"))
 PEERS = (
     ClientInfo("192.0.2.7", b"http", 8000, False),
     ClientInfo("2001:db8::7", b"https", 443, True),
@@ -158,7 +162,23 @@ def _check_sent(head: RequestHead, peer: ClientInfo) -> bool:
     assert all(len(sent.index[name]) == 1 for name in (b"host", b"via", b"x-forwarded-for", b"forwarded"))
     assert len(sent.fields) <= len(head.fields) + 9, "a field became two"
     _check_origin(sent, peer)
+    _check_keys(head, peer, goal.target)
     return True
+
+
+def _check_keys(head: RequestHead, peer: ClientInfo, target: bytes) -> None:
+    """A pool's key must be what the server sees, and never raise; a cookie that was taken out must be gone, and no other one."""
+    request = Request(head, peer, NoBody(), NoBody())
+    if target != b"*":
+        assert URI(request) == target
+        assert PATH(request) == target.partition(b"?")[0]
+    value = PARAMETER(request)
+    assert not value or b"a=" + value in head.target
+    source = SOURCE(request)
+    assert source == peer.address.encode() or (peer.address.endswith("7") and len(source) <= 45)
+    values = head.index.get(b"cookie", ())
+    left = without_cookie(values, b"a")
+    assert cookie(left, b"a") is None and cookie(left, b"b") == cookie(values, b"b")
 
 
 def _check_origin(sent: RequestHead, peer: ClientInfo) -> None:

@@ -78,3 +78,11 @@ def test_a_server_is_known_by_host_and_port(address: str, identity: bytes) -> No
     from prefork_lb.balance import nginx_hash
 
     assert nginx_hash.identity(address) == identity
+
+
+@pytest.mark.parametrize("options", [NGINX, KETAMA])
+def test_backups_take_turns(options: PolicyOptions) -> None:
+    """nginx has no backups beside `hash`."""
+    backups = [Backend(1, name="10.0.0.2:80", backup=True), Backend(2, name="10.0.0.3:80", backup=True)]
+    policy = made(options, Backend(0, name="10.0.0.1:80"), *backups)
+    assert [policy.pick(backups, AnyRequest(key=b"x")).slot for _ in range(4)] == [1, 2, 1, 2]
