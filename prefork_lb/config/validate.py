@@ -120,6 +120,7 @@ def _pool(name: str, pool: PoolConfig, report: ReportProblem) -> None:
 _KEYS = "source", "uri", "path"
 _NOUNS = {"header": "header field", "cookie": "cookie", "query": "parameter"}
 _DEFAULT_LOAD_FACTOR = PoolConfig(servers=()).load_factor
+_PARAMETER = re.compile(r"(?:(?![&=#])[!-~])+")
 _COMPATIBLE = {"nginx": "hash", "nginx-ketama": "consistent-hash"}
 
 
@@ -130,7 +131,7 @@ def _key(name: str, pool: PoolConfig, report: ReportProblem) -> None:
         if key not in _KEYS and not (colon and kind in _NOUNS):
             report((*path, "key"), f'{key!r} is no key; expected one of "source", "uri", "path", "header:NAME", "cookie:NAME", '
                    f'"query:NAME"{did_you_mean(kind, (*_KEYS, *_NOUNS))}')
-        elif colon and not (rest and rest.isprintable() if kind == "query" else grammar.token.fullmatch(rest.encode())):
+        elif colon and not (_PARAMETER.fullmatch(rest) if kind == "query" else grammar.token.fullmatch(rest.encode())):
             report((*path, "key"), f"{key!r}: {rest!r} is no name of a {_NOUNS[kind]}")
         elif policy in POLICY_NAMES and policy not in KEYED_POLICIES:
             report((*path, "key"), f'the policy {policy!r} has no use for a key; expected policy = "hash" or "consistent-hash"')
@@ -141,6 +142,8 @@ def _key(name: str, pool: PoolConfig, report: ReportProblem) -> None:
             report((*path, "load_factor"), f"{pool.load_factor:g} is less than the servers' share; expected 1 or more, or 0")
         elif pool.load_factor != _DEFAULT_LOAD_FACTOR and policy is not None and policy != "consistent-hash":
             report((*path, "load_factor"), f'the policy {policy!r} has no load factor; expected policy = "consistent-hash"')
+        elif pool.compatible and pool.load_factor not in (0, _DEFAULT_LOAD_FACTOR):
+            report((*path, "load_factor"), f"compatible = {pool.compatible!r} picks whatever is in flight; expected 0, or none")
     if pool.compatible and policy is not None and policy != _COMPATIBLE[pool.compatible]:
         report((*path, "compatible"), f'{pool.compatible!r} is for policy = "{_COMPATIBLE[pool.compatible]}"')
 
