@@ -6,6 +6,7 @@ weighted round robin. A server is what nginx has in its configuration: the addre
 """
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
@@ -53,18 +54,17 @@ class NginxKetama(KeyedPolicy):
         self.weigh({server.slot: server.configured_weight for server in self._listed})
 
     def weigh(self, weights: Mapping[int, int]) -> None:
-        listed = self._listed
-        points, owners = ketama_ring(tuple((server.name, weights[server.slot]) for server in listed))
-        self._ring = points, [listed[number] for number in owners]
+        self._ring = ketama_ring(tuple((server.name, weights[server.slot]) for server in self._listed))
 
     def order(self, key: bytes) -> Iterator[Candidate]:
-        points, servers = self._ring
+        points, owners = self._ring
         begin = bisect_left(points, crc32(key))
-        return islice(chain(servers[begin:begin + _TRIES], servers), _TRIES)
+        listed = self._listed
+        return (listed[number] for number in islice(chain(owners[begin:begin + _TRIES], owners), _TRIES))
 
 
-@lru_cache(maxsize=4)
-def ketama_ring(servers: tuple[tuple[str, int], ...]) -> tuple[list[int], list[int]]:
+@lru_cache(maxsize=4)  # a start makes each policy twice, and great weights take seconds
+def ketama_ring(servers: tuple[tuple[str, int], ...]) -> tuple[array[int], array[int]]:
     """The points in ascending order, and the number of each one's server; of servers by name and weight."""
     owners: dict[int, int] = {}
     for number, (name, weight) in enumerate(servers):
@@ -73,8 +73,8 @@ def ketama_ring(servers: tuple[tuple[str, int], ...]) -> tuple[list[int], list[i
         for _ in range(_POINTS * weight):
             point = crc32(point.to_bytes(4, "little"), base)
             owners.setdefault(point, number)  # which of two servers at one point nginx keeps depends on its sort
-    points = sorted(owners)
-    return points, [owners[point] for point in points]
+    points = array("I", sorted(owners))
+    return points, array("H", map(owners.__getitem__, points))
 
 
 def identity(address: str) -> bytes:

@@ -15,10 +15,10 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
 from hashlib import blake2b
 from math import log
 from typing import Generic, TypeVar
+from weakref import WeakValueDictionary
 
 from prefork_lb.balance.policy import Candidate
 
@@ -97,7 +97,9 @@ class _Parts:
         return sorted(range(len(scores)), key=scores.__getitem__)
 
 
-@lru_cache(maxsize=16)
+_in_use: WeakValueDictionary[tuple[tuple[str, int], ...], _Parts] = WeakValueDictionary()
+
+
 def _parts(servers: tuple[tuple[str, int], ...]) -> _Parts:
-    """Of policies and sessions of one pool, and of tries of a configuration: the same."""
-    return _Parts(servers)
+    """Those of these servers: the same for the policy and the sessions of a pool, and forgotten with the last that uses them."""
+    return _in_use.setdefault(servers, _in_use.get(servers) or _Parts(servers))

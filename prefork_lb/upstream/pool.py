@@ -64,7 +64,7 @@ class Pool:
             server.queue = queue
         self._keyed = policy if isinstance(policy, KeyedPolicy) else None
         self._weighing = threading.Lock()
-        self._key_weights: dict[int, int] = {}
+        self._key_weights = {server.slot: server.configured_weight for server in servers}
         # The count of changes that was seen, the choice made then, the compiled picker for that choice's primaries, and what a
         # policy that goes by keys looks at. Several threads read and replace them, so they are one tuple: a picker's index is
         # good for its own choice only.
