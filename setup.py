@@ -51,6 +51,7 @@ setup(
         "gunicorn>=23",
         "werkzeug>=3.0",
         "requests>=2.31",
+        "itsdangerous>=2.1",
         "greenlet>=3.1",  # the first with wheels for Python 3.13
         "msgspec>=0.19",  # the first with wheels for Python 3.13
         "click>=8.1",
@@ -60,6 +61,7 @@ setup(
         "gevent": ["gevent>=24.10"],
         "test": [
             "coverage[toml]>=7.6",
+            "flask>=3.0",
             "gevent>=24.10",
             "h11>=0.14",
             "hypothesis>=6.100",

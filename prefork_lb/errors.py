@@ -220,6 +220,10 @@ class LimitReached(PoolFull):
     """The pool has `breaker.in_flight` requests in flight."""
 
 
+class SessionRefused(CapacityError):
+    """The server of the client's session cannot take the request, and no other server may."""
+
+
 class QueueFull(CapacityError):
     """As many requests as may do so wait for a server already."""
 

@@ -51,6 +51,11 @@ class LeastConnections:
             self._cells[IDLE_PICKS] = 0
         return self._rotation.pick(tied, total_weight, equal)
 
+    def took(self, server: Candidate, candidates: Sequence[Candidate]) -> None:
+        """As TakesTurns."""
+        total_weight = sum([candidate.weight for candidate in candidates])
+        self._rotation.taken(server, total_weight, self._weights_are_equal(candidates, total_weight))
+
     def _pick_idle(self, candidates: Sequence[Candidate], total_weight: int, equal: bool) -> Candidate:
         if equal:
             return self._rotation.pick(candidates, total_weight, equal)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from prefork_lb.clock import Clock, monotonic
 from prefork_lb.wire.head import Index
@@ -112,3 +112,11 @@ class Policy(Protocol):
 
     def pick(self, candidates: Sequence[Candidate], request: RequestInfo) -> Candidate:
         """Return one of `candidates`, which is never empty and stands in the order of the configuration."""
+
+
+@runtime_checkable
+class TakesTurns(Protocol):
+    """A policy that shares by turns, and has to know of turns that it did not give. It need not have this."""
+
+    def took(self, server: Candidate, candidates: Sequence[Candidate]) -> None:
+        """A session has taken `server`, one of `candidates`, without a pick: account for its turn. Under the ledger's lock."""

@@ -26,6 +26,10 @@ class RoundRobin:
             last = turn[server.slot]
             if last < oldest:
                 best, oldest = server, last
-        self._cells[0] += 1
-        turn[best.slot] = self._cells[0]
+        self.took(best, candidates)
         return best
+
+    def took(self, server: Candidate, candidates: Sequence[Candidate]) -> None:
+        """As TakesTurns."""
+        self._cells[0] += 1
+        self._turn[server.slot] = self._cells[0]

@@ -19,6 +19,12 @@ class SmoothWeightedRoundRobin:
     def pick(self, candidates: Sequence[Candidate], request: RequestInfo) -> Candidate:
         return smooth_pick(self._current, candidates)
 
+    def took(self, server: Candidate, candidates: Sequence[Candidate]) -> None:
+        """As TakesTurns. A server that its sessions have taken often is held back for one round at most, as in nginx 1.29.6."""
+        total = sum(candidate.weight for candidate in candidates)
+        if self._current[server.slot] > server.weight - total:
+            smooth_pick(self._current, candidates, server)
+
 
 def smooth_pick(current: Cells, candidates: Sequence[Candidate], chosen: Candidate | None = None) -> Candidate:
     """The next of the sequence whose current values are in `current`, by slot. `chosen` takes the turn without being it."""

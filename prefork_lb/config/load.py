@@ -82,8 +82,6 @@ def _from_file(name: str) -> Loaded:
 
 def _notices(config: Config, lines: Mapping[Path, int]) -> tuple[str, ...]:
     asked: list[Path] = [("admin",)] if config.admin else []
-    for name, pool in config.pools.items():
-        asked += [("pools", name, key) for key in ("sticky",) if getattr(pool, key) is not None]
     return tuple(f"{_place(config.source, lines, path)}: accepted, but not active in this version" for path in asked)
 
 

@@ -5,50 +5,42 @@ Contract: docs/configuration.md is generated from this module; `doc` in the meta
 from __future__ import annotations
 
 import os
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from msgspec import Meta, Struct, field
+from msgspec import Meta, field
+
+from prefork_lb.config.section import Seconds, Section, meta
+from prefork_lb.config.sticky import StickyConfig
 
 MIB = 1024 * 1024
 DEFAULT_BIND = "127.0.0.1:8000"
 
 
-def _meta(doc: str, **limits: Any) -> Meta:
-    return Meta(description=doc, **limits)
-
-
-Seconds = Annotated[float, Meta(gt=0, le=86400)]
-
-
-class _Section(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    pass
-
-
-class CertificateConfig(_Section, frozen=True):
+class CertificateConfig(Section, frozen=True):
     """A certificate for clients, `[[listen.certificates]]` (ProxyWorker). The first one is for clients that name no host, or one
     that no certificate is for. With any, all of `bind` is TLS. HUP loads them anew."""
 
-    certificate: Annotated[str, _meta("PEM file with the certificate and its chain.", min_length=1)]
-    key: Annotated[str, _meta("PEM file with the private key; none: it is in the certificate's file.")] = ""
-    hosts: Annotated[tuple[str, ...], _meta(
+    certificate: Annotated[str, meta("PEM file with the certificate and its chain.", min_length=1)]
+    key: Annotated[str, meta("PEM file with the private key; none: it is in the certificate's file.")] = ""
+    hosts: Annotated[tuple[str, ...], meta(
         'Names that clients ask for (SNI), or "*.example.org" for all one label below; only the first certificate may have none.'
     )] = ()
 
 
-class ListenConfig(_Section, frozen=True):
+class ListenConfig(Section, frozen=True):
     """Where gunicorn accepts connections. gunicorn's own command line wins, and so do sockets inherited from systemd."""
 
-    bind: Annotated[tuple[str, ...], _meta(
+    bind: Annotated[tuple[str, ...], meta(
         'Addresses to listen on: "HOST:PORT", "[IPv6]:PORT" or "unix:/path".', min_length=1
     )] = (DEFAULT_BIND,)
-    workers: Annotated[Annotated[int, Meta(ge=1, le=256)] | Literal["auto"], _meta(
+    workers: Annotated[Annotated[int, Meta(ge=1, le=256)] | Literal["auto"], meta(
         'Worker processes; "auto" is the number of CPU cores that may be used.'
     )] = "auto"
-    proxy_protocol: Annotated[bool, _meta(
+    proxy_protocol: Annotated[bool, meta(
         "Connections from `proxy.trusted_proxies` begin with a PROXY header, version 1 or 2, that names the client "
         "(ProxyWorker)."
     )] = False
-    linger: Annotated[float, _meta(
+    linger: Annotated[float, meta(
         "Seconds for which a worker that was replaced (by a reload, an upgrade or max_requests) goes on serving the tunnels and "
         "responses that it has; beyond, they are broken off. 0: gunicorn's `graceful_timeout`. (ProxyWorker)",
         ge=0, le=604800
@@ -60,86 +52,86 @@ class ListenConfig(_Section, frozen=True):
         return len(os.sched_getaffinity(0)) if self.workers == "auto" else self.workers
 
 
-class AdminConfig(_Section, frozen=True):
+class AdminConfig(Section, frozen=True):
     """The administration interface. Accepted, not active in this version."""
 
-    bind: Annotated[str, _meta("Address of API, metrics and dashboard.")]
+    bind: Annotated[str, meta("Address of API, metrics and dashboard.")]
 
 
-class TimeoutsConfig(_Section, frozen=True):
+class TimeoutsConfig(Section, frozen=True):
     """How long to wait. The client gets 504, with the phase in it, when a server lets `connect` or `response` run out."""
 
-    head: Annotated[Seconds, _meta(
+    head: Annotated[Seconds, meta(
         "Seconds for the whole head of a client's request, from its first byte (ProxyWorker); then 408."
     )] = 20.0
-    connect: Annotated[Seconds, _meta(
+    connect: Annotated[Seconds, meta(
         "Seconds until a server has accepted a connection; of a name, over all its addresses."
     )] = 3.0
-    response: Annotated[Seconds, _meta("Seconds from the request until the head of the response.")] = 60.0
-    idle: Annotated[Seconds, _meta(
+    response: Annotated[Seconds, meta("Seconds from the request until the head of the response.")] = 60.0
+    idle: Annotated[Seconds, meta(
         "Seconds between two reads, or two writes, of a body, on either side."
     )] = 60.0
-    body: Annotated[float, _meta(
+    body: Annotated[float, meta(
         "Seconds that a client may keep the balancer waiting for the body of a request, in all; every `limits.body_rate` bytes "
         "that come give one second more. Then 408. The time that a server takes does not count. 0: no limit but `idle`.",
         ge=0, le=86400
     )] = 20.0
 
 
-class KeepaliveConfig(_Section, frozen=True):
+class KeepaliveConfig(Section, frozen=True):
     """Connections to servers that are kept for the next request."""
 
-    connections: Annotated[int, _meta(
+    connections: Annotated[int, meta(
         "Idle connections kept for each server by each worker; 0: none.", ge=0, le=65536
     )] = 64
-    seconds: Annotated[Seconds, _meta(
+    seconds: Annotated[Seconds, meta(
         "How long a connection may idle. Less than the servers' own keep-alive time is best."
     )] = 60.0
 
 
-class LimitsConfig(_Section, frozen=True):
+class LimitsConfig(Section, frozen=True):
     """Sizes beyond which a head is refused, on either side, the rate below which a body is, and the load beyond which requests
     are."""
 
-    head_bytes: Annotated[int, _meta("Bytes of a head in all.", ge=1024, le=MIB)] = 32768
-    line_bytes: Annotated[int, _meta("Bytes of its start line, and of each field.", ge=256, le=MIB)] = 8192
-    fields: Annotated[int, _meta("Number of fields.", ge=10, le=10000)] = 100
-    body_rate: Annotated[int, _meta(
+    head_bytes: Annotated[int, meta("Bytes of a head in all.", ge=1024, le=MIB)] = 32768
+    line_bytes: Annotated[int, meta("Bytes of its start line, and of each field.", ge=256, le=MIB)] = 8192
+    fields: Annotated[int, meta("Number of fields.", ge=10, le=10000)] = 100
+    body_rate: Annotated[int, meta(
         "Bytes a second that a client must send of a request's body once `timeouts.body` is used up.", ge=1, le=MIB
     )] = 500
-    lag: Annotated[float, _meta(
+    lag: Annotated[float, meta(
         "Seconds for which requests may lie before the worker comes to them. When it stays more for a second, those that have "
         "waited longer get 503 with Retry-After, and new TLS connections are closed. 0: no limit. (ProxyWorker)", ge=0, le=60
     )] = 0.5
 
 
-class BuffersConfig(_Section, frozen=True):
+class BuffersConfig(Section, frozen=True):
     """Memory between clients and servers, so that a slow client holds no server, `[proxy.buffers]`. A connection takes it only
     while its client is slow."""
 
-    request: Annotated[int, _meta(
+    request: Annotated[int, meta(
         "Bytes up to which a request's body, by its Content-Length, is received whole before a server is claimed; nothing is "
         "claimed for a client that leaves meanwhile, and retries send it again from memory. Longer bodies are passed on as they "
         "come. 0: all are.", ge=0, le=16 * MIB
     )] = 16384
-    chunked: Annotated[bool, _meta(
+    chunked: Annotated[bool, meta(
         "Receive chunked bodies up to `request` bytes before a server is claimed, too. Not for clients that wait for a part of "
         "the answer in the middle of their body: they would wait in vain."
     )] = False
-    response: Annotated[int, _meta(
+    response: Annotated[int, meta(
         "Bytes of a response that are taken from its server while the client does not take them. When the rest of a response "
         "fits, its server is given back at once and the client is served from memory. 0: none.", ge=0, le=16 * MIB
     )] = 65536
 
 
-class ProxyConfig(_Section, frozen=True):
+class ProxyConfig(Section, frozen=True):
     """How requests are passed on."""
 
-    trusted_proxies: Annotated[tuple[str, ...], _meta(
+    trusted_proxies: Annotated[tuple[str, ...], meta(
         "Addresses and networks (CIDR) of proxies in front of this one, whose X-Forwarded-* and Forwarded are "
         "believed and extended. Everybody else's are dropped."
     )] = ()
-    via: Annotated[str, _meta(
+    via: Annotated[str, meta(
         "This proxy's name in the Via field.", pattern=r"^[!#$%&'*+\-.^_`|~0-9A-Za-z]+(:[0-9]+)?\Z", max_length=100
     )] = "prefork_lb"
     timeouts: TimeoutsConfig = field(default_factory=TimeoutsConfig)
@@ -148,174 +140,171 @@ class ProxyConfig(_Section, frozen=True):
     buffers: BuffersConfig = field(default_factory=BuffersConfig)
 
 
-class ServerConfig(_Section, frozen=True):
+class ServerConfig(Section, frozen=True):
     """A server of a pool: its address as a string, or a table with more."""
 
-    address: Annotated[str, _meta(
+    address: Annotated[str, meta(
         '"HOST:PORT", "[IPv6]:PORT" or "unix:/path"; "https://HOST:PORT" for TLS, see `[pools.NAME.tls]`.'
     )]
-    weight: Annotated[int, _meta("Its share of the load against the other servers.", ge=1, le=1000)] = 1
-    max_connections: Annotated[int, _meta(
+    weight: Annotated[int, meta("Its share of the load against the other servers.", ge=1, le=1000)] = 1
+    max_connections: Annotated[int, meta(
         "Requests in flight on it at most, over all workers; 0: no limit. When all servers are full the client gets "
         "503.", ge=0, le=1_000_000
     )] = 0
-    backup: Annotated[bool, _meta("Used only while no other server of the pool can be.")] = False
-    proxy_protocol: Annotated[int, _meta(
+    backup: Annotated[bool, meta("Used only while no other server of the pool can be.")] = False
+    route: Annotated[str, meta(
+        'Its name in session cookies that end with ".ROUTE", for the mode `route` of `[pools.NAME.sticky]`.'
+    )] = ""
+    proxy_protocol: Annotated[int, meta(
         "Version of the PROXY header that tells it of the client's connection; 0: none. Its connections are not kept then.",
         ge=0, le=2
     )] = 0
 
 
-class TLSConfig(_Section, frozen=True):
+class TLSConfig(Section, frozen=True):
     """TLS toward the `https://` servers of a pool."""
 
-    verify: Annotated[bool, _meta("Whether a server's certificate must be good, and for its name.")] = True
-    ca_file: Annotated[str, _meta("PEM file of the authorities to believe; none: the system's.")] = ""
-    server_name: Annotated[str, _meta("Name that is sent (SNI) and verified; none: the host of the server's address.")] = ""
-    certificate: Annotated[str, _meta("PEM file with this proxy's own certificate and chain; none: it has none.")] = ""
-    key: Annotated[str, _meta("PEM file with its private key; none: it is in the certificate's file.")] = ""
+    verify: Annotated[bool, meta("Whether a server's certificate must be good, and for its name.")] = True
+    ca_file: Annotated[str, meta("PEM file of the authorities to believe; none: the system's.")] = ""
+    server_name: Annotated[str, meta("Name that is sent (SNI) and verified; none: the host of the server's address.")] = ""
+    certificate: Annotated[str, meta("PEM file with this proxy's own certificate and chain; none: it has none.")] = ""
+    key: Annotated[str, meta("PEM file with its private key; none: it is in the certificate's file.")] = ""
 
 
 Statuses = tuple[int | str, ...]
 Percent = Annotated[int, Meta(ge=0, le=100)]
 
 
-class RetriesConfig(_Section, frozen=True):
+class RetriesConfig(Section, frozen=True):
     """When a failed attempt is made again, each time at another server.
 
     A request of which no byte was sent may always be sent again. Others only when their method is idempotent (GET, HEAD,
     OPTIONS, PUT, DELETE) or they have an Idempotency-Key. When all attempts fail the client gets the last answer of a server.
     """
 
-    attempts: Annotated[int, _meta("Attempts for one request at most, the first included; 1: no retries.", ge=1, le=10)] = 2
-    on: Annotated[tuple[Literal["connect", "reset", "timeout"], ...], _meta(
+    attempts: Annotated[int, meta("Attempts for one request at most, the first included; 1: no retries.", ge=1, le=10)] = 2
+    on: Annotated[tuple[Literal["connect", "reset", "timeout"], ...], meta(
         'Failures: no connection, or not in time ("connect"); a connection that ended before the head of the response, or a head '
         'that is none ("reset"); a head that did not come in time ("timeout").'
     )] = ("connect", "reset")
-    statuses: Annotated[Statuses, _meta(
+    statuses: Annotated[Statuses, meta(
         "Statuses that are failures, too: numbers, or ranges like `\"502-504\"`; 200 and above."
     )] = ()
-    budget: Annotated[Percent, _meta(
+    budget: Annotated[Percent, meta(
         "Retries at most, in percent of the pool's requests in the last seconds, over all workers: what is down is not helped by "
         "more requests."
     )] = 20
-    floor: Annotated[int, _meta("Retries in 10 s that are allowed whatever the budget says.", ge=0, le=100_000)] = 10
-    backoff: Annotated[float, _meta(
+    floor: Annotated[int, meta("Retries in 10 s that are allowed whatever the budget says.", ge=0, le=100_000)] = 10
+    backoff: Annotated[float, meta(
         "Seconds before the second retry; twice as many before each further one, times a random number from 0 to 1. The first "
         "one waits only when a status is why.", ge=0, le=60
     )] = 0.025
-    body_memory: Annotated[int, _meta(
+    body_memory: Annotated[int, meta(
         "Bytes of a request's body kept in memory to send them again; more go to a temporary file.", ge=0, le=64 * MIB
     )] = 65536
-    body_limit: Annotated[int, _meta(
+    body_limit: Annotated[int, meta(
         "Bytes of a body kept in all; what is longer is sent once only.", ge=0, le=1024 * MIB
     )] = MIB
-    hedge: Annotated[bool, _meta(
+    hedge: Annotated[bool, meta(
         "Send an idempotent request without a body to a second server when the first has not answered within the time that 95 % "
         "of the pool's responses take; the first answer counts. Inside the same budget."
     )] = False
 
 
-class HealthConfig(_Section, frozen=True):
+class HealthConfig(Section, frozen=True):
     """Active checks, `[pools.NAME.health]`: one prober for all workers asks every server again and again."""
 
-    type: Annotated[Literal["http", "tcp"], _meta(
+    type: Annotated[Literal["http", "tcp"], meta(
         "`http`: a request must be answered as expected (over TLS for `https://` servers); `tcp`: a connection is enough."
     )] = "http"
-    path: Annotated[str, _meta("Path that is asked for.", pattern=r"^/[\x21-\x7e]*\Z")] = "/"
-    method: Annotated[str, _meta("Method.", pattern=r"^[A-Z]{1,20}\Z")] = "GET"
-    host: Annotated[str, _meta("Host field; none: the server's address.", pattern=r"^[\x21-\x7e]*\Z")] = ""
-    headers: Annotated[dict[str, str], _meta("Further fields, as a table.")] = field(default_factory=dict)
-    statuses: Annotated[Statuses, _meta("Statuses that are good: numbers, or ranges.")] = ("200-399",)
-    text: Annotated[str, _meta("Text that the body must hold, within its first 64 KiB; none: any body is good.")] = ""
-    pattern: Annotated[str, _meta("Regular expression that must be found there; none: any body is good.")] = ""
-    interval: Annotated[Seconds, _meta("Seconds between two checks, a tenth more or less by chance.")] = 2.0
-    fast_interval: Annotated[Seconds, _meta(
+    path: Annotated[str, meta("Path that is asked for.", pattern=r"^/[\x21-\x7e]*\Z")] = "/"
+    method: Annotated[str, meta("Method.", pattern=r"^[A-Z]{1,20}\Z")] = "GET"
+    host: Annotated[str, meta("Host field; none: the server's address.", pattern=r"^[\x21-\x7e]*\Z")] = ""
+    headers: Annotated[dict[str, str], meta("Further fields, as a table.")] = field(default_factory=dict)
+    statuses: Annotated[Statuses, meta("Statuses that are good: numbers, or ranges.")] = ("200-399",)
+    text: Annotated[str, meta("Text that the body must hold, within its first 64 KiB; none: any body is good.")] = ""
+    pattern: Annotated[str, meta("Regular expression that must be found there; none: any body is good.")] = ""
+    interval: Annotated[Seconds, meta("Seconds between two checks, a tenth more or less by chance.")] = 2.0
+    fast_interval: Annotated[Seconds, meta(
         "The same while a server is on its way from up to down or back; `interval`, where that is shorter."
     )] = 0.5
-    timeout: Annotated[Seconds, _meta("Seconds that a check may take in all.")] = 2.0
-    rise: Annotated[int, _meta("Good checks in a row until a server is up.", ge=1, le=100)] = 2
-    fall: Annotated[int, _meta("Bad checks in a row until a server is down.", ge=1, le=100)] = 3
-    port: Annotated[int, _meta("Port to check instead of the server's own; 0: its own.", ge=0, le=65535)] = 0
-    start: Annotated[Literal["up", "checking"], _meta(
+    timeout: Annotated[Seconds, meta("Seconds that a check may take in all.")] = 2.0
+    rise: Annotated[int, meta("Good checks in a row until a server is up.", ge=1, le=100)] = 2
+    fall: Annotated[int, meta("Bad checks in a row until a server is down.", ge=1, le=100)] = 3
+    port: Annotated[int, meta("Port to check instead of the server's own; 0: its own.", ge=0, le=65535)] = 0
+    start: Annotated[Literal["up", "checking"], meta(
         "A new server's state: `up`, or `checking`, in which it gets no request before the first good check."
     )] = "up"
 
 
-class EjectionConfig(_Section, frozen=True):
+class EjectionConfig(Section, frozen=True):
     """Passive removal after failures of real requests, `[pools.NAME.ejection]`; on unless `failures` and `share` are 0.
 
     Failures are: no connection, no response in time, a broken response, and the statuses listed. An ejected server comes back
     with one request, which must succeed. The last usable server is never ejected.
     """
 
-    failures: Annotated[int, _meta("Failures in a row until a server is ejected; 0: never for that.", ge=0, le=1000)] = 5
-    share: Annotated[Percent, _meta("Failures in percent of a window's requests until it is ejected; 0: never for that.")] = 0
-    window: Annotated[Seconds, _meta("Seconds of that window.")] = 10.0
-    least_requests: Annotated[int, _meta("Requests in a window below which `share` says nothing.", ge=1, le=1_000_000)] = 20
-    statuses: Annotated[Statuses, _meta(
+    failures: Annotated[int, meta("Failures in a row until a server is ejected; 0: never for that.", ge=0, le=1000)] = 5
+    share: Annotated[Percent, meta("Failures in percent of a window's requests until it is ejected; 0: never for that.")] = 0
+    window: Annotated[Seconds, meta("Seconds of that window.")] = 10.0
+    least_requests: Annotated[int, meta("Requests in a window below which `share` says nothing.", ge=1, le=1_000_000)] = 20
+    statuses: Annotated[Statuses, meta(
         "Statuses that are failures of the server: numbers, or ranges; 429 and above. Below, they answer a mistake of the client."
     )] = ("500-599",)
-    seconds: Annotated[Seconds, _meta(
+    seconds: Annotated[Seconds, meta(
         "How long it is out the first time; times the number of its ejections in a row after that, a tenth more by chance."
     )] = 10.0
-    max_seconds: Annotated[Seconds, _meta("How long it is out at most.")] = 300.0
-    max_ejected: Annotated[Percent, _meta("Servers of the pool that may be out at a time, in percent.")] = 50
-    penalty: Annotated[float, _meta(
+    max_seconds: Annotated[Seconds, meta("How long it is out at most.")] = 300.0
+    max_ejected: Annotated[Percent, meta("Servers of the pool that may be out at a time, in percent.")] = 50
+    penalty: Annotated[float, meta(
         "Seconds that a failed request goes on to count as load of its server, so that one which fails fast does not look like "
         "the least busy; at least 20 times the pool's usual response time. 0: none.", ge=0, le=300
     )] = 1.0
 
 
-class QueueConfig(_Section, frozen=True):
+class QueueConfig(Section, frozen=True):
     """Requests that wait while all servers are at `max_connections`, `[pools.NAME.queue]`. First come, first served,
     over all workers; a client that leaves leaves the queue."""
 
-    size: Annotated[int, _meta("Requests that may wait, over all workers; more get 503.", ge=1, le=4096)] = 100
-    timeout: Annotated[Seconds, _meta("Seconds after which a request that waits gets 503.")] = 5.0
+    size: Annotated[int, meta("Requests that may wait, over all workers; more get 503.", ge=1, le=4096)] = 100
+    timeout: Annotated[Seconds, meta("Seconds after which a request that waits gets 503.")] = 5.0
 
 
-class BreakerConfig(_Section, frozen=True):
+class BreakerConfig(Section, frozen=True):
     """Limits of a whole pool, `[pools.NAME.breaker]`; what is beyond gets 503 at once. A server's own is `max_connections`,
     that of waiting requests `queue.size`."""
 
-    in_flight: Annotated[int, _meta(
+    in_flight: Annotated[int, meta(
         "Requests in flight, over all servers and workers; 0: no limit.", ge=0, le=1_000_000
     )] = 0
-    retries: Annotated[int, _meta("Retries under way at a time, over all workers; 0: no limit.", ge=0, le=100_000)] = 0
+    retries: Annotated[int, meta("Retries under way at a time, over all workers; 0: no limit.", ge=0, le=100_000)] = 0
 
 
-class StickyConfig(_Section, frozen=True):
-    """Sessions that stay with a server. Accepted, not active in this version."""
-
-    mode: Annotated[Literal["cookie"], _meta("How a session is known.")] = "cookie"
-
-
-class PoolConfig(_Section, frozen=True):
+class PoolConfig(Section, frozen=True):
     """A set of servers, `[pools.NAME]`."""
 
-    servers: Annotated[tuple[ServerConfig, ...], _meta("The servers.", min_length=1)]
-    policy: Annotated[str, _meta(
+    servers: Annotated[tuple[ServerConfig, ...], meta("The servers.", min_length=1)]
+    policy: Annotated[str, meta(
         'How a server is picked: a policy\'s name, or "package.module:Class" for one\'s own.'
     )] = "least-connections"
-    key: Annotated[str, _meta(
+    key: Annotated[str, meta(
         'What the policies `hash` and `consistent-hash` tell requests apart by: "source" (the client\'s address), "uri" (path '
         'and query), "path", "header:NAME", "cookie:NAME" or "query:NAME"; a class of one\'s own finds it as `request.key`.'
     )] = ""
-    load_factor: Annotated[float, _meta(
+    load_factor: Annotated[float, meta(
         "`consistent-hash`: the most requests in flight on a server, as a multiple of its share of all that are in flight, "
         "1 or more; beyond, its keys go to the next server. 0: no limit.", ge=0, le=1000
     )] = 1.25
-    compatible: Annotated[Literal["", "nginx", "nginx-ketama"], _meta(
+    compatible: Annotated[Literal["", "nginx", "nginx-ketama"], meta(
         'Pick the servers that nginx picks for the same keys: "nginx" for `hash` (its `hash KEY`), "nginx-ketama" for '
         "`consistent-hash` (its `hash KEY consistent`, without `load_factor`)."
     )] = ""
     tls: TLSConfig | None = None
-    slow_start: Annotated[float, _meta(
+    slow_start: Annotated[float, meta(
         "Seconds over which the share of a server that has come up, or was added, grows from a tenth to its weight; 0: none.",
         ge=0, le=86400
     )] = 0.0
-    panic_threshold: Annotated[Percent, _meta(
+    panic_threshold: Annotated[Percent, meta(
         "When less than this share of the servers is up by checks, in percent, all of them are used: too many at a time, and "
         "it is the checks that are wrong, or the rest would fall, too. 0: never."
     )] = 50
@@ -327,27 +316,27 @@ class PoolConfig(_Section, frozen=True):
     sticky: StickyConfig | None = None
 
 
-class RouteConfig(_Section, frozen=True):
+class RouteConfig(Section, frozen=True):
     """Which requests a pool gets, `[[routes]]`. The most specific one wins: host, then the longest path."""
 
-    pool: Annotated[str, _meta("Name of the pool.")]
-    hosts: Annotated[tuple[str, ...], _meta(
+    pool: Annotated[str, meta("Name of the pool.")]
+    hosts: Annotated[tuple[str, ...], meta(
         'Host names, or "*.example.org" for all below one; none: any host.'
     )] = ()
-    paths: Annotated[tuple[str, ...], _meta("Prefixes of the path; none: any path.")] = ()
+    paths: Annotated[tuple[str, ...], meta("Prefixes of the path; none: any path.")] = ()
 
 
-class StateConfig(_Section, frozen=True):
+class StateConfig(Section, frozen=True):
     """What outlives a restart: administrative states and weights set by command."""
 
-    file: Annotated[str, _meta("Path of the file; its folder must exist and be writable. None: nothing outlives a restart.")] = ""
-    max_age: Annotated[Seconds, _meta("Seconds after which what the file says is not believed any more.")] = 3600.0
+    file: Annotated[str, meta("Path of the file; its folder must exist and be writable. None: nothing outlives a restart.")] = ""
+    max_age: Annotated[Seconds, meta("Seconds after which what the file says is not believed any more.")] = 3600.0
 
 
-class Config(_Section, frozen=True):
+class Config(Section, frozen=True):
     """A whole configuration."""
 
-    pools: Annotated[dict[str, PoolConfig], _meta("The pools by name.", min_length=1)]
+    pools: Annotated[dict[str, PoolConfig], meta("The pools by name.", min_length=1)]
     listen: ListenConfig = field(default_factory=ListenConfig)
     proxy: ProxyConfig = field(default_factory=ProxyConfig)
     admin: AdminConfig | None = None

@@ -9,6 +9,7 @@ import msgspec
 from prefork_lb.balance.registry import POLICY_NAMES
 from prefork_lb.config import model
 from prefork_lb.config.load import LOCAL_FILE, SYSTEM_FILE
+from prefork_lb.config.sticky import StickyConfig
 
 _SECTIONS: tuple[tuple[str, type[msgspec.Struct]], ...] = (
     ("[listen]", model.ListenConfig), ("[[listen.certificates]]", model.CertificateConfig), ("[proxy]", model.ProxyConfig),
@@ -18,8 +19,9 @@ _SECTIONS: tuple[tuple[str, type[msgspec.Struct]], ...] = (
     ("a server in [pools.NAME] servers", model.ServerConfig), ("[pools.NAME.tls]", model.TLSConfig),
     ("[pools.NAME.health]", model.HealthConfig), ("[pools.NAME.ejection]", model.EjectionConfig),
     ("[pools.NAME.retries]", model.RetriesConfig),
-    ("[pools.NAME.queue]", model.QueueConfig), ("[pools.NAME.breaker]", model.BreakerConfig), ("[[routes]]", model.RouteConfig),
-    ("[state]", model.StateConfig), ("[admin]", model.AdminConfig), ("[pools.NAME.sticky]", model.StickyConfig),
+    ("[pools.NAME.queue]", model.QueueConfig), ("[pools.NAME.breaker]", model.BreakerConfig),
+    ("[pools.NAME.sticky]", StickyConfig), ("[[routes]]", model.RouteConfig),
+    ("[state]", model.StateConfig), ("[admin]", model.AdminConfig),
 )
 
 _INTRODUCTION = f"""# Configuration

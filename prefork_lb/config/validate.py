@@ -9,6 +9,7 @@ from prefork_lb.balance.registry import KEYED_POLICIES, POLICY_NAMES
 from prefork_lb.config.decode import ReportProblem, did_you_mean
 from prefork_lb.config.model import CertificateConfig, Config, HealthConfig, PoolConfig, RouteConfig
 from prefork_lb.config.statuses import parse_statuses
+from prefork_lb.config.sticky_rules import check_cookies, check_sticky
 from prefork_lb.net.address import parse_address
 from prefork_lb.net.tls import check_pair, upstream_context
 from prefork_lb.wire import grammar
@@ -38,6 +39,7 @@ def validate(config: Config, report: ReportProblem) -> None:
     for name, pool in pools.items():
         if pool is not None:
             _pool(name, pool, report)
+    check_cookies(pools, report)
     for index, route in enumerate(config.routes or ()):
         if route is not None:
             _route(index, route, pools, report)
@@ -113,6 +115,7 @@ def _pool(name: str, pool: PoolConfig, report: ReportProblem) -> None:
         seen.setdefault(address, index)
     _tls(name, pool, report)
     _failures(name, pool, report)
+    check_sticky(name, pool, report)
     if servers and all(server is not None and server.backup for server in servers):
         report(("pools", name, "servers"), "every server is a backup; at least one must not be")
 

@@ -13,7 +13,7 @@ from prefork_lb.proxy.retrying import Retrying
 from prefork_lb.routing.match import Router
 from prefork_lb.upstream.pool import Pool
 from prefork_lb.upstream.server import Server
-from prefork_lb.wire.forwarded import ClientInfo, times_passed
+from prefork_lb.wire.forwarded import ClientInfo, client_scheme, times_passed
 from prefork_lb.wire.framing import NO_BODY, Framing, Kind, request_framing
 from prefork_lb.wire.target import destination
 
@@ -24,12 +24,13 @@ _MOST_PASSES = 8
 class _Plan:
     """What follows from a head and its client alone. Heads come again, and then it need not be worked out again."""
 
-    __slots__ = ("block", "engine", "framing", "peer", "pool")
+    __slots__ = ("block", "engine", "framing", "peer", "pool", "told")
 
-    def __init__(self, engine: Engine, peer: ClientInfo, pool: Pool, framing: Framing, block: bytes) -> None:
+    def __init__(self, engine: Engine, peer: ClientInfo, pool: Pool, framing: Framing, block: bytes, told: object) -> None:
         self.engine, self.peer = engine, peer
         self.pool, self.framing = pool, framing
         self.block = block  # the head as it goes to a server
+        self.told = told  # what it says of its session
 
 
 class Engine:
@@ -39,6 +40,7 @@ class Engine:
         self._router = router
         self._pools = pools
         self._settings = settings
+        self._own_cookies = frozenset(pool.sticky.cookie for pool in pools.values() if pool.sticky and pool.sticky.cookie)
         # Whether a server wants the addresses of the client's connection (`Request.source`, `destination`).
         self.tells_addresses = any(server.proxy_protocol for pool in pools.values() for server in pool.servers)
 
@@ -50,6 +52,19 @@ class Engine:
         plan = request.head.kept
         if not isinstance(plan, _Plan) or plan.peer is not request.peer or plan.engine is not self:
             plan = self._plan(request)
+        sticky = plan.pool.sticky
+        if sticky is None:
+            return self._exchange(plan, request)
+        session = request.session = sticky.find(plan.told)
+        reply = self._exchange(plan, request)
+        try:
+            reply.added = sticky.settle(session, reply.served_by, reply.head.index)
+        except BaseException:
+            reply.close()
+            raise
+        return reply
+
+    def _exchange(self, plan: _Plan, request: Request) -> Reply:
         if plan.framing is NO_BODY:
             return self._attempts(plan.pool, request, plan.block, EMPTY)
         settings = self._settings
@@ -73,15 +88,16 @@ class Engine:
         if times_passed(head.index, self._settings.pseudonym) >= _MOST_PASSES:
             raise LoopDetected(f"the request has come by {_MOST_PASSES} times")
         pool = self._pools[self._router.pool(goal.name, goal.path)]
-        block = request_block(request, goal, framing, pool.name, self._settings.pseudonym)
-        plan = _Plan(self, request.peer, pool, framing, block)
+        block = request_block(request, goal, framing, pool.name, self._settings.pseudonym, self._own_cookies)
+        told = pool.sticky.read(request, client_scheme(head.index, request.peer) == b"https") if pool.sticky else None
+        plan = _Plan(self, request.peer, pool, framing, block, told)
         if not request.relays_continue and not request.upgrade:  # these two are not the head's alone
             head.kept = plan
         return plan
 
     def _attempts(self, pool: Pool, request: Request, block: bytes, body: OutboundBody) -> Reply:
         settings = self._settings
-        lease = pool.lease(request, (), request.downstream)
+        lease = pool.lease(request, (), request.downstream, request.session)
         begun = settings.clock()
         failed: list[Server] = []  # of a hedged request
         try:

@@ -78,7 +78,7 @@ class _Race:
         if not pool.budget.take():
             return self._finish_alone(first)
         try:
-            with pool.lease(self._request, (first.lease.server,)) as lease:
+            with pool.lease(self._request, (first.lease.server,), session=self._request.session) as lease:
                 second = self._ask_second(lease, block, delay_s)
                 if second is not None:
                     return self._first_answer([first, second])

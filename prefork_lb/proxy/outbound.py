@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections.abc import Sequence
 from tempfile import SpooledTemporaryFile, gettempdir
 
 from prefork_lb.errors import BadRequest, ExpectationFailed, FinalRecipient, InvariantError
@@ -11,6 +12,7 @@ from prefork_lb.net.stream import Stream
 from prefork_lb.proxy.request import BodySource, Request
 from prefork_lb.wire import grammar
 from prefork_lb.wire.chunked import encode_chunk, encode_last_chunk
+from prefork_lb.wire.cookies import without_cookie
 from prefork_lb.wire.fields import HOP_BY_HOP, allowed_trailers
 from prefork_lb.wire.forwarded import forwarded_lines, is_told_by_proxies, via
 from prefork_lb.wire.framing import NO_BODY, Framing, Kind
@@ -24,8 +26,13 @@ PIECE_BYTES = 64 * 1024
 _NOT_COPIED = HOP_BY_HOP | {b"host", b"content-length", b"expect", b"via", b"max-forwards"}
 
 
-def request_block(request: Request, destination: Destination, framing: Framing, default_host: str, pseudonym: bytes) -> bytes:
-    """The head to send; the same for every server. `default_host` is for an HTTP/1.0 client that gave none.
+_NO_COOKIES: frozenset[bytes] = frozenset()
+
+
+def request_block(request: Request, destination: Destination, framing: Framing, default_host: str, pseudonym: bytes,
+                  own_cookies: frozenset[bytes] = _NO_COOKIES) -> bytes:
+    """The head to send; the same for every server. `default_host` is for an HTTP/1.0 client that gave none, `own_cookies` are the
+    names of cookies that are for this proxy alone.
 
     Raises BadRequest, ExpectationFailed, FinalRecipient.
     """
@@ -37,7 +44,7 @@ def request_block(request: Request, destination: Destination, framing: Framing, 
     host = destination.host
     lines = [
         b"Host: %b\r\n" % (default_host.encode() if host is None else host),
-        _carried(head.section),
+        _carried(head.section, own_cookies),
         forwarded_lines(index, request.peer, host),
         b"Via: %b\r\n" % via(index, head.minor, pseudonym),
     ]
@@ -65,12 +72,33 @@ def _travels(name: bytes) -> bool:
 _LINES = Lines(_travels, BadRequest)
 
 
-def _carried(section: FieldSection) -> bytes:
+def _carried(section: FieldSection, own_cookies: frozenset[bytes]) -> bytes:
     """The lines of the fields that travel on unchanged, kept with the section. Raises BadRequest."""
-    lines = section.kept
-    if not isinstance(lines, bytes):
-        lines = section.kept = _LINES.join(section, section.by_name)
+    kept = section.kept
+    # The names with the lines: a worker has one engine, so they are always the same; a test may have several.
+    if isinstance(kept, tuple) and kept[0] == own_cookies:
+        lines: bytes = kept[1]
+        return lines
+    fields: Fields = section
+    if own_cookies and b"cookie" in section.by_name:
+        fields = _without_cookies(section, own_cookies)
+    lines = _LINES.join(fields, section.by_name)
+    section.kept = own_cookies, lines
     return lines
+
+
+def _without_cookies(fields: Fields, names: frozenset[bytes]) -> Fields:
+    """The fields without the cookies of these names, and without a Cookie field that had no other."""
+    found = []
+    for field in fields:
+        if field[0].lower() != b"cookie":
+            found.append(field)
+            continue
+        values: Sequence[bytes] = (field[1],)
+        for name in names:
+            values = without_cookie(values, name)
+        found += [(field[0], value) for value in values]
+    return found
 
 
 def _one_less(forwards: bytes) -> bytes:

@@ -1,6 +1,8 @@
 """The reply: what the client gets, and the owner of the lease while the body streams."""
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from prefork_lb.errors import TruncatedBody
 from prefork_lb.net.stream import Stream
 from prefork_lb.proxy.carried import final_fields, final_lines
@@ -18,7 +20,7 @@ class Reply:
     first; so a client that reads slowly holds a server no longer than it must.
     """
 
-    __slots__ = ("_body", "_data", "_lease", "_pseudonym", "_reusable", "framing", "head", "reason", "status")
+    __slots__ = ("_body", "_data", "_lease", "_pseudonym", "_reusable", "added", "framing", "head", "reason", "status")
 
     def __init__(self, head: ResponseHead, framing: Framing, body: BodyReader | None, data: bytes, lease: Lease,
                  request_sent: bool, pseudonym: bytes) -> None:
@@ -29,6 +31,7 @@ class Reply:
         self.reason = head.reason
         self.head = head
         self.framing = framing
+        self.added: Sequence[tuple[bytes, bytes]] = ()  # what this proxy adds; behind the fields of the server, which are shared
         self._body = body
         self._data = data
         self._lease = lease

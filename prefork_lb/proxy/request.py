@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from prefork_lb.net.stream import Stream, Watched
+from prefork_lb.upstream.sticky.session import Session
 from prefork_lb.wire.forwarded import ClientInfo
 from prefork_lb.wire.head import Fields, Index, RequestHead, ResponseHead
 from prefork_lb.wire.proxy_protocol import SocketAddress
@@ -54,6 +55,7 @@ class Request:
     destination: SocketAddress | None = None
     relays_continue: bool = False  # the client waits for 100 Continue, and shall have the server's
     upgrade: bytes = b""  # what the client wants to switch to, when the front end can tunnel
+    session: Session | None = None  # with which server it has to do; the engine finds it. None: the pool has no sessions
     key: bytes = b""  # what the pool's key is in this request; the pool sets it
 
     @property

@@ -80,7 +80,7 @@ class Retrying:
         self._body.rewind()
         fresh, self._fresh = self._fresh, False
         try:
-            lease = pool.lease(self._request, self._tried)
+            lease = pool.lease(self._request, self._tried, session=self._request.session)
             server = lease.server
             with lease:
                 reply = attempt(lease, self._request, self._block, self._body, fresh, self._settings)

@@ -21,7 +21,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 MAGIC = 0x3142_4C4B_5246_5250
-VERSION = 6
+VERSION = 7
 CELL = 8
 
 # Header cells.
@@ -50,6 +50,9 @@ H_SWEPT = 35  # when a process last looked for ended workers, in milliseconds of
 H_CONFIGURATION_BYTES = 40  # of each of the two buffers
 H_ROW_WANTED = 42  # when a new worker last found no row, in milliseconds of the monotonic clock
 H_REMOVED = 41  # 1: the file has no name any more: the instance has ended, or the log tells of the removal
+H_SECRET = 48  # four cells of random bytes, made with the segment: what signs cookies, and keys hashes, of this instance
+SECRET_BYTES = 32
+H_SECRET_TOLD = 52  # 1: the log tells that a restart forgets the sessions that this secret signs
 H_LOCK = 64  # eight cells for a pthread_mutex_t: 40 bytes on x86-64, 48 on aarch64
 HEADER_CELLS = 128
 
@@ -81,7 +84,11 @@ C_WINDOW_REQUESTS = 24  # requests before the window
 C_EJECTION = 25  # transitions.Ejection
 C_RISEN_CHANGE = 26  # H_CHANGES when the server last rose: what was sent earlier says nothing about it any more
 C_TRIAL_UNTIL = 27  # on trial: until when its worker is believed to run, unless it renews that
-SERVER_COLUMNS = 28
+C_DRAINED = 28  # when it was drained
+C_SESSIONS_WINDOW = 29  # drained: when the window began in which requests of its sessions are counted
+C_SESSIONS = 30  # requests in this window, and in the one before
+C_LAST_SESSIONS = 31
+SERVER_COLUMNS = 32
 
 # Cells at the head of a pool's block; its key follows.
 POLICY_CELLS = 8
@@ -132,6 +139,10 @@ class Layout:
     @property
     def lock_byte(self) -> int:
         return H_LOCK * CELL
+
+    @property
+    def secret_byte(self) -> int:
+        return H_SECRET * CELL
 
     def column(self, number: int) -> slice:
         """A server column: `servers` cells."""

@@ -125,6 +125,7 @@ def _create(uid: int, master: int, layout: Layout) -> Segment:
     cells[at.H_CONFIGURATION_BYTES] = layout.configuration_bytes
     cells[at.H_GENERATION] = 1
     cells[at.H_CREATED] = int(time.time())
+    segment.text[layout.secret_byte:layout.secret_byte + at.SECRET_BYTES] = os.urandom(at.SECRET_BYTES)
     initialise(segment.text, layout.lock_byte)
     _add_master(segment, master)
     cells[at.H_VERSION] = at.VERSION

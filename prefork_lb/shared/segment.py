@@ -46,6 +46,12 @@ class Segment:
         return living_masters(self.cells)
 
     @property
+    def secret(self) -> bytes:
+        """Random bytes of this instance, the same for as long as it lives."""
+        start = self.layout.secret_byte
+        return bytes(self.text[start:start + at.SECRET_BYTES])
+
+    @property
     def is_removed(self) -> bool:
         """Whether the file has no name any more. The mapping goes on as it was."""
         return os.fstat(self.descriptor).st_nlink == 0

@@ -7,6 +7,7 @@ another one. Instants are milliseconds of the monotonic clock, which all process
 from __future__ import annotations
 
 import enum
+import math
 import time
 from collections.abc import Collection
 
@@ -17,6 +18,9 @@ from prefork_lb.shared.transitions import Check, Ejection, Event, after
 
 # How long a trial's worker is believed to run. It renews that four times a second; a busy loop may be late.
 _BELIEVED_MS = 5000
+
+# Requests of sessions on drained servers are counted in windows of a minute.
+SESSIONS_WINDOW_MS = 60_000
 
 _EVENT_OF = {Check.UP: Event.ROSE, Check.DOWN: Event.FELL, Check.CHECKING: Event.CHECKS_BEGAN, Check.NONE: Event.CHECKS_ENDED}
 
@@ -53,6 +57,9 @@ class States:
         self.trial, self.trial_until = column(at.C_TRIAL), column(at.C_TRIAL_UNTIL)
         self.ejected_until, self.ejections, self.returned = (
             column(at.C_EJECTED_UNTIL), column(at.C_EJECTIONS), column(at.C_RETURNED))
+        self.drained = column(at.C_DRAINED)
+        self.sessions_window, self.sessions, self.last_sessions = (
+            column(at.C_SESSIONS_WINDOW), column(at.C_SESSIONS), column(at.C_LAST_SESSIONS))
         self.window, self.window_failures, self.window_requests = (
             column(at.C_WINDOW), column(at.C_WINDOW_FAILURES), column(at.C_WINDOW_REQUESTS))
 
@@ -71,6 +78,9 @@ class States:
             return
         if state is Admin.READY:
             self._rise(slot)
+        if state is Admin.DRAIN:
+            # Before the state, which says that this cell means something.
+            self.drained[slot] = now_ms()
         self.admin[slot] = state
         self.count_change()
 
@@ -141,6 +151,26 @@ class States:
             if owner - 1 in rows and self.ejection[slot] == Ejection.ON_TRIAL:
                 self._set_ejection(slot, after(Ejection.ON_TRIAL, Event.TRIAL_DIED).after)
 
+    def count_session_request(self, slot: int) -> None:
+        """A session's request goes to a drained server. The lock must be held."""
+        now = now_ms()
+        age_ms = now - self.sessions_window[slot]
+        if age_ms >= SESSIONS_WINDOW_MS:
+            self.last_sessions[slot] = self.sessions[slot] if age_ms < 2 * SESSIONS_WINDOW_MS else 0
+            self.sessions[slot] = 0
+            self.sessions_window[slot] = now
+        self.sessions[slot] += 1
+
+    def session_requests_lately(self, slot: int) -> int:
+        """About how many requests of sessions went to a drained server within the last minute; 0 when there was none in it."""
+        age_ms = now_ms() - self.sessions_window[slot]
+        if self.admin[slot] != Admin.DRAIN or age_ms >= 2 * SESSIONS_WINDOW_MS:
+            return 0
+        if age_ms >= SESSIONS_WINDOW_MS:
+            share, counted = 2 - age_ms / SESSIONS_WINDOW_MS, self.sessions[slot]
+            return math.ceil(counted * share)
+        return self.sessions[slot] + math.ceil(self.last_sessions[slot] * (1 - age_ms / SESSIONS_WINDOW_MS))
+
     def is_ejected(self, slot: int) -> bool:
         """Whether its requests have taken it out, be its time over or not."""
         return bool(self.ejection[slot] != Ejection.NONE)
@@ -189,5 +219,6 @@ class States:
         """Let go of the memory."""
         for view in (self.used, self.admin, self.weight_set, self.check, self.checked, self.risen, self.risen_change, self.streak,
                      self.ejection, self.trial, self.trial_until, self.ejected_until, self.ejections, self.returned, self.window,
-                     self.window_failures, self.window_requests):
+                     self.window_failures, self.window_requests, self.drained, self.sessions_window, self.sessions,
+                     self.last_sessions):
             view.release()

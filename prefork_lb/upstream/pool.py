@@ -22,6 +22,8 @@ from prefork_lb.upstream.outcomes import Outcomes
 from prefork_lb.upstream.queue import Queue
 from prefork_lb.upstream.retries import RetryBudget, RetryRules
 from prefork_lb.upstream.server import Server
+from prefork_lb.upstream.sticky.own_server import OwnServer
+from prefork_lb.upstream.sticky.session import Session, Sticky
 
 log = logging.getLogger("prefork_lb")
 
@@ -42,9 +44,11 @@ class Pool:
     def __init__(self, name: str, servers: Sequence[Server], policy: Policy, ledger: Ledger, states: States,
                  outcomes: Outcomes, rules: AvailabilityRules, retries: RetryRules, budget: RetryBudget,
                  make_fast_claims: MakeFastClaims, queue: Queue | None = None, limit: InFlightLimit | None = None,
-                 note_panic: Callable[[bool], None] = lambda is_panic: None, key_of: KeyOf | None = None) -> None:
+                 note_panic: Callable[[bool], None] = lambda is_panic: None, key_of: KeyOf | None = None,
+                 sticky: Sticky | None = None) -> None:
         """`make_fast_claims` makes a compiled picker that is equivalent to `policy`; it is asked for servers that are no backups.
-        `note_panic` is called when panic begins and ends. `key_of` finds the key of a request; None: the pool has none."""
+        `note_panic` is called when panic begins and ends. `key_of` finds the key of a request; None: the pool has none.
+        `sticky` is how sessions stay with their servers; None: they do not."""
         self.name = name
         self.servers = servers
         self.outcomes = outcomes
@@ -60,6 +64,8 @@ class Pool:
         self._limit = limit
         self._note_panic = note_panic
         self.key_of = key_of
+        self.sticky = sticky
+        self._own_server = OwnServer(name, policy, ledger, states, outcomes, sticky.rules) if sticky is not None else None
         for server in servers:
             server.queue = queue
         self._keyed = policy if isinstance(policy, KeyedPolicy) else None
@@ -70,34 +76,36 @@ class Pool:
         # good for its own choice only.
         self._view = _NOTHING_SEEN
 
-    def lease(self, request: RequestInfo, tried: Collection[Server], client: Watched | None = None) -> Lease:
+    def lease(self, request: RequestInfo, tried: Collection[Server], client: Watched | None = None,
+              session: Session | None = None) -> Lease:
         """Claim a server for `request` that is not in `tried`.
 
         Pick and count happen under one lock: no other claim, of any worker, comes between. Backups are candidates only
         when no other server is. With a `client` the request may have to wait for a server in the pool's queue, if it has one.
-        Raises NoUsableServer when no server is left, PoolFull when those that are left are at their limit, QueueFull and
+        The server of a `session` is taken whenever it may be. Raises NoUsableServer when no server is left, PoolFull when those
+        that are left are at their limit, SessionRefused when the session may have no other server than its own, QueueFull and
         QueueTimeout, and ClientGone when the client left the queue.
         """
         if self.key_of is not None:
             request.key = self.key_of(request)
         queue = self._queue
         if queue is None or client is None:
-            return self._lease_now(request, tried)
+            return self._lease_now(request, tried, session)
         if not queue.length:  # else this request would overtake those that wait
             try:
-                return self._lease_now(request, tried)
+                return self._lease_now(request, tried, session)
             except LimitReached:
                 raise  # the pool's own limit refuses at once; the queue is for servers that are full
             except PoolFull:
                 pass
-        return self._lease_in_turn(queue, request, client)
+        return self._lease_in_turn(queue, request, client, session)
 
-    def _lease_now(self, request: RequestInfo, tried: Collection[Server]) -> Lease:
+    def _lease_now(self, request: RequestInfo, tried: Collection[Server], session: Session | None) -> Lease:
         ledger, states = self._ledger, self._states
         while True:
             view = self._view
             seen, choice, fast_claims, _ = view
-            if fast_claims is not None and not tried:
+            if fast_claims is not None and not tried and (session is None or session.server is None):
                 index = fast_claims.claim()
                 if index >= 0:
                     return Lease(choice.primaries[index], ledger, self.outcomes, seen)
@@ -110,7 +118,7 @@ class Pool:
                 # Once more, now under the lock: `drain --wait` changes the state under it, and then reads what is in flight. A
                 # claim by the old state must not be counted after that.
                 if states.changes == seen:
-                    return self._claim(view, request, tried, order)
+                    return self._claim(view, request, tried, order, session)
             except LimitReached:
                 assert self._limit is not None
                 self._limit.count_refusal()
@@ -122,12 +130,19 @@ class Pool:
         """The servers for the request's key; None: the policy has no use for one, or there is none. Needs no lock."""
         return self._keyed.order(request.key) if self._keyed is not None and request.key else None
 
-    def _claim(self, view: _View, request: RequestInfo, tried: Collection[Server], order: Iterator[Candidate] | None) -> Lease:
+    def _claim(self, view: _View, request: RequestInfo, tried: Collection[Server], order: Iterator[Candidate] | None,
+               session: Session | None) -> Lease:
         """Pick and count; the lock must be held."""
         if self._limit is not None and self._limit.is_reached():
             raise LimitReached(f"pool {self.name}: {self._limit.most} requests are in flight, which is breaker.in_flight")
         seen, choice, _, loads = view
         ledger = self._ledger
+        is_moved = session is not None and session.server is not None
+        if is_moved:
+            assert session is not None and session.server is not None and self._own_server is not None
+            if (lease := self._own_server.claim(session.server, seen, choice, tried)) is not None:
+                return lease
+            self._own_server.check_may_move(session.server)
         due = self._due_for_trial(choice, tried) if choice.trials else None
         if due is not None:
             # The claim first: a worker that is killed in between leaves a claim that its siblings give back, and the trial due.
@@ -141,13 +156,18 @@ class Pool:
         candidates = self._candidates(choice.primaries, tried) or self._candidates(choice.backups, tried)
         if not candidates:
             raise self._none_left(choice, tried)
-        picked = self._policy.pick(candidates, request)
+        picked: Candidate | None = None
+        if is_moved:
+            assert session is not None and self.sticky is not None
+            picked = self.sticky.replacement(session, candidates)
+        picked = picked or self._policy.pick(candidates, request)
         if not isinstance(picked, Server) or picked not in candidates:
             raise InvariantError(f"pool {self.name}: the policy {self._policy!r} picked {picked!r}: no candidate")
         ledger.claim(picked.slot)
         return Lease(picked, ledger, self.outcomes, seen)
 
-    def _lease_in_turn(self, queue: Queue, request: RequestInfo, client: Watched) -> Lease:
+    def _lease_in_turn(self, queue: Queue, request: RequestInfo, client: Watched,
+                       session: Session | None) -> Lease:
         """Wait in the queue for a server."""
         place = queue.join()
         has_room = True
@@ -162,7 +182,7 @@ class Pool:
                         continue
                     if is_turn := queue.is_turn(place):
                         try:
-                            lease = self._claim(view, request, (), order)
+                            lease = self._claim(view, request, (), order, session)
                             has_room = self._has_room(view[1])
                             return lease
                         except PoolFull:

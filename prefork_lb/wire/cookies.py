@@ -6,20 +6,24 @@ browser lets a semicolon stand between them. Each function looks at each byte a 
 """
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 _BLANKS = b" \t"
 
 
 def cookie(values: Sequence[bytes], name: bytes) -> bytes | None:
     """The value of the first cookie of this name in the Cookie fields; None: there is none. Names are case-sensitive."""
+    return next(cookies(values, name), None)
+
+
+def cookies(values: Sequence[bytes], name: bytes) -> Iterator[bytes]:
+    """The values of all cookies of this name, in order: there may be one for each of several paths (RFC 6265 5.4)."""
     for value in values:
         if name in value:
             for pair in value.split(b";"):
                 found, equals, content = pair.partition(b"=")
                 if equals and found.strip(_BLANKS) == name:
-                    return content.strip(_BLANKS)
-    return None
+                    yield content.strip(_BLANKS)
 
 
 def without_cookie(values: Sequence[bytes], name: bytes) -> list[bytes]:

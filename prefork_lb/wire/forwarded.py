@@ -65,6 +65,16 @@ def _address(member: bytes) -> str:
     return text if len(text) <= _LONGEST_ADDRESS and _ADDRESS.fullmatch(text) else ""
 
 
+def client_scheme(index: Index, client: ClientInfo) -> bytes:
+    """http or https: what the client itself speaks, as far as a trusted proxy in front tells it."""
+    if client.trusted:
+        for value in index.get(b"x-forwarded-proto", ()):
+            told = value.partition(b",")[0].strip(b" \t").lower()
+            if told in (b"http", b"https"):
+                return told
+    return client.scheme
+
+
 def forwarded_lines(index: Index, client: ClientInfo, host: bytes | None) -> bytes:
     """The X-Forwarded-* and Forwarded lines that the server shall see, for a request that came with `index`."""
     own = _own_lines(client.address, client.scheme, client.port, host)

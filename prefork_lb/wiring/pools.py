@@ -5,6 +5,7 @@ import functools
 import random
 import ssl
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from prefork_lb.balance.keys import key_finder
 from prefork_lb.balance.policy import Policy, PolicyMemory, PolicyOptions, PolicySetup
@@ -31,10 +32,19 @@ from prefork_lb.upstream.queue import Queue, QueueRules
 from prefork_lb.upstream.retries import RetryBudget, RetryRules
 from prefork_lb.upstream.runtime import Runtime
 from prefork_lb.upstream.server import UNLIMITED, Server
+from prefork_lb.wiring.sessions import make_sticky, secrets_of
 from prefork_lb.wiring.trust import trust_check
 
-Needs = Mapping[str, ssl.SSLContext | None]
-"""What the pools need from outside, by the pool's name: the TLS context toward its servers, None when none speaks TLS."""
+
+class PoolNeeds(NamedTuple):
+    """What a pool needs from outside."""
+
+    context: ssl.SSLContext | None  # of TLS toward its servers; None when none speaks TLS
+    secrets: tuple[bytes, ...]  # that sign and verify cookies of sessions; none: the instance's own
+
+
+Needs = Mapping[str, PoolNeeds]
+"""What the pools need from outside, by the pool's name."""
 
 
 def obtain(config: Config) -> Needs:
@@ -47,8 +57,8 @@ def obtain(config: Config) -> Needs:
         # The real policy is made later, in shared memory: what it writes there must not stay when another pool fails.
         slots = max(64, len(pool.servers))
         memory = PolicyMemory([0] * at.POLICY_CELLS, tuple([0] * slots for _ in range(at.POLICY_COLUMNS)))
-        found[name] = _tls_context(name, pool, config)
-        _make_policy(name, pool, config, memory, _servers(pool, config, range(len(pool.servers)), found[name]))
+        found[name] = PoolNeeds(_tls_context(name, pool, config), secrets_of(name, pool, config))
+        _make_policy(name, pool, config, memory, _servers(pool, config, range(len(pool.servers)), found[name].context))
     return found
 
 
@@ -70,10 +80,10 @@ def _tls_context(name: str, pool: model.PoolConfig, config: Config) -> ssl.SSLCo
         raise ConfigError([f"{config.source}: pools.{name}.tls: {exc}"]) from exc
 
 
-def make_pool(name: str, pool: model.PoolConfig, config: Config, context: ssl.SSLContext | None, slots: PoolSlots,
+def make_pool(name: str, pool: model.PoolConfig, config: Config, needs: PoolNeeds, slots: PoolSlots,
               ledger: Ledger, states: States, runtime: Runtime) -> Pool:
-    """The pool of this name, on its place in shared memory. `context` is that of TLS toward its servers."""
-    servers = _servers(pool, config, slots.slots, context)
+    """The pool of this name, on its place in shared memory."""
+    servers = _servers(pool, config, slots.slots, needs.context)
     policy = _make_policy(name, pool, config, PolicyMemory(slots.cells, slots.columns), servers)
     retries, most = pool.retries, pool.breaker.in_flight
     rules = _ejection_rules(pool.ejection)
@@ -90,7 +100,8 @@ def make_pool(name: str, pool: model.PoolConfig, config: Config, context: ssl.SS
               runtime.stream, monotonic) if pool.queue else None,
         InFlightLimit(ledger, slots.slots, slots.block, most) if most else None,
         functools.partial(slots.block.__setitem__, at.P_PANIC),
-        key_finder(pool.key, trust_check(config.proxy.trusted_proxies)) if pool.key else None)
+        key_finder(pool.key, trust_check(config.proxy.trusted_proxies)) if pool.key else None,
+        make_sticky(name, pool, servers, needs.secrets, ledger.segment))
 
 
 def _servers(pool: model.PoolConfig, config: Config, slots: Sequence[int], context: ssl.SSLContext | None) -> list[Server]:

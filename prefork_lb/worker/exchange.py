@@ -92,6 +92,8 @@ def _respond(client: Client, head: RequestHead, reply: Reply, body: ClientBody |
     service = client.service
     kind = reply.framing.kind
     block = reply_block(reply, service.date)
+    if reply.added:
+        block += field_lines(reply.added)
     chunked = kind is Kind.CHUNKED
     goes_on = True
     if head.minor == 0 or kind is Kind.CLOSE or not service.keeps or body is not None or b"connection" in head.index:

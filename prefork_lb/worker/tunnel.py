@@ -28,7 +28,7 @@ def offered(head: RequestHead) -> bytes:
 def switch_block(reply: Reply) -> bytes:
     """The head that tells the client that the server switches."""
     protocols = b", ".join(reply.head.index.get(b"upgrade", ()))
-    return (status_line(101, reply.reason) + field_lines(reply.fields)
+    return (status_line(101, reply.reason) + field_lines([*reply.fields, *reply.added])
             + b"Connection: Upgrade\r\nUpgrade: %b\r\n\r\n" % protocols)
 
 

@@ -57,7 +57,7 @@ class WSGIFrontEnd:
             return self._refuse(exc, environ, start_response)
         text = reply.reason.decode("latin-1") or reason(reply.status)
         try:
-            start_response(f"{reply.status} {text}", _wsgi_fields(reply.fields))
+            start_response(f"{reply.status} {text}", _wsgi_fields([*reply.fields, *reply.added] if reply.added else reply.fields))
         except BaseException:
             reply.close()
             raise

@@ -155,10 +155,10 @@ def test_check_fails_when_there_is_no_configuration_at_all() -> None:
 
 
 def test_check_warns_of_what_is_not_active_yet(folder: Path) -> None:
-    (folder / "new.toml").write_text('[pools.web]\nservers = ["10.0.0.1:80"]\n\n[pools.web.sticky]\nmode = "cookie"\n')
+    (folder / "new.toml").write_text('[pools.web]\nservers = ["10.0.0.1:80"]\n\n[admin]\nbind = "127.0.0.1:9900"\n')
     found = invoke("check", "new.toml")
     assert found.exit_code == 0
-    assert re.fullmatch(r"warning: new\.toml:4: pools\.web\.sticky: accepted,? but not active.*\n", found.stderr)
+    assert re.fullmatch(r"warning: new\.toml:4: admin: accepted,? but not active.*\n", found.stderr)
     assert found.stdout.startswith("new.toml: good\n")
 
 

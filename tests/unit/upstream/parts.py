@@ -19,6 +19,7 @@ from prefork_lb.upstream.pool import MakeFastClaims, Pool
 from prefork_lb.upstream.queue import Queue
 from prefork_lb.upstream.retries import RetryBudget, RetryRules
 from prefork_lb.upstream.server import UNLIMITED, Server
+from prefork_lb.upstream.sticky.session import Sticky
 from tests.unit.balance.candidates import new_policy
 
 
@@ -70,7 +71,8 @@ def new_outcomes(pool: str, servers: Sequence[Server], states: States, ledger: L
 def make_pool(ledger: Ledger, servers: Sequence[Server], policy: Policy, name: str = "web",
               make_fast_claims: MakeFastClaims = lambda servers, seen: None, ejection: EjectionRules | None = None,
               availability: AvailabilityRules | None = None, retries: RetryRules | None = None, budget: int = 20, floor: int = 10,
-              most_retries: int = 0, queue: Queue | None = None) -> Pool:
+              most_retries: int = 0, queue: Queue | None = None,
+              sticky: Sticky | None = None) -> Pool:
     """A pool, number 0 of the ledger's segment, with the rules' defaults where none are given."""
     segment = ledger.segment
     states = States(segment)
@@ -81,4 +83,4 @@ def make_pool(ledger: Ledger, servers: Sequence[Server], policy: Policy, name: s
         availability or AvailabilityRules(), retries or RetryRules(),
         RetryBudget(ledger, segment.cells[start:start + at.POOL_HEAD_CELLS], 0, [server.slot for server in servers], budget,
                     floor, most_retries),
-        make_fast_claims, queue)
+        make_fast_claims, queue, sticky=sticky)

@@ -1,0 +1,76 @@
+"""A claim on the server of a session, without a pick. The rules of a pick hold, but drained servers keep their sessions."""
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from prefork_lb.balance.policy import Policy, TakesTurns
+from prefork_lb.errors import SessionRefused
+from prefork_lb.shared.ledger import Ledger
+from prefork_lb.shared.states import Admin, States, now_ms
+from prefork_lb.shared.transitions import Check, Ejection
+from prefork_lb.upstream.availability import Choice
+from prefork_lb.upstream.lease import Lease
+from prefork_lb.upstream.outcomes import Outcomes
+from prefork_lb.upstream.server import Server
+from prefork_lb.upstream.sticky.session import OnFailure, SessionRules
+
+
+class OwnServer:
+    """Of one pool, in one worker. Its methods want the ledger's lock."""
+
+    def __init__(self, pool: str, policy: Policy, ledger: Ledger, states: States, outcomes: Outcomes,
+                 rules: SessionRules) -> None:
+        self._pool = pool
+        self._took = policy.took if isinstance(policy, TakesTurns) else None
+        self._ledger = ledger
+        self._states = states
+        self._outcomes = outcomes
+        self._rules = rules
+
+    def claim(self, server: Server, seen: int, choice: Choice, tried: Collection[Server]) -> Lease | None:
+        """Claim the session's server; None when it may not be used at the moment. `seen` and `choice` as of the pool's view."""
+        ledger, states, slot = self._ledger, self._states, server.slot
+        if server in tried or ledger.totals[slot] >= server.max_connections:
+            return None
+        if server in choice.trials:
+            if states.ejection[slot] != Ejection.TRIAL_DUE:
+                return None  # another request is its trial by now
+            ledger.claim(slot)
+            return Lease(server, ledger, self._outcomes, seen, self._outcomes.ejections.begin_trial(server))
+        if server in choice.primaries:
+            if self._took is not None:
+                self._took(server, choice.primaries)
+        elif server in choice.keeping:
+            if 0 < self._rules.drain_ms <= now_ms() - states.drained[slot]:
+                return None
+            states.count_session_request(slot)
+        # A backup stands in for the others. It may be a page that says sorry: so its sessions leave it, when another can be used.
+        elif server not in choice.backups or self._has_room(choice.primaries, tried):
+            return None
+        ledger.claim(slot)
+        return Lease(server, ledger, self._outcomes, seen)
+
+    def check_may_move(self, server: Server) -> None:
+        """Raise SessionRefused when the session must not go to another server than this one."""
+        if self._rules.on_failure is not OnFailure.REBALANCE:
+            raise SessionRefused(f"pool {self._pool}: the session's server {server.name} {self._why_not(server)}, and no other "
+                                 f'one may have it (sticky.on_failure = "{self._rules.on_failure.value}")')
+
+    def _has_room(self, servers: Sequence[Server], tried: Collection[Server]) -> bool:
+        totals = self._ledger.totals
+        return any(totals[server.slot] < server.max_connections and server not in tried for server in servers)
+
+    def _why_not(self, server: Server) -> str:
+        """Why it cannot take the request, in words."""
+        states, slot = self._states, server.slot
+        if states.admin[slot] == Admin.MAINTENANCE:
+            return "is in maintenance"
+        if states.check[slot] > Check.UP:
+            return "is down"
+        if states.is_ejected(slot):
+            return "is ejected"
+        if states.admin[slot] == Admin.DRAIN and 0 < self._rules.drain_ms <= now_ms() - states.drained[slot]:
+            return "is drained"
+        if self._ledger.totals[slot] >= server.max_connections:
+            return "is full"
+        return "has just failed" if not server.backup else "is a backup, and others can be used"

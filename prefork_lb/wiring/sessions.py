@@ -1,0 +1,55 @@
+"""From `[pools.NAME.sticky]` to the mode that keeps a pool's sessions."""
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from prefork_lb.config import Config, model
+from prefork_lb.config.secrets import read_secrets
+from prefork_lb.config.sticky import DEFAULT_COOKIE, StickyConfig
+from prefork_lb.errors import ConfigError
+from prefork_lb.shared import layout as at
+from prefork_lb.shared.segment import Segment
+from prefork_lb.upstream.server import Server
+from prefork_lb.upstream.sticky.cookie import Cookie, CookieRules
+from prefork_lb.upstream.sticky.route import Route
+from prefork_lb.upstream.sticky.session import OnFailure, SessionRules, Sticky
+
+log = logging.getLogger("prefork_lb")
+
+
+def secrets_of(name: str, pool: model.PoolConfig, config: Config) -> tuple[bytes, ...]:
+    """The secrets in the pool's `secret_file`; none when it has no such file. Raises ConfigError."""
+    sticky = pool.sticky
+    if sticky is None or sticky.mode != "cookie" or not sticky.secret_file:
+        return ()
+    try:
+        return read_secrets(sticky.secret_file)
+    except ValueError as exc:  # it was checked with the configuration; the file has changed since
+        raise ConfigError([f"{config.source}: pools.{name}.sticky.secret_file: {exc}"]) from exc
+
+
+def make_sticky(name: str, pool: model.PoolConfig, servers: Sequence[Server], secrets: Sequence[bytes],
+                segment: Segment) -> Sticky | None:
+    """The mode of a pool's sessions; None when it has none."""
+    sticky = pool.sticky
+    if sticky is None:
+        return None
+    rules = SessionRules(OnFailure(sticky.on_failure), int(sticky.drain_timeout * 1000))
+    if sticky.mode == "route":
+        routes = {entry.route: server for entry, server in zip(pool.servers, servers, strict=True) if entry.route}
+        return Route(routes, rules, sticky.cookie, sticky.parameter)
+    return _cookie(name, sticky, servers, secrets, rules, segment)
+
+
+def _cookie(name: str, sticky: StickyConfig, servers: Sequence[Server], secrets: Sequence[bytes], rules: SessionRules,
+            segment: Segment) -> Sticky:
+    if not secrets:
+        secrets = (segment.secret,)
+        if not segment.cells[at.H_SECRET_TOLD]:
+            segment.cells[at.H_SECRET_TOLD] = 1
+            log.warning("pool %s: sticky.secret_file is not set: a restart forgets the sessions; reloads and upgrades keep them",
+                        name)
+    return Cookie(name, servers, secrets, rules, CookieRules(
+        sticky.cookie or DEFAULT_COOKIE, sticky.path, sticky.domain, sticky.max_age, sticky.idle, sticky.http_only,
+        sticky.same_site, sticky.secure))
