@@ -8,6 +8,7 @@ from prefork_lb.cli.check import check
 from prefork_lb.cli.demo import demo
 from prefork_lb.cli.run import run
 from prefork_lb.cli.servers import COMMANDS
+from prefork_lb.cli.simulate import simulate
 from prefork_lb.cli.status import status
 from prefork_lb.cli.traffic import traffic
 
@@ -18,5 +19,5 @@ def main() -> None:
     """prefork_lb: an HTTP load balancer that runs under gunicorn's workers."""
 
 
-for command in (check, run, status, traffic, demo, *COMMANDS):
+for command in (check, run, status, traffic, demo, simulate, *COMMANDS):
     main.add_command(command)

@@ -6,8 +6,9 @@ import random
 import pytest
 
 from prefork_lb.balance.registry import POLICY_NAMES
+from prefork_lb.simulate.simulation import SimulatedServer
 from tests.simulation.simulator import Simulation
-from tests.unit.balance.candidates import Backend, counts
+from tests.unit.balance.candidates import counts
 
 EVEN = ("round-robin", "weighted-round-robin", "least-connections")
 
@@ -16,7 +17,7 @@ EVEN = ("round-robin", "weighted-round-robin", "least-connections")
 def test_shares_are_even_again_at_once_after_a_server_was_away(policy: str) -> None:
     simulation = Simulation(policy, [1] * 4, seed=1)
 
-    def run(count: int, candidates: list[Backend]) -> list[int]:
+    def run(count: int, candidates: list[SimulatedServer]) -> list[int]:
         names = []
         for _ in range(count):
             names.append(simulation.claim(0.001, candidates).name)

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from tests.simulation.simulator import Outcome, Service, Simulation, exponential, fixed
+from prefork_lb.simulate.service import Draw
+from tests.simulation.simulator import Outcome, Simulation, exponential, fixed
 from tests.unit.balance.candidates import counts
 
 WEIGHTS = (5, 3, 1, 1)
@@ -15,7 +16,7 @@ SERVICE_S = 0.030
 RATES = (50, 100, 200, 400, 600, 1000)
 
 
-def under_load(rate: int, service: Service, requests: int = 12_000) -> Outcome:
+def under_load(rate: int, service: Draw, requests: int = 12_000) -> Outcome:
     return Simulation("least-connections", WEIGHTS, seed=rate).poisson(rate, requests, service, warm_up=500)
 
 

@@ -79,5 +79,5 @@ def name_of(picked: object, candidates: Iterable[Backend]) -> str:
     raise AssertionError(f"{picked!r} is no candidate")
 
 
-def counts(names: str, candidates: Iterable[Backend]) -> list[int]:
+def counts(names: str, candidates: Iterable[Candidate]) -> list[int]:
     return [names.count(server.name) for server in candidates]
