@@ -63,7 +63,8 @@ def summary(config: Config) -> list[str]:
     lines = [f"{config.source}: good", f"listen: {', '.join(listen.bind)}, workers: {listen.worker_count()}"]
     for name, pool in config.pools.items():
         count = len(pool.servers)
-        lines.append(f"pool {name}: {pool.policy}, {count} server{'s' if count != 1 else ''}")
+        redirects = f", redirects with {pool.redirect_status}" if pool.mode == "redirect" else ""
+        lines.append(f"pool {name}: {pool.policy}, {count} server{'s' if count != 1 else ''}{redirects}")
         for server in pool.servers:
             limit = f", at most {server.max_connections} at once" if server.max_connections else ""
             lines.append(f"  {server.address}, weight {server.weight}{limit}{', backup' if server.backup else ''}")

@@ -97,7 +97,7 @@ def _in_words(message: str, value: object, kind: Any) -> str:
     if limits and isinstance(value, (int, float)):
         return f"{shown} is not {limits if limits.startswith('above') else f'in {limits}'}"
     parts = [_without_metadata(part) for part in (kind, *get_args(kind))]
-    choices = [choice for part in parts for choice in get_args(part) if isinstance(choice, str)]
+    choices = [choice for part in parts for choice in get_args(part) if isinstance(choice, (str, int))]
     if choices:
         return f"found {shown}, expected {' or '.join(map(repr, choices))}"
     return f"found {shown}: {message[0].lower()}{message[1:]}"

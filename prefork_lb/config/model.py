@@ -152,6 +152,10 @@ class ServerConfig(Section, frozen=True):
         "503.", ge=0, le=1_000_000
     )] = 0
     backup: Annotated[bool, meta("Used only while no other server of the pool can be.")] = False
+    public: Annotated[str, meta(
+        'Where clients are sent in a pool with `mode = "redirect"`: "https://s1.example.com", without path and query. Health '
+        "checks go to `address`."
+    )] = ""
     route: Annotated[str, meta(
         'Its name in session cookies that end with ".ROUTE", for the mode `route` of `[pools.NAME.sticky]`.'
     )] = ""
@@ -287,6 +291,13 @@ class PoolConfig(Section, frozen=True):
     policy: Annotated[str, meta(
         'How a server is picked: a policy\'s name, or "package.module:Class" for one\'s own.'
     )] = "least-connections"
+    mode: Annotated[Literal["proxy", "redirect"], meta(
+        '"redirect": requests are not passed on; the client is sent to the `public` address of the server that is picked.'
+    )] = "proxy"
+    redirect_status: Annotated[Literal[301, 302, 307, 308], meta(
+        "Status of such an answer. 301 and 302 let clients make a GET of a POST, 307 and 308 do not; 301 and 308 may be kept by "
+        "the client, for a minute."
+    )] = 302
     key: Annotated[str, meta(
         'What the policies `hash` and `consistent-hash` tell requests apart by: "source" (the client\'s address), "uri" (path '
         'and query), "path", "header:NAME", "cookie:NAME" or "query:NAME"; a class of one\'s own finds it as `request.key`.'

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import inspect
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -112,8 +112,8 @@ def _values(hint: Any) -> str:
         return "table of strings"
     if hint in _NAMES:
         return _NAMES[hint]
-    if get_args(hint) and all(isinstance(choice, str) for choice in get_args(hint)):
-        return " or ".join(f'`"{choice}"`' for choice in get_args(hint))
+    if get_origin(hint) is Literal:
+        return " or ".join(f"`{_literal(choice)}`" for choice in get_args(hint))
     return " or ".join(_values(part) for part in get_args(hint))
 
 

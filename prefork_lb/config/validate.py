@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from prefork_lb.balance.registry import KEYED_POLICIES, POLICY_NAMES
 from prefork_lb.config.decode import ReportProblem, did_you_mean
 from prefork_lb.config.model import CertificateConfig, Config, HealthConfig, PoolConfig, RouteConfig
+from prefork_lb.config.redirect_rules import check_redirecting
 from prefork_lb.config.statuses import parse_statuses
 from prefork_lb.config.sticky_rules import check_cookies, check_sticky
 from prefork_lb.net.address import parse_address
@@ -116,6 +117,7 @@ def _pool(name: str, pool: PoolConfig, report: ReportProblem) -> None:
     _tls(name, pool, report)
     _failures(name, pool, report)
     check_sticky(name, pool, report)
+    check_redirecting(name, pool, report)
     if servers and all(server is not None and server.backup for server in servers):
         report(("pools", name, "servers"), "every server is a backup; at least one must not be")
 

@@ -7,6 +7,7 @@ from prefork_lb.errors import LoopDetected, MethodNotAllowed, UpstreamError
 from prefork_lb.proxy.attempt import Settings, attempt
 from prefork_lb.proxy.hedging import hedged, may_hedge
 from prefork_lb.proxy.outbound import EMPTY, OutboundBody, request_block
+from prefork_lb.proxy.redirecting import check_redirectable, redirect
 from prefork_lb.proxy.reply import Reply
 from prefork_lb.proxy.request import Request
 from prefork_lb.proxy.retrying import Retrying
@@ -24,12 +25,14 @@ _MOST_PASSES = 8
 class _Plan:
     """What follows from a head and its client alone. Heads come again, and then it need not be worked out again."""
 
-    __slots__ = ("block", "engine", "framing", "peer", "pool", "told")
+    __slots__ = ("block", "engine", "framing", "peer", "pool", "target", "told")
 
-    def __init__(self, engine: Engine, peer: ClientInfo, pool: Pool, framing: Framing, block: bytes, told: object) -> None:
+    def __init__(self, engine: Engine, peer: ClientInfo, pool: Pool, framing: Framing, block: bytes, target: bytes,
+                 told: object) -> None:
         self.engine, self.peer = engine, peer
         self.pool, self.framing = pool, framing
         self.block = block  # the head as it goes to a server
+        self.target = target  # in origin-form
         self.told = told  # what it says of its session
 
 
@@ -65,6 +68,8 @@ class Engine:
         return reply
 
     def _exchange(self, plan: _Plan, request: Request) -> Reply:
+        if plan.pool.redirect_status:
+            return self._redirect(plan, request)
         if plan.framing is NO_BODY:
             return self._attempts(plan.pool, request, plan.block, EMPTY)
         settings = self._settings
@@ -89,11 +94,21 @@ class Engine:
             raise LoopDetected(f"the request has come by {_MOST_PASSES} times")
         pool = self._pools[self._router.pool(goal.name, goal.path)]
         block = request_block(request, goal, framing, pool.name, self._settings.pseudonym, self._own_cookies)
+        if pool.redirect_status:
+            check_redirectable(goal.target)
         told = pool.sticky.read(request, client_scheme(head.index, request.peer) == b"https") if pool.sticky else None
-        plan = _Plan(self, request.peer, pool, framing, block, told)
+        plan = _Plan(self, request.peer, pool, framing, block, goal.target, told)
         if not request.relays_continue and not request.upgrade:  # these two are not the head's alone
             head.kept = plan
         return plan
+
+    def _redirect(self, plan: _Plan, request: Request) -> Reply:
+        settings, pool = self._settings, plan.pool
+        if plan.framing.kind is Kind.LENGTH and not request.relays_continue:
+            # A small body is received and dropped: its client may lose an answer that comes while it sends (RFC 9112 9.6).
+            OutboundBody(request.body, plan.framing, True, settings.collected_bytes).forget()
+        lease = pool.lease(request, (), request.downstream, request.session)
+        return redirect(lease, pool.redirect_status, request.method, plan.target, settings.pseudonym)
 
     def _attempts(self, pool: Pool, request: Request, block: bytes, body: OutboundBody) -> Reply:
         settings = self._settings

@@ -45,10 +45,11 @@ class Pool:
                  outcomes: Outcomes, rules: AvailabilityRules, retries: RetryRules, budget: RetryBudget,
                  make_fast_claims: MakeFastClaims, queue: Queue | None = None, limit: InFlightLimit | None = None,
                  note_panic: Callable[[bool], None] = lambda is_panic: None, key_of: KeyOf | None = None,
-                 sticky: Sticky | None = None) -> None:
+                 sticky: Sticky | None = None, redirect_status: int = 0) -> None:
         """`make_fast_claims` makes a compiled picker that is equivalent to `policy`; it is asked for servers that are no backups.
         `note_panic` is called when panic begins and ends. `key_of` finds the key of a request; None: the pool has none.
-        `sticky` is how sessions stay with their servers; None: they do not."""
+        `sticky` is how sessions stay with their servers; None: they do not. `redirect_status` is the status of answers that send
+        the client to its server; 0: requests are passed on."""
         self.name = name
         self.servers = servers
         self.outcomes = outcomes
@@ -65,6 +66,7 @@ class Pool:
         self._note_panic = note_panic
         self.key_of = key_of
         self.sticky = sticky
+        self.redirect_status = redirect_status
         self._own_server = OwnServer(name, policy, ledger, states, outcomes, sticky.rules) if sticky is not None else None
         for server in servers:
             server.queue = queue

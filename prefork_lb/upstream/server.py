@@ -33,6 +33,7 @@ class Server:
     max_connections: int = 0
     in_flight: int = 0
     tls: ClientTLS | None = None
+    public: bytes = b""  # where clients are sent in a pool that redirects: scheme, host and port
     proxy_protocol: int = 0  # version of the PROXY header that each connection begins with; 0: none
     queue: Queue | None = None  # its pool's: each release wakes the first request in it
 

@@ -101,7 +101,8 @@ def make_pool(name: str, pool: model.PoolConfig, config: Config, needs: PoolNeed
         InFlightLimit(ledger, slots.slots, slots.block, most) if most else None,
         functools.partial(slots.block.__setitem__, at.P_PANIC),
         key_finder(pool.key, trust_check(config.proxy.trusted_proxies)) if pool.key else None,
-        make_sticky(name, pool, servers, needs.secrets, ledger.segment))
+        make_sticky(name, pool, servers, needs.secrets, ledger.segment),
+        pool.redirect_status if pool.mode == "redirect" else 0)
 
 
 def _servers(pool: model.PoolConfig, config: Config, slots: Sequence[int], context: ssl.SSLContext | None) -> list[Server]:
@@ -115,7 +116,7 @@ def _servers(pool: model.PoolConfig, config: Config, slots: Sequence[int], conte
                IdleConnections(0 if server.proxy_protocol else keepalive.connections, keepalive.seconds, monotonic,
                                server.address),
                tls=ClientTLS(context, settings.server_name or address.host) if context and address.tls else None,
-               proxy_protocol=server.proxy_protocol)
+               public=server.public.rstrip("/").encode(), proxy_protocol=server.proxy_protocol)
         for slot, address, server in zip(slots, addresses, pool.servers, strict=True)
     ]
 
