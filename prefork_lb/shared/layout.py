@@ -11,6 +11,8 @@ reader that takes no lock sees one of the two.
     pools           one block each: cells of its policy, of its retries, then its key
     rows            one block for each worker process: who it is, its claims, its statistics
     configuration   two buffers for the configuration in force, compressed; a header cell says which one counts
+    own lines       for each row the requests that wait for one server; only if a pool asked for it at the start
+    sessions        the table of learned sessions; only if a pool learned at the start
 
 Processes of different versions meet in /dev/shm: an upgrade starts the new version beside the old one. So some header
 cells never move: the mark, the version and the masters. A version that finds another's segment reads these three, to tell
@@ -50,6 +52,8 @@ H_SWEPT = 35  # when a process last looked for ended workers, in milliseconds of
 H_CONFIGURATION_BYTES = 40  # of each of the two buffers
 H_ROW_WANTED = 42  # when a new worker last found no row, in milliseconds of the monotonic clock
 H_REMOVED = 41  # 1: the file has no name any more: the instance has ended, or the log tells of the removal
+H_OWN_LINES = 43  # 1: there is room for the lines of single servers
+H_SESSIONS = 44  # sessions that the table of learned ones has room for
 H_SECRET = 48  # four cells of random bytes, made with the segment: what signs cookies, and keys hashes, of this instance
 SECRET_BYTES = 32
 H_SECRET_TOLD = 52  # 1: the log tells that a restart forgets the sessions that this secret signs
@@ -122,6 +126,19 @@ A_CLAIMS, A_REQUESTS, A_FAILURES, A_PENALTIES = range(4)
 A_RETRIES, A_WAITING, A_TICKET, A_BELL = range(4, 8)
 SERVER_ARRAYS, ROW_ARRAYS = 4, 8
 
+# Lines of requests that wait for one server, that of their session. By row and slot, as those of pools: how many wait, and the
+# ticket and bell of the first.
+O_WAITING, O_TICKET, O_BELL = range(3)
+OWN_ARRAYS = 3
+
+# The table of learned sessions: cells at its head, and cells of an entry (`shared.sessions`).
+SESSION_HEAD_CELLS, SESSION_CELLS = 8, 7
+T_CHANGES = 0  # odd: a change is going on
+T_FRESH = 1  # entries that were ever in use
+T_NEWEST = 2
+T_OLDEST = 3
+T_GIVEN_UP = 4  # sessions that had to go for others
+
 # A pool's name (63 bytes), a line feed, an address (`https://`, a name of 253 bytes, a port), NUL.
 KEY_BYTES = 336
 NOTE_BYTES = 160
@@ -135,6 +152,8 @@ class Layout:
     servers: int
     pools: int
     configuration_bytes: int = 16384  # compressed; a multiple of eight
+    own_lines: int = 0  # 1: room for lines of requests that wait for one server
+    sessions: int = 0  # learned ones
 
     @property
     def lock_byte(self) -> int:
@@ -192,9 +211,28 @@ class Layout:
         """Where one of the two buffers of the configuration begins, 0 or 1."""
         return self.row(self.rows) * CELL + buffer * self.configuration_bytes
 
+    def own_line_array(self, row: int, array: int) -> slice:
+        """One of the arrays of a row, `O_WAITING` and so on, by slot. There is none without `own_lines`."""
+        start: int = self.configuration_byte(2) // CELL + (row * OWN_ARRAYS + array) * self.servers
+        return slice(start, start + self.servers)
+
+    @property
+    def sessions_start(self) -> int:
+        """The first cell of the table of sessions."""
+        return int(self.own_line_array(self.rows if self.own_lines else 0, 0).start)
+
+    @property
+    def session_buckets(self) -> int:
+        """A power of two, and at least as many as there are sessions; 0 without."""
+        buckets = 1
+        while buckets < self.sessions:
+            buckets *= 2
+        return buckets if self.sessions else 0
+
     @property
     def cells(self) -> int:
-        return self.configuration_byte(2) // CELL
+        table = SESSION_HEAD_CELLS + self.session_buckets + SESSION_CELLS * self.sessions if self.sessions else 0
+        return int(self.sessions_start + table)
 
     @property
     def size(self) -> int:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.identity import is_alive, myself
 from prefork_lb.shared.segment import Segment, SegmentError
+from prefork_lb.shared.sessions_repair import repair_sessions
 from prefork_lb.shared.states import States, now_ms
 
 _WANTED_MS = 1500  # a worker that waits for a row tries again four times a second
@@ -142,5 +143,6 @@ class Rows:
             start = layout.pool(pool)
             for cell in range(start, start + at.POLICY_CELLS):
                 cells[cell] = 0
+        repair_sessions(self._segment)
         cells[at.H_REPAIRS] += 1
         cells[at.H_CHANGES] += 1  # the section may have changed a server's state, and not counted that

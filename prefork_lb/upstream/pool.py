@@ -223,8 +223,8 @@ class Pool:
         # The compiled picker knows no trials, so it is not used while one is due.
         fast_claims = self._make_fast_claims(choice.primaries, changes) if choice.primaries and not choice.trials else None
         loads = None
+        self._divide_keys()
         if self._keyed is not None:
-            self._divide_keys(self._keyed)
             loads = KeyedLoads(choice.primaries, self._ledger) if choice.primaries else None
         view = self._view = changes, choice, fast_claims, loads
         if choice.is_panic != was_panic:
@@ -233,12 +233,16 @@ class Pool:
                         else "no panic any more: only servers that are up are used")
         return view
 
-    def _divide_keys(self, policy: KeyedPolicy) -> None:
+    def _divide_keys(self) -> None:
         """Let keys follow the weights that operators set."""
+        keyed = [policy for policy in (self._keyed, self.sticky.keyed if self.sticky is not None else None) if policy is not None]
+        if not keyed:
+            return
         with self._weighing:  # so that the thread that comes last has the newest weights
             weights = {server.slot: self._states.weight_set[server.slot] or server.configured_weight for server in self.servers}
             if weights != self._key_weights:
-                policy.weigh(weights)
+                for policy in keyed:
+                    policy.weigh(weights)
                 self._key_weights = weights
 
     def _due_for_trial(self, choice: Choice, tried: Collection[Server]) -> Server | None:

@@ -17,12 +17,12 @@ from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.making import attach_or_create
 from prefork_lb.shared.rows import Rows
 from prefork_lb.shared.saved import restore
-from prefork_lb.shared.segment import Segment
+from prefork_lb.shared.segment import Segment, SegmentError
 from prefork_lb.shared.states import States
 from prefork_lb.shared.sweeping import Sweeper
 from prefork_lb.shared.table import PoolSlots, enter
 from prefork_lb.shared.transitions import Check
-from prefork_lb.wiring.room import packed, pool_entries
+from prefork_lb.wiring.room import packed, pool_entries, problems_of_sessions
 
 log = logging.getLogger("prefork_lb")
 
@@ -36,7 +36,8 @@ class Membership:
         Raises SegmentError, and NoRowLeft when every row belongs to another process.
         """
         self.master = master
-        self.segment = attach_or_create(master, room.rows, room.servers, predecessor, room.pools, room.configuration_bytes)
+        self.segment = attach_or_create(master, room.rows, room.servers, predecessor, room.pools, room.configuration_bytes,
+                                        room.own_lines, room.sessions)
         self.ledger = Ledger(self.segment, one_thread)
         self.states = States(self.segment)
         self.sweeper = Sweeper(self.segment, self.ledger, self.states)
@@ -47,6 +48,8 @@ class Membership:
         All or nothing: raises SegmentError before anything is written when there is no room.
         """
         data = packed(config)
+        if problems := problems_of_sessions(config, self.segment):
+            raise SegmentError(f"{self.segment.name}: {'; '.join(problems)}")
         with self.ledger.locked():
             check_room(self.segment.layout, data)
             slots = enter(self.segment, self.ledger, pool_entries(config))

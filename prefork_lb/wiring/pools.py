@@ -101,7 +101,7 @@ def make_pool(name: str, pool: model.PoolConfig, config: Config, needs: PoolNeed
         InFlightLimit(ledger, slots.slots, slots.block, most) if most else None,
         functools.partial(slots.block.__setitem__, at.P_PANIC),
         key_finder(pool.key, trust_check(config.proxy.trusted_proxies)) if pool.key else None,
-        make_sticky(name, pool, servers, needs.secrets, ledger.segment),
+        make_sticky(name, pool, servers, needs.secrets, ledger, trust_check(config.proxy.trusted_proxies)),
         pool.redirect_status if pool.mode == "redirect" else 0)
 
 

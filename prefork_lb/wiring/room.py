@@ -21,7 +21,18 @@ def room_for(config: Config, workers: int) -> Layout:
     servers, pools = sum(len(pool.servers) for pool in config.pools.values()), len(config.pools)
     configuration = 2 * len(packed(config)) // 8 * 8
     return Layout(max(_LEAST_ROWS, 3 * workers + _MORE_ROWS), max(_LEAST_SERVERS, 2 * servers),
-                  max(_LEAST_POOLS, 2 * pools), max(_LEAST_CONFIGURATION_BYTES, configuration))
+                  max(_LEAST_POOLS, 2 * pools), max(_LEAST_CONFIGURATION_BYTES, configuration), int(bool(waiting_pools(config))),
+                  learned_sessions(config))
+
+
+def waiting_pools(config: Config) -> list[str]:
+    """The pools in which a request may wait for the server of its session."""
+    return [name for name, pool in config.pools.items() if pool.sticky is not None and pool.sticky.on_failure == "wait"]
+
+
+def learned_sessions(config: Config) -> int:
+    """The sessions that all pools together may learn."""
+    return sum(pool.sticky.size for pool in config.pools.values() if pool.sticky is not None and pool.sticky.mode == "learn")
 
 
 def most_workers(layout: Layout) -> int:
@@ -36,8 +47,20 @@ def problems_at_reload(config: Config, workers: int, segment: Segment) -> list[s
         check_room(segment.layout, packed(config))
     except SegmentError as exc:
         found.append(str(exc))
+    found += problems_of_sessions(config, segment)
     if workers > most_workers(segment.layout):
         found.append(f"room for {most_workers(segment.layout)} workers only; restart gunicorn to make more")
+    return found
+
+
+def problems_of_sessions(config: Config, segment: Segment) -> list[str]:
+    """Why a running instance cannot keep the sessions of this configuration; empty when it can."""
+    found = []
+    if learned_sessions(config) and not segment.layout.sessions:
+        found.append("no room for sessions, since no pool learned any at the start; restart gunicorn to make it")
+    if (waiting := waiting_pools(config)) and not segment.layout.own_lines:
+        found.append(f"no room for requests of the pool {waiting[0]} that wait for their server (sticky.on_failure); "
+                     "restart gunicorn to make it")
     return found
 
 

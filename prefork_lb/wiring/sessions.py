@@ -2,16 +2,26 @@
 from __future__ import annotations
 
 import logging
+import random
 from collections.abc import Sequence
+from dataclasses import replace
 
+from prefork_lb.balance.hashed import Hash
+from prefork_lb.balance.keys import key_finder
+from prefork_lb.balance.policy import PolicyMemory, PolicySetup
 from prefork_lb.config import Config, model
 from prefork_lb.config.secrets import read_secrets
-from prefork_lb.config.sticky import DEFAULT_COOKIE, StickyConfig
+from prefork_lb.config.sticky import DEFAULT_COOKIE, DEFAULT_LEARNED_IDLE_S, StickyConfig
 from prefork_lb.errors import ConfigError
+from prefork_lb.proxy.request import TrustCheck
 from prefork_lb.shared import layout as at
+from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import Segment
+from prefork_lb.shared.sessions import SessionKeys, SessionTable
 from prefork_lb.upstream.server import Server
 from prefork_lb.upstream.sticky.cookie import Cookie, CookieRules
+from prefork_lb.upstream.sticky.keyed import Keyed
+from prefork_lb.upstream.sticky.learn import Learn
 from prefork_lb.upstream.sticky.route import Route
 from prefork_lb.upstream.sticky.session import OnFailure, SessionRules, Sticky
 
@@ -30,15 +40,23 @@ def secrets_of(name: str, pool: model.PoolConfig, config: Config) -> tuple[bytes
 
 
 def make_sticky(name: str, pool: model.PoolConfig, servers: Sequence[Server], secrets: Sequence[bytes],
-                segment: Segment) -> Sticky | None:
-    """The mode of a pool's sessions; None when it has none."""
+                ledger: Ledger, is_trusted: TrustCheck) -> Sticky | None:
+    """The mode of a pool's sessions; None when it has none. `is_trusted`: whether the proxy at an address is believed."""
     sticky = pool.sticky
     if sticky is None:
         return None
     rules = SessionRules(OnFailure(sticky.on_failure), int(sticky.drain_timeout * 1000))
+    segment = ledger.segment
     if sticky.mode == "route":
         routes = {entry.route: server for entry, server in zip(pool.servers, servers, strict=True) if entry.route}
         return Route(routes, rules, sticky.cookie, sticky.parameter)
+    if sticky.mode == "learn":
+        return Learn(servers, SessionTable(segment, ledger), SessionKeys(segment.secret, name), rules, sticky.cookie,
+                     sticky.header, sticky.idle or DEFAULT_LEARNED_IDLE_S)
+    if sticky.mode != "cookie":
+        nowhere = PolicyMemory([0] * at.POLICY_CELLS, tuple([0] * segment.layout.servers for _ in range(at.POLICY_COLUMNS)))
+        policy = Hash(PolicySetup(random.Random(), nowhere, servers))
+        return Keyed(policy, key_finder(sticky.mode, is_trusted), replace(rules, keeps_drained=False))
     return _cookie(name, sticky, servers, secrets, rules, segment)
 
 

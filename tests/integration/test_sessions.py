@@ -17,7 +17,7 @@ from tests.support.waiting import wait_until
 VISITORS = int(os.environ.get("PREFORK_LB_TEST_VISITORS", "24"))
 TIMES = int(os.environ.get("PREFORK_LB_TEST_LOOKS", "6"))
 WORKERS = 4
-MODES = {"cookie": 'mode = "cookie"', "route": 'mode = "route"\ncookie = "sid"'}
+MODES = {"cookie": 'mode = "cookie"', "route": 'mode = "route"\ncookie = "sid"', "learn": 'mode = "learn"\ncookie = "sid"'}
 AS_DAEMON = {"GUNICORN_FD": "none"}  # gunicorn obeys WINCH as a daemon only
 
 

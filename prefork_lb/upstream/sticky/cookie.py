@@ -77,6 +77,8 @@ class _Told(NamedTuple):
 class Cookie:
     """The mode `cookie`."""
 
+    keyed = None
+
     def __init__(self, pool: str, servers: Sequence[Server], secrets: Sequence[bytes], rules: SessionRules, cookie: CookieRules,
                  now: Callable[[], float] = time.time) -> None:
         """The first of `secrets` signs, all verify. `now` is the time since the epoch, in seconds: other hosts have the same."""

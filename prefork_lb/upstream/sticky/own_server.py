@@ -41,7 +41,7 @@ class OwnServer:
             if self._took is not None:
                 self._took(server, choice.primaries)
         elif server in choice.keeping:
-            if 0 < self._rules.drain_ms <= now_ms() - states.drained[slot]:
+            if self._has_left(server):
                 return None
             states.count_session_request(slot)
         # A backup stands in for the others. It may be a page that says sorry: so its sessions leave it, when another can be used.
@@ -52,9 +52,15 @@ class OwnServer:
 
     def check_may_move(self, server: Server) -> None:
         """Raise SessionRefused when the session must not go to another server than this one."""
-        if self._rules.on_failure is not OnFailure.REBALANCE:
+        if self._rules.on_failure is not OnFailure.REBALANCE and not self._has_left(server):
             raise SessionRefused(f"pool {self._pool}: the session's server {server.name} {self._why_not(server)}, and no other "
                                  f'one may have it (sticky.on_failure = "{self._rules.on_failure.value}")')
+
+    def _has_left(self, server: Server) -> bool:
+        """Whether the server is drained, and keeps sessions no more."""
+        states, rules = self._states, self._rules
+        return bool(states.admin[server.slot] == Admin.DRAIN and (
+            not rules.keeps_drained or 0 < rules.drain_ms <= now_ms() - states.drained[server.slot]))
 
     def _has_room(self, servers: Sequence[Server], tried: Collection[Server]) -> bool:
         totals = self._ledger.totals
@@ -69,8 +75,6 @@ class OwnServer:
             return "is down"
         if states.is_ejected(slot):
             return "is ejected"
-        if states.admin[slot] == Admin.DRAIN and 0 < self._rules.drain_ms <= now_ms() - states.drained[slot]:
-            return "is drained"
         if self._ledger.totals[slot] >= server.max_connections:
             return "is full"
         return "has just failed" if not server.backup else "is a backup, and others can be used"

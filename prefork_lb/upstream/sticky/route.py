@@ -18,6 +18,7 @@ class Route:
     """The mode `route`."""
 
     cookie = b""
+    keyed = None
 
     def __init__(self, servers: Mapping[str, Server], rules: SessionRules, cookie: str, parameter: str) -> None:
         """`servers` are those of the pool that have a route, by that."""

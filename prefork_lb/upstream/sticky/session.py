@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from prefork_lb.balance.keyed import KeyedPolicy
 from prefork_lb.balance.policy import RequestInfo
 from prefork_lb.upstream.server import Server
 from prefork_lb.wire.head import Index
@@ -35,6 +36,7 @@ class SessionRules:
 
     on_failure: OnFailure = OnFailure.REBALANCE
     drain_ms: int = 0  # how long a drained server keeps its sessions; 0: until it is ready again
+    keeps_drained: bool = True  # False: it does not keep them at all
 
 
 class Session:
@@ -52,8 +54,14 @@ class Sticky(Protocol):
     """A mode."""
 
     rules: SessionRules
-    cookie: bytes
-    """The name of the cookie that is the balancer's own, which no server gets; empty: there is none."""
+
+    @property
+    def cookie(self) -> bytes:
+        """The name of the cookie that is the balancer's own, which no server gets; empty: there is none."""
+
+    @property
+    def keyed(self) -> KeyedPolicy | None:
+        """What leads from a key to a server, and follows the weights that operators set; None: nothing does."""
 
     def read(self, request: RequestInfo, is_https: bool) -> object:
         """What the head of a request says of a session. `is_https`: the client speaks https."""
