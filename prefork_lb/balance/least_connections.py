@@ -27,6 +27,7 @@ class LeastConnections:
         self._rotation = Rotation(setup.memory)
         self._cells = setup.memory.cells
         self._current = setup.memory.columns[2]
+        self._weighed: tuple[tuple[Candidate, ...], int, bool] = ((), 0, True)  # candidates, their weights in all, whether equal
 
     def pick(self, candidates: Sequence[Candidate], request: RequestInfo) -> Candidate:
         tied: list[Candidate] = []
@@ -51,10 +52,14 @@ class LeastConnections:
             self._cells[IDLE_PICKS] = 0
         return self._rotation.pick(tied, total_weight, equal)
 
-    def took(self, server: Candidate, candidates: Sequence[Candidate]) -> None:
+    def took(self, server: Candidate, candidates: tuple[Candidate, ...]) -> None:
         """As TakesTurns."""
-        total_weight = sum([candidate.weight for candidate in candidates])
-        self._rotation.taken(server, total_weight, self._weights_are_equal(candidates, total_weight))
+        weighed = self._weighed
+        if weighed[0] is not candidates:
+            total_weight = sum([candidate.weight for candidate in candidates])
+            # One tuple: several threads read and replace it.
+            weighed = self._weighed = candidates, total_weight, self._weights_are_equal(candidates, total_weight)
+        self._rotation.taken(server, weighed[1], weighed[2])
 
     def _pick_idle(self, candidates: Sequence[Candidate], total_weight: int, equal: bool) -> Candidate:
         if equal:

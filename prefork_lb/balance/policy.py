@@ -118,5 +118,8 @@ class Policy(Protocol):
 class TakesTurns(Protocol):
     """A policy that shares by turns, and has to know of turns that it did not give. It need not have this."""
 
-    def took(self, server: Candidate, candidates: Sequence[Candidate]) -> None:
-        """A session has taken `server`, one of `candidates`, without a pick: account for its turn. Under the ledger's lock."""
+    def took(self, server: Candidate, candidates: tuple[Candidate, ...]) -> None:
+        """A session has taken `server`, one of `candidates`, without a pick: account for its turn. Under the ledger's lock.
+
+        `candidates` is the same object for as long as no weight changes.
+        """

@@ -26,10 +26,11 @@ class RoundRobin:
             last = turn[server.slot]
             if last < oldest:
                 best, oldest = server, last
-        self.took(best, candidates)
+        self._cells[0] += 1
+        turn[best.slot] = self._cells[0]
         return best
 
-    def took(self, server: Candidate, candidates: Sequence[Candidate]) -> None:
+    def took(self, server: Candidate, candidates: tuple[Candidate, ...]) -> None:
         """As TakesTurns."""
         self._cells[0] += 1
         self._turn[server.slot] = self._cells[0]

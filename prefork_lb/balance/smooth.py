@@ -19,7 +19,7 @@ class SmoothWeightedRoundRobin:
     def pick(self, candidates: Sequence[Candidate], request: RequestInfo) -> Candidate:
         return smooth_pick(self._current, candidates)
 
-    def took(self, server: Candidate, candidates: Sequence[Candidate]) -> None:
+    def took(self, server: Candidate, candidates: tuple[Candidate, ...]) -> None:
         """As TakesTurns. A server that its sessions have taken often is held back for one round at most, as in nginx 1.29.6."""
         total = sum(candidate.weight for candidate in candidates)
         if self._current[server.slot] > server.weight - total:

@@ -348,6 +348,15 @@ static Py_ssize_t pick(Picker *self) {
     return turn(self, tied, ties);
 }
 
+/* The lock must be held. */
+static void count_claim(Picker *self, const Server *server) {
+    Claims *claims = self->claims;
+    taken(self, server);
+    cells_of(&claims->claims)[server->slot] += 1; /* the row before the total, as in the ledger */
+    cells_of(&claims->totals)[server->slot] += 1;
+    cells_of(&claims->requests)[server->slot] += 1;
+}
+
 PyDoc_STRVAR(claim_doc,
 "claim() -> int\n\n"
 "Pick a server and count the claim: its index. -1, and nothing was done, when the lock was not to be had at once, a server's state\n"
@@ -361,19 +370,38 @@ static PyObject *picker_claim(Picker *self, PyObject *Py_UNUSED(ignored)) {
     /* Under the lock: a command that has drained a server and let the lock go sees every claim that was made before. */
     int is_current = cells_of(&claims->memory)[self->changes_cell] == self->seen;
     Py_ssize_t index = is_current ? pick(self) : -1;
-    if (index >= 0) {
-        const Server *server = &self->servers[index];
-        taken(self, server);
-        cells_of(&claims->claims)[server->slot] += 1; /* the row before the total, as in the ledger */
-        cells_of(&claims->totals)[server->slot] += 1;
-        cells_of(&claims->requests)[server->slot] += 1;
-    }
+    if (index >= 0) count_claim(self, &self->servers[index]);
     if (leave(claims) < 0) return NULL;
     return PyLong_FromSsize_t(index);
 }
 
+PyDoc_STRVAR(claim_at_doc,
+"claim_at(index) -> bool\n\n"
+"Count a claim on this server, which a session asks for: it takes the server's turn. False, and nothing was done, when the lock was\n"
+"not to be had at once, a server's state has changed since these servers were chosen, or the server is full.");
+
+static PyObject *picker_claim_at(Picker *self, PyObject *argument) {
+    Py_ssize_t index = PyLong_AsSsize_t(argument);
+    if (index == -1 && PyErr_Occurred()) return NULL;
+    if (index < 0 || index >= self->count) {
+        PyErr_Format(PyExc_IndexError, "no server %zd", index);
+        return NULL;
+    }
+    Claims *claims = self->claims;
+    int entered = enter(claims);
+    if (entered < 0) return NULL;
+    if (!entered) Py_RETURN_FALSE;
+    const Server *server = &self->servers[index];
+    int can = cells_of(&claims->memory)[self->changes_cell] == self->seen
+              && cells_of(&claims->totals)[server->slot] < server->limit;
+    if (can) count_claim(self, server);
+    if (leave(claims) < 0) return NULL;
+    return PyBool_FromLong(can);
+}
+
 static PyMethodDef picker_methods[] = {
     {"claim", (PyCFunction)picker_claim, METH_NOARGS, claim_doc},
+    {"claim_at", (PyCFunction)picker_claim_at, METH_O, claim_at_doc},
     {NULL, NULL, 0, NULL},
 };
 

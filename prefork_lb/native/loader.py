@@ -26,6 +26,9 @@ class FastClaims(Protocol):
     def claim(self) -> int:
         """Pick a server and count the claim: its index. -1, with nothing done, when that is for the Python to do."""
 
+    def claim_at(self, index: int) -> bool:
+        """Count a claim on this server, the one of a session. False, with nothing done, when that is for the Python to do."""
+
 
 class Native(Protocol):
     """One of the compiled modules, `claims.c`."""

@@ -107,10 +107,14 @@ class Pool:
         while True:
             view = self._view
             seen, choice, fast_claims, _ = view
-            if fast_claims is not None and not tried and (session is None or session.server is None):
-                index = fast_claims.claim()
-                if index >= 0:
-                    return Lease(choice.primaries[index], ledger, self.outcomes, seen)
+            if fast_claims is not None and not tried:
+                own = session.server if session is not None else None
+                if own is None:
+                    index = fast_claims.claim()
+                    if index >= 0:
+                        return Lease(choice.primaries[index], ledger, self.outcomes, seen)
+                elif own in choice.primaries and fast_claims.claim_at(choice.primaries.index(own)):
+                    return Lease(own, ledger, self.outcomes, seen)
             if seen != states.changes:
                 self._look_anew()
                 continue

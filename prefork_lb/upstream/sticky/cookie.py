@@ -69,9 +69,15 @@ class _Signer(TimestampSigner):
         return int(self._now())
 
 
-class _Told(NamedTuple):
-    value: _Value | None
-    is_https: bool
+class _Told:
+    """What a head says: a good cookie or none. Its session is made with it, since the head comes again."""
+
+    __slots__ = ("is_https", "session", "value")
+
+    def __init__(self, value: _Value | None, is_https: bool) -> None:
+        self.value = value
+        self.is_https = is_https
+        self.session = Session(value.server if value is not None else None, self)
 
 
 class Cookie:
@@ -96,7 +102,7 @@ class Cookie:
         self._fresh_second = 0
         self._fresh: dict[tuple[Server, bool], Pairs] = {}
         self._none = tuple(_Told(None, is_https) for is_https in (False, True))
-        self._new = tuple(Session(None, told) for told in self._none)
+        self._is_limited = bool(cookie.max_age_s or cookie.idle_s)
 
     def read(self, request: RequestInfo, is_https: bool) -> object:
         """The first good cookie of this name: browsers send several when pools of one host have cookies for several paths."""
@@ -111,14 +117,11 @@ class Cookie:
     def find(self, told: object) -> Session:
         assert isinstance(told, _Told)
         value = told.value
-        if value is None:
-            return self._new[told.is_https]
-        options = self._options
-        if options.max_age_s or options.idle_s:
-            now = self._now()
+        if self._is_limited and value is not None:
+            options, now = self._options, self._now()
             if 0 < options.max_age_s < now - value.issued or 0 < options.idle_s < now - value.refreshed:
-                return self._new[told.is_https]
-        return Session(value.server, told)
+                return self._none[told.is_https].session
+        return told.session
 
     def replacement(self, session: Session, candidates: Sequence[Server]) -> Server | None:
         return None
@@ -127,13 +130,14 @@ class Cookie:
         told = session.told
         assert isinstance(told, _Told)
         value = told.value
+        if value is None:
+            return self._for_new(server, told.is_https, int(self._now()))
+        idle_s = self._options.idle_s
+        if server is session.server and value.is_current and not idle_s:
+            return NOTHING
         now = int(self._now())
-        if session.server is None or value is None:
-            return self._for_new(server, told.is_https, now)
-        if server is session.server and value.is_current:
-            idle_s = self._options.idle_s
-            if not idle_s or now - value.refreshed < idle_s / 10:
-                return NOTHING
+        if server is session.server and value.is_current and now - value.refreshed < idle_s / 10:
+            return NOTHING
         # The session goes on: its age counts from its first issue.
         return self._field(server, value.issued, now, told.is_https)
 

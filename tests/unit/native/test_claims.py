@@ -198,3 +198,11 @@ def test_a_worker_killed_between_any_two_stores_of_claim_and_release_leaves_noth
         made = stores(small.text, site.worker, number, more)
         assert site.look() == [1, 0], f"killed after store {number} and {more} instructions"
     assert number > 15  # the stores were seen
+
+
+@pytest.mark.parametrize("index", [-1, 2, 2**40])
+def test_a_session_can_only_ask_for_a_server_that_is_there(index: int) -> None:
+    with pytest.raises(IndexError, match="no server"):
+        picker(claims()).claim_at(index)
+    with pytest.raises(TypeError):
+        picker(claims()).claim_at("0")

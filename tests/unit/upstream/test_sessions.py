@@ -1,15 +1,22 @@
 """The server of a session: when a request gets it, and what becomes of the session when it cannot."""
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
+from prefork_lb.balance.policy import PolicyMemory, PolicySetup
+from prefork_lb.balance.registry import make_policy
 from prefork_lb.errors import PoolFull, SessionRefused
+from prefork_lb.native.loader import FastClaims, native
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import Admin, States
+from prefork_lb.shared.table import PoolEntry, ServerEntry, register
 from prefork_lb.shared.transitions import Check, Ejection, Event
+from prefork_lb.upstream.claiming import fast_claims
 from prefork_lb.upstream.pool import Pool
 from prefork_lb.upstream.server import Server
 from prefork_lb.upstream.sticky.route import Route
@@ -164,3 +171,31 @@ def test_the_route_stands_at_the_end_of_the_value(ledger: Ledger, servers: Seque
     assert found is (None if number is None else servers[number])
 
 
+
+
+@pytest.mark.skipif(native() is None, reason="prefork_lb.native.claims was not built: it takes a C compiler")
+@pytest.mark.parametrize("weights", [(1, 1, 1), (5, 2, 1)])
+def test_the_compiled_claims_of_sessions_are_those_of_the_python(segment: Segment, weights: tuple[int, ...]) -> None:
+    """Number by number: picks after them, and what the policy remembers."""
+    found = []
+    for pool_name, is_compiled in (("one", True), ("two", False)):
+        ledger = Ledger(segment)
+        entries = [ServerEntry(f"127.0.0.1:{8000 + number}", weight, 2, False) for number, weight in enumerate(weights)]
+        slots = register(segment, ledger, [PoolEntry(pool_name, entries)])[pool_name]
+        servers = [new_server(slot, weight, 2) for slot, weight in zip(slots.slots, weights, strict=True)]
+        policy = make_policy("least-connections", PolicySetup(random.Random(1), PolicyMemory(slots.cells, slots.columns)))
+
+        def make(usable: Sequence[Server], seen: int, parts: tuple[Any, ...] = (policy, slots, ledger)) -> FastClaims | None:
+            return fast_claims(parts[0], usable, parts[1], parts[2], seen)
+
+        pool = make_pool(ledger, servers, policy, sticky=Route({}, REBALANCE, "id", ""),
+                         make_fast_claims=make if is_compiled else lambda usable, seen: None)
+        rng, leases, picks = random.Random(7), [], []
+        for _ in range(300):
+            if leases and rng.random() < 0.5:
+                leases.pop(rng.randrange(len(leases))).succeed(reusable=False)
+            elif len(leases) < 6:
+                leases.append(pool.lease(REQUEST, (), session=Session(rng.choice([*servers, None]))))
+                picks.append(servers.index(leases[-1].server))
+        found.append((picks, list(slots.cells), [[column[slot] for slot in slots.slots] for column in slots.columns[:2]]))
+    assert found[0] == found[1]
