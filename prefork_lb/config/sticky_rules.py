@@ -48,8 +48,6 @@ def check_sticky(name: str, pool: PoolConfig, report: ReportProblem) -> None:
         value = getattr(sticky, key)
         if value and not grammar.token.fullmatch(value.encode()):
             report((*path, key), f"{value!r} is no name of a {'cookie' if key == 'cookie' else 'header field'}")
-    if sticky.on_failure == "wait":
-        report((*path, "on_failure"), '"wait" is not active in this version')
     if sticky.on_failure == "wait" and pool.queue is None:
         report((*path, "on_failure"), f'"wait" needs a queue to wait in; add [pools.{name}.queue]')
     _CHECKS[kind](name, pool, sticky, report)

@@ -92,7 +92,9 @@ C_DRAINED = 28  # when it was drained
 C_SESSIONS_WINDOW = 29  # drained: when the window began in which requests of its sessions are counted
 C_SESSIONS = 30  # requests in this window, and in the one before
 C_LAST_SESSIONS = 31
-SERVER_COLUMNS = 32
+C_OWN_TICKET = 32  # the number of the last request that began to wait for this server alone, as its session's
+C_OWN_WAITING = 33  # requests that wait for it, over all rows
+SERVER_COLUMNS = 34
 
 # Cells at the head of a pool's block; its key follows.
 POLICY_CELLS = 8

@@ -168,12 +168,11 @@ class Ledger:
         """The number of this worker's row."""
         return self._row
 
-    def row_starts(self, array: int) -> list[int]:
-        """Where an array lies in each row in use, this worker's own among them."""
+    def known_rows(self) -> list[int]:
+        """The rows in use, this worker's own among them."""
         if self._cells[at.H_JOINS] != self._joins:
             self._look_for_siblings()
-        layout = self.segment.layout
-        return [layout.row_array(row, array).start for row in self._known_rows]
+        return self._known_rows
 
     def _look_for_siblings(self) -> None:
         layout = self.segment.layout

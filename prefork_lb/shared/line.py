@@ -1,5 +1,7 @@
 """The line of requests that wait for a pool's servers, over all workers, in the order in which they came.
 
+A server may have a line of its own, of requests that wait for this one because their sessions are there.
+
 Each request has a ticket. A worker's row shows, for each pool, how many of its requests wait and the ticket of the first of them.
 One more cell holds the bell that wakes this request, and the instant until which the siblings believe that the worker answers the
 bell. So a worker finds the head of the whole line by a look into each row, and what a dead worker leaves goes with its row.
@@ -18,6 +20,7 @@ import socket
 from typing import NamedTuple
 
 from prefork_lb.shared import layout as at
+from prefork_lb.shared.layout import Layout
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.states import now_ms
 
@@ -28,31 +31,58 @@ _BELL_BITS = 21
 _BELL = (1 << _BELL_BITS) - 1
 
 
+class Spots(NamedTuple):
+    """Where a line lies in shared memory: the cells that all workers share, then those of row 0."""
+
+    last_ticket: int
+    total: int
+    refused: int
+    waiting: int
+    ticket: int
+    bell: int
+    stride: int  # from one row to the next
+
+
+def pool_spots(layout: Layout, number: int) -> Spots:
+    """The line of a pool, by its number."""
+    block = layout.pool(number)
+    waiting, ticket, bell = (layout.row_array(0, array).start + number for array in (at.A_WAITING, at.A_TICKET, at.A_BELL))
+    return Spots(block + at.P_TICKET, block + at.P_WAITING, block + at.P_REFUSED, waiting, ticket, bell,
+                 layout.row(1) - layout.row(0))
+
+
+def server_spots(layout: Layout, number: int, slot: int) -> Spots:
+    """The own line of a server of the pool with this number. There is none without `layout.own_lines`."""
+    waiting, ticket, bell = (layout.own_line_array(0, array).start + slot for array in (at.O_WAITING, at.O_TICKET, at.O_BELL))
+    return Spots(layout.column(at.C_OWN_TICKET).start + slot, layout.column(at.C_OWN_WAITING).start + slot,
+                 layout.pool(number) + at.P_REFUSED, waiting, ticket, bell,
+                 layout.own_line_array(1, 0).start - layout.own_line_array(0, 0).start)
+
+
 class _Waiter(NamedTuple):
     bell: int
     deadline_ms: int
 
 
 class Line:
-    """This worker's hand on one pool's line."""
+    """This worker's hand on one line."""
 
-    def __init__(self, ledger: Ledger, number: int, cells: memoryview) -> None:
-        """`number` is the pool's, `cells` are those of its block."""
+    def __init__(self, ledger: Ledger, spots: Spots, ringer: socket.socket | None = None) -> None:
+        """`ringer` is the socket of another line, which rings for this one too; None: it gets one of its own."""
         self._ledger = ledger
-        self._number = number
-        self._pool = cells
+        self._spots = spots
         self._cells = ledger.segment.cells
-        layout = ledger.segment.layout
-        self._waiting, self._ticket, self._bell = (
-            layout.row_array(ledger.row, array).start + number for array in (at.A_WAITING, at.A_TICKET, at.A_BELL))
+        start = ledger.row * spots.stride
+        self._waiting, self._ticket, self._bell = spots.waiting + start, spots.ticket + start, spots.bell + start
         self._waiters: dict[int, _Waiter] = {}  # this worker's requests by ticket, in the order in which they came
         # Made here, and not at the first ring: a worker that is out of descriptors by then must still wake others.
-        self._ringer = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+        self._owns_ringer = ringer is None
+        self.ringer = ringer or socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
 
     @property
     def length(self) -> int:
         """Requests that wait, over all workers."""
-        return self._pool[at.P_WAITING]
+        return self._cells[self._spots.total]
 
     @property
     def answering(self) -> int:
@@ -65,22 +95,22 @@ class Line:
 
         From `deadline_ms` (monotonic clock, milliseconds) on the request is passed over.
         """
-        ticket = self._pool[at.P_TICKET] + 1
-        self._pool[at.P_TICKET] = ticket
+        ticket = self._cells[self._spots.last_ticket] + 1
+        self._cells[self._spots.last_ticket] = ticket
         self._waiters[ticket] = _Waiter(bell, deadline_ms)
         self._show()
-        self._pool[at.P_WAITING] += 1
+        self._cells[self._spots.total] += 1
         return ticket
 
     def leave(self, ticket: int) -> None:
         """Take a request out. The ledger's lock must be held."""
-        self._pool[at.P_WAITING] -= 1
+        self._cells[self._spots.total] -= 1
         del self._waiters[ticket]
         self._show()
 
     def count_refusal(self) -> None:
         """Count a request that was refused because the line is too long. The ledger's lock must be held."""
-        self._pool[at.P_REFUSED] += 1
+        self._cells[self._spots.refused] += 1
 
     def is_first(self, ticket: int) -> bool:
         """Whether it is this request's turn: all that came earlier are passed over. The ledger's lock must be held."""
@@ -96,7 +126,7 @@ class Line:
             # row is given back. Full: the worker has not answered earlier rings yet. Otherwise, as without memory for the
             # datagram: `tick` of the worker that waits rings again. A release must not fail for a ring.
             with contextlib.suppress(OSError):
-                self._ringer.sendto(b"!", b"\0%05x" % (bell - 1))
+                self.ringer.sendto(b"!", b"\0%05x" % (bell - 1))
 
     def tick(self) -> None:
         """Show that this worker runs, and wake the first request if it is this worker's.
@@ -114,7 +144,8 @@ class Line:
 
     def close(self) -> None:
         """Let go of the socket that rings."""
-        self._ringer.close()
+        if self._owns_ringer:
+            self.ringer.close()
 
     def _first(self) -> tuple[int, int]:
         """Ticket and bell of the request whose turn it is; zeros when there is none."""
@@ -130,9 +161,14 @@ class Line:
 
     def _row_cells(self) -> list[tuple[int, int, int]]:
         """Where ticket, bell and number of waiting requests stand in each row in use."""
-        layout, number = self._ledger.segment.layout, self._number
-        bell, waiting = ((array - at.A_TICKET) * layout.pools + number for array in (at.A_BELL, at.A_WAITING))
-        return [(start + number, start + bell, start + waiting) for start in self._ledger.row_starts(at.A_TICKET)]
+        spots = self._spots
+        starts = [row * spots.stride for row in self._ledger.known_rows()]
+        return [(spots.ticket + start, spots.bell + start, spots.waiting + start) for start in starts]
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether the worker of a request that waits here runs. The ledger's lock must be held."""
+        return bool(self.length) and self._first()[0] > 0
 
     def _show(self) -> None:
         """Write this worker's cells. The ledger's lock must be held."""

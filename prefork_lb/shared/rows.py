@@ -106,6 +106,11 @@ class Rows:
                     for place, number in enumerate(held):
                         if number:
                             held[place] = 0
+            for array in range(at.OWN_ARRAYS if layout.own_lines else 0):
+                with cells[layout.own_line_array(row, array)] as held:
+                    for place, number in enumerate(held):
+                        if number:
+                            held[place] = 0
         if dead:
             with contextlib.closing(States(self._segment)) as states:
                 states.end_trials_of(dead)
@@ -122,6 +127,11 @@ class Rows:
         cells, layout = self._cells, self._layout
         for pool, number in enumerate(self.sums(at.A_WAITING)):
             cells[layout.pool(pool) + at.P_WAITING] = number
+        if layout.own_lines:
+            start, rows = layout.column(at.C_OWN_WAITING).start, self.in_use()
+            lines = [layout.own_line_array(row, at.O_WAITING).start for row in rows]
+            for slot in range(layout.servers):
+                cells[start + slot] = sum(cells[line + slot] for line in lines)
         for array, totals in ((at.A_CLAIMS, at.C_TOTAL), (at.A_PENALTIES, at.C_PENALTY)):
             start = layout.column(totals).start
             for slot, number in enumerate(self.sums(array)):

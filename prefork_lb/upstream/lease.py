@@ -117,4 +117,6 @@ class Lease:
         finally:
             self._ledger.release(self.server.slot, failed)
             if (queue := self.server.queue) is not None:
+                if (own := self.server.own_queue) is not None and own.length:
+                    queue = own
                 queue.wake()

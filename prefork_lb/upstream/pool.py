@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from prefork_lb.balance.keyed import KeyedPolicy
 from prefork_lb.balance.keys import KeyOf
 from prefork_lb.balance.policy import Candidate, Policy, RequestInfo
-from prefork_lb.errors import InvariantError, LimitReached, NoUsableServer, PoolFull
+from prefork_lb.errors import InvariantError, LimitReached, NoUsableServer, PoolFull, SessionRefused
 from prefork_lb.native.loader import FastClaims
 from prefork_lb.net.stream import Watched
 from prefork_lb.shared.ledger import Ledger
@@ -70,6 +70,7 @@ class Pool:
         self._own_server = OwnServer(name, policy, ledger, states, outcomes, sticky.rules) if sticky is not None else None
         for server in servers:
             server.queue = queue
+        self._own_queues = [server.own_queue for server in servers if server.own_queue is not None]
         self._keyed = policy if isinstance(policy, KeyedPolicy) else None
         self._weighing = threading.Lock()
         self._key_weights = {server.slot: server.configured_weight for server in servers}
@@ -93,12 +94,23 @@ class Pool:
         queue = self._queue
         if queue is None or client is None:
             return self._lease_now(request, tried, session)
+        if session is not None and session.server is not None and session.server.own_queue is not None:
+            return self._lease_own(session.server.own_queue, request, client, session)
         if not queue.length:  # else this request would overtake those that wait
             try:
                 return self._lease_now(request, tried, session)
             except LimitReached:
                 raise  # the pool's own limit refuses at once; the queue is for servers that are full
             except PoolFull:
+                pass
+        return self._lease_in_turn(queue, request, client, session)
+
+    def _lease_own(self, queue: Queue, request: RequestInfo, client: Watched, session: Session) -> Lease:
+        """The session's server, for which the request waits in `queue` if need be."""
+        if not queue.length:
+            try:
+                return self._lease_now(request, (), session)
+            except SessionRefused:
                 pass
         return self._lease_in_turn(queue, request, client, session)
 
@@ -174,7 +186,8 @@ class Pool:
 
     def _lease_in_turn(self, queue: Queue, request: RequestInfo, client: Watched,
                        session: Session | None) -> Lease:
-        """Wait in the queue for a server."""
+        """Wait in the queue for a server. In a server's own queue the request waits until that can take it."""
+        is_own = queue is not self._queue
         place = queue.join()
         has_room = True
         try:
@@ -193,6 +206,9 @@ class Pool:
                             return lease
                         except PoolFull:
                             pass
+                        except SessionRefused:
+                            if not is_own:
+                                raise
                 if not is_turn:
                     queue.wake()  # the ring came to this request, so the first in line may have missed it
                 place.wait(client)
@@ -208,6 +224,8 @@ class Pool:
             self.hedge_after_s = self.outcomes.times.percentile(_HEDGE_SHARE)
         if self._queue is not None:
             self._queue.tick()
+        for own in self._own_queues:
+            own.tick()
         if self._view[1].is_ramping:
             self._look_anew()
 
@@ -216,6 +234,8 @@ class Pool:
         self._view = _NOTHING_SEEN  # a picker holds buffers of the shared memory
         for server in self.servers:
             server.idle.close()
+        for own in self._own_queues:
+            own.close()
         if self._queue is not None:
             self._queue.close()
 
@@ -229,7 +249,7 @@ class Pool:
         loads = None
         self._divide_keys()
         if self._keyed is not None:
-            loads = KeyedLoads(choice.primaries, self._ledger) if choice.primaries else None
+            loads = KeyedLoads(choice.primaries, self._ledger) if choice.primaries and not self._own_queues else None
         view = self._view = changes, choice, fast_claims, loads
         if choice.is_panic != was_panic:
             self._note_panic(choice.is_panic)
@@ -261,6 +281,8 @@ class Pool:
 
     def _candidates(self, servers: Sequence[Server], tried: Collection[Server]) -> Sequence[Server]:
         totals, penalties = self._ledger.totals, self._ledger.penalties
+        if self._own_queues:  # what becomes free there is for the sessions that wait
+            servers = [server for server in servers if server.own_queue is None or not server.own_queue.is_answered]
         all_can = not tried
         for server in servers:
             in_flight = totals[server.slot]

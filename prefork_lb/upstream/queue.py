@@ -117,6 +117,11 @@ class Queue:
         if wake_next:
             self.wake()
 
+    @property
+    def is_answered(self) -> bool:
+        """Whether a request waits whose worker runs. The ledger's lock must be held."""
+        return self._line.is_answered
+
     def wake(self) -> None:
         """Let the first request look whether a server is free."""
         if self._line.length:

@@ -36,6 +36,7 @@ class Server:
     public: bytes = b""  # where clients are sent in a pool that redirects: scheme, host and port
     proxy_protocol: int = 0  # version of the PROXY header that each connection begins with; 0: none
     queue: Queue | None = None  # its pool's: each release wakes the first request in it
+    own_queue: Queue | None = None  # of sessions that wait for this server alone; they come first
 
     def __post_init__(self) -> None:
         self.weight, self.max_connections = self.configured_weight, self.configured_limit

@@ -18,7 +18,7 @@ from prefork_lb.net.address import parse_address
 from prefork_lb.net.tls import ClientTLS, upstream_context
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.ledger import Ledger
-from prefork_lb.shared.line import Line
+from prefork_lb.shared.line import Line, pool_spots, server_spots
 from prefork_lb.shared.states import States
 from prefork_lb.shared.table import PoolSlots
 from prefork_lb.upstream.availability import AvailabilityRules
@@ -87,6 +87,8 @@ def make_pool(name: str, pool: model.PoolConfig, config: Config, needs: PoolNeed
     policy = _make_policy(name, pool, config, PolicyMemory(slots.cells, slots.columns), servers)
     retries, most = pool.retries, pool.breaker.in_flight
     rules = _ejection_rules(pool.ejection)
+    waits = pool.sticky is not None and pool.sticky.on_failure == "wait"
+    queue = _queues(name, pool, servers, waits, slots, ledger, runtime)
     return Pool(
         name, servers, policy, ledger, states,
         Outcomes(states, ledger, Ejections(name, servers, states, ledger, rules, random.Random()), rules),
@@ -95,14 +97,25 @@ def make_pool(name: str, pool: model.PoolConfig, config: Config, needs: PoolNeed
                    retries.body_memory, retries.body_limit, retries.hedge),
         RetryBudget(ledger, slots.block, slots.number, slots.slots, retries.budget, retries.floor,
                     pool.breaker.retries),
-        lambda usable, seen: None if most else fast_claims(policy, usable, slots, ledger, seen),
-        Queue(name, Line(ledger, slots.number, slots.block), ledger, QueueRules(pool.queue.size, pool.queue.timeout),
-              runtime.stream, monotonic) if pool.queue else None,
+        lambda usable, seen: None if most or waits else fast_claims(policy, usable, slots, ledger, seen), queue,
         InFlightLimit(ledger, slots.slots, slots.block, most) if most else None,
         functools.partial(slots.block.__setitem__, at.P_PANIC),
         key_finder(pool.key, trust_check(config.proxy.trusted_proxies)) if pool.key else None,
         make_sticky(name, pool, servers, needs.secrets, ledger, trust_check(config.proxy.trusted_proxies)),
         pool.redirect_status if pool.mode == "redirect" else 0)
+
+
+def _queues(name: str, pool: model.PoolConfig, servers: Sequence[Server], have_own: bool, slots: PoolSlots, ledger: Ledger,
+            runtime: Runtime) -> Queue | None:
+    """The pool's queue, if it has one. With `have_own` each server gets one too, for the sessions that wait for it."""
+    if pool.queue is None:
+        return None
+    rules, layout = QueueRules(pool.queue.size, pool.queue.timeout), ledger.segment.layout
+    line = Line(ledger, pool_spots(layout, slots.number))
+    for server in servers if have_own else ():
+        own = Line(ledger, server_spots(layout, slots.number, server.slot), line.ringer)
+        server.own_queue = Queue(name, own, ledger, rules, runtime.stream, monotonic)
+    return Queue(name, line, ledger, rules, runtime.stream, monotonic)
 
 
 def _servers(pool: model.PoolConfig, config: Config, slots: Sequence[int], context: ssl.SSLContext | None) -> list[Server]:

@@ -10,15 +10,14 @@ import pytest
 from prefork_lb.clock import ManualClock
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.ledger import Ledger
-from prefork_lb.shared.line import Line
+from prefork_lb.shared.line import Line, pool_spots
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import now_ms
 from tests.unit.shared.processes import Signals, running
 
 
 def new_line(ledger: Ledger, number: int = 0) -> Line:
-    start = ledger.segment.layout.pool(number)
-    return Line(ledger, number, ledger.segment.cells[start:start + at.POOL_HEAD_CELLS])
+    return Line(ledger, pool_spots(ledger.segment.layout, number))
 
 
 def new_bell() -> tuple[socket.socket, int]:

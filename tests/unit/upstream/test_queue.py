@@ -9,9 +9,8 @@ import pytest
 from prefork_lb.clock import monotonic
 from prefork_lb.errors import ProxyError, QueueFull
 from prefork_lb.net.sockets import SocketStream
-from prefork_lb.shared import layout as at
 from prefork_lb.shared.ledger import Ledger
-from prefork_lb.shared.line import Line
+from prefork_lb.shared.line import Line, pool_spots
 from prefork_lb.shared.segment import Segment
 from prefork_lb.upstream.lease import Lease
 from prefork_lb.upstream.pool import Pool
@@ -23,8 +22,7 @@ from tests.unit.upstream.parts import make_pool, new_server
 
 
 def new_queue(ledger: Ledger, size: int = 10, timeout_s: float = 5.0) -> Queue:
-    start = ledger.segment.layout.pool(0)
-    line = Line(ledger, 0, ledger.segment.cells[start:start + at.POOL_HEAD_CELLS])
+    line = Line(ledger, pool_spots(ledger.segment.layout, 0))
     return Queue("web", line, ledger, QueueRules(size, timeout_s), SocketStream, monotonic)
 
 
