@@ -22,6 +22,7 @@ from prefork_lb.config.model import PoolConfig
 from prefork_lb.errors import ConfigError
 from prefork_lb.simulate.access_log import LogError, read_log
 from prefork_lb.simulate.comparison import DEFAULT_POLICIES, Choice, Scene, averages, choose, compare
+from prefork_lb.simulate.ejection import EjectionModel
 from prefork_lb.simulate.figures import Figures
 from prefork_lb.simulate.load import DescribedLoad, Load
 from prefork_lb.simulate.picture import svg
@@ -41,6 +42,7 @@ class _Pool:
     queue_size: int = 0
     queue_timeout_s: float = 0.0
     options: PolicyOptions = PolicyOptions()
+    ejection: EjectionModel = EjectionModel()
     key: str = "source"
     policy: str = ""
 
@@ -64,6 +66,8 @@ class _Pool:
               help="Requests that a server works on at once; the others wait at it. 0: no limit.")
 @click.option("--when", "troubles", multiple=True, metavar="TEXT",
               help='"b slow 10 from 5s to 20s", "b fail in 1ms from 5s to 10s", "b stall from 5s to 7s".')
+@click.option("--ejection/--no-ejection", default=True, show_default=True,
+              help="Let failures eject a server, by the pool's rules or the default ones.")
 @click.option("--policy", "policies", multiple=True, metavar="NAME", help="Only this policy; may be given several times.")
 @click.option("--runs", type=click.IntRange(1, 100), help=f"Runs of each policy, from which the noise is known.  [{_RUNS}; 1 for "
               f"logs of more than {_LARGE:,} requests]")
@@ -71,11 +75,11 @@ class _Pool:
 @click.option("--svg", "svg_file", type=click.Path(dir_okay=False), metavar="FILE", help="Write a picture.")
 def simulate(log: str | None, rate: float | None, requests: int, service: str | None, speed: float, count: int | None,
              described: tuple[str, ...], pool_name: str | None, config_file: str | None, workers: int, troubles: tuple[str, ...],
-             policies: tuple[str, ...], runs: int | None, as_json: bool, svg_file: str | None) -> None:
+             ejection: bool, policies: tuple[str, ...], runs: int | None, as_json: bool, svg_file: str | None) -> None:
     """Try a load on each policy, on virtual time, and say which policy to choose.
 
     The load is an access LOG ("-": standard input) in the common or combined format or in JSON, or it is described by --rate and
-    --service. Health checks, ejection and retries are left out: it is the policies that are compared.
+    --service. Health checks and retries are left out: it is the policies that are compared.
     """
     pool = _pool(count, described, pool_name, config_file, workers)
     names = policies or (*DEFAULT_POLICIES, *({pool.policy} - {*DEFAULT_POLICIES, ""}))
@@ -88,7 +92,8 @@ def simulate(log: str | None, rate: float | None, requests: int, service: str | 
         load = _load(log, rate, requests, parse_service(service) if service else None, speed)
     except ValueError as exc:
         raise click.ClickException(str(exc)) from exc
-    scene = Scene(load, pool.servers, found_troubles, pool.queue_size, pool.queue_timeout_s, pool.options, pool.key)
+    scene = Scene(load, pool.servers, found_troubles, pool.queue_size, pool.queue_timeout_s, pool.options,
+                  pool.ejection if ejection else None, pool.key)
     if runs is None:
         runs = _RUNS if not log or load.requests <= _LARGE else 1
     results = _compare(scene, list(dict.fromkeys(names)), runs)
@@ -132,8 +137,11 @@ def _configured(pool_name: str | None, config_file: str | None, workers: int) ->
     pool: PoolConfig = config.pools[name]
     servers = [ServerModel(server.address, server.weight, workers, server.max_connections, server.backup)
                for server in pool.servers]
+    rules = pool.ejection
     return _Pool(servers, pool.queue.size if pool.queue else 0, pool.queue.timeout if pool.queue else 0.0,
-                 PolicyOptions(pool.load_factor, pool.compatible), pool.key or "source", pool.policy)
+                 PolicyOptions(pool.load_factor, pool.compatible),
+                 EjectionModel(rules.failures, rules.seconds, rules.max_seconds, rules.max_ejected, rules.penalty),
+                 pool.key or "source", pool.policy)
 
 
 def _letters(number: int) -> str:
@@ -210,6 +218,7 @@ def _as_dict(scene: Scene, troubles: Sequence[str], runs: int, means: dict[str, 
         "servers": [{"name": server.name, "weight": server.weight, "workers": server.workers,
                      "max_connections": server.max_connections, "backup": server.backup} for server in scene.servers],
         "troubles": list(troubles),
+        "ejection": scene.ejection is not None,
         "use": None if scene.use is None else round(scene.use, 4),
         "runs": runs,
         "policies": [{

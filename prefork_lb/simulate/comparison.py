@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from prefork_lb.balance.policy import PolicyMemory, PolicyOptions, PolicySetup
 from prefork_lb.balance.registry import KEYED_POLICIES, POLICY_NAMES, make_policy
+from prefork_lb.simulate.ejection import EjectionModel
 from prefork_lb.simulate.figures import Figures, average, figures
 from prefork_lb.simulate.load import Load
 from prefork_lb.simulate.servers import ServerModel, Trouble
@@ -37,6 +38,7 @@ class Scene:
     queue_size: int = 0
     queue_timeout_s: float = 0.0
     options: PolicyOptions = PolicyOptions()
+    ejection: EjectionModel | None = None
     key: str = "source"  # for policies by key: "source", "uri" or "path"
 
     @property
@@ -55,7 +57,7 @@ def run(scene: Scene, policy: str, seed: int) -> Figures:
     memory = PolicyMemory([0] * 8, ([0] * len(servers), [0] * len(servers), [0] * len(servers)))
     simulation = Simulation(
         servers, lambda clock: make_policy(policy, PolicySetup(random.Random(seed), memory, servers, scene.options, clock)),
-        scene.troubles, scene.queue_size, scene.queue_timeout_s)
+        scene.troubles, scene.queue_size, scene.queue_timeout_s, scene.ejection)
     advance, claim, request = simulation.advance, simulation.claim, simulation.request
     if policy in POLICY_NAMES and policy not in KEYED_POLICIES:
         for arrival, service_s in zip(requests.arrivals, requests.services, strict=True):

@@ -1,8 +1,8 @@
 """One run: servers, a policy, and a heap of the moments at which something happens. Seeded and exact.
 
 It stands in for `upstream.Pool`: it keeps the servers that are not full (backups only when no other is left), asks the policy,
-counts the claim, and tells the policy of the end (`answered`). Health checks, ejection and retries are left out: what is
-compared is the policy.
+counts the claim, and tells the policy of the end (`answered`). Ejection is that of `simulate.ejection`. Health checks and retries
+are left out: what is compared is the policy.
 """
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from prefork_lb.balance.policy import Policy
+from prefork_lb.simulate.ejection import EjectionModel, Ejections
 from prefork_lb.simulate.servers import UNLIMITED, ServerModel, Trouble
 from prefork_lb.wire.head import Index
 
@@ -38,13 +39,21 @@ class SimulatedServer:
     weight: int = 1
     configured_weight: int = 1
     backup: bool = False
-    in_flight: int = 0
+    in_flight: int = 0  # what the policy sees: claims, and failures of a short while ago
+    claims: int = 0
     limit: int = UNLIMITED  # of requests in flight
     workers: int = UNLIMITED  # requests that it works on at once
     busy: int = 0  # requests that it works on
     waiting: deque[tuple[float, float, float]] = field(default_factory=deque)  # claimed, not begun: arrived, claimed, service_s
     trouble: Trouble | None = None
     picks: int = 0
+    streak: int = 0  # failures in a row
+    ejections: int = 0
+    out_until: float = 0.0
+    trial: float = 0.0
+
+
+_PENALTY_ENDS = object()
 
 
 def simulated(models: Sequence[ServerModel]) -> list[SimulatedServer]:
@@ -57,7 +66,8 @@ class Simulation:
     """A pool on virtual time. Every figure is from its beginning, or from the last `begin_counting` on."""
 
     def __init__(self, servers: Sequence[SimulatedServer], make_policy: Callable[[Callable[[], float]], Policy],
-                 troubles: Sequence[Trouble] = (), queue_size: int = 0, queue_timeout_s: float = 0.0) -> None:
+                 troubles: Sequence[Trouble] = (), queue_size: int = 0, queue_timeout_s: float = 0.0,
+                 ejection: EjectionModel | None = None) -> None:
         """`make_policy` makes the policy from a clock: seconds of virtual time. While all servers are at their limit `queue_size`
         requests may wait."""
         self.servers = list(servers)
@@ -70,7 +80,10 @@ class Simulation:
         self._has_limits = any(server.limit < UNLIMITED for server in self.servers)
         self._queue: deque[tuple[float, float]] = deque()  # arrived, service_s
         self._queue_size, self._queue_timeout_s = queue_size, queue_timeout_s
-        # when, number, server, arrived, claimed, whether it failed; for a change of a server: when, number, server, trouble
+        self._ejections = Ejections(ejection, self.servers) if ejection is not None else None
+        self._penalty_s = ejection.penalty_s if ejection is not None else 0.0
+        # when, number, server, arrived, claimed, whether it failed; for a change of a server: when, number, server, trouble, or
+        # that a penalty ends
         self._events: list[tuple[Any, ...]] = []
         self._number = 0
         self._loads = [0.0] * len(self._primaries)  # requests in flight for each unit of weight
@@ -110,7 +123,10 @@ class Simulation:
             event = pop(events)
             self._pass(event[0])
             if len(event) == 4:
-                event[2].trouble = event[3]
+                if event[3] is _PENALTY_ENDS:
+                    event[2].in_flight -= 1
+                else:
+                    event[2].trouble = event[3]
             else:
                 finish(event[2], event[3], event[4], event[5])
         self._pass(to)
@@ -122,17 +138,30 @@ class Simulation:
         self._refuse_overdue(float("inf"))
 
     def _with_room(self) -> Sequence[SimulatedServer]:
-        if not self._has_limits:
+        is_out = self._ejections is not None and self._ejections.out
+        if not self._has_limits and not is_out:
             return self._primaries
-        return ([server for server in self._primaries if server.in_flight < server.limit]
-                or [server for server in self._backups if server.in_flight < server.limit])
+        return ([server for server in self._primaries if server.claims < server.limit and not server.out_until]
+                or [server for server in self._backups if server.claims < server.limit and not server.out_until])
+
+    def _due(self) -> SimulatedServer | None:
+        """An ejected server whose trial this request is; it is noted as that."""
+        ejections = self._ejections
+        if ejections is None or not ejections.out:
+            return None
+        server = ejections.due(self.now)
+        if not isinstance(server, SimulatedServer) or server.claims >= server.limit:
+            return None
+        server.trial = self.now
+        return server
 
     def _take(self, candidates: Sequence[SimulatedServer], arrived: float, service_s: float) -> SimulatedServer:
-        server = self.policy.pick(candidates, self.request)
+        server = self._due() or self.policy.pick(candidates, self.request)
         if not isinstance(server, SimulatedServer):
             raise ValueError(f"the policy {self.policy!r} picked {server!r}, which is no candidate")
         server.picks += 1
-        server.in_flight = in_flight = server.in_flight + 1
+        server.in_flight += 1
+        server.claims = in_flight = server.claims + 1
         if in_flight > self.most_in_flight:
             self.most_in_flight = in_flight
         self._note_load(server)
@@ -160,9 +189,16 @@ class Simulation:
     def _finish(self, server: SimulatedServer, arrived: float, claimed: float, failed: bool) -> None:
         now = self.now
         server.in_flight -= 1
+        server.claims -= 1
         self._note_load(server)
+        if self._ejections is not None and (failed or server.streak or server.out_until):
+            self._ejections.judge(server, claimed, failed, now)
         if failed:
             self.failed += 1
+            if self._penalty_s:
+                server.in_flight += 1
+                self._number += 1
+                heapq.heappush(self._events, (now + self._penalty_s, self._number, server, _PENALTY_ENDS))
         else:
             self.latencies.append(now - arrived)
         if self._answered is not None:
@@ -177,7 +213,7 @@ class Simulation:
     def _note_load(self, server: SimulatedServer) -> None:
         if not server.backup:
             loads = self._loads
-            loads[self._primaries.index(server) if self._backups else server.slot] = server.in_flight / server.weight
+            loads[self._primaries.index(server) if self._backups else server.slot] = server.claims / server.weight
             self._spread = max(loads) - min(loads)
 
     def _pass(self, to: float) -> None:

@@ -10,6 +10,7 @@ import pytest
 from prefork_lb.balance.policy import Candidate, PolicyMemory, PolicySetup, RequestInfo
 from prefork_lb.balance.registry import make_policy
 from prefork_lb.simulate.comparison import Scene, averages, choose, compare, run
+from prefork_lb.simulate.ejection import EjectionModel
 from prefork_lb.simulate.figures import PERCENTS, Figures, figures, percentile
 from prefork_lb.simulate.load import DescribedLoad
 from prefork_lb.simulate.picture import svg
@@ -33,14 +34,14 @@ class Last:
 
 
 def simulation(*models: ServerModel, troubles: Sequence[Trouble] = (),
-               queue: tuple[int, float] = (0, 0.0)) -> tuple[Simulation, Last]:
+               queue: tuple[int, float] = (0, 0.0), ejection: EjectionModel | None = None) -> tuple[Simulation, Last]:
     policy = Last()
 
     def make(clock: Callable[[], float]) -> Last:
         policy.clock = clock
         return policy
 
-    return Simulation(simulated(models), make, troubles, *queue), policy
+    return Simulation(simulated(models), make, troubles, *queue, ejection), policy
 
 
 def times(found: Simulation) -> list[float]:
@@ -91,6 +92,40 @@ def test_requests_wait_in_the_pools_queue_in_order_until_their_time_is_over() ->
     found.drain()
     # The second waits 1 s and is served; the third would have to wait 2 s.
     assert times(found) == [1.0, 2.0] and found.refused == 2
+
+
+def test_failures_in_a_row_eject_a_server_and_a_trial_brings_it_back() -> None:
+    found, policy = simulation(ServerModel("a"), ServerModel("b"), troubles=[Trouble("b", 0.0, 25.0, fails_in_s=0.0)],
+                               ejection=EjectionModel(failures=3, seconds=10, penalty_s=0))
+    picked = []
+    for moment in range(60):
+        found.advance(moment)
+        server = found.claim(0.5)
+        assert server is not None
+        picked.append(server.name)
+    # Out at 2 s for 10 s; the trials at 12 s and, 20 s later, at 32 s; that one is answered, and all go to b again.
+    assert "".join(picked) == "bbb" + "a" * 9 + "b" + "a" * 19 + "b" * 28
+    assert found.failed == 4
+
+
+def test_the_last_server_is_not_ejected() -> None:
+    found, _ = simulation(ServerModel("a"), troubles=[Trouble("a", 0.0, 9.0, fails_in_s=0.0)], ejection=EjectionModel())
+    for moment in range(20):
+        found.advance(moment)
+        assert found.claim(0.5) is not None
+    found.drain()
+    assert (found.failed, len(found.latencies)) == (9, 11)
+
+
+def test_a_failure_counts_as_load_for_a_while() -> None:
+    found, _ = simulation(ServerModel("a"), troubles=[Trouble("a", 0.0, 9.0, fails_in_s=0.0)],
+                          ejection=EjectionModel(failures=0, penalty_s=2.0))
+    found.advance(0.0)
+    found.claim(1.0)
+    found.advance(1.0)
+    assert (found.servers[0].in_flight, found.servers[0].claims) == (1, 0)
+    found.advance(2.0)
+    assert found.servers[0].in_flight == 0
 
 
 def test_spread_and_peak_are_averages_over_time() -> None:
