@@ -292,7 +292,8 @@ class PoolConfig(Section, frozen=True):
         'How a server is picked: a policy\'s name, or "package.module:Class" for one\'s own.'
     )] = "least-connections"
     mode: Annotated[Literal["proxy", "redirect"], meta(
-        '"redirect": requests are not passed on; the client is sent to the `public` address of the server that is picked.'
+        '"redirect": requests are not passed on; the client is sent to the `public` address of the server that is picked, '
+        "see [redirecting.md](redirecting.md)."
     )] = "proxy"
     redirect_status: Annotated[Literal[301, 302, 307, 308], meta(
         "Status of such an answer. 301 and 302 let clients make a GET of a POST, 307 and 308 do not; 301 and 308 may be kept by "

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from prefork_lb.errors import FinalRecipient
 from prefork_lb.proxy.carried import notes_on
+from prefork_lb.proxy.inbound import PIECE_BYTES
 from prefork_lb.proxy.pages import reason
 from prefork_lb.proxy.reply import Reply
+from prefork_lb.proxy.request import BodySource
 from prefork_lb.upstream.lease import Lease
 from prefork_lb.wire.framing import NO_BODY, Framing, Kind
 from prefork_lb.wire.head import ResponseHead
@@ -18,11 +20,24 @@ from prefork_lb.wire.lines import field_lines
 # they are told otherwise (RFC 9110 15.4.2, 15.4.9): here for a minute. A cache for many clients would send all to one server.
 _CACHE_CONTROL = {301: b"private, max-age=60", 302: b"no-store", 307: b"no-store", 308: b"private, max-age=60"}
 
+_DROPPED_BYTES = 1 << 20
+
 
 def check_redirectable(target: bytes) -> None:
     """Raise FinalRecipient, the answer 204, for `OPTIONS *`: it asks for nothing that is at another address."""
     if not target.startswith(b"/"):
         raise FinalRecipient("OPTIONS * to a pool that redirects")
+
+
+def drop_body(body: BodySource) -> None:
+    """Receive a request's body, up to a limit. A client that sends it to the end before it reads may lose an answer that comes
+    earlier: when the connection is closed with bytes that nobody has received, the kernel resets it (RFC 9112 9.6).
+
+    Raises what `read` raises.
+    """
+    left = _DROPPED_BYTES
+    while left > 0 and (data := body.read(PIECE_BYTES)):
+        left -= len(data)
 
 
 def redirect(lease: Lease, status: int, method: bytes, target: bytes, pseudonym: bytes) -> Reply:
