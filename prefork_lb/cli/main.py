@@ -6,6 +6,7 @@ import click
 from prefork_lb import __version__
 from prefork_lb.cli.check import check
 from prefork_lb.cli.demo import demo
+from prefork_lb.cli.explain import explain
 from prefork_lb.cli.run import run
 from prefork_lb.cli.servers import COMMANDS
 from prefork_lb.cli.simulate import simulate
@@ -19,5 +20,5 @@ def main() -> None:
     """prefork_lb: an HTTP load balancer that runs under gunicorn's workers."""
 
 
-for command in (check, run, status, traffic, demo, simulate, *COMMANDS):
+for command in (check, run, status, traffic, demo, simulate, explain, *COMMANDS):
     main.add_command(command)

@@ -19,3 +19,15 @@ def running_segments() -> Iterator[Segment]:
                 segment.close()
     except SegmentError as exc:
         raise click.ClickException(str(exc)) from exc
+
+
+def running_segment(master: int | None) -> Segment:
+    """The segment of the one instance that runs, or of the one with this gunicorn master. Raises ClickException."""
+    segments = [segment for segment in running_segments() if master is None or master in segment.masters()]
+    if not segments:
+        what = f"no instance of the gunicorn master {master} runs" if master else "no instance runs"
+        raise click.ClickException(f"{what} (of this user)")
+    if len(segments) > 1:
+        masters = ", ".join(str(segment.masters()[-1]) for segment in segments)
+        raise click.ClickException(f"several instances run; choose one by its gunicorn master: --master with one of {masters}")
+    return segments[0]

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import click
 
-from prefork_lb.cli.running import running_segments
+from prefork_lb.cli.running import running_segment
 from prefork_lb.net.address import parse_address
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import Segment
@@ -56,14 +56,7 @@ def _canonical(server: str) -> str:
 
 @contextmanager
 def _chosen(server: str, pool: str | None, master: int | None) -> Iterator[Chosen]:
-    segments = [segment for segment in running_segments() if master is None or master in segment.masters()]
-    if not segments:
-        what = f"no instance of the gunicorn master {master} runs" if master else "no instance runs"
-        raise click.ClickException(f"{what} (of this user)")
-    if len(segments) > 1:
-        masters = ", ".join(str(segment.masters()[-1]) for segment in segments)
-        raise click.ClickException(f"several instances run; choose one by its gunicorn master: --master with one of {masters}")
-    yield Chosen(segments[0], server, pool)
+    yield Chosen(running_segment(master), server, pool)
 
 
 def _set_state(state: Admin, server: str, pool: str | None, master: int | None, wait: bool, timeout_s: float) -> None:

@@ -7,7 +7,7 @@ from prefork_lb.errors import LoopDetected, MethodNotAllowed, UpstreamError
 from prefork_lb.proxy.attempt import Settings, attempt
 from prefork_lb.proxy.hedging import hedged, may_hedge
 from prefork_lb.proxy.outbound import EMPTY, OutboundBody, request_block
-from prefork_lb.proxy.redirecting import check_redirectable, redirect
+from prefork_lb.proxy.redirecting import check_redirectable, drop_body, redirect
 from prefork_lb.proxy.reply import Reply
 from prefork_lb.proxy.request import Request
 from prefork_lb.proxy.retrying import Retrying
@@ -22,7 +22,7 @@ from prefork_lb.wire.target import destination
 _MOST_PASSES = 8
 
 
-class _Plan:
+class Plan:
     """What follows from a head and its client alone. Heads come again, and then it need not be worked out again."""
 
     __slots__ = ("block", "engine", "framing", "peer", "pool", "target", "told")
@@ -53,8 +53,8 @@ class Engine:
         Raises ProxyError, with nothing claimed any more, when there is no answer from a server.
         """
         plan = request.head.kept
-        if not isinstance(plan, _Plan) or plan.peer is not request.peer or plan.engine is not self:
-            plan = self._plan(request)
+        if not isinstance(plan, Plan) or plan.peer is not request.peer or plan.engine is not self:
+            plan = self.plan(request)
         sticky = plan.pool.sticky
         if sticky is None:
             return self._exchange(plan, request)
@@ -67,7 +67,7 @@ class Engine:
             raise
         return reply
 
-    def _exchange(self, plan: _Plan, request: Request) -> Reply:
+    def _exchange(self, plan: Plan, request: Request) -> Reply:
         if plan.pool.redirect_status:
             return self._redirect(plan, request)
         if plan.framing is NO_BODY:
@@ -83,7 +83,8 @@ class Engine:
         finally:
             body.forget()
 
-    def _plan(self, request: Request) -> _Plan:
+    def plan(self, request: Request) -> Plan:
+        """What is to be done for a request, before a server is picked. Raises ProxyError when it is refused."""
         head = request.head
         framing = request_framing(head)
         goal = destination(head)
@@ -97,16 +98,15 @@ class Engine:
         if pool.redirect_status:
             check_redirectable(goal.target)
         told = pool.sticky.read(request, client_scheme(head.index, request.peer) == b"https") if pool.sticky else None
-        plan = _Plan(self, request.peer, pool, framing, block, goal.target, told)
+        plan = Plan(self, request.peer, pool, framing, block, goal.target, told)
         if not request.relays_continue and not request.upgrade:  # these two are not the head's alone
             head.kept = plan
         return plan
 
-    def _redirect(self, plan: _Plan, request: Request) -> Reply:
+    def _redirect(self, plan: Plan, request: Request) -> Reply:
         settings, pool = self._settings, plan.pool
-        if plan.framing.kind is Kind.LENGTH and not request.relays_continue:
-            # A small body is received and dropped: its client may lose an answer that comes while it sends (RFC 9112 9.6).
-            OutboundBody(request.body, plan.framing, True, settings.collected_bytes).forget()
+        if plan.framing is not NO_BODY and not request.relays_continue:
+            drop_body(request.body)
         lease = pool.lease(request, (), request.downstream, request.session)
         return redirect(lease, pool.redirect_status, request.method, plan.target, settings.pseudonym)
 

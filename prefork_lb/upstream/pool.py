@@ -55,7 +55,7 @@ class Pool:
         self.outcomes = outcomes
         self.retries = retries
         self.budget = budget
-        self._policy = policy
+        self.policy = policy
         self._ledger = ledger
         self._states = states
         self._rules = rules
@@ -178,9 +178,9 @@ class Pool:
         if is_moved:
             assert session is not None and self.sticky is not None
             picked = self.sticky.replacement(session, candidates)
-        picked = picked or self._policy.pick(candidates, request)
+        picked = picked or self.policy.pick(candidates, request)
         if not isinstance(picked, Server) or picked not in candidates:
-            raise InvariantError(f"pool {self.name}: the policy {self._policy!r} picked {picked!r}: no candidate")
+            raise InvariantError(f"pool {self.name}: the policy {self.policy!r} picked {picked!r}: no candidate")
         ledger.claim(picked.slot)
         return Lease(picked, ledger, self.outcomes, seen)
 
@@ -214,6 +214,11 @@ class Pool:
                 place.wait(client)
         finally:
             queue.leave(place, wake_next=has_room)
+
+    @property
+    def choice(self) -> Choice:
+        """The servers that a pick may choose from at this moment, whether they are full or not."""
+        return self._look_anew()[1]
 
     def tick(self) -> None:
         """Close idle connections that are too old, end penalties, let weights grow. To be called a few times a second."""

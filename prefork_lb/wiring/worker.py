@@ -39,11 +39,8 @@ class Worker:
         self._pools = {name: make_pool(name, pool, config, needs[name], slots[name], member.ledger, member.states, runtime)
                        for name, pool in config.pools.items()}
         timeouts = config.proxy.timeouts
-        limits = HeadLimits(config.proxy.limits.head_bytes, config.proxy.limits.line_bytes, config.proxy.limits.fields)
-        self.engine = Engine(_router(config), self._pools, Settings(
-            Timeouts(timeouts.connect, timeouts.response, timeouts.idle), limits, config.proxy.via.encode(), monotonic,
-            Memo[bytes, ResponseHead](lambda block: parse_response(block, limits), kept_bytes), runtime.dial, runtime.sleep,
-            runtime.wait_any, config.proxy.buffers.request, config.proxy.buffers.chunked))
+        limits = head_limits(config)
+        self.engine = Engine(make_router(config), self._pools, make_settings(config, runtime))
         self.setup = ProxySetup(
             self.engine, trust_check(config.proxy.trusted_proxies), limits, timeouts.head, timeouts.idle,
             timeouts.body, config.proxy.limits.body_rate, config.proxy.buffers.response,
@@ -76,7 +73,23 @@ class Worker:
             pool.tick()
 
 
-def _router(config: Config) -> Router:
+def head_limits(config: Config) -> HeadLimits:
+    """The limits of heads, on either side."""
+    limits = config.proxy.limits
+    return HeadLimits(limits.head_bytes, limits.line_bytes, limits.fields)
+
+
+def make_settings(config: Config, runtime: Runtime) -> Settings:
+    """What attempts go by."""
+    timeouts, limits = config.proxy.timeouts, head_limits(config)
+    return Settings(
+        Timeouts(timeouts.connect, timeouts.response, timeouts.idle), limits, config.proxy.via.encode(), monotonic,
+        Memo[bytes, ResponseHead](lambda block: parse_response(block, limits), kept_bytes), runtime.dial, runtime.sleep,
+        runtime.wait_any, config.proxy.buffers.request, config.proxy.buffers.chunked)
+
+
+def make_router(config: Config) -> Router:
+    """The routes of a configuration."""
     routes = [Route(route.hosts, route.paths, route.pool) for route in config.routes]
     if not routes:
         if len(config.pools) != 1:

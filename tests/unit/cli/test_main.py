@@ -63,7 +63,7 @@ def test_the_version_is_told() -> None:
 
 def test_every_command_has_help() -> None:
     assert set(main.commands) == {
-        "check", "run", "status", "traffic", "demo", "simulate", "drain", "ready", "maintenance", "weight"}
+        "check", "run", "status", "traffic", "demo", "simulate", "explain", "drain", "ready", "maintenance", "weight"}
     for name in main.commands:
         found = invoke(name, "--help")
         assert (found.exit_code, found.output.startswith("Usage: ")) == (0, True)

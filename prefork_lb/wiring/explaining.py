@@ -1,0 +1,255 @@
+"""What would become of a request: tried with the data plane's own objects, in a private copy of an instance's memory.
+
+Route, session, key and pick come from the very classes that the workers use, so there is no second opinion. The claim is counted
+in the copy, and the policy keeps its turns there; the instance does not notice. All that is added here is the words: why each
+other server is passed over.
+"""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from prefork_lb.balance.keyed import KeyedPolicy
+from prefork_lb.balance.policy import Policy
+from prefork_lb.config import Config
+from prefork_lb.errors import CapacityError, ProxyError
+from prefork_lb.proxy.engine import Engine, Plan
+from prefork_lb.proxy.outbound import NOTHING
+from prefork_lb.proxy.request import Request
+from prefork_lb.routing.match import Route, Router
+from prefork_lb.shared import layout as at
+from prefork_lb.shared.copying import private_copy
+from prefork_lb.shared.ledger import Ledger
+from prefork_lb.shared.segment import Segment
+from prefork_lb.shared.states import Admin, States, now_ms
+from prefork_lb.shared.table import PoolSlots, enter
+from prefork_lb.shared.transitions import Check, Ejection
+from prefork_lb.upstream.availability import Choice
+from prefork_lb.upstream.pool import Pool
+from prefork_lb.upstream.runtime import BLOCKING
+from prefork_lb.upstream.server import UNLIMITED, Server
+from prefork_lb.wire.forwarded import ClientInfo
+from prefork_lb.wire.head import ResponseHead, parse_request
+from prefork_lb.wire.target import destination
+from prefork_lb.wiring.pools import PoolNeeds, make_pool
+from prefork_lb.wiring.room import pool_entries
+from prefork_lb.wiring.sessions import secrets_of
+from prefork_lb.wiring.trust import trust_check
+from prefork_lb.wiring.worker import head_limits, make_router, make_settings
+
+_BY_CHANCE = frozenset(("random", "power-of-two"))
+_BLIND = frozenset(("round-robin", "weighted-round-robin", "random"))
+
+
+@dataclass(frozen=True, slots=True)
+class ServerExplained:
+    """A server of the pool, in the order of the configuration."""
+
+    server: str
+    in_flight: int
+    penalties: int  # failures that count as load still
+    max_connections: int  # at this moment; 0: no limit
+    weight: int  # at this moment
+    is_picked: bool
+    why: str
+
+
+@dataclass(slots=True)
+class Explanation:
+    """What would become of a request; texts are empty where there is nothing of the kind."""
+
+    answer: str = ""  # what the balancer itself would answer: it refuses the request, or redirects it
+    route: str = ""
+    pool: str = ""
+    policy: str = ""
+    key: str = ""
+    session: str = ""
+    server: str = ""
+    notes: list[str] = field(default_factory=list)
+    servers: list[ServerExplained] = field(default_factory=list)
+
+
+class _Nobody:
+    """The client of a request that nobody sends."""
+
+    waiting: object = None
+
+    def is_gone(self) -> bool:
+        return False
+
+    def relay(self, head: ResponseHead) -> None:
+        pass
+
+
+def explain(segment: Segment, config: Config, block: bytes, client: str, scheme: str, port: int) -> Explanation:
+    """What would become of the request with the head `block` from the address `client` at this moment.
+
+    `config` is the configuration in force. Raises ConfigError when a policy cannot be made or a secret cannot be read,
+    SegmentError when the memory does not belong to this configuration.
+    """
+    found = Explanation()
+    is_trusted = trust_check(config.proxy.trusted_proxies)
+    copy = private_copy(segment)
+    ledger, states = Ledger(copy, takes_row=False), States(copy)
+    with ledger.locked():
+        slots = enter(copy, ledger, pool_entries(config))
+    pools = {name: _make_pool(name, config, slots[name], ledger, states) for name in config.pools}
+    try:
+        head = parse_request(block, head_limits(config))
+        peer = ClientInfo(client, scheme.encode(), port, is_trusted(client))
+        request = Request(head, peer, NOTHING, _Nobody())
+        plan = Engine(make_router(config), pools, make_settings(config, BLOCKING)).plan(request)
+    except ProxyError as exc:
+        found.answer = f"{exc.status}: {exc}"
+        return found
+    goal = destination(head)
+    found.route = _route(config, goal.name, goal.path)
+    _Picking(config, plan, ledger, states, slots[plan.pool.name]).explain(request, found)
+    return found
+
+
+def _make_pool(name: str, config: Config, slots: PoolSlots, ledger: Ledger, states: States) -> Pool:
+    # Without its queue, whose bells would wake real workers, and without TLS, which no pick needs.
+    pool = msgspec.structs.replace(config.pools[name], queue=None)
+    return make_pool(name, pool, config, PoolNeeds(None, secrets_of(name, pool, config)), slots, ledger, states, BLOCKING)
+
+
+def _route(config: Config, host: str, path: bytes) -> str:
+    """The route that was taken, in words. It is the Router's own answer: here its pools are the numbers of the routes."""
+    if not config.routes:
+        return "none: everything goes to the only pool"
+    numbered = [Route(route.hosts, route.paths, str(index)) for index, route in enumerate(config.routes)]
+    number = int(Router(numbered).pool(host, path))
+    route = config.routes[number]
+    return f"{number + 1}: {', '.join(route.hosts) or 'any host'}; {', '.join(route.paths) or 'any path'}"
+
+
+class _Picking:
+    """The pick of one request."""
+
+    def __init__(self, config: Config, plan: Plan, ledger: Ledger, states: States, slots: PoolSlots) -> None:
+        self._plan = plan
+        self._pool = plan.pool
+        self._config = config.pools[plan.pool.name]
+        self._ledger = ledger
+        self._states = states
+        self._slots = slots
+
+    def explain(self, request: Request, found: Explanation) -> None:
+        pool, ledger = self._pool, self._ledger
+        found.pool, found.policy = pool.name, self._config.policy
+        if pool.sticky is not None:
+            request.session = pool.sticky.find(self._plan.told)
+            own = request.session.server
+            found.session = f"of {own.name}" if own is not None else "none; it would begin one"
+        choice = pool.choice
+        if choice.is_panic:
+            found.notes.append("panic: too few servers are up by their checks; all are used")
+        if self._config.policy in _BY_CHANCE:
+            found.notes.append("the policy draws by chance: another request may get another server")
+        if waiting := self._slots.block[at.P_WAITING]:
+            found.notes.append(f"{waiting} requests wait in the pool's queue: this one would wait behind them")
+        before = [(ledger.totals[server.slot], ledger.penalties[server.slot]) for server in pool.servers]
+        due = {server for server in choice.trials if self._states.ejection[server.slot] == Ejection.TRIAL_DUE}
+        picked: Server | None = None
+        try:
+            picked = pool.lease(request, (), None, request.session).server
+            found.server = picked.name
+        except CapacityError as exc:
+            found.answer = f"{exc.status}: {exc}"
+            if self._config.queue is not None:
+                found.notes.append("the pool has a queue: the request would wait in it before it is refused")
+        found.key = request.key.decode("latin-1")
+        if picked is not None and pool.redirect_status:
+            found.answer = f"{pool.redirect_status}: to {(picked.public + self._plan.target).decode('latin-1')}"
+        why = _Why(pool, self._states, choice, request, picked, due, [total for total, _ in before], self._config.policy)
+        for server, (total, penalties) in zip(pool.servers, before, strict=True):
+            limit = server.max_connections if server.max_connections < UNLIMITED else 0
+            found.servers.append(ServerExplained(server.name, total, penalties, limit, server.weight, server is picked,
+                                                 why.of(server, total, penalties)))
+
+
+class _Why:
+    """Why a server is picked or passed over, in words."""
+
+    def __init__(self, pool: Pool, states: States, choice: Choice, request: Request, picked: Server | None,
+                 due: set[Server], totals: Sequence[int], policy: str) -> None:
+        self._states = states
+        self._choice = choice
+        self._session = request.session.server if request.session is not None else None
+        self._picked = picked
+        self._due = due
+        self._policy = policy
+        self._order = _order(pool.policy, request.key)
+        self._loads = {server: (total, server.weight) for server, total in zip(pool.servers, totals, strict=True)}
+
+    def of(self, server: Server, total: int, penalties: int) -> str:
+        if server is self._picked:
+            return self._picked_because(server)
+        reason = self._unusable(server)
+        if reason:
+            return reason
+        if total >= server.max_connections:
+            return f"full: {total} of {server.max_connections} in flight"
+        if server.backup and server not in self._choice.primaries and (self._picked is None or not self._picked.backup):
+            return "backup: used only while no other server can be"
+        return self._beaten(server, total + penalties)
+
+    def _picked_because(self, server: Server) -> str:
+        if server is self._session:
+            return "the session belongs to it"
+        if server in self._due:
+            return "it is ejected, its time is over, and this request is its trial"
+        if self._order and server in self._order:
+            return "the request's key leads to it"
+        if self._session is not None:
+            return f"the session's server, {self._session.name}, cannot take it"
+        return "it is picked by the policy"
+
+    def _unusable(self, server: Server) -> str:
+        """Why no pick may choose it; empty when one may."""
+        states, slot = self._states, server.slot
+        admin = states.admin[slot]
+        if admin == Admin.MAINTENANCE:
+            return "in maintenance"
+        if admin == Admin.DRAIN:
+            return "drained" + (": it keeps its sessions and gets no others" if server in self._choice.keeping else "")
+        if states.check[slot] > Check.UP and not self._choice.is_panic:
+            return f"{'down' if states.check[slot] == Check.DOWN else 'not checked yet'}: {states.note(slot)}"
+        if states.is_ejected(slot) and server not in (*self._choice.primaries, *self._choice.backups):
+            left_s = (states.ejected_until[slot] - now_ms()) / 1000
+            if server in self._due:
+                return "ejected: its trial is due, and another request is it"
+            return f"ejected for another {left_s:.1f} s" if left_s > 0 else "ejected: a request is on trial there"
+        return ""
+
+    def _beaten(self, server: Server, load: int) -> str:
+        """Why another one was picked, though this one could have been."""
+        picked = self._picked
+        if picked is None:
+            return "the pool takes no request at the moment"
+        if picked is self._session:
+            return f"the session belongs to {picked.name}"
+        if picked in self._due:
+            return f"this request is the trial of {picked.name}"
+        if self._order and picked in self._order:
+            if server in self._order and self._order.index(server) < self._order.index(picked):
+                return "over its bounded load: the key comes here first, and went on to the next"
+            return f"the key leads to {picked.name} first"
+        if self._policy == "first":
+            return f"{picked.name} comes before it"
+        if self._policy in _BLIND:
+            return "not drawn" if self._policy in _BY_CHANCE else "not its turn"
+        theirs, weight = self._loads[picked]
+        if load * weight > theirs * server.weight:
+            return f"busier: {load} in flight for a weight of {server.weight}, against {theirs} for {weight}"
+        return "not drawn, or not its turn" if self._policy in _BY_CHANCE else "as good, and not its turn"
+
+
+def _order(policy: Policy, key: bytes) -> list[Server]:
+    """The servers for the request's key, the preferred one first; none when the policy does not go by keys."""
+    if not isinstance(policy, KeyedPolicy) or not key:
+        return []
+    return [server for server in policy.order(key) if isinstance(server, Server)]

@@ -1,0 +1,174 @@
+"""`prefork-lb explain` on an instance in real shared memory: the pick that is due, why not the others, and nothing changed."""
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from click.testing import CliRunner, Result
+
+from prefork_lb.cli.main import main
+from prefork_lb.config.load import load
+from prefork_lb.shared.desired import lay_down
+from prefork_lb.shared.ledger import Ledger
+from prefork_lb.shared.making import attach_or_create
+from prefork_lb.shared.segment import Segment
+from prefork_lb.shared.states import Admin, States, now_ms
+from prefork_lb.shared.table import enter
+from prefork_lb.shared.transitions import Check, Event
+from prefork_lb.wiring.room import packed, pool_entries, room_for
+from tests.unit.shared.processes import Master
+
+ADDRESSES = [f"10.0.0.{number}:80" for number in range(1, 5)]
+SERVERS = "servers = [" + ", ".join(
+    f'{{ address = "{address}", max_connections = 3, backup = {str(address == ADDRESSES[3]).lower()} }}'
+    for address in ADDRESSES) + "]"
+CONFIG = f"""
+[pools.web]
+{SERVERS}
+[pools.web.sticky]
+[pools.web.queue]
+[pools.keyed]
+policy = "consistent-hash"
+key = "path"
+servers = ["10.0.1.1:80", "10.0.1.2:80", "10.0.1.3:80"]
+[pools.chance]
+policy = "random"
+servers = ["10.0.2.1:80", "10.0.2.2:80"]
+[pools.away]
+mode = "redirect"
+redirect_status = 307
+servers = [{{ address = "10.0.3.1:80", public = "https://s1.example.com" }}]
+[[routes]]
+hosts = ["keyed.example"]
+pool = "keyed"
+[[routes]]
+hosts = ["chance.example", "*.chance.example"]
+paths = ["/a/", "/b/"]
+pool = "chance"
+[[routes]]
+hosts = ["away.example"]
+pool = "away"
+[[routes]]
+hosts = ["web.example"]
+pool = "web"
+"""
+
+
+class Instance(NamedTuple):
+    segment: Segment
+    ledger: Ledger
+    states: States
+    slots: dict[str, list[int]]
+    master: int
+
+    def explain(self, url: str, *more: str) -> dict[str, Any]:
+        before = bytes(self.segment.text)
+        found = invoke("GET", url, *more, "--json", "--master", str(self.master))
+        assert found.exit_code == 0, found.output
+        assert bytes(self.segment.text) == before, "something was changed"
+        values: dict[str, Any] = json.loads(found.stdout)
+        return values
+
+    def why(self, url: str, *more: str) -> list[str]:
+        return [server["why"] for server in self.explain(url, *more)["servers"]]
+
+    def change(self, apply: Callable[[], None]) -> None:
+        with self.ledger.locked():
+            apply()
+
+
+def invoke(*arguments: str) -> Result:
+    return CliRunner().invoke(main, ["explain", *arguments], catch_exceptions=False)
+
+
+@pytest.fixture
+def instance(master: Master, tmp_path: Path) -> Iterator[Instance]:
+    (tmp_path / "lb.toml").write_text(CONFIG)
+    config = load(tmp_path / "lb.toml")
+    room = room_for(config, 4)
+    segment = attach_or_create(master.pid, room.rows, room.servers, 0, room.pools, room.configuration_bytes)
+    ledger, states = Ledger(segment), States(segment)
+    with ledger.locked():
+        slots = enter(segment, ledger, pool_entries(config))
+        lay_down(segment, packed(config))
+    yield Instance(segment, ledger, states, {name: list(each.slots) for name, each in slots.items()}, master.pid)
+
+
+def test_each_server_has_its_reason(instance: Instance) -> None:
+    slots, states = instance.slots["web"], instance.states
+    instance.change(lambda: instance.ledger.claim(slots[0]))
+    found = instance.explain("http://web.example/x")
+    assert (found["route"], found["pool"], found["policy"]) == ("4: web.example; any path", "web", "least-connections")
+    assert found["server"] == ADDRESSES[1] and found["session"] == "none; it would begin one"
+    assert [server["why"] for server in found["servers"]] == [
+        "busier: 1 in flight for a weight of 1, against 0 for 1", "it is picked by the policy", "as good, and not its turn",
+        "backup: used only while no other server can be"]
+    assert [server["in_flight"] for server in found["servers"]] == [1, 0, 0, 0]
+    instance.change(lambda: states.set_admin(slots[1], Admin.DRAIN))
+    assert instance.why("http://web.example/x")[1] == "drained: it keeps its sessions and gets no others"
+    instance.change(lambda: states.set_admin(slots[1], Admin.MAINTENANCE))
+    assert instance.why("http://web.example/x")[1] == "in maintenance"
+
+    def down() -> None:
+        states.set_check(slots[1], Check.DOWN, "status 503, expected 200-399")
+        states.set_admin(slots[1], Admin.READY)
+
+    instance.change(down)
+    assert instance.why("http://web.example/x")[1] == "down: status 503, expected 200-399"
+    instance.change(lambda: states.eject(slots[2], Event.FAILED, now_ms() + 60_000))
+    assert instance.why("http://web.example/x")[2].startswith("ejected for another ")
+    for _ in range(2):
+        instance.change(lambda: instance.ledger.claim(slots[0]))
+    why = instance.why("http://web.example/x")
+    assert (why[0], why[1], why[3]) == (
+        "full: 3 of 3 in flight", "down: status 503, expected 200-399", "it is picked by the policy")
+
+
+def test_a_request_that_nobody_can_take_is_said_to_be_refused(instance: Instance) -> None:
+    for slot in instance.slots["web"] * 3:
+        instance.change(lambda place=slot: instance.ledger.claim(place))
+    found = instance.explain("http://web.example/")
+    assert found["answer"] == "503: pool web: every server is at its max_connections" and not found["server"]
+    assert "the pool has a queue: the request would wait in it before it is refused" in found["notes"]
+
+
+def test_a_key_and_a_draw_and_a_redirect(instance: Instance) -> None:
+    found = instance.explain("http://keyed.example/a?b=1")
+    assert found["key"] == "/a" and [server["why"] for server in found["servers"]].count("the request's key leads to it") == 1
+    assert instance.explain("http://keyed.example/a")["server"] == found["server"]
+    assert f"the key leads to {found['server']} first" in [server["why"] for server in found["servers"]]
+    home = [server["server"] for server in found["servers"]].index(found["server"])
+    for _ in range(9):
+        instance.change(lambda: instance.ledger.claim(instance.slots["keyed"][home]))
+    assert instance.why("http://keyed.example/a")[home].startswith("over its bounded load")
+    chance = instance.explain("http://x.chance.example/b/")
+    assert chance["route"] == "2: chance.example, *.chance.example; /a/, /b/"
+    assert "not drawn" in [server["why"] for server in chance["servers"]] and "draws by chance" in chance["notes"][0]
+    assert instance.explain("http://away.example/x?y")["answer"] == "307: to https://s1.example.com/x?y"
+
+
+def test_what_the_balancer_itself_refuses_is_told(instance: Instance) -> None:
+    assert instance.explain("http://nowhere.example/")["answer"].startswith("404: no route for host 'nowhere.example'")
+    assert instance.explain("http://web.example/", "-H", "Transfer-Encoding: x")["answer"].startswith("400: Transfer-Encoding")
+    assert instance.explain("/", "-H", "Host: a", "-H", "Host: b")["answer"] == "400: more than one Host"
+
+
+def test_a_table_for_people(instance: Instance) -> None:
+    found = invoke("GET", "http://web.example/x", "--from", "192.0.2.9", "--master", str(instance.master))
+    lines = found.stdout.splitlines()
+    assert lines[0] == "route: 4: web.example; any path" and "server: 10.0.0.1:80" in lines
+    assert any(line.startswith("> 10.0.0.1:80") and line.rstrip().endswith("it is picked by the policy") for line in lines)
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (("GET", "ftp://x/"), "is no URL"), (("GET", "x"), "is no URL"), (("GET", "http://x/ä"), "percent-encode"),
+    (("GET", "http://x:99999/"), "Port"), (("G T", "http://x/"), "is no method"),
+    (("GET", "http://x/", "-H", "a"), "is no field"),
+    (("GET", "http://x/", "-H", "a: b\r\nc: d"), "is no field"), (("GET", "http://x/", "--from", "here"), "is no IP address"),
+    (("GET", "http://x/", "--master", "1"), "no instance of the gunicorn master 1 runs")])
+def test_what_is_wrong_is_told_in_a_line(arguments: tuple[str, ...], message: str) -> None:
+    found = invoke(*arguments)
+    assert found.exit_code in (1, 2) and message in found.stderr and "Traceback" not in found.output
