@@ -20,6 +20,7 @@ from prefork_lb.simulate.simulation import Simulation, simulated
 
 # The policies, the easiest to explain first. Of policies that are equally good the first is chosen; what is not here comes last.
 _SIMPLE = ("round-robin", "weighted-round-robin", "least-connections", "power-of-two", "least-time", "peak-ewma", "random")
+_CELLS, _COLUMNS = 16, 16  # of a policy's memory: more than any uses
 _ERROR_SHARE = 0.001  # of the requests: a difference below is none
 _TOLERANCE = 0.05  # so is one of times or spread below this share, however certain it is
 _LEAST_SPREAD = 0.05
@@ -54,7 +55,7 @@ def run(scene: Scene, policy: str, seed: int) -> Figures:
     """One policy, one draw of the load. Raises ValueError when there is no such policy."""
     requests = scene.load.draw(seed)
     servers = simulated(scene.servers)
-    memory = PolicyMemory([0] * 8, ([0] * len(servers), [0] * len(servers), [0] * len(servers)))
+    memory = PolicyMemory([0] * _CELLS, tuple([0] * len(servers) for _ in range(_COLUMNS)))
     simulation = Simulation(
         servers, lambda clock: make_policy(policy, PolicySetup(random.Random(seed), memory, servers, scene.options, clock)),
         scene.troubles, scene.queue_size, scene.queue_timeout_s, scene.ejection)

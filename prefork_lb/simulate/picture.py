@@ -10,7 +10,7 @@ from prefork_lb.simulate.figures import PERCENTS, Figures
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 860, 460, 70, 200, 56, 56
 # Tableau's ten, which colour-blind readers can tell apart by their order of brightness and the labels at the lines' ends.
 _COLOURS = ("#4e79a7", "#f28e2b", "#59a14f", "#e15759", "#b07aa1", "#76b7b2", "#9c755f", "#edc948", "#ff9da7", "#79706e")
-_MARKS = (0.0, 50.0, 90.0, 99.0, 99.9)
+_MARKS = (10.0, 50.0, 90.0, 99.0, 99.9)
 _LABEL_PX = 14
 
 
@@ -32,10 +32,10 @@ def svg(results: Mapping[str, Figures], title: str, chosen: str) -> str:
     for mark in _MARKS:
         parts.append(f'<line x1="{x(mark):.1f}" x2="{x(mark):.1f}" y1="{_TOP}" y2="{_HEIGHT - _BOTTOM}" stroke="#dddddd"/>'
                      f'<text x="{x(mark):.1f}" y="{_HEIGHT - _BOTTOM + 18}" text-anchor="middle" fill="#444444">'
-                     f'{f"{mark:g} %" if mark else "least"}</text>')
+                     f'{mark:g} %</text>')
     for ms in _ticks(low, high):
         parts.append(f'<line x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y(ms):.1f}" y2="{y(ms):.1f}" stroke="#eeeeee"/>'
-                     f'<text x="{_LEFT - 8}" y="{y(ms) + 4:.1f}" text-anchor="end" fill="#444444">{ms:g} ms</text>')
+                     f'<text x="{_LEFT - 8}" y="{y(ms) + 4:.1f}" text-anchor="end" fill="#444444">{_time(ms)}</text>')
     parts.append(f'<text x="{(_LEFT + _WIDTH - _RIGHT) / 2:.0f}" y="{_HEIGHT - 14}" text-anchor="middle" fill="#444444">'
                  'share of the requests that were answered within this time</text>')
     ends: list[tuple[float, str, str]] = []
@@ -53,6 +53,10 @@ def svg(results: Mapping[str, Figures], title: str, chosen: str) -> str:
         weight = ' font-weight="bold"' if policy == chosen else ""
         parts.append(f'<text x="{_WIDTH - _RIGHT + 8}" y="{below:.1f}" fill="{colour}"{weight}>{html.escape(policy)}</text>')
     return "\n".join([*parts, "</svg>\n"])
+
+
+def _time(ms: float) -> str:
+    return f"{ms / 1000:g} s" if ms >= 1000 else f"{ms:g} ms"
 
 
 def _ticks(low: float, high: float) -> list[float]:

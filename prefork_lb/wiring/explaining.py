@@ -228,6 +228,8 @@ class _Why:
     def _beaten(self, server: Server, load: int) -> str:
         """Why another one was picked, though this one could have been."""
         picked = self._picked
+        if picked is None and self._session is not None:
+            return f"the session belongs to {self._session.name}, and no other may have it"
         if picked is None:
             return "the pool takes no request at the moment"
         if picked is self._session:

@@ -30,6 +30,18 @@ CONFIG = f"""
 {SERVERS}
 [pools.web.sticky]
 [pools.web.queue]
+[pools.patient]
+servers = [{{ address = "10.0.4.1:80", max_connections = 1, route = "a" }}, {{ address = "10.0.4.2:80", route = "b" }}]
+[pools.patient.sticky]
+mode = "route"
+cookie = "JSESSIONID"
+on_failure = "wait"
+[pools.patient.queue]
+[pools.learning]
+servers = ["10.0.5.1:80", "10.0.5.2:80"]
+[pools.learning.sticky]
+mode = "learn"
+cookie = "sid"
 [pools.keyed]
 policy = "consistent-hash"
 key = "path"
@@ -54,6 +66,12 @@ pool = "away"
 [[routes]]
 hosts = ["web.example"]
 pool = "web"
+[[routes]]
+hosts = ["patient.example"]
+pool = "patient"
+[[routes]]
+hosts = ["learning.example"]
+pool = "learning"
 """
 
 
@@ -89,7 +107,8 @@ def instance(master: Master, tmp_path: Path) -> Iterator[Instance]:
     (tmp_path / "lb.toml").write_text(CONFIG)
     config = load(tmp_path / "lb.toml")
     room = room_for(config, 4)
-    segment = attach_or_create(master.pid, room.rows, room.servers, 0, room.pools, room.configuration_bytes)
+    segment = attach_or_create(master.pid, room.rows, room.servers, 0, room.pools, room.configuration_bytes,
+                                room.own_lines, room.sessions)
     ledger, states = Ledger(segment), States(segment)
     with ledger.locked():
         slots = enter(segment, ledger, pool_entries(config))
@@ -148,6 +167,21 @@ def test_a_key_and_a_draw_and_a_redirect(instance: Instance) -> None:
     assert chance["route"] == "2: chance.example, *.chance.example; /a/, /b/"
     assert "not drawn" in [server["why"] for server in chance["servers"]] and "draws by chance" in chance["notes"][0]
     assert instance.explain("http://away.example/x?y")["answer"] == "307: to https://s1.example.com/x?y"
+
+
+def test_a_session_has_its_server_and_waits_or_moves_when_that_is_full(instance: Instance) -> None:
+    cookie = ("-H", "Cookie: JSESSIONID=12.a")
+    found = instance.explain("http://patient.example/", *cookie)
+    assert (found["server"], found["session"]) == ("10.0.4.1:80", "of 10.0.4.1:80")
+    assert [server["why"] for server in found["servers"]] == [
+        "the session belongs to it", "the session belongs to 10.0.4.1:80"]
+    instance.change(lambda: instance.ledger.claim(instance.slots["patient"][0]))
+    found = instance.explain("http://patient.example/", *cookie)
+    assert found["answer"].startswith("503: pool patient: the session's server 10.0.4.1:80 is full") and not found["server"]
+    assert [server["why"] for server in found["servers"]] == [
+        "full: 1 of 1 in flight", "the session belongs to 10.0.4.1:80, and no other may have it"]
+    assert "the request would wait in it" in found["notes"][0]
+    assert instance.explain("http://learning.example/", "-H", "Cookie: sid=unknown")["session"] == "none; it would begin one"
 
 
 def test_what_the_balancer_itself_refuses_is_told(instance: Instance) -> None:
