@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import click
 
 from prefork_lb.cli.running import running_segment
+from prefork_lb.cli.sessions_left import remaining
 from prefork_lb.net.address import parse_address
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import Segment
@@ -15,6 +16,8 @@ from prefork_lb.shared.states import Admin, States
 from prefork_lb.shared.table import slots_by_key
 
 _WAIT_LOOK_S = 0.05
+_SESSIONS_LOOK_S = 1.0
+_TELL_S = 5.0
 
 _server = click.argument("server")
 _pool = click.option("--pool", metavar="NAME", help="Only in this pool; without it, in every pool that has the server.")
@@ -25,6 +28,7 @@ class Chosen:
     """A server of a running instance: its slots, one for each pool, and the shared memory that they are in."""
 
     def __init__(self, segment: Segment, server: str, pool: str | None) -> None:
+        self._segment = segment
         self.ledger = Ledger(segment, takes_row=False)
         self.states = States(segment)
         with self.ledger.locked():
@@ -40,6 +44,12 @@ class Chosen:
         with self.ledger.locked():
             for slot in self.slots.values():
                 apply(slot)
+
+    def left(self, still: str = "") -> str:
+        """What is left on the server, in words: requests in flight, and sessions that its pools keep; empty: nothing."""
+        parts = [f"{self.in_flight}{still} in flight"] if self.in_flight else []
+        found = [remaining(self._segment, self.ledger, self.states, *key, slot) for key, slot in self.slots.items()]
+        return ", ".join([*parts, *filter(None, found)])
 
     @property
     def in_flight(self) -> int:
@@ -63,20 +73,34 @@ def _set_state(state: Admin, server: str, pool: str | None, master: int | None, 
     with _chosen(server, pool, master) as chosen:
         chosen.change(lambda slot: chosen.states.set_admin(slot, state))
         pools = ", ".join(key[0] for key in chosen.slots)
-        click.echo(f"{server} (pool {pools}): {state.name.lower()}, {chosen.in_flight} in flight")
+        click.echo(f"{server} (pool {pools}): {state.name.lower()}, {chosen.left() or '0 in flight'}")
         if wait:
-            until = time.monotonic() + timeout_s
-            while chosen.in_flight:
-                if time.monotonic() >= until:
-                    raise click.ClickException(f"{chosen.in_flight} still in flight after {timeout_s:g} s")
-                time.sleep(_WAIT_LOOK_S)
+            _wait(chosen, timeout_s)
             click.echo(f"{server}: nothing in flight any more")
+
+
+def _wait(chosen: Chosen, timeout_s: float) -> None:
+    """Wait until nothing is left on the server, and tell now and then what is left. Raises ClickException after the timeout."""
+    begun = told = time.monotonic()
+    looked = begun - _SESSIONS_LOOK_S
+    while True:
+        now = time.monotonic()
+        if not chosen.in_flight and now >= looked + _SESSIONS_LOOK_S:
+            looked = now  # a look at sessions may go through a whole table
+            if not chosen.left():
+                return
+        if now >= begun + timeout_s:
+            raise click.ClickException(f"{chosen.left(' still')} after {timeout_s:g} s")
+        if now >= told + _TELL_S:
+            told = now
+            click.echo(chosen.left())
+        time.sleep(_WAIT_LOOK_S)
 
 
 def _waits(command: Callable[..., None]) -> Callable[..., None]:
     command = click.option("--timeout", "timeout_s", type=click.FloatRange(min=0), default=300.0, show_default=True,
                            help="Seconds to wait at most; then the exit code is 1.")(command)
-    return click.option("--wait", is_flag=True, help="Wait until no request is in flight on it.")(command)
+    return click.option("--wait", is_flag=True, help="Wait until nothing is left on it.")(command)
 
 
 @click.command()
@@ -85,7 +109,11 @@ def _waits(command: Callable[..., None]) -> Callable[..., None]:
 @_master
 @_waits
 def drain(server: str, pool: str | None, master: int | None, wait: bool, timeout_s: float) -> None:
-    """Send SERVER no new requests; those that it has go on."""
+    """Send SERVER no new requests; those that it has go on, and so do its sessions in pools that keep them.
+
+    With --wait it tells what is left: requests in flight, and sessions. Sessions that are not stored (the modes cookie and route)
+    show by their requests in the last minute.
+    """
     _set_state(Admin.DRAIN, server, pool, master, wait, timeout_s)
 
 

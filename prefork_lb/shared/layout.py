@@ -94,7 +94,8 @@ C_SESSIONS = 30  # requests in this window, and in the one before
 C_LAST_SESSIONS = 31
 C_OWN_TICKET = 32  # the number of the last request that began to wait for this server alone, as its session's
 C_OWN_WAITING = 33  # requests that wait for it, over all rows
-SERVER_COLUMNS = 34
+C_SESSION_AT = 34  # drained: when the last request of a session came
+SERVER_COLUMNS = 35
 
 # Cells at the head of a pool's block; its key follows.
 POLICY_CELLS = 8

@@ -60,6 +60,7 @@ class States:
         self.drained = column(at.C_DRAINED)
         self.sessions_window, self.sessions, self.last_sessions = (
             column(at.C_SESSIONS_WINDOW), column(at.C_SESSIONS), column(at.C_LAST_SESSIONS))
+        self.session_at = column(at.C_SESSION_AT)
         self.window, self.window_failures, self.window_requests = (
             column(at.C_WINDOW), column(at.C_WINDOW_FAILURES), column(at.C_WINDOW_REQUESTS))
 
@@ -160,15 +161,16 @@ class States:
             self.sessions[slot] = 0
             self.sessions_window[slot] = now
         self.sessions[slot] += 1
+        self.session_at[slot] = now
 
     def session_requests_lately(self, slot: int) -> int:
         """About how many requests of sessions went to a drained server within the last minute; 0 when there was none in it."""
-        age_ms = now_ms() - self.sessions_window[slot]
-        if self.admin[slot] != Admin.DRAIN or age_ms >= 2 * SESSIONS_WINDOW_MS:
+        now = now_ms()
+        if self.admin[slot] != Admin.DRAIN or now - self.session_at[slot] >= SESSIONS_WINDOW_MS:
             return 0
+        age_ms = now - self.sessions_window[slot]
         if age_ms >= SESSIONS_WINDOW_MS:
-            share, counted = 2 - age_ms / SESSIONS_WINDOW_MS, self.sessions[slot]
-            return math.ceil(counted * share)
+            return math.ceil(self.sessions[slot] * max(0, 2 - age_ms / SESSIONS_WINDOW_MS)) or 1
         return self.sessions[slot] + math.ceil(self.last_sessions[slot] * (1 - age_ms / SESSIONS_WINDOW_MS))
 
     def is_ejected(self, slot: int) -> bool:
@@ -220,5 +222,5 @@ class States:
         for view in (self.used, self.admin, self.weight_set, self.check, self.checked, self.risen, self.risen_change, self.streak,
                      self.ejection, self.trial, self.trial_until, self.ejected_until, self.ejections, self.returned, self.window,
                      self.window_failures, self.window_requests, self.drained, self.sessions_window, self.sessions,
-                     self.last_sessions):
+                     self.last_sessions, self.session_at):
             view.release()

@@ -8,14 +8,18 @@ from collections.abc import Iterator
 import pytest
 
 from prefork_lb.cli.status import instances
+from prefork_lb.shared.finding import visible_segments
+from prefork_lb.shared.ledger import Ledger
+from prefork_lb.shared.states import Admin, States
+from prefork_lb.shared.table import slots_by_key
 from tests.support import processes
 from tests.support.balancer import PROXY, Balancer, FrontEnd
 from tests.support.rig import Rig
 from tests.support.visitors import SessionServer, Visitor, log_in, visit
 from tests.support.waiting import wait_until
 
-VISITORS = int(os.environ.get("PREFORK_LB_TEST_VISITORS", "24"))
-TIMES = int(os.environ.get("PREFORK_LB_TEST_LOOKS", "6"))
+VISITORS = int(os.environ.get("SESSION_VISITORS", "24"))
+TIMES = int(os.environ.get("SESSION_LOOKS", "6"))
 WORKERS = 4
 MODES = {"cookie": 'mode = "cookie"', "route": 'mode = "route"\ncookie = "sid"', "learn": 'mode = "learn"\ncookie = "sid"'}
 AS_DAEMON = {"GUNICORN_FD": "none"}  # gunicorn obeys WINCH as a daemon only
@@ -39,9 +43,12 @@ class Site:
         log_in(made)
         return made
 
-    def drain(self, server: SessionServer, mode: str, word: str = "drain") -> None:
-        done = self.balancer.by_hand(word, server.address, "--pool", mode)
-        assert done.returncode == 0, done
+    def drain(self, server: SessionServer, mode: str, state: Admin = Admin.DRAIN) -> None:
+        """As `prefork-lb drain` does it, without a process of its own."""
+        segment = next(found for found in visible_segments() if self.balancer.master in found.masters())
+        ledger, states = Ledger(segment, takes_row=False), States(segment)
+        with ledger.locked():
+            states.set_admin(slots_by_key(segment)[mode, server.address], state)
 
 
 def configuration(servers: list[SessionServer]) -> str:
@@ -91,7 +98,7 @@ def test_a_drained_server_keeps_its_logins_and_gets_no_new_ones(site: Site, mode
         newcomers = site.visitors(mode)
         visit([*visitors, *newcomers], 2)
     finally:
-        site.drain(drained, mode, "ready")
+        site.drain(drained, mode, Admin.READY)
     assert_nothing_lost([*visitors, *newcomers])
     assert routes(visitors)["a"] > 0 == routes(newcomers)["a"]
 
