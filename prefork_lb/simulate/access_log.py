@@ -17,8 +17,8 @@ import msgspec
 from prefork_lb.simulate.load import ReplayedLoad
 from prefork_lb.simulate.service import Service
 
-_LINE = re.compile(
-    r'(\S+) \S+ .*?\[([^\]]{1,64})\] "((?:[^"\\]|\\.)*)" \d{3} \S+(?: "(?:[^"\\]|\\.)*" "(?:[^"\\]|\\.)*")?(?: "?(.*))?')
+_QUOTED = r'"([^"\\]*(?:\\.[^"\\]*)*)"'
+_LINE = re.compile(rf'(\S+) \S+ .*?\[([^\]]{{1,64}})\] {_QUOTED} \d{{3}} \S+(?: {_QUOTED} {_QUOTED})?(?: "?(.*))?')
 _DURATION = re.compile(r"(?:(?:rt|request_time|duration)=)?(\d+(\.\d*)?)\b")
 _TIME_FORMAT = "%d/%b/%Y:%H:%M:%S %z"
 _TIMES = "time", "timestamp", "@timestamp", "ts", "time_iso8601", "time_local", "msec"
@@ -72,6 +72,8 @@ def read_log(lines: Iterable[bytes]) -> AccessLog:
     """Read a log, line by line. Lines that are none of an access log are counted and left out."""
     log = AccessLog()
     clock = _Clock()
+    texts: dict[str, str] = {}
+    paths: dict[bytes, bytes] = {}
     for number, line in enumerate(lines, 1):
         text = line.decode("latin-1").strip()
         if not text:
@@ -88,8 +90,8 @@ def read_log(lines: Iterable[bytes]) -> AccessLog:
         log.times.append(time)
         if seconds is not None:
             log.durations.append(seconds)
-        log.clients.append(client)
-        log.targets.append(target)
+        log.clients.append(texts.setdefault(client, client))  # the same come again: a million lines fit into memory
+        log.targets.append(paths.setdefault(target, target))
     return log
 
 
@@ -116,7 +118,7 @@ def _combined(text: str, clock: _Clock) -> _Entry:
     found = _LINE.fullmatch(text)
     if found is None:
         raise ValueError("no line of an access log")
-    client, time, request, rest = found.groups()
+    client, time, request, _, _, rest = found.groups()
     parts = request.split(" ")
     seconds = None
     if rest and (duration := _DURATION.match(rest)):

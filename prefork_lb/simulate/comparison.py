@@ -14,7 +14,7 @@ from prefork_lb.balance.policy import PolicyMemory, PolicyOptions, PolicySetup
 from prefork_lb.balance.registry import KEYED_POLICIES, POLICY_NAMES, make_policy
 from prefork_lb.simulate.ejection import EjectionModel
 from prefork_lb.simulate.figures import Figures, average, figures
-from prefork_lb.simulate.load import Load
+from prefork_lb.simulate.load import Load, Requests
 from prefork_lb.simulate.servers import ServerModel, Trouble
 from prefork_lb.simulate.simulation import Simulation, simulated
 
@@ -51,9 +51,12 @@ class Scene:
         return self.load.rate * self.load.mean_service_s / sum(server.workers for server in primaries)
 
 
-def run(scene: Scene, policy: str, seed: int) -> Figures:
-    """One policy, one draw of the load. Raises ValueError when there is no such policy."""
-    requests = scene.load.draw(seed)
+def run(scene: Scene, policy: str, seed: int, requests: Requests | None = None) -> Figures:
+    """One policy, one draw of the load. `requests` are what the load draws for this seed, if that is known already.
+
+    Raises ValueError when there is no such policy.
+    """
+    requests = requests or scene.load.draw(seed)
     servers = simulated(scene.servers)
     memory = PolicyMemory([0] * _CELLS, tuple([0] * len(servers) for _ in range(_COLUMNS)))
     simulation = Simulation(
@@ -85,18 +88,31 @@ def _key(kind: str, client: str, target: bytes) -> bytes:
     return target.partition(b"?")[0] if kind == "path" else target
 
 
-_scene: Scene | None = None  # in a process of `compare`
+class _Draws:
+    """The last draw of a load: the policies are tried on it one after the other."""
+
+    def __init__(self, scene: Scene, seed: int) -> None:
+        self._scene = scene
+        self._seed, self._requests = seed, scene.load.draw(seed)
+
+    def run(self, policy: str, seed: int) -> Figures:
+        if seed != self._seed:
+            self._seed, self._requests = seed, self._scene.load.draw(seed)
+        return run(self._scene, policy, seed, self._requests)
 
 
-def _begin(scene: Scene) -> None:
-    global _scene
-    _scene = scene
+_draws: _Draws | None = None  # in a process of `compare`
+
+
+def _begin(draws: _Draws) -> None:
+    global _draws
+    _draws = draws
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a traceback
 
 
 def _run_here(policy: str, seed: int) -> Figures:
-    assert _scene is not None
-    return run(_scene, policy, seed)
+    assert _draws is not None
+    return _draws.run(policy, seed)
 
 
 def compare(scene: Scene, policies: Sequence[str], seeds: Sequence[int],
@@ -105,16 +121,17 @@ def compare(scene: Scene, policies: Sequence[str], seeds: Sequence[int],
 
     `on_run` is called after each run. Raises ValueError when there is no such policy.
     """
-    jobs = [(policy, seed) for policy in policies for seed in seeds]
+    jobs = [(policy, seed) for seed in seeds for policy in policies]
     processes = min(len(jobs), len(os.sched_getaffinity(0)))
     found: dict[str, list[Figures]] = {policy: [] for policy in policies}
+    draws = _Draws(scene, seeds[0])
     if processes == 1:
         for policy, seed in jobs:
-            found[policy].append(run(scene, policy, seed))
+            found[policy].append(draws.run(policy, seed))
             on_run()
         return found
-    # Forked: a log of a million lines need not be sent to each.
-    with ProcessPoolExecutor(processes, multiprocessing.get_context("fork"), _begin, (scene,)) as pool:
+    # Forked: a log of a million lines need not be sent to each, and the first draw is there already.
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("fork"), _begin, (draws,)) as pool:
         futures = [(policy, pool.submit(_run_here, policy, seed)) for policy, seed in jobs]
         try:
             for policy, future in futures:
