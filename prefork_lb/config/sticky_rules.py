@@ -94,6 +94,8 @@ def _check_route(name: str, pool: PoolConfig, sticky: StickyConfig, report: Repo
 
 
 def _check_learn(name: str, pool: PoolConfig, sticky: StickyConfig, report: ReportProblem) -> None:
+    if pool.mode == "redirect":
+        report(("pools", name, "sticky", "mode"), '"learn" needs the answers of the servers, which go past a pool that redirects')
     if None not in (sticky.cookie, sticky.header) and bool(sticky.cookie) == bool(sticky.header):
         report(("pools", name, "sticky"), 'the mode "learn" needs the name of the application\'s cookie or of a header field; '
                f"{'one of the two' if sticky.cookie else 'expected'} cookie = \"sessionid\", for example")

@@ -40,8 +40,12 @@ class _Side:
 
 
 def may_hedge(pool: Pool, request: Request) -> bool:
-    """Whether a request without a body may go to a second server meanwhile."""
-    return pool.retries.hedge and len(pool.servers) > 1 and request.is_idempotent and not request.upgrade
+    """Whether a request without a body may go to a second server meanwhile.
+
+    Not one of a session: at another server it is a stranger, whose answer may come first.
+    """
+    has_session = request.session is not None and request.session.server is not None
+    return pool.retries.hedge and len(pool.servers) > 1 and request.is_idempotent and not request.upgrade and not has_session
 
 
 def hedged(pool: Pool, lease: Lease, request: Request, block: bytes, settings: Settings, failed: list[Server]) -> Reply:

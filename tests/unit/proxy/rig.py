@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from prefork_lb.balance.first import First
 from prefork_lb.balance.policy import PolicyMemory, PolicySetup
@@ -23,6 +23,7 @@ from prefork_lb.upstream.idle import IdleConnections
 from prefork_lb.upstream.lease import Lease
 from prefork_lb.upstream.retries import RetryRules
 from prefork_lb.upstream.server import UNLIMITED, Server
+from prefork_lb.upstream.sticky.session import Sticky
 from prefork_lb.wire.head import HeadLimits, RequestHead, parse_response
 from tests.unit.proxy.loopback import DEADLINE_S, STRANGER, Client, Source
 from tests.unit.upstream.parts import make_pool
@@ -34,14 +35,15 @@ class Rig:
     """One pool "web" whose policy takes the first candidate. `close` it, or use it as a context manager."""
 
     def __init__(self, *addresses: Address, attempts: int = 2, timeouts: Timeouts | None = None,
-                 rules: RetryRules | None = None) -> None:
+                 rules: RetryRules | None = None, sticky: Callable[[Sequence[Server]], Sticky] | None = None) -> None:
         self.ledger = Ledger(attach_or_create(os.getpid(), 2, max(1, len(addresses))))
         self.servers = [
             Server(slot, address, str(address), 1, UNLIMITED, False, IdleConnections(IDLE_MOST, 60.0, monotonic))
             for slot, address in enumerate(addresses)
         ]
         policy = First(PolicySetup(random.Random(1), PolicyMemory([0] * 8, [])))
-        self.pool = make_pool(self.ledger, self.servers, policy, retries=rules or RetryRules(attempts))
+        self.pool = make_pool(self.ledger, self.servers, policy, retries=rules or RetryRules(attempts),
+                              sticky=sticky(self.servers) if sticky is not None else None)
         self.settings = Settings(
             timeouts or Timeouts(DEADLINE_S, DEADLINE_S, DEADLINE_S),
             HeadLimits(),
