@@ -12,6 +12,7 @@ import click
 from rich.table import Table
 
 from prefork_lb.cli.check import fail
+from prefork_lb.cli.own_policies import find_own_policies
 from prefork_lb.cli.running import running_segment
 from prefork_lb.cli.tables import print_table
 from prefork_lb.errors import ConfigError, PreforkLBError
@@ -39,6 +40,7 @@ def explain(method: str, url: str, fields: tuple[str, ...], client: str, master:
         ipaddress.ip_address(client)
     except ValueError as exc:
         raise click.BadParameter(f"{client!r} is no IP address", param_hint="--from") from exc
+    find_own_policies()
     segment = running_segment(master)
     config = configuration_of(segment)
     if config is None:

@@ -16,6 +16,7 @@ from rich.table import Table
 from prefork_lb.balance.policy import PolicyOptions
 from prefork_lb.balance.registry import POLICY_NAMES, own_policy_class
 from prefork_lb.cli.check import fail
+from prefork_lb.cli.own_policies import find_own_policies
 from prefork_lb.cli.tables import print_table
 from prefork_lb.config import find_and_load
 from prefork_lb.config.model import PoolConfig
@@ -81,6 +82,7 @@ def simulate(log: str | None, rate: float | None, requests: int, service: str | 
     The load is an access LOG ("-": standard input) in the common or combined format or in JSON, or it is described by --rate and
     --service. Health checks and retries are left out: it is the policies that are compared.
     """
+    find_own_policies()
     pool = _pool(count, described, pool_name, config_file, workers)
     names = policies or (*DEFAULT_POLICIES, *({pool.policy} - {*DEFAULT_POLICIES, ""}))
     try:

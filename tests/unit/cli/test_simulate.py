@@ -76,6 +76,15 @@ def test_a_log_comes_from_a_pipe_and_bad_lines_are_told_with_their_numbers() -> 
     assert json.loads(found.stdout)["load"] == {"rate": 2.0, "service": "of the log", "requests": 120, "speed": 1.0}
 
 
+def test_a_sites_own_policy_is_found_in_the_folder_of_the_command(tmp_path: Path) -> None:
+    (tmp_path / "site_spill.py").write_text(
+        "class Spill:\n    def __init__(self, rng, memory): pass\n"
+        "    def pick(self, candidates, request): return candidates[0]\n")
+    done = subprocess.run([sys.executable, "-P", "-m", "prefork_lb", "simulate", *LOAD, "--policy", "site_spill:Spill", "--json"],
+                          cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True)
+    assert json.loads(done.stdout)["policies"][0]["shares"] == {"a": 1.0, "b": 0.0, "c": 0.0, "d": 0.0}
+
+
 def test_a_closed_pipe_is_no_traceback(tmp_path: Path) -> None:
     (tmp_path / "log").write_text(log_lines(200))
     command = f"{sys.executable} -m prefork_lb simulate {tmp_path}/log --runs 1 --json | head -c 1"
