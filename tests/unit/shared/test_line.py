@@ -1,19 +1,22 @@
 """The line of those who wait, over all workers."""
 from __future__ import annotations
 
+import os
 import resource
 import signal
 import socket
+from collections.abc import Callable
 
 import pytest
 
 from prefork_lb.clock import ManualClock
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.ledger import Ledger
-from prefork_lb.shared.line import Line, pool_spots
+from prefork_lb.shared.line import Line, pool_spots, server_spots
+from prefork_lb.shared.making import attach_or_create
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import now_ms
-from tests.unit.shared.processes import Signals, running
+from tests.unit.shared.processes import Child, Master, Signals, running
 
 
 def new_line(ledger: Ledger, number: int = 0) -> Line:
@@ -196,3 +199,52 @@ def test_refusals_are_counted(segment: Segment) -> None:
     with ledger.locked():
         line.count_refusal()
     assert segment.cells[segment.layout.pool(0) + at.P_REFUSED] == 1
+
+
+def test_servers_have_lines_of_their_own_over_all_workers(new_master: Callable[[], Master]) -> None:
+    segment = attach_or_create(new_master().pid, 4, 8, own_lines=1)
+    layout, workers = segment.layout, [Ledger(segment), Ledger(segment)]
+    lines = [[Line(ledger, server_spots(layout, 0, slot)) for slot in (2, 7)] for ledger in workers]
+    of_pool = new_line(workers[0])
+    first, second = join(workers[0], lines[0][0]), join(workers[1], lines[1][0])
+    other, waits = join(workers[1], lines[1][1]), join(workers[0], of_pool)
+    assert [line.length for line in (*lines[0], of_pool)] == [2, 1, 1]
+    assert lines[0][0].is_first(first) and not lines[1][0].is_first(second)
+    assert lines[1][1].is_first(other) and of_pool.is_first(waits)
+    assert lines[1][0].is_answered
+    leave(workers[0], lines[0][0], first)
+    assert lines[1][0].is_first(second)
+    leave(workers[1], lines[1][0], second)
+    assert lines[0][0].length == 0 and not lines[0][0].is_answered
+
+
+def test_a_line_rings_by_the_socket_of_another_one(new_master: Callable[[], Master]) -> None:
+    segment = attach_or_create(new_master().pid, 4, 8, own_lines=1)
+    ledger = Ledger(segment)
+    of_pool = new_line(ledger)
+    own = Line(ledger, server_spots(segment.layout, 0, 1), of_pool.ringer)
+    bell, number = new_bell()
+    join(ledger, own, number)
+    own.ring()
+    assert bell.recv(16) == b"!"
+    own.close()
+    assert of_pool.ringer.fileno() >= 0
+    of_pool.close()
+    bell.close()
+
+
+def test_lines_of_servers_are_counted_anew_when_a_worker_has_died(new_master: Callable[[], Master]) -> None:
+    segment = attach_or_create(new_master().pid, 4, 8, own_lines=1)
+    ledger = Ledger(segment)
+
+    def wait_and_die() -> None:
+        mine = Ledger(segment)
+        join(mine, Line(mine, server_spots(segment.layout, 0, 3)))
+        os._exit(7)
+
+    line = Line(ledger, server_spots(segment.layout, 0, 3))
+    ticket = join(ledger, line)
+    Child(wait_and_die).wait()
+    assert line.length == 2
+    ledger.reclaim_dead()
+    assert line.length == 1 and line.is_first(ticket)

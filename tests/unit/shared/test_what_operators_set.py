@@ -164,3 +164,29 @@ def test_a_reader_overtaken_by_writers_gets_one_configuration_whole(segment: Seg
     publish(segment, ledger, texts[0])
     with running(write):
         assert all(published(segment)[1] in texts for _ in range(500))
+
+
+def test_requests_of_sessions_on_a_drained_server_are_counted_for_a_minute(segment: Segment,
+                                                                          monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1_000_000]
+    monkeypatch.setattr(states, "now_ms", lambda: now[0])
+    ledger, server = Ledger(segment), States(segment)
+    with ledger.locked():
+        server.set_admin(1, Admin.DRAIN)
+        assert server.drained[1] == now[0] and server.session_requests_lately(1) == 0
+        for _ in range(6):
+            server.count_session_request(1)
+        assert server.session_requests_lately(1) == 6
+        now[0] += 60_000
+        for _ in range(2):
+            server.count_session_request(1)
+        assert server.session_requests_lately(1) == 8  # 2, and all of the window that has just ended
+        now[0] += 30_000
+        assert server.session_requests_lately(1) == 5
+        now[0] += 29_999
+        assert server.session_requests_lately(1) == 3
+        now[0] += 1
+        assert server.session_requests_lately(1) == 0
+        server.count_session_request(1)
+        server.set_admin(1, Admin.READY)
+        assert server.session_requests_lately(1) == 0

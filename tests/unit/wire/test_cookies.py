@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from prefork_lb.wire.cookies import cookie, without_cookie
+from prefork_lb.wire.cookies import cookie, cookies, without_cookie
 
 
 @pytest.mark.parametrize(("values", "found"), [
@@ -70,3 +70,8 @@ def test_the_time_grows_with_the_length_alone(piece: bytes) -> None:
     cookie([value], b"id")
     without_cookie([value], b"id")
     assert time.process_time() - begin < 20
+
+
+def test_all_values_of_a_name_are_found_in_order() -> None:
+    assert list(cookies([b"a=1; b=2; a=3", b"c=4", b" a = 5 "], b"a")) == [b"1", b"3", b"5"]
+    assert list(cookies([b"aa=1; a"], b"a")) == list(cookies([], b"a")) == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from prefork_lb.errors import BadRequest
-from prefork_lb.wire.forwarded import ClientInfo, forwarded_lines, is_told_by_proxies, times_passed, via
+from prefork_lb.wire.forwarded import ClientInfo, client_scheme, forwarded_lines, is_told_by_proxies, times_passed, via
 from prefork_lb.wire.head import Fields, HeadLimits, index_fields, parse_fields
 
 
@@ -143,3 +143,12 @@ def test_via_is_extended_and_names_the_version_received() -> None:
 )
 def test_passes_are_counted_by_the_name_in_via(values: list[bytes], times: int) -> None:
     assert times_passed({b"via": values} if values else {}, b"lb") == times
+
+
+@pytest.mark.parametrize(("scheme", "trusted", "told_proto", "expected"), [
+    (b"http", False, [], b"http"), (b"https", False, [], b"https"), (b"http", False, [b"https"], b"http"),
+    (b"http", True, [b"https"], b"https"), (b"https", True, [b"HTTP , https"], b"http"),
+    (b"http", True, [b"ws", b"https"], b"https")])
+def test_what_the_client_speaks_is_told_by_trusted_proxies_alone(scheme: bytes, trusted: bool, told_proto: list[bytes],
+                                                                  expected: bytes) -> None:
+    assert client_scheme({b"x-forwarded-proto": told_proto}, client(scheme=scheme, trusted=trusted)) == expected
