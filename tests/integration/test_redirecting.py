@@ -71,7 +71,9 @@ def pool(name: str, addresses: list[str], more: str) -> str:
 def scene(front_end: FrontEnd, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     folder = tmp_path_factory.mktemp("redirecting")
     with http_servers(folder) as addresses, Rig(folder) as rig:
-        text = "".join(pool(name, addresses, f"redirect_status = {status}") for name, status in STATUSES.items())
+        # In strict turns, so that the spread is exact; least connections skips a turn while a redirect is under way.
+        text = "".join(pool(name, addresses, f'policy = "round-robin"\nredirect_status = {status}')
+                       for name, status in STATUSES.items())
         text += pool("sticky", addresses, "sticky = {}")
         text += pool("keyed", addresses, 'policy = "consistent-hash"\nkey = "path"')
         yield Scene(rig.balancer(text, front_end, workers=2), addresses)
