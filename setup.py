@@ -41,7 +41,8 @@ setup(
     ],
     packages=find_packages(include=["prefork_lb", "prefork_lb.*"]),
     # Where it cannot be compiled the package does without; not in CI.
-    ext_modules=[Extension(f"prefork_lb.native.{name}", [f"prefork_lb/native/{name}.c"], optional=not NATIVE_IS_REQUIRED,
+    ext_modules=[Extension(f"prefork_lb.native.{name}", [f"prefork_lb/native/{name}.c"],
+                           depends=["prefork_lb/native/answers.h"], optional=not NATIVE_IS_REQUIRED,
                            extra_compile_args=["-O2", *(["-Wall", "-Wextra", "-Werror"] if NATIVE_IS_REQUIRED else [])])
                  for name in ("claims", "heads", "chunks")],
     package_data={"prefork_lb": ["py.typed"]},

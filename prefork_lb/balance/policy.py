@@ -75,7 +75,8 @@ class Cells(Protocol):
 class PolicyMemory:
     """Signed 64-bit integers, all zero at first, shared by all workers and changed only under the ledger's lock.
 
-    The eight `cells` belong to the pool; of each of the three columns `columns[n][candidate.slot]` belongs to one server.
+    The eight `cells` belong to the pool; of each of the eight columns `columns[n][candidate.slot]` belongs to one server.
+    The last column is not the policy's: it counts the server's requests whose answer is awaited (`balance.answer_times`).
     After a worker died inside the lock the memory of every pool is zeroed, so a policy must be content with zeroes at any time.
     """
 

@@ -11,6 +11,7 @@ from prefork_lb.balance.first import First
 from prefork_lb.balance.hashed import Hash
 from prefork_lb.balance.least_connections import LeastConnections
 from prefork_lb.balance.nginx_hash import NginxHash, NginxKetama
+from prefork_lb.balance.peak_ewma import PeakEWMA
 from prefork_lb.balance.policy import Policy, PolicySetup
 from prefork_lb.balance.power_of_two import PowerOfTwo
 from prefork_lb.balance.round_robin import RoundRobin
@@ -21,6 +22,7 @@ _POLICIES: dict[str, Callable[[PolicySetup], Policy]] = {
     "round-robin": RoundRobin,
     "weighted-round-robin": SmoothWeightedRoundRobin,
     "least-connections": LeastConnections,
+    "peak-ewma": PeakEWMA,
     "random": WeightedRandom,
     "power-of-two": PowerOfTwo,
     "hash": lambda setup: NginxHash(setup) if setup.options.compatible else Hash(setup),

@@ -141,6 +141,13 @@ static int leave(Claims *self) {
     return -1;
 }
 
+/* The lock must be held. The total first: a kill between the two leaves a claim in the row, which is given back. */
+static void release_one(Claims *self, Py_ssize_t slot, int failed) {
+    cells_of(&self->totals)[slot] -= 1;
+    cells_of(&self->claims)[slot] -= 1;
+    if (failed) cells_of(&self->failures)[slot] += 1;
+}
+
 PyDoc_STRVAR(release_doc,
 "release(slot, failed) -> bool\n\n"
 "Take one claim of this worker back. False, and nothing was done, when the lock was not to be had at once or there is no claim.");
@@ -160,13 +167,8 @@ static PyObject *claims_release(Claims *self, PyObject *const *args, Py_ssize_t 
     int entered = enter(self);
     if (entered < 0) return NULL;
     if (!entered) Py_RETURN_FALSE;
-    cell *claims = cells_of(&self->claims);
-    int held = claims[slot] > 0;
-    if (held) { /* the total first: a kill between the two leaves a claim in the row, which is given back */
-        cells_of(&self->totals)[slot] -= 1;
-        claims[slot] -= 1;
-        if (failed) cells_of(&self->failures)[slot] += 1;
-    }
+    int held = cells_of(&self->claims)[slot] > 0;
+    if (held) release_one(self, slot, failed);
     if (leave(self) < 0) return NULL;
     return PyBool_FromLong(held);
 }
@@ -191,6 +193,8 @@ static PyType_Spec claims_spec = {
     claims_slots,
 };
 
+#include "answers.h"
+
 /* ---- LeastConnections: claims on the servers of one pool ---- */
 
 typedef struct {
@@ -200,6 +204,7 @@ typedef struct {
 typedef struct {
     PyObject_HEAD
     Claims *claims;
+    Answers *answers; /* NULL: the policy does not go by the times of answers */
     Py_buffer pool, last, finish;
     Server *servers;
     Py_ssize_t count;
@@ -245,18 +250,30 @@ static int take_servers(Picker *self, PyObject *servers, Py_ssize_t slots) {
 
 static int picker_fill(Picker *self, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"claims", "servers", "pool", "last", "finish", "unit", "memory_rounds", "idle_cell",
-                            "changes_cell", "seen", NULL};
+                            "changes_cell", "seen", "answers", NULL};
+    PyObject *answers = Py_None;
     PyObject *claims, *servers, *pool, *last, *finish;
     long long unit, rounds, seen;
     Py_ssize_t idle_cell, changes_cell;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!O!OOOLLnnL", names, claims_type, &claims, &PyTuple_Type, &servers, &pool, &last,
-                                     &finish, &unit, &rounds, &idle_cell, &changes_cell, &seen))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!O!OOOLLnnL|O", names, claims_type, &claims, &PyTuple_Type, &servers, &pool, &last,
+                                     &finish, &unit, &rounds, &idle_cell, &changes_cell, &seen, &answers))
         return -1;
+    if (answers != Py_None && !PyObject_TypeCheck(answers, answers_type)) {
+        PyErr_SetString(PyExc_TypeError, "answers are an Answers, or None");
+        return -1;
+    }
     if (unit < 1 || unit > MOST_UNIT || rounds < 1 || rounds > MOST_ROUNDS || idle_cell < 2 || idle_cell >= POLICY_CELLS) {
         PyErr_SetString(PyExc_ValueError, "unit, memory_rounds or idle_cell is out of its range");
         return -1;
     }
     self->claims = (Claims *)Py_NewRef(claims);
+    if (answers != Py_None) {
+        self->answers = (Answers *)Py_NewRef(answers);
+        if (self->answers->claims != self->claims) {
+            PyErr_SetString(PyExc_ValueError, "answers of other claims");
+            return -1;
+        }
+    }
     self->unit = unit, self->memory = unit * rounds, self->idle_cell = idle_cell;
     self->changes_cell = changes_cell, self->seen = seen;
     if (changes_cell < 0 || changes_cell >= self->claims->memory.len / (Py_ssize_t)sizeof(int64_t)) {
@@ -280,6 +297,7 @@ static PyObject *picker_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
 static int picker_traverse(Picker *self, visitproc visit, void *arg) {
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(self->claims);
+    Py_VISIT(self->answers);
     return 0;
 }
 
@@ -290,6 +308,7 @@ static void picker_dealloc(Picker *self) {
     PyBuffer_Release(&self->last);
     PyBuffer_Release(&self->finish);
     PyMem_Free(self->servers);
+    Py_XDECREF(self->answers);
     Py_XDECREF(self->claims);
     type->tp_free((PyObject *)self);
     Py_DECREF(type);
@@ -349,39 +368,60 @@ static Py_ssize_t pick(Picker *self) {
 }
 
 /* The lock must be held. */
-static void count_claim(Picker *self, const Server *server) {
+static void count_claim(Picker *self, const Server *server, int64_t now) {
     Claims *claims = self->claims;
     taken(self, server);
     cells_of(&claims->claims)[server->slot] += 1; /* the row before the total, as in the ledger */
     cells_of(&claims->totals)[server->slot] += 1;
     cells_of(&claims->requests)[server->slot] += 1;
+    if (self->answers) begin_wait(self->answers, server->slot, now);
+}
+
+static int is_any_slow(Picker *self, int64_t now) {
+    for (Py_ssize_t i = 0; i < self->count; i++)
+        if (is_slow(self->answers, self->servers[i].slot, now)) return 1;
+    return 0;
+}
+
+/* The instant is for pickers with Answers; others have no argument of that kind. -1 with an exception. */
+static int64_t instant(Picker *self, PyObject *const *args, Py_ssize_t count, Py_ssize_t place) {
+    if (count != place + (self->answers != NULL)) {
+        PyErr_SetString(PyExc_TypeError, "the instant is wanted with answers, and only then");
+        return -1;
+    }
+    return self->answers ? PyLong_AsLongLong(args[place]) : 0;
 }
 
 PyDoc_STRVAR(claim_doc,
-"claim() -> int\n\n"
+"claim([now]) -> int\n\n"
 "Pick a server and count the claim: its index. -1, and nothing was done, when the lock was not to be had at once, a server's state\n"
-"has changed since these servers were chosen, a server is full, or nothing is in flight on servers of unequal weights.");
+"has changed since these servers were chosen, a server is full or slow, or nothing is in flight on servers of unequal weights.\n"
+"`now`, with answers: microseconds of the monotonic clock.");
 
-static PyObject *picker_claim(Picker *self, PyObject *Py_UNUSED(ignored)) {
+static PyObject *picker_claim(Picker *self, PyObject *const *args, Py_ssize_t count) {
+    int64_t now = instant(self, args, count, 0);
+    if (now == -1 && PyErr_Occurred()) return NULL;
     Claims *claims = self->claims;
     int entered = enter(claims);
     if (entered < 0) return NULL;
     if (!entered) return PyLong_FromLong(-1);
     /* Under the lock: a command that has drained a server and let the lock go sees every claim that was made before. */
     int is_current = cells_of(&claims->memory)[self->changes_cell] == self->seen;
-    Py_ssize_t index = is_current ? pick(self) : -1;
-    if (index >= 0) count_claim(self, &self->servers[index]);
+    Py_ssize_t index = is_current && !(self->answers && is_any_slow(self, now)) ? pick(self) : -1;
+    if (index >= 0) count_claim(self, &self->servers[index], now);
     if (leave(claims) < 0) return NULL;
     return PyLong_FromSsize_t(index);
 }
 
 PyDoc_STRVAR(claim_at_doc,
-"claim_at(index) -> bool\n\n"
+"claim_at(index[, now]) -> bool\n\n"
 "Count a claim on this server, which a session asks for: it takes the server's turn. False, and nothing was done, when the lock was\n"
 "not to be had at once, a server's state has changed since these servers were chosen, or the server is full.");
 
-static PyObject *picker_claim_at(Picker *self, PyObject *argument) {
-    Py_ssize_t index = PyLong_AsSsize_t(argument);
+static PyObject *picker_claim_at(Picker *self, PyObject *const *args, Py_ssize_t count) {
+    int64_t now = instant(self, args, count, 1);
+    if (now == -1 && PyErr_Occurred()) return NULL;
+    Py_ssize_t index = PyLong_AsSsize_t(args[0]);
     if (index == -1 && PyErr_Occurred()) return NULL;
     if (index < 0 || index >= self->count) {
         PyErr_Format(PyExc_IndexError, "no server %zd", index);
@@ -394,19 +434,19 @@ static PyObject *picker_claim_at(Picker *self, PyObject *argument) {
     const Server *server = &self->servers[index];
     int can = cells_of(&claims->memory)[self->changes_cell] == self->seen
               && cells_of(&claims->totals)[server->slot] < server->limit;
-    if (can) count_claim(self, server);
+    if (can) count_claim(self, server, now);
     if (leave(claims) < 0) return NULL;
     return PyBool_FromLong(can);
 }
 
 static PyMethodDef picker_methods[] = {
-    {"claim", (PyCFunction)picker_claim, METH_NOARGS, claim_doc},
-    {"claim_at", (PyCFunction)picker_claim_at, METH_O, claim_at_doc},
+    {"claim", (PyCFunction)(void (*)(void))picker_claim, METH_FASTCALL, claim_doc},
+    {"claim_at", (PyCFunction)(void (*)(void))picker_claim_at, METH_FASTCALL, claim_at_doc},
     {NULL, NULL, 0, NULL},
 };
 
 static PyType_Slot picker_slots[] = {
-    {Py_tp_doc, "LeastConnections(claims, servers, pool, last, finish, unit, memory_rounds, idle_cell, changes_cell, seen)\n\n"
+    {Py_tp_doc, "LeastConnections(claims, servers, pool, last, finish, unit, memory_rounds, idle_cell, changes_cell, seen, answers=None)\n\n"
                 "Claims by least connections. `servers` are tuples (slot, weight, limit); the buffers are the policy's memory.\n"
                 "They were chosen when the cell `changes_cell` of the segment was `seen`."},
     {Py_tp_new, picker_new},
@@ -437,7 +477,8 @@ PyMODINIT_FUNC PyInit_claims(void) {
     PyObject *module = PyModule_Create(&module_def);
     if (!module) return NULL;
     claims_type = add_type(module, "Claims", &claims_spec);
-    if (!claims_type || !add_type(module, "LeastConnections", &picker_spec) ||
+    if (claims_type) answers_type = add_type(module, "Answers", &answers_spec);
+    if (!answers_type || !add_type(module, "LeastConnections", &picker_spec) ||
         PyModule_AddIntConstant(module, "MOST_SERVERS", MOST_SERVERS) < 0) {
         Py_DECREF(module);
         return NULL;

@@ -20,13 +20,23 @@ class NativeClaims(Protocol):
         """Take one claim back; False, with nothing done, when the lock was not to be had at once or there is no claim."""
 
 
-class FastClaims(Protocol):
-    """Claims on the servers of one pool."""
+class NativeAnswers(Protocol):
+    """How long the servers of one pool take to answer."""
 
-    def claim(self) -> int:
+    def release(self, slot: int, failed: bool, begun: int, now: int, ending: int) -> bool:
+        """Take a claim back whose answer was awaited until now; False, with nothing done, when that is for the Python to do."""
+
+    def end(self, slot: int, failed: bool, begun: int, now: int, ending: int) -> bool:
+        """The head of a response has come; the claim stays. False, with nothing done, when that is for the Python to do."""
+
+
+class FastClaims(Protocol):
+    """Claims on the servers of one pool. `now` (microseconds of the monotonic clock) is wanted where there are NativeAnswers."""
+
+    def claim(self, *now: int) -> int:
         """Pick a server and count the claim: its index. -1, with nothing done, when that is for the Python to do."""
 
-    def claim_at(self, index: int) -> bool:
+    def claim_at(self, index: int, *now: int) -> bool:
         """Count a claim on this server, the one of a session. False, with nothing done, when that is for the Python to do."""
 
 
@@ -41,7 +51,11 @@ class Native(Protocol):
 
     def LeastConnections(self, claims: NativeClaims, servers: Sequence[tuple[int, int, int]], pool: memoryview,
                          last: memoryview, finish: memoryview, unit: int, memory_rounds: int,
-                         idle_cell: int, changes_cell: int, seen: int) -> FastClaims: ...
+                         idle_cell: int, changes_cell: int, seen: int, answers: NativeAnswers | None) -> FastClaims: ...
+
+    def Answers(self, claims: NativeClaims, pool: memoryview, level: memoryview, heard: memoryview, picked: memoryview,
+                back: memoryview, totals: memoryview, waiting: memoryview, pool_cell: int, weight: int, pool_weight: int,
+                noise: int, failure: int) -> NativeAnswers: ...
 
 
 class NativeHeads(Protocol):

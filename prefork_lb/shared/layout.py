@@ -70,7 +70,6 @@ C_BACKUP = 5
 C_PAST_REQUESTS = 6  # statistics of rows that were given back
 C_PAST_FAILURES = 7
 C_POLICY = 8  # the first of the policy's columns
-POLICY_COLUMNS = 3
 C_PENALTY = 11  # requests that failed a short while ago and count as load still, over all rows
 C_ADMIN = 12  # states.Admin
 C_WEIGHT_SET = 13  # the weight that a command has set; 0: that of the configuration
@@ -95,7 +94,13 @@ C_LAST_SESSIONS = 31
 C_OWN_TICKET = 32  # the number of the last request that began to wait for this server alone, as its session's
 C_OWN_WAITING = 33  # requests that wait for it, over all rows
 C_SESSION_AT = 34  # drained: when the last request of a session came
-SERVER_COLUMNS = 35
+# How a server answers, for policies that go by it (`balance.answer_times`): its level, when it was last heard of and picked, and
+# when it was quick again. Microseconds of the monotonic clock.
+C_LEVEL, C_HEARD, C_PICKED, C_BACK = range(35, 39)
+C_UNANSWERED = 39  # requests of such a pool whose response's head has not come, over all rows
+SERVER_COLUMNS = 40
+POLICY_COLUMNS = (C_POLICY, C_POLICY + 1, C_POLICY + 2, C_LEVEL, C_HEARD, C_PICKED, C_BACK)
+"""What a policy remembers of each server; the column of unanswered requests follows them in what a policy sees."""
 
 # Cells at the head of a pool's block; its key follows.
 POLICY_CELLS = 8
@@ -123,11 +128,11 @@ R_LINGERS = 6  # since when its worker lingers (wall clock, seconds): replaced, 
 R_LINGERING = 7  # client connections that a lingering worker has
 ROW_HEAD_CELLS = 8
 # By slot.
-A_CLAIMS, A_REQUESTS, A_FAILURES, A_PENALTIES = range(4)
+A_CLAIMS, A_REQUESTS, A_FAILURES, A_PENALTIES, A_UNANSWERED = range(5)
 # By pool: retries under way, requests that wait, and of those the one that came first: its ticket, and its bell with the
 # instant until which it is believed to answer (see `shared.line`).
-A_RETRIES, A_WAITING, A_TICKET, A_BELL = range(4, 8)
-SERVER_ARRAYS, ROW_ARRAYS = 4, 8
+A_RETRIES, A_WAITING, A_TICKET, A_BELL = range(5, 9)
+SERVER_ARRAYS, ROW_ARRAYS = 5, 9
 
 # Lines of requests that wait for one server, that of their session. By row and slot, as those of pools: how many wait, and the
 # ticket and bell of the first.

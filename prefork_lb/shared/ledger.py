@@ -40,12 +40,16 @@ class Ledger:
         self.totals = segment.cells[layout.column(at.C_TOTAL)]
         # Of requests that failed a short while ago and count as load still.
         self.penalties = segment.cells[layout.column(at.C_PENALTY)]
+        # Requests whose response's head has not come, of pools that go by the time of that.
+        self.unanswered = segment.cells[layout.column(at.C_UNANSWERED)]
         self._lock = RobustLock(segment.text, layout.lock_byte, rows.repair, one_thread)
         self.acquire, self.release_lock = self._lock.acquire, self._lock.release
         with self.locked():
             rows.give_back(rows.dead())
             # Without a row the views are those of row 0; a process that makes no claims writes nothing there.
             self._row = rows.take() if takes_row else 0
+        self.own_unanswered = segment.cells[layout.row_array(self._row, at.A_UNANSWERED)]
+        """This worker's part of `unanswered`."""
         self._clients_cell = layout.row(self._row) + at.R_CLIENTS
         self._look_for_siblings()
         (self._claims, self._requests, self._failures, self._penalties, self._retries) = (
@@ -82,15 +86,35 @@ class Ledger:
             return
         self.acquire()
         try:
-            mine = self._claims[slot]
-            if mine < 1:
-                raise InvariantError(f"release without a claim: slot {slot}, row {self._row}")
-            self.totals[slot] -= 1
-            self._claims[slot] = mine - 1
-            if failed:
-                self._failures[slot] += 1
+            self.release_locked(slot, failed)
         finally:
             self.release_lock()
+
+    def release_locked(self, slot: int, failed: bool = False) -> None:
+        """Like `release`; the lock must be held."""
+        mine = self._claims[slot]
+        if mine < 1:
+            raise InvariantError(f"release without a claim: slot {slot}, row {self._row}")
+        self.totals[slot] -= 1
+        self._claims[slot] = mine - 1
+        if failed:
+            self._failures[slot] += 1
+
+    def await_answer(self, slot: int) -> None:
+        """A request that this worker has claimed a server for waits for the head of its response. The lock must be held."""
+        self.own_unanswered[slot] += 1
+        self.unanswered[slot] += 1
+
+    def end_wait(self, slot: int) -> None:
+        """A request waits no more: there is an answer, or there will be none. The lock must be held.
+
+        Raises InvariantError, and changes nothing, when no request of this worker waits there.
+        """
+        mine = self.own_unanswered[slot]
+        if mine < 1:
+            raise InvariantError(f"no request waits for an answer: slot {slot}, row {self._row}")
+        self.unanswered[slot] -= 1
+        self.own_unanswered[slot] = mine - 1
 
     def penalise(self, slot: int, number: int) -> None:
         """Add so many failed requests to what counts as load of a server, or take them off again. Takes the lock."""
@@ -183,6 +207,7 @@ class Ledger:
     def close(self) -> None:
         """Detach from the segment. Claims that are still open are given back by a sibling once this process ended."""
         self.native_claims = None  # it holds the buffers
-        for view in (self.totals, self.penalties, self._claims, self._requests, self._failures, self._penalties, self._retries):
+        for view in (self.totals, self.penalties, self.unanswered, self._claims, self._requests, self._failures, self._penalties,
+                     self.own_unanswered, self._retries):
             view.release()
         self._lock.close()

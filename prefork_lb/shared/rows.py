@@ -99,7 +99,7 @@ class Rows:
                         if number:
                             column[slot] += number
                             counted[slot] = 0
-            for array in (at.A_CLAIMS, at.A_PENALTIES, at.A_RETRIES, at.A_WAITING, at.A_TICKET, at.A_BELL):
+            for array in (at.A_CLAIMS, at.A_PENALTIES, at.A_UNANSWERED, at.A_RETRIES, at.A_WAITING, at.A_TICKET, at.A_BELL):
                 with cells[layout.row_array(row, array)] as held:
                     if array == at.A_CLAIMS:
                         claims += sum(held)
@@ -132,7 +132,8 @@ class Rows:
             lines = [layout.own_line_array(row, at.O_WAITING).start for row in rows]
             for slot in range(layout.servers):
                 cells[start + slot] = sum(cells[line + slot] for line in lines)
-        for array, totals in ((at.A_CLAIMS, at.C_TOTAL), (at.A_PENALTIES, at.C_PENALTY)):
+        for array, totals in ((at.A_CLAIMS, at.C_TOTAL), (at.A_PENALTIES, at.C_PENALTY),
+                              (at.A_UNANSWERED, at.C_UNANSWERED)):
             start = layout.column(totals).start
             for slot, number in enumerate(self.sums(array)):
                 if cells[start + slot] != number:
@@ -145,7 +146,7 @@ class Rows:
         """
         cells, layout = self._cells, self._layout
         self.recount()
-        for column in range(at.C_POLICY, at.C_POLICY + at.POLICY_COLUMNS):
+        for column in at.POLICY_COLUMNS:
             with cells[layout.column(column)] as values:
                 for slot in range(layout.servers):
                     values[slot] = 0

@@ -163,7 +163,7 @@ class _Table:
             slot = self._free_slot()
             write_text(self._segment.text, self._layout.server_key_byte(slot), key)
             for column in range(at.SERVER_COLUMNS):
-                if column not in (at.C_TOTAL, at.C_PENALTY):
+                if column not in (at.C_TOTAL, at.C_PENALTY, at.C_UNANSWERED):
                     self._set(column, slot, 0)
             if pool in self._pools:
                 self._set(at.C_RISEN, slot, now_ms())  # one more beside others that run already
@@ -205,7 +205,7 @@ class _Table:
             [self._slots[_key(pool.name, server.address)] for server in pool.servers], number=number,
             block=self._cells[start:start + at.POOL_HEAD_CELLS],
             cells=self._cells[start:start + at.POLICY_CELLS],
-            columns=tuple(self._cells[self._layout.column(at.C_POLICY + column)] for column in range(at.POLICY_COLUMNS)))
+            columns=tuple(self._cells[self._layout.column(column)] for column in (*at.POLICY_COLUMNS, at.C_UNANSWERED)))
 
     def _free_slot(self) -> int:
         return next(filter(self._is_free, range(self._layout.servers)))

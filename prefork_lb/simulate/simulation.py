@@ -75,6 +75,7 @@ class Simulation:
         self.policy = make_policy(lambda: self.now)
         self.request = AnyRequest()  # the one that is picked for
         self._answered: Callable[[Any, float, bool], None] | None = getattr(self.policy, "answered", None)
+        self._sent: Callable[[Any], None] | None = getattr(self.policy, "sent", None)
         self._primaries = [server for server in self.servers if not server.backup]
         self._backups = [server for server in self.servers if server.backup]
         self._has_limits = any(server.limit < UNLIMITED for server in self.servers)
@@ -165,6 +166,8 @@ class Simulation:
         if in_flight > self.most_in_flight:
             self.most_in_flight = in_flight
         self._note_load(server)
+        if self._sent is not None:
+            self._sent(server)
         if server.busy < server.workers:
             server.busy += 1
             self._begin(server, arrived, self.now, service_s)

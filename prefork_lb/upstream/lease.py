@@ -6,6 +6,7 @@ from types import TracebackType
 from prefork_lb.errors import Retry, UpstreamError
 from prefork_lb.net.stream import Stream
 from prefork_lb.shared.ledger import Ledger
+from prefork_lb.upstream.answering import Ending
 from prefork_lb.upstream.ejection import Trial
 from prefork_lb.upstream.outcomes import Outcomes
 from prefork_lb.upstream.server import Server
@@ -20,13 +21,16 @@ class Lease:
     kept-alive connection had gone stale. No other error does. After `keep` the response that streams owns the lease.
     """
 
-    __slots__ = ("_failure", "_kept", "_ledger", "_outcomes", "_penalty_s", "_seen", "_trial", "is_open", "server", "stream")
+    __slots__ = ("_begun_us",
+                 "_failure", "_kept", "_ledger", "_outcomes", "_penalty_s", "_seen", "_trial", "is_open", "server", "stream")
 
-    def __init__(self, server: Server, ledger: Ledger, outcomes: Outcomes, seen: int, trial: Trial | None = None) -> None:
+    def __init__(self, server: Server, ledger: Ledger, outcomes: Outcomes, seen: int, trial: Trial | None = None,
+                 begun_us: int = 0) -> None:
         """Take over a claim that was made on `server`.
 
         `seen` is the count of changes (`States.changes`) that the claim took into account. With a `trial` the outcome of this
-        lease, and of no other, decides whether the server is back.
+        lease, and of no other, decides whether the server is back. `begun_us` is when it was claimed, if its answer is awaited
+        already. Without, the ledger's lock must be held: the wait begins here in a pool whose policy goes by that.
         """
         self.server = server
         self.stream: Stream | None = None
@@ -38,6 +42,10 @@ class Lease:
         self._trial = trial
         self._failure: str | None = None  # why the exchange counts as failed; "": as load only; None: it does not
         self._penalty_s = 0.0
+        # Microseconds of the monotonic clock; 0: no answer is awaited, or nobody wants to know how long it takes.
+        self._begun_us = begun_us
+        if not begun_us and outcomes.answering is not None:
+            self._begun_us = outcomes.answering.begin(server.slot)
 
     def __enter__(self) -> Lease:
         return self
@@ -62,6 +70,15 @@ class Lease:
         self._kept = True
         if self._trial is not None and not self._failure:
             self._trial.is_answered = True
+        if self._begun_us and self.is_open:
+            self._end_wait()
+
+    def _end_wait(self) -> None:
+        """The body goes on, and so does the claim; but the server has answered."""
+        answering, begun_us = self._outcomes.answering, self._begun_us
+        assert answering is not None
+        self._begun_us = 0
+        answering.end(self.server.slot, begun_us, Ending.ANSWERED if self._failure is None else Ending.FAILED)
 
     def note_status(self, status: int, penalty_s: float) -> None:
         """The response has this status. It may make the exchange a failure, though the response is well formed.
@@ -93,7 +110,7 @@ class Lease:
     def abandon(self) -> None:
         """The exchange ends early, and not because of the server: the client has left, for example. The connection is closed."""
         if self.is_open:
-            self._end(False, bool(self._failure))
+            self._end(False, bool(self._failure), Ending.LEFT)
             if self._failure is not None:
                 self._tell_failure()
             elif self._trial is not None:
@@ -105,7 +122,14 @@ class Lease:
         else:
             self._outcomes.refused(self.server, self._penalty_s, self._trial)
 
-    def _end(self, reusable: bool, failed: bool) -> None:
+    def _release(self, failed: bool, ending: Ending) -> None:
+        answering, begun_us = self._outcomes.answering, self._begun_us
+        if begun_us and answering is not None:
+            answering.release(self.server.slot, failed, begun_us, ending)
+        else:
+            self._ledger.release(self.server.slot, failed)
+
+    def _end(self, reusable: bool, failed: bool, ending: Ending = Ending.ANSWERED) -> None:
         self.is_open = False
         stream, self.stream = self.stream, None
         try:
@@ -115,7 +139,7 @@ class Lease:
                 else:
                     stream.close()
         finally:
-            self._ledger.release(self.server.slot, failed)
+            self._release(failed, ending if self._failure is None else Ending.FAILED)
             if (queue := self.server.queue) is not None:
                 if (own := self.server.own_queue) is not None and own.length:
                     queue = own

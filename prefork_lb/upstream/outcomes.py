@@ -5,6 +5,7 @@ from collections import deque
 
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.states import States, now_ms
+from prefork_lb.upstream.answering import Answering
 from prefork_lb.upstream.ejection import EjectionRules, Ejections, Trial
 from prefork_lb.upstream.server import Server
 from prefork_lb.upstream.times import ResponseTimes
@@ -22,7 +23,10 @@ class Outcomes:
     came back says nothing about the server as it is now, and one that is no trial says nothing about a server that is ejected.
     """
 
-    def __init__(self, states: States, ledger: Ledger, ejections: Ejections, rules: EjectionRules) -> None:
+    def __init__(self, states: States, ledger: Ledger, ejections: Ejections, rules: EjectionRules,
+                 answering: Answering | None = None) -> None:
+        """`answering` hears how long answers take; None: the pool's policy does not go by that."""
+        self.answering = answering
         self.streaks = states.streak
         self.times = ResponseTimes()
         self.failing = rules.statuses

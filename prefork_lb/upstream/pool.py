@@ -14,6 +14,7 @@ from prefork_lb.net.stream import Watched
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.states import States, now_ms
 from prefork_lb.shared.transitions import Ejection
+from prefork_lb.upstream.answering import now_us
 from prefork_lb.upstream.availability import AvailabilityRules, Choice, choose
 from prefork_lb.upstream.in_flight_limit import InFlightLimit
 from prefork_lb.upstream.keyed_loads import KeyedLoads
@@ -121,7 +122,12 @@ class Pool:
             seen, choice, fast_claims, _ = view
             if fast_claims is not None and not tried:
                 own = session.server if session is not None else None
-                if own is None:
+                if self.outcomes.answering is not None:
+                    now = now_us()
+                    index = self._claim_timed(fast_claims, choice, own, now)
+                    if index >= 0:
+                        return Lease(choice.primaries[index], ledger, self.outcomes, seen, None, now)
+                elif own is None:
                     index = fast_claims.claim()
                     if index >= 0:
                         return Lease(choice.primaries[index], ledger, self.outcomes, seen)
@@ -143,6 +149,15 @@ class Pool:
                 raise
             finally:
                 ledger.release_lock()
+
+    def _claim_timed(self, fast_claims: FastClaims, choice: Choice, own: Server | None, now: int) -> int:
+        """The index of the server that the compiled picker has claimed at this instant; -1: none."""
+        if own is None:
+            return fast_claims.claim(now)
+        if own not in choice.primaries:
+            return -1
+        index = choice.primaries.index(own)
+        return index if fast_claims.claim_at(index, now) else -1
 
     def _order(self, request: RequestInfo) -> Iterator[Candidate] | None:
         """The servers for the request's key; None: the policy has no use for one, or there is none. Needs no lock."""

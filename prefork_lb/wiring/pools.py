@@ -21,6 +21,7 @@ from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.line import Line, pool_spots, server_spots
 from prefork_lb.shared.states import States
 from prefork_lb.shared.table import PoolSlots
+from prefork_lb.upstream.answering import answering_of
 from prefork_lb.upstream.availability import AvailabilityRules
 from prefork_lb.upstream.claiming import fast_claims
 from prefork_lb.upstream.ejection import EjectionRules, Ejections
@@ -56,7 +57,7 @@ def obtain(config: Config) -> Needs:
     for name, pool in config.pools.items():
         # The real policy is made later, in shared memory: what it writes there must not stay when another pool fails.
         slots = max(64, len(pool.servers))
-        memory = PolicyMemory([0] * at.POLICY_CELLS, tuple([0] * slots for _ in range(at.POLICY_COLUMNS)))
+        memory = PolicyMemory([0] * at.POLICY_CELLS, tuple([0] * slots for _ in range(len(at.POLICY_COLUMNS) + 1)))
         found[name] = PoolNeeds(_tls_context(name, pool, config), secrets_of(name, pool, config))
         _make_policy(name, pool, config, memory, _servers(pool, config, range(len(pool.servers)), found[name].context))
     return found
@@ -85,19 +86,21 @@ def make_pool(name: str, pool: model.PoolConfig, config: Config, needs: PoolNeed
     """The pool of this name, on its place in shared memory."""
     servers = _servers(pool, config, slots.slots, needs.context)
     policy = _make_policy(name, pool, config, PolicyMemory(slots.cells, slots.columns), servers)
+    answering = answering_of(policy, ledger, slots)
     retries, most = pool.retries, pool.breaker.in_flight
     rules = _ejection_rules(pool.ejection)
     waits = pool.sticky is not None and pool.sticky.on_failure == "wait"
     queue = _queues(name, pool, servers, waits, slots, ledger, runtime)
     return Pool(
         name, servers, policy, ledger, states,
-        Outcomes(states, ledger, Ejections(name, servers, states, ledger, rules, random.Random()), rules),
+        Outcomes(states, ledger, Ejections(name, servers, states, ledger, rules, random.Random()), rules,
+                 answering),
         AvailabilityRules(int(pool.slow_start * 1000), pool.panic_threshold),
         RetryRules(retries.attempts, frozenset(retries.on), parse_statuses(retries.statuses), retries.backoff,
                    retries.body_memory, retries.body_limit, retries.hedge),
         RetryBudget(ledger, slots.block, slots.number, slots.slots, retries.budget, retries.floor,
                     pool.breaker.retries),
-        lambda usable, seen: None if most or waits else fast_claims(policy, usable, slots, ledger, seen), queue,
+        lambda usable, seen: None if most or waits else fast_claims(policy, usable, slots, ledger, seen, answering), queue,
         InFlightLimit(ledger, slots.slots, slots.block, most) if most else None,
         functools.partial(slots.block.__setitem__, at.P_PANIC),
         key_finder(pool.key, trust_check(config.proxy.trusted_proxies)) if pool.key else None,

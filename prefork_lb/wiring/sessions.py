@@ -54,7 +54,8 @@ def make_sticky(name: str, pool: model.PoolConfig, servers: Sequence[Server], se
         return Learn(servers, SessionTable(segment, ledger), SessionKeys(segment.secret, name), rules, sticky.cookie,
                      sticky.header, sticky.idle or DEFAULT_LEARNED_IDLE_S)
     if sticky.mode != "cookie":
-        nowhere = PolicyMemory([0] * at.POLICY_CELLS, tuple([0] * segment.layout.servers for _ in range(at.POLICY_COLUMNS)))
+        slots, columns = segment.layout.servers, len(at.POLICY_COLUMNS) + 1
+        nowhere = PolicyMemory([0] * at.POLICY_CELLS, tuple([0] * slots for _ in range(columns)))
         policy = Hash(PolicySetup(random.Random(), nowhere, servers))
         return Keyed(policy, key_finder(sticky.mode, is_trusted), replace(rules, keeps_drained=False))
     return _cookie(name, sticky, servers, secrets, rules, segment)

@@ -48,7 +48,7 @@ def backends(*weights: int) -> list[Backend]:
 
 
 def fresh_memory() -> PolicyMemory:
-    return PolicyMemory([0] * 8, ([0] * SLOTS, [0] * SLOTS, [0] * SLOTS))
+    return PolicyMemory([0] * 8, tuple([0] * SLOTS for _ in range(8)))
 
 
 def new_policy(name: str, seed: int = 1, memory: PolicyMemory | None = None, servers: Sequence[Candidate] = (),

@@ -59,7 +59,7 @@ def test_the_examples_turns_are_shared_by_all_workers(own_policy: str) -> None:
 
 def test_the_page_tells_how_much_memory_there_is() -> None:
     assert f"`memory.cells[0]` to `[{at.POLICY_CELLS - 1}]`" in PAGE
-    assert f"`memory.columns[0]` to `[{at.POLICY_COLUMNS - 1}]`" in PAGE
+    assert f"`memory.columns[0]` to `[{len(at.POLICY_COLUMNS) - 1}]`" in PAGE
 
 
 def test_the_configurations_of_the_page_are_valid(tmp_path: Path, own_policy: str) -> None:

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from prefork_lb.balance.answer_times import FAILURE, NOISE, POOL_LEVEL, WEIGHT
 from prefork_lb.balance.least_connections import IDLE_PICKS
 from prefork_lb.balance.rotation import MEMORY_ROUNDS, UNIT
-from prefork_lb.native.loader import FastClaims, native
+from prefork_lb.native.loader import FastClaims, NativeAnswers, native
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.finding import DIRECTORY
 from prefork_lb.shared.ledger import Ledger
@@ -155,12 +156,19 @@ class Site:
         self.survivor.claim(0)
         self.survivor.release_lock()
 
-    def fast_claims(self, ledger: Ledger) -> FastClaims:
+    def answers(self, ledger: Ledger) -> NativeAnswers:
+        layout, pool, cells = self.segment.layout, self.segment.layout.pool(0), self.segment.cells
+        columns = [cells[layout.column(number)] for number in (at.C_LEVEL, at.C_HEARD, at.C_PICKED, at.C_BACK)]
+        found: NativeAnswers = MODULE.Answers(ledger.native_claims, cells[pool:pool + at.POLICY_CELLS], *columns,
+                                              ledger.unanswered, ledger.own_unanswered, POOL_LEVEL, WEIGHT, WEIGHT * SERVERS, NOISE, FAILURE)
+        return found
+
+    def fast_claims(self, ledger: Ledger, answers: NativeAnswers | None = None) -> FastClaims:
         layout, pool = self.segment.layout, self.segment.layout.pool(0)
         columns = [self.segment.cells[layout.column(at.C_POLICY + number)] for number in (0, 1)]
         found: FastClaims = MODULE.LeastConnections(ledger.native_claims, ((0, 3, 9), (1, 2, 9)),
                                                     self.segment.cells[pool:pool + at.POLICY_CELLS], *columns, *RULE,
-                                                    at.H_CHANGES, self.segment.cells[at.H_CHANGES])
+                                                    at.H_CHANGES, self.segment.cells[at.H_CHANGES], answers)
         return found
 
     def worker(self) -> Callable[[], object]:
@@ -198,6 +206,36 @@ def test_a_worker_killed_between_any_two_stores_of_claim_and_release_leaves_noth
         made = stores(small.text, site.worker, number, more)
         assert site.look() == [1, 0], f"killed after store {number} and {more} instructions"
     assert number > 15  # the stores were seen
+
+
+@needs_trace
+@pytest.mark.parametrize("more", [0, 5])
+def test_a_worker_killed_between_any_two_stores_leaves_no_request_that_waits(small: Segment, more: int) -> None:
+    """Of a policy that goes by the times of answers: two claims, one that is answered before its release and one with it."""
+    site = Site(small)
+
+    def worker() -> Callable[[], object]:
+        ledger = Ledger(small)
+        answers = site.answers(ledger)
+        picker = site.fast_claims(ledger, answers)
+
+        def work() -> None:
+            index = picker.claim(1000)
+            answers.end(index, False, 1000, 4000, 0)
+            assert ledger.native_claims is not None
+            ledger.native_claims.release(index, False)
+            index = picker.claim(5000)
+            answers.release(index, True, 5000, 9000, 1)
+
+        return work
+
+    number, made = 0, 0
+    while made == number:
+        number += 1
+        made = stores(small.text, worker, number, more)
+        assert site.look() == [1, 0], f"killed after store {number} and {more} instructions"
+        assert site.survivor.unanswered.tolist() == [0, 0], f"killed after store {number} and {more} instructions"
+    assert number > 40  # the stores were seen
 
 
 @pytest.mark.parametrize("index", [-1, 2, 2**40])

@@ -149,7 +149,7 @@ def test_a_freed_slot_is_used_again_with_nothing_of_the_old_server(segment: Segm
     free_unused(segment, new)
     again = register(segment, new, [pool("b:1", "c:1", "d:1")])["web"]
     assert again.slots[2] == slots.slots[0]
-    assert [column[again.slots[2]] for column in again.columns] == [0, 0, 0]
+    assert [column[again.slots[2]] for column in again.columns] == [0] * (len(at.POLICY_COLUMNS) + 1)
     shown = {server.address: server for server in view(segment).servers}["d:1"]
     assert (shown.weight, shown.max_connections, shown.backup) == (1, 0, False)
     assert (shown.in_flight, shown.requests, shown.failures) == (0, 0, 0)
@@ -177,7 +177,7 @@ def test_the_memory_of_a_policy_is_shared_and_kept_over_reloads(segment: Segment
     second = register(segment, other, [pool("c:1", "b:1")])["web"]
     assert second.cells[3] == 5
     assert second.columns[1][second.slots[1]] == 6
-    assert len(second.cells) == at.POLICY_CELLS and len(second.columns) == at.POLICY_COLUMNS
+    assert len(second.cells) == at.POLICY_CELLS and len(second.columns) == len(at.POLICY_COLUMNS) + 1
 
 
 def test_two_pools_have_memories_of_their_own(segment: Segment) -> None:

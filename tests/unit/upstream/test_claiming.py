@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import contextlib
+import heapq
 import os
 import random
 from collections.abc import Iterator, Sequence
@@ -10,9 +11,13 @@ from dataclasses import dataclass
 import pytest
 
 from prefork_lb.balance.least_connections import IDLE_PICKS
+import prefork_lb.upstream.answering as answering_module
+import prefork_lb.upstream.pool as pool_module
+from prefork_lb.balance.answer_times import POOL_LEVEL
 from prefork_lb.balance.policy import Policy, PolicyMemory, PolicySetup
 from prefork_lb.balance.registry import make_policy
 from prefork_lb.balance.rotation import MEMORY_ROUNDS, UNIT
+from prefork_lb.clock import Clock, monotonic
 from prefork_lb.native.loader import PURE, native
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.finding import DIRECTORY
@@ -20,6 +25,7 @@ from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.making import attach_or_create
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.table import PoolEntry, PoolSlots, ServerEntry, register
+from prefork_lb.upstream.answering import answering_of
 from prefork_lb.upstream.claiming import fast_claims
 from prefork_lb.upstream.ejection import EjectionRules
 from prefork_lb.upstream.lease import Lease
@@ -49,22 +55,26 @@ class Instance:
         layout = self.segment.layout
         cells = self.segment.cells.tolist()
         rows = [value for array in range(at.ROW_ARRAYS) for value in cells[layout.row_array(0, array)]]
-        columns = [value for number in (at.C_TOTAL, at.C_POLICY, at.C_POLICY + 1, at.C_POLICY + 2)
+        columns = [value for number in (at.C_TOTAL, at.C_POLICY, at.C_POLICY + 1, at.C_POLICY + 2, at.C_LEVEL, at.C_HEARD, at.C_PICKED,
+                                     at.C_BACK, at.C_UNANSWERED)
                    for value in cells[layout.column(number)]]
         start = layout.pool(0)
         return rows + columns + cells[start:start + at.POLICY_CELLS]
 
 
-def instance(segment: Segment, weights: Sequence[int], limits: Sequence[int], policy_name: str = "least-connections") -> Instance:
+def instance(segment: Segment, weights: Sequence[int], limits: Sequence[int], policy_name: str = "least-connections",
+             clock: Clock = monotonic) -> Instance:
     ledger = Ledger(segment)
     entries = [ServerEntry(f"127.0.0.1:{8000 + n}", weight, 0, False) for n, weight in enumerate(weights)]
     slots: PoolSlots = register(segment, ledger, [PoolEntry("web", entries)])["web"]
     servers = [new_server(slot, weight, limit) for slot, weight, limit in zip(slots.slots, weights, limits, strict=True)]
-    policy: Policy = make_policy(policy_name, PolicySetup(random.Random(1), PolicyMemory(slots.cells, slots.columns)))
-    has_fast_claims = fast_claims(policy, servers, slots, ledger, 0) is not None
+    policy: Policy = make_policy(policy_name, PolicySetup(random.Random(1), PolicyMemory(slots.cells, slots.columns), servers, clock=clock))
+    answering = answering_of(policy, ledger, slots)
+    has_fast_claims = fast_claims(policy, servers, slots, ledger, 0, answering) is not None
     pool = make_pool(ledger, servers, policy,
-                     make_fast_claims=lambda usable, seen: fast_claims(policy, usable, slots, ledger, seen),
+                     make_fast_claims=lambda usable, seen: fast_claims(policy, usable, slots, ledger, seen, answering),
                      ejection=EjectionRules(failures=0, penalty_s=0))  # which go by the time
+    pool.outcomes.answering = answering
     return Instance(segment, ledger, pool, has_fast_claims)
 
 
@@ -80,10 +90,10 @@ def segments() -> Iterator[list[Segment]]:
 
 
 def both(segments: list[Segment], monkeypatch: pytest.MonkeyPatch, weights: Sequence[int],
-         limits: Sequence[int]) -> tuple[Instance, Instance]:
-    compiled = instance(segments[0], weights, limits)
+         limits: Sequence[int], policy_name: str = "least-connections", clock: Clock = monotonic) -> tuple[Instance, Instance]:
+    compiled = instance(segments[0], weights, limits, policy_name, clock)
     monkeypatch.setenv(PURE, "1")
-    pure = instance(segments[1], weights, limits)
+    pure = instance(segments[1], weights, limits, policy_name, clock)
     assert compiled.has_fast_claims and not pure.has_fast_claims
     return compiled, pure
 
@@ -194,3 +204,39 @@ def test_without_the_compiled_module_the_policy_claims(segments: list[Segment], 
     assert isinstance(lease.server, Server)
     lease.succeed(reusable=False)
     assert not any(found.ledger.totals)
+
+
+@needs_native
+@pytest.mark.parametrize("weights", [(1, 1), (1, 1, 1, 1), (5, 3, 1, 1)], ids=str)
+def test_the_same_servers_and_the_same_memory_by_the_times_of_answers(segments: list[Segment], monkeypatch: pytest.MonkeyPatch,
+                                                                     weights: tuple[int, ...]) -> None:
+    """Answers, failures, clients that leave and bodies that go on; one server is slow now and then, one fails now and then."""
+    now = 1_000_000
+    for module in (answering_module, pool_module):
+        monkeypatch.setattr(module, "now_us", lambda: now)
+    pair = both(segments, monkeypatch, weights, [UNLIMITED] * len(weights), "peak-ewma", lambda: now / 1e6)
+    rng = random.Random(sum(weights))
+    held: list[tuple[int, int, tuple[Lease, Lease]]] = []
+    for step in range(STEPS):
+        now += int(rng.expovariate(1 / 5000))
+        while held and held[0][0] <= now:
+            due, _, leases = heapq.heappop(held)
+            kind = rng.random()
+            for lease in leases:
+                if leases[0].server.slot == 1 and step % 500 < 100:
+                    lease.fail("no answer")
+                elif kind < 0.1:
+                    lease.abandon()
+                elif kind < 0.2:
+                    lease.note_status(429, 0.0)
+                    lease.succeed(reusable=False)
+                else:
+                    if kind < 0.5:
+                        lease.keep()
+                    lease.succeed(reusable=False)
+        leases = pair[0].pool.lease(REQUEST, ()), pair[1].pool.lease(REQUEST, ())
+        assert leases[0].server.slot == leases[1].server.slot, f"step {step}"
+        takes = rng.expovariate(1 / 30_000) * (20 if leases[0].server.slot == 0 and step % 700 < 300 else 1)
+        heapq.heappush(held, (now + int(takes), step, leases))
+        assert pair[0].memory() == pair[1].memory(), f"step {step}"
+    assert pair[0].memory()[-at.POLICY_CELLS + POOL_LEVEL] > 0
