@@ -160,7 +160,8 @@ class Site:
         layout, pool, cells = self.segment.layout, self.segment.layout.pool(0), self.segment.cells
         columns = [cells[layout.column(number)] for number in (at.C_LEVEL, at.C_HEARD, at.C_PICKED, at.C_BACK)]
         found: NativeAnswers = MODULE.Answers(ledger.native_claims, cells[pool:pool + at.POLICY_CELLS], *columns,
-                                              ledger.unanswered, ledger.own_unanswered, POOL_LEVEL, WEIGHT, WEIGHT * SERVERS, NOISE, FAILURE)
+                                              ledger.unanswered, ledger.own_unanswered, POOL_LEVEL, WEIGHT,
+                                              WEIGHT * SERVERS, NOISE, FAILURE)
         return found
 
     def fast_claims(self, ledger: Ledger, answers: NativeAnswers | None = None) -> FastClaims:

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import pytest
 
-from prefork_lb.balance.least_connections import IDLE_PICKS
 import prefork_lb.upstream.answering as answering_module
 import prefork_lb.upstream.pool as pool_module
 from prefork_lb.balance.answer_times import POOL_LEVEL
+from prefork_lb.balance.least_connections import IDLE_PICKS
 from prefork_lb.balance.policy import Policy, PolicyMemory, PolicySetup
 from prefork_lb.balance.registry import make_policy
 from prefork_lb.balance.rotation import MEMORY_ROUNDS, UNIT
@@ -55,8 +55,8 @@ class Instance:
         layout = self.segment.layout
         cells = self.segment.cells.tolist()
         rows = [value for array in range(at.ROW_ARRAYS) for value in cells[layout.row_array(0, array)]]
-        columns = [value for number in (at.C_TOTAL, at.C_POLICY, at.C_POLICY + 1, at.C_POLICY + 2, at.C_LEVEL, at.C_HEARD, at.C_PICKED,
-                                     at.C_BACK, at.C_UNANSWERED)
+        columns = [value for number in (at.C_TOTAL, at.C_POLICY, at.C_POLICY + 1, at.C_POLICY + 2, at.C_LEVEL, at.C_HEARD,
+                                     at.C_PICKED, at.C_BACK, at.C_UNANSWERED)
                    for value in cells[layout.column(number)]]
         start = layout.pool(0)
         return rows + columns + cells[start:start + at.POLICY_CELLS]
@@ -68,7 +68,8 @@ def instance(segment: Segment, weights: Sequence[int], limits: Sequence[int], po
     entries = [ServerEntry(f"127.0.0.1:{8000 + n}", weight, 0, False) for n, weight in enumerate(weights)]
     slots: PoolSlots = register(segment, ledger, [PoolEntry("web", entries)])["web"]
     servers = [new_server(slot, weight, limit) for slot, weight, limit in zip(slots.slots, weights, limits, strict=True)]
-    policy: Policy = make_policy(policy_name, PolicySetup(random.Random(1), PolicyMemory(slots.cells, slots.columns), servers, clock=clock))
+    memory = PolicyMemory(slots.cells, slots.columns)
+    policy: Policy = make_policy(policy_name, PolicySetup(random.Random(1), memory, servers, clock=clock))
     answering = answering_of(policy, ledger, slots)
     has_fast_claims = fast_claims(policy, servers, slots, ledger, 0, answering) is not None
     pool = make_pool(ledger, servers, policy,
