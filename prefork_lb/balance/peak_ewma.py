@@ -32,8 +32,7 @@ class PeakEWMA(LeastConnections):
             picked = self._least_of_slow(candidates, excess)
         if picked is None:
             return super().pick([server for server, above in zip(candidates, excess, strict=True) if not above], request)
-        total_weight = sum(server.weight for server in candidates)
-        self._rotation.taken(picked, total_weight, self._weights_are_equal(candidates, total_weight))
+        self.took(picked, tuple(candidates))
         return picked
 
     def sent(self, server: Candidate) -> None:
