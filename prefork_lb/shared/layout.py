@@ -141,6 +141,8 @@ OWN_ARRAYS = 3
 
 # The table of learned sessions: cells at its head, and cells of an entry (`shared.sessions`).
 SESSION_HEAD_CELLS, SESSION_CELLS = 8, 7
+# Of an entry: the hash, the server, when the session was used, its neighbours in the order of use, the next of its bucket.
+E_HIGH, E_LOW, E_SERVER, E_USED, E_OLDER, E_NEWER, E_CHAIN = range(SESSION_CELLS)
 T_CHANGES = 0  # odd: a change is going on
 T_FRESH = 1  # entries that were ever in use
 T_NEWEST = 2

@@ -26,11 +26,11 @@ import struct
 from typing import NamedTuple
 
 from prefork_lb.shared import layout as at
+from prefork_lb.shared.layout import E_CHAIN, E_HIGH, E_LOW, E_NEWER, E_OLDER, E_SERVER, E_USED, SESSION_CELLS
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.sessions_repair import repair_sessions
 
-_HIGH, _LOW, _SERVER, _USED, _OLDER, _NEWER, _CHAIN = range(at.SESSION_CELLS)
 _READS_NEED_NO_LOCK = platform.machine() in ("x86_64", "AMD64", "i686")
 _MOST_STEPS = 64  # of a walk without the lock: a chain that changes meanwhile could be a ring
 _AGAIN_MS = 1000  # an entry that was used so lately is not moved
@@ -76,7 +76,7 @@ class SessionTable:
         self._buckets = self._head + at.SESSION_HEAD_CELLS
         self._mask = segment.layout.session_buckets - 1
         # Entries are numbered from 1: 0 is none.
-        self._entries = self._buckets + segment.layout.session_buckets - at.SESSION_CELLS
+        self._entries = self._buckets + segment.layout.session_buckets - SESSION_CELLS
 
     def find(self, key: tuple[int, int]) -> Place | None:
         """Where a session is; None: it is not known."""
@@ -97,12 +97,12 @@ class SessionTable:
         for _ in range(_MOST_STEPS):
             if not number:
                 return None
-            entry = self._entries + number * at.SESSION_CELLS
-            if cells[entry] == high and cells[entry + _LOW] == low:
-                place = Place(cells[entry + _SERVER], cells[entry + _USED])
-                if cells[entry] == high and cells[entry + _LOW] == low:
+            entry = self._entries + number * SESSION_CELLS
+            if cells[entry] == high and cells[entry + E_LOW] == low:
+                place = Place(cells[entry + E_SERVER], cells[entry + E_USED])
+                if cells[entry] == high and cells[entry + E_LOW] == low:
                     return place
-            number = cells[entry + _CHAIN]
+            number = cells[entry + E_CHAIN]
         # Beyond what hashes make by chance. Under the lock the chain stands still.
         return self._look_far(key, number)
 
@@ -111,10 +111,10 @@ class SessionTable:
         for _ in range(self._room):
             if not number:
                 break
-            entry = self._entries + number * at.SESSION_CELLS
-            if (cells[entry], cells[entry + _LOW]) == key:
-                return Place(cells[entry + _SERVER], cells[entry + _USED])
-            number = cells[entry + _CHAIN]
+            entry = self._entries + number * SESSION_CELLS
+            if (cells[entry], cells[entry + E_LOW]) == key:
+                return Place(cells[entry + E_SERVER], cells[entry + E_USED])
+            number = cells[entry + E_CHAIN]
         return None
 
     def put(self, key: tuple[int, int], server: int, now_ms: int) -> None:
@@ -127,8 +127,8 @@ class SessionTable:
             else:
                 number = self._free_entry()
                 self._fill(number, key, server, now_ms)
-            entry = self._entries + number * at.SESSION_CELLS
-            self._cells[entry + _SERVER], self._cells[entry + _USED] = server, now_ms
+            entry = self._entries + number * SESSION_CELLS
+            self._cells[entry + E_SERVER], self._cells[entry + E_USED] = server, now_ms
             self._link_newest(number)
             self._end()
 
@@ -141,15 +141,15 @@ class SessionTable:
             number = self._number(key)
             if number:  # else it had to go meanwhile
                 self._unlink(number)
-                self._cells[self._entries + number * at.SESSION_CELLS + _USED] = now_ms
+                self._cells[self._entries + number * SESSION_CELLS + E_USED] = now_ms
                 self._link_newest(number)
             self._end()
 
     def count(self, server: int, since_ms: int) -> int:
         """The sessions of a server that were used since then. Reads the whole table, without the lock."""
-        start = self._entries + at.SESSION_CELLS
-        end = start + at.SESSION_CELLS * self._cells[self._head + at.T_FRESH]
-        keys, servers, used = (list(self._cells[start + offset:end:at.SESSION_CELLS]) for offset in (_HIGH, _SERVER, _USED))
+        start = self._entries + SESSION_CELLS
+        end = start + SESSION_CELLS * self._cells[self._head + at.T_FRESH]
+        keys, servers, used = (list(self._cells[start + offset:end:SESSION_CELLS]) for offset in (E_HIGH, E_SERVER, E_USED))
         return sum(1 for key, owner, when in zip(keys, servers, used, strict=True)
                    if key and owner == server and when >= since_ms)
 
@@ -164,10 +164,10 @@ class SessionTable:
         cells = self._cells
         number: int = cells[self._buckets + (key[1] & self._mask)]
         while number:
-            entry = self._entries + number * at.SESSION_CELLS
-            if cells[entry] == key[0] and cells[entry + _LOW] == key[1]:
+            entry = self._entries + number * SESSION_CELLS
+            if cells[entry] == key[0] and cells[entry + E_LOW] == key[1]:
                 break
-            number = cells[entry + _CHAIN]
+            number = cells[entry + E_CHAIN]
         return number
 
     def _free_entry(self) -> int:
@@ -178,35 +178,35 @@ class SessionTable:
             cells[head + at.T_FRESH] = fresh + 1
             return fresh + 1
         number: int = cells[head + at.T_OLDEST]
-        entry = self._entries + number * at.SESSION_CELLS
+        entry = self._entries + number * SESSION_CELLS
         cells[entry] = 0  # from here on it is none: whoever builds the table anew leaves it out
         self._unlink(number)
         # Out of its chain.
-        before = self._buckets + (cells[entry + _LOW] & self._mask)
+        before = self._buckets + (cells[entry + E_LOW] & self._mask)
         while cells[before] != number:
-            before = self._entries + cells[before] * at.SESSION_CELLS + _CHAIN
-        cells[before] = cells[entry + _CHAIN]
+            before = self._entries + cells[before] * SESSION_CELLS + E_CHAIN
+        cells[before] = cells[entry + E_CHAIN]
         cells[head + at.T_GIVEN_UP] += 1
         return number
 
     def _fill(self, number: int, key: tuple[int, int], server: int, now_ms: int) -> None:
         cells = self._cells
-        entry = self._entries + number * at.SESSION_CELLS
+        entry = self._entries + number * SESSION_CELLS
         bucket = self._buckets + (key[1] & self._mask)
-        cells[entry + _SERVER], cells[entry + _USED], cells[entry + _LOW] = server, now_ms, key[1]
-        cells[entry + _CHAIN] = cells[bucket]
+        cells[entry + E_SERVER], cells[entry + E_USED], cells[entry + E_LOW] = server, now_ms, key[1]
+        cells[entry + E_CHAIN] = cells[bucket]
         cells[entry] = key[0]
         cells[bucket] = number
 
     def _unlink(self, number: int) -> None:
-        cells, entry = self._cells, self._entries + number * at.SESSION_CELLS
-        older, newer = cells[entry + _OLDER], cells[entry + _NEWER]
-        cells[self._entries + older * at.SESSION_CELLS + _NEWER if older else self._head + at.T_OLDEST] = newer
-        cells[self._entries + newer * at.SESSION_CELLS + _OLDER if newer else self._head + at.T_NEWEST] = older
+        cells, entry = self._cells, self._entries + number * SESSION_CELLS
+        older, newer = cells[entry + E_OLDER], cells[entry + E_NEWER]
+        cells[self._entries + older * SESSION_CELLS + E_NEWER if older else self._head + at.T_OLDEST] = newer
+        cells[self._entries + newer * SESSION_CELLS + E_OLDER if newer else self._head + at.T_NEWEST] = older
 
     def _link_newest(self, number: int) -> None:
-        cells, head, entry = self._cells, self._head, self._entries + number * at.SESSION_CELLS
+        cells, head, entry = self._cells, self._head, self._entries + number * SESSION_CELLS
         newest = cells[head + at.T_NEWEST]
-        cells[entry + _OLDER], cells[entry + _NEWER] = newest, 0
-        cells[self._entries + newest * at.SESSION_CELLS + _NEWER if newest else head + at.T_OLDEST] = number
+        cells[entry + E_OLDER], cells[entry + E_NEWER] = newest, 0
+        cells[self._entries + newest * SESSION_CELLS + E_NEWER if newest else head + at.T_OLDEST] = number
         cells[head + at.T_NEWEST] = number

@@ -2,9 +2,8 @@
 from __future__ import annotations
 
 from prefork_lb.shared import layout as at
+from prefork_lb.shared.layout import E_CHAIN, E_LOW, E_NEWER, E_OLDER, E_USED, SESSION_CELLS
 from prefork_lb.shared.segment import Segment
-
-_HIGH, _LOW, _SERVER, _USED, _OLDER, _NEWER, _CHAIN = range(at.SESSION_CELLS)
 
 
 def repair_sessions(segment: Segment) -> None:
@@ -17,7 +16,7 @@ def repair_sessions(segment: Segment) -> None:
     if not layout.sessions or not cells[head] & 1:
         return
     buckets = head + at.SESSION_HEAD_CELLS
-    entries = buckets + layout.session_buckets - at.SESSION_CELLS
+    entries = buckets + layout.session_buckets - SESSION_CELLS
     mask = layout.session_buckets - 1
     for bucket in range(buckets, buckets + layout.session_buckets):
         cells[bucket] = 0
@@ -26,19 +25,19 @@ def repair_sessions(segment: Segment) -> None:
     # their time is 0.
     used = []
     for number in range(1, fresh + 1):
-        entry = entries + number * at.SESSION_CELLS
+        entry = entries + number * SESSION_CELLS
         if not cells[entry]:
-            cells[entry + _USED] = 0
-        used.append((cells[entry + _USED], number))
+            cells[entry + E_USED] = 0
+        used.append((cells[entry + E_USED], number))
     used.sort()
     older = 0
     for _, number in used:
-        entry = entries + number * at.SESSION_CELLS
-        bucket = buckets + (cells[entry + _LOW] & mask)
-        cells[entry + _CHAIN] = cells[bucket]
+        entry = entries + number * SESSION_CELLS
+        bucket = buckets + (cells[entry + E_LOW] & mask)
+        cells[entry + E_CHAIN] = cells[bucket]
         cells[bucket] = number
-        cells[entry + _OLDER], cells[entry + _NEWER] = older, 0
-        cells[entries + older * at.SESSION_CELLS + _NEWER if older else head + at.T_OLDEST] = number
+        cells[entry + E_OLDER], cells[entry + E_NEWER] = older, 0
+        cells[entries + older * SESSION_CELLS + E_NEWER if older else head + at.T_OLDEST] = number
         older = number
     cells[head + at.T_NEWEST] = older
     if not used:

@@ -214,3 +214,23 @@ def test_all_workers_see_a_session_and_a_dead_owner_of_the_lock_is_made_good() -
 
 def test_a_hundred_thousand_sessions_fit_into_16_mib() -> None:
     assert Layout(32, 256, 48, 8192, 0, 100_000).size - Layout(32, 256, 48, 8192, 0, 0).size <= 16 << 20
+
+
+def test_chains_that_nobody_would_meet_by_chance_are_walked_to_their_end() -> None:
+    table = Memory(100).table()
+    for number in range(1, 101):
+        table.put((number, 5), number, 0)
+    assert table.find((1, 5)) == (1, 0) and table.find((100, 5)) == (100, 0)
+    assert table.find((101, 5)) is None
+
+
+def test_a_session_that_had_to_go_before_its_use_is_noted_is_let_go() -> None:
+    memory = Memory()
+    table = memory.table()
+    table.put(key(0), 7, 0)
+    place = table.find(key(0))
+    assert place is not None
+    for number in range(1, 1 + ROOM):
+        table.put(key(number), 7, number)
+    table.use(key(0), place, 9000)
+    assert set(whole(memory)) == {key(number) for number in range(1, 1 + ROOM)}
