@@ -128,6 +128,3 @@ def weight(server: str, weight: str, pool: str | None, master: int | None) -> No
     with _chosen(server, pool, master) as chosen:
         chosen.change(lambda slot: chosen.states.set_weight(slot, number))
         click.echo(f"{server} (pool {', '.join(key[0] for key in chosen.slots)}): weight {weight}")
-
-
-COMMANDS = (drain, ready, maintenance, weight)

@@ -3,9 +3,12 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
@@ -13,6 +16,7 @@ from prefork_lb import __version__
 from prefork_lb.cli.main import main
 from prefork_lb.gunicorn.settings import CONF_FILE
 from prefork_lb.shared.saved_lock import Holder, take
+from tests.support.place import clean_environment
 
 GOOD = """
 [listen]
@@ -49,7 +53,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.delenv(name)
     # A machine that runs tests may run the balancer, too.
     for module in ("prefork_lb.config.load", "prefork_lb.cli.run"):
-        monkeypatch.setattr(sys.modules[module], "SYSTEM_FILE", str(tmp_path / "none/prefork_lb.toml"))
+        monkeypatch.setattr(import_module(module), "SYSTEM_FILE", str(tmp_path / "none/prefork_lb.toml"))
     return tmp_path
 
 
@@ -62,11 +66,34 @@ def test_the_version_is_told() -> None:
 
 
 def test_every_command_has_help() -> None:
-    assert set(main.commands) == {
-        "check", "run", "status", "traffic", "demo", "drain", "ready", "maintenance", "weight"}
-    for name in main.commands:
+    names = main.list_commands(click.Context(main))
+    assert set(names) == {"check", "run", "status", "traffic", "demo", "drain", "ready", "maintenance", "weight"}
+    for name in names:
         found = invoke(name, "--help")
-        assert (found.exit_code, found.output.startswith("Usage: ")) == (0, True)
+        assert (found.exit_code, found.output.startswith(f"Usage: main {name} ")) == (0, True)
+
+
+def test_help_lists_every_command_with_what_it_does() -> None:
+    listed = re.findall(r"^  (\w+)  +\w", invoke("--help").output.partition("Commands:")[2], re.MULTILINE)
+    assert listed == main.list_commands(click.Context(main))
+
+
+def test_a_command_that_does_not_exist_is_an_error_of_usage() -> None:
+    found = invoke("drian")
+    assert (found.exit_code, "No such command 'drian'" in found.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("command", ["drain", "check", "--version"])
+def test_a_command_loads_no_library_that_it_does_not_need(command: str) -> None:
+    """An operator's script runs some of them for each server; requests and rich take a tenth of a second."""
+    code = ("import sys\nfrom prefork_lb.cli.main import main\n"
+            f"try: main(['{command}', *sys.argv[1:]])\n"
+            "except SystemExit: pass\n"
+            "print({'requests', 'rich', 'werkzeug'} & set(sys.modules))")
+    arguments = [] if command.startswith("-") else ["--help"]
+    shown = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True,
+                           env=clean_environment()).stdout
+    assert shown.splitlines()[-1] == "set()"
 
 
 # -- check ------------------------------------------------------------------------------------------------------------
