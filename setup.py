@@ -49,7 +49,6 @@ setup(
     python_requires=">=3.11",
     install_requires=[
         "gunicorn>=23",
-        "werkzeug>=3.0",
         "requests>=2.31",
         "greenlet>=3.1",  # the first with wheels for Python 3.13
         "msgspec>=0.19",  # the first with wheels for Python 3.13
@@ -70,6 +69,7 @@ setup(
             "types-greenlet>=3.1",
             "types-requests>=2.31",
             "websockets>=13",
+            "werkzeug>=3.0",
         ],
     },
     entry_points={"console_scripts": ["prefork-lb = prefork_lb.cli.main:main"]},
