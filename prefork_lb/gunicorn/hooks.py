@@ -12,7 +12,12 @@ log = logging.getLogger("prefork_lb")
 
 
 def on_starting(server: Any) -> None:
-    """Let replaced workers linger while they have clients."""
+    """Load the application's modules for all workers, and let replaced workers linger while they have clients.
+
+    By now gevent has patched the standard library, if it is to. Each worker would spend a tenth of a second on the modules, and
+    keep a copy of them to itself. So one master's workers are of one version: a new version is taken over by USR2, not by HUP.
+    """
+    import prefork_lb.wiring.application  # noqa: F401  # loading it is the point
     from prefork_lb.gunicorn.master import let_workers_linger
     from prefork_lb.shared.lingering import lingering_workers
 

@@ -1,0 +1,21 @@
+"""What gunicorn's hooks load, and when."""
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from tests.support.place import clean_environment
+
+CODE = """
+import sys
+from types import SimpleNamespace
+from prefork_lb.gunicorn import settings, hooks
+print("prefork_lb.wiring.application" in sys.modules)
+hooks.on_starting(SimpleNamespace(pid=0))
+print("prefork_lb.wiring.application" in sys.modules)
+"""
+
+
+def test_the_master_loads_the_application_for_all_workers_and_not_before_gevent_could_patch() -> None:
+    shown = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True, env=clean_environment())
+    assert shown.stdout.split() == ["False", "True"]
