@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import resource
 import socket
 import time
@@ -13,6 +12,7 @@ import pytest
 
 from tests.support.balancer import PROXY, Balancer, pool_text
 from tests.support.client import Connection, fetch, request_bytes, timed
+from tests.support.client_sockets import shares
 from tests.support.origin import Origin
 from tests.support.pattern import pattern
 from tests.support.processes import private_bytes
@@ -224,18 +224,5 @@ def test_connections_are_divided_evenly_among_workers(setup: Setup) -> None:
 
 
 def assert_even(balancer: Balancer) -> None:
-    port = balancer.address[1]
-    counts = [client_sockets(pid, port) for pid in balancer.workers()]
+    counts = shares(balancer.workers(), balancer.address[1])
     assert sum(counts) == 64 and max(counts) < 1.2 * min(counts), counts
-
-
-def client_sockets(pid: int, port: int) -> int:
-    """How many established connections to the local port a process has, by /proc (proc(5))."""
-    inodes = set()
-    for name in os.listdir(f"/proc/{pid}/fd"):
-        with contextlib.suppress(OSError):
-            inodes.add(os.readlink(f"/proc/{pid}/fd/{name}"))
-    with open("/proc/net/tcp", encoding="ascii") as table:
-        rows = [line.split() for line in table.readlines()[1:]]
-    established = "01"
-    return sum(row[1].endswith(f":{port:04X}") and row[3] == established and f"socket:[{row[9]}]" in inodes for row in rows)
