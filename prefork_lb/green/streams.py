@@ -132,10 +132,16 @@ class GreenStream(Channel):
                 waiting = self.unacknowledged()
                 if not self.wait_writable(self.hub.now + timeout_s) and self.unacknowledged() >= waiting:
                     raise StreamTimeout
+                self._check_open()
                 sent += self._send_some(view[sent:])
 
+    def _check_open(self) -> None:
+        """After a wait: another greenlet may have closed the stream. Its socket stays open until the end of the round."""
+        if self.descriptor < 0:
+            raise StreamClosed("closed on this side")
+
     def unacknowledged(self) -> int:
-        """Bytes that were sent and that the peer has not acknowledged yet."""
+        """Bytes that were sent and that the peer has not acknowledged yet. The stream is open."""
         try:
             return int.from_bytes(fcntl.ioctl(self.descriptor, termios.TIOCOUTQ, b"\0\0\0\0"), sys.byteorder)
         except OSError:
@@ -157,6 +163,7 @@ class GreenStream(Channel):
                 sent += count
                 if not count and not self.wait_for_answer_or_room(self.hub.now + timeout_s):
                     raise StreamTimeout
+                self._check_open()
         return sent
 
     def has_input(self) -> bool:

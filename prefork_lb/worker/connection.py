@@ -216,6 +216,7 @@ class Connection:
         False when there is none: the connection then waits for the client without a greenlet, or is closed.
         """
         stream, service = self.stream, self.service
+        self.head = None  # what is refused from here on is no answer to the request before
         while True:
             buffer = self.buffer
             if buffer:
@@ -223,8 +224,8 @@ class Connection:
                     if self._read_proxy_header():
                         continue
                 else:
-                    if buffer[:2] == b"\r\n" and buffer[2:4] != b"\r\n" and not self._seen:
-                        self.buffer = buffer[2:]  # RFC 9112 2.2: an empty line before a request is ignored
+                    if buffer[:2] == b"\r\n" and buffer[2:4] != b"\r\n":
+                        self.buffer, self._seen = buffer[2:], 0  # RFC 9112 2.2: an empty line before a request is ignored
                         continue
                     end = buffer.find(b"\r\n\r\n", max(self._seen - 3, 0)) + 4
                     if end >= 4:

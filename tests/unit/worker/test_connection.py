@@ -1,7 +1,10 @@
 """One client's connection over a socket pair, with a scripted engine behind it."""
 from __future__ import annotations
 
+import fcntl
 import socket
+import sys
+import termios
 import threading
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -80,6 +83,10 @@ class Client:
             data += piece
         return data
 
+    def pending(self) -> int:
+        """Bytes that were sent and that the worker has not received yet."""
+        return int.from_bytes(fcntl.ioctl(self.sock, termios.TIOCOUTQ, b"\0\0\0\0"), sys.byteorder)
+
     def rest(self) -> bytes:
         return b"".join(iter(lambda: self.sock.recv(65536), b""))
 
@@ -131,6 +138,23 @@ def test_one_empty_line_before_a_request_is_ignored_and_two_are_not(client: Clie
     assert client.hear().endswith(b"/b!")
     client.say(b"\r\n\r\n" + get("/c"))
     assert client.hear().startswith(b"HTTP/1.1 400 ")
+
+
+def test_an_empty_line_that_comes_a_byte_at_a_time_is_ignored(client: Client) -> None:
+    for byte in b"\r\n" + get("/slow"):
+        client.say(bytes([byte]))
+        wait_until(lambda: not client.pending(), "the byte has been received")
+    assert client.hear().endswith(b"/slow!")
+
+
+def test_a_malformed_head_behind_a_head_request_is_answered_with_a_body_of_its_own() -> None:
+    """The refusal is not the answer to the request before it."""
+    client = Client(lambda request: whole(b""))
+    client.say(b"HEAD /before HTTP/1.1\r\nHost: a.test\r\n\r\n" + b"GET / HTTP/1.1\n")
+    refusal = client.rest().partition(b"HTTP/1.1 400 ")[2]
+    head, _, body = refusal.partition(b"\r\n\r\n")
+    assert f"Content-Length: {len(body)}\r\n".encode() in head + b"\r\n" and body
+    client.close()
 
 
 @pytest.mark.parametrize(("data", "status"), [
