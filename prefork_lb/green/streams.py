@@ -14,6 +14,7 @@ import contextlib
 import fcntl
 import socket
 import ssl
+import struct
 import sys
 import termios
 from collections.abc import Callable, Sequence
@@ -25,6 +26,7 @@ from prefork_lb.net.failures import failure_text
 from prefork_lb.net.stream import Stream, StreamClosed, StreamTimeout, Watched
 
 _ENDED = HALF_CLOSED | BROKEN
+_LINGER_0, _LINGER_OFF = struct.pack("ii", 1, 0), struct.pack("ii", 0, 0)  # socket(7)
 _WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
@@ -189,11 +191,18 @@ class GreenStream(Channel):
         with contextlib.suppress(OSError):  # the peer has gone, so this side has ended already
             self._connected.shutdown(socket.SHUT_WR)
 
-    def reset(self) -> None:
-        """End the connection so that the peer cannot take it for an ordinary end (TCP's reset)."""
+    def reset_at_close(self, resets: bool) -> None:
+        """Whether a close of the socket is a reset (TCP): the peer cannot take it for an ordinary end.
+
+        The kernel obeys this whenever it closes the socket, also after a SIGKILL of the worker.
+        """
         if self._connected.family != socket.AF_UNIX:
-            with contextlib.suppress(OSError):
-                self._connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            with contextlib.suppress(OSError):  # the peer has gone
+                self._connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_0 if resets else _LINGER_OFF)
+
+    def reset(self) -> None:
+        """End the connection so that the peer cannot take it for an ordinary end."""
+        self.reset_at_close(True)
         self.close()
 
     def close(self) -> None:
@@ -279,9 +288,9 @@ class TLSStream(GreenStream):
         self._say_end()
         super().shut_down()
 
-    def reset(self) -> None:
-        self._may_say_end = False  # close_notify would make this an ordinary end
-        super().reset()
+    def reset_at_close(self, resets: bool) -> None:
+        self._may_say_end = not resets  # close_notify would make this an ordinary end
+        super().reset_at_close(resets)
 
     def close(self) -> None:
         if self.descriptor >= 0 and self._may_say_end:

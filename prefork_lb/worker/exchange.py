@@ -103,6 +103,11 @@ def _respond(client: Client, head: RequestHead, reply: Reply, body: ClientBody |
         elif head.minor == 0:
             block += b"Connection: keep-alive\r\n"
     block += b"Transfer-Encoding: chunked\r\n\r\n" if chunked else b"\r\n"
+    # A body that ends with the connection looks whole to the client whenever the connection ends. So until it is whole, each end
+    # is a reset: the server breaks off, the client takes nothing, the worker is killed.
+    ends_with_connection = kind is Kind.CLOSE or (kind is Kind.CHUNKED and not chunked)
+    if ends_with_connection:
+        client.stream.reset_at_close(True)
     client.body_sent = 0
     status = reply.status
     try:
@@ -112,14 +117,13 @@ def _respond(client: Client, head: RequestHead, reply: Reply, body: ClientBody |
             send_chunked(client, reply, block)
         else:
             send_plain(client, reply, block)
+        if ends_with_connection:
+            client.stream.reset_at_close(False)
     except ClientGone:
         status = 499
         raise
     except TruncatedBody as exc:
         summary.tell(logging.WARNING, "broken off", "response broken off: %s", exc)
-        # This body ends with the connection, so to the client a normal close would look like a whole body.
-        if kind is not Kind.LENGTH and not chunked:
-            client.stream.reset()
         return False
     finally:
         if service.access_log is not None:
@@ -206,7 +210,11 @@ def _tunnel(client: Client, reply: Reply) -> bool:
 def _call_wsgi(client: Client, head: RequestHead, body: ClientBody | None) -> bool:
     service = client.service
     call = PlainCall(client, head, body, service)
-    goes_on = call.run(is_persistent(head) and service.keeps)
+    try:
+        goes_on = call.run(is_persistent(head) and service.keeps)
+    except ClientGone:
+        client.stream.reset()  # the application may have failed in the middle of a body that ends with the connection
+        raise
     if goes_on and body is not None:
         goes_on = _is_used_up_safely(client, body)
     _log(client, call.status, call.fields, call.sent)
