@@ -27,11 +27,13 @@ def on_starting(server: Any) -> None:
 
 
 def post_worker_init(worker: Any) -> None:
-    """Let a worker join its instance before its first request, so that tools see it at once."""
+    """Let a worker join its instance before its first request, so that tools see it at once, and end at once when told to."""
+    from prefork_lb.gunicorn.quick_end import end_without_the_pool
     from prefork_lb.wiring.application import Application
 
     if isinstance(worker.wsgi, Application):
         worker.wsgi.start()
+    end_without_the_pool(worker)
 
 
 def on_exit(server: Any) -> None:

@@ -11,6 +11,7 @@ import ssl
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -187,6 +188,8 @@ class Balancer:
         try:
             code = process.wait(10)
         except subprocess.TimeoutExpired:
+            at = {pid: processes.doing(pid) for pid in (process.pid, *workers)}
+            warnings.warn(f"{self.front_end} did not end within 10 s of {signal.Signals(signal_number).name}: {at}", stacklevel=2)
             process.kill()
             code = process.wait(10)
         for pid in workers:
