@@ -10,7 +10,8 @@ Facts about gunicorn's Arbiter, from version 23 to 27:
   `kill_workers(SIGTERM)` or, for a quick end, `kill_workers(SIGQUIT)`; it waits for `graceful_timeout` while `WORKERS` has
   any, and then calls `kill_workers(SIGKILL)`.
 - `reap_workers()` and `manage_workers()` are called at least once a second; in `reload()`, only the former is. Version 23
-  calls `reap_workers()` in the handler of SIGCHLD, so it may come between any two instructions.
+  calls `reap_workers()` in the handler of SIGCHLD and nowhere else. So it may come between any two instructions, also in the
+  middle of another `reap_workers()`, and its `stop()` sees the end of a child only.
 
 So the master takes a replaced worker out of `WORKERS` after a moment. The worker stays the master's child and *lingers*. The
 master puts lingering workers back into `WORKERS` only while gunicorn's code must see all workers: to reap them, to kill a
@@ -21,6 +22,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
@@ -115,7 +117,10 @@ class LingeringMaster(Arbiter):  # type: ignore[misc]  # gunicorn has no types
 
     def _let_go(self) -> None:
         """Take workers out of `WORKERS` that retired, by the master's order or by themselves, and still run after the grace."""
-        now = time.monotonic()
+        with _without_sigchld():
+            self._let_go_now(time.monotonic())
+
+    def _let_go_now(self, now: float) -> None:
         for pid, worker in list(self.WORKERS.items()):
             if self._shown:
                 return
@@ -132,39 +137,45 @@ class LingeringMaster(Arbiter):  # type: ignore[misc]  # gunicorn has no types
     @contextlib.contextmanager
     def _all_workers(self) -> Iterator[None]:
         """Put the lingering workers into `WORKERS` for a while. Those that gunicorn removes from it have ended."""
-        self._shown += 1
+        with _without_sigchld():
+            self._shown += 1
+            if self._shown == 1:  # else gunicorn may have removed some already
+                self.WORKERS.update(self._lingering)
         try:
-            self.WORKERS.update(self._lingering)
             yield
         finally:
-            if self._shown == 1:
-                for pid in list(self._lingering):
-                    if self.WORKERS.pop(pid, None) is None:
-                        for noted in (self._lingering, self._retired):
-                            noted.pop(pid, None)
-                        self._stopping.discard(pid)
-            self._shown -= 1
+            with _without_sigchld():
+                if self._shown == 1:
+                    for pid in list(self._lingering):
+                        if self.WORKERS.pop(pid, None) is None:
+                            for noted in (self._lingering, self._retired):
+                                noted.pop(pid, None)
+                            self._stopping.discard(pid)
+                self._shown -= 1
 
     def _remind(self) -> None:
         """Repeat SIGTERM: a worker that was still starting may have lost the first one. gunicorn does so for surplus workers."""
         now = time.monotonic()
         if now - self._resent_at >= 1.0:
             self._resent_at = now
-            for pid in list(self._retired):
-                if pid in self._lingering:
-                    self._signal(pid, signal.SIGTERM)
-                elif pid not in self.WORKERS:
-                    del self._retired[pid]
+            with _without_sigchld():
+                for pid in list(self._retired):
+                    if pid in self._lingering:
+                        self._signal(pid, signal.SIGTERM)
+                    elif pid not in self.WORKERS:
+                        del self._retired[pid]
 
     def _end_surplus(self) -> None:
         """Limit the number of lingering workers, for each keeps its memory and its row. The oldest end first."""
-        surplus = len(self._lingering) - max(_LEAST_LINGERING, 2 * self.num_workers)
-        for pid, worker in sorted(self._lingering.items(), key=lambda item: item[1].age)[:max(0, surplus)]:
-            if pid not in self._stopping:
-                self.log.warning("Worker (pid:%s) has to end: more than %d workers linger", pid, len(self._lingering) - surplus)
-                self._stopping.add(pid)
-                _give(worker, Order.STOP)
-                self._signal(pid, signal.SIGTERM)
+        with _without_sigchld():
+            most = max(_LEAST_LINGERING, 2 * self.num_workers)
+            surplus = len(self._lingering) - most
+            for pid, worker in sorted(self._lingering.items(), key=lambda item: item[1].age)[:max(0, surplus)]:
+                if pid not in self._stopping:
+                    self.log.warning("Worker (pid:%s) has to end: more than %d workers linger", pid, most)
+                    self._stopping.add(pid)
+                    _give(worker, Order.STOP)
+                    self._signal(pid, signal.SIGTERM)
 
     def _signal(self, pid: int, sig: int) -> None:
         super().kill_worker(pid, sig)
@@ -183,15 +194,34 @@ class LingeringMaster(Arbiter):  # type: ignore[misc]  # gunicorn has no types
 
     def _take_back(self) -> None:
         """The instance stops: put all lingering workers back into `WORKERS`, those of earlier masters included."""
-        self.WORKERS.update(self._lingering)
-        self._lingering.clear()
-        self._retired.clear()
-        for adopted in self._find_adopted():
-            if adopted.pid not in self.WORKERS:
-                self.WORKERS[adopted.pid] = _AdoptedWorker(adopted)
+        with _without_sigchld():
+            self.WORKERS.update(self._lingering)
+            self._lingering.clear()
+            self._retired.clear()
+        others = [adopted for adopted in self._find_adopted() if adopted.pid not in self.WORKERS]
+        self.WORKERS.update((adopted.pid, _AdoptedWorker(adopted)) for adopted in others)
+        if others:
+            threading.Thread(target=_tell_end, args=(others,), daemon=True).start()
         self._stopping.update(self.WORKERS)
         for worker in list(self.WORKERS.values()):
             _give(worker, Order.STOP)
+
+
+@contextlib.contextmanager
+def _without_sigchld() -> Iterator[None]:
+    """Put the handler of SIGCHLD off: what the block changes, `reap_workers` changes too. The block must not fork."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGCHLD,))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _tell_end(workers: Sequence[Adopted]) -> None:
+    """Tell the master by SIGCHLD when these workers have ended. The kernel does so for the ends of children only."""
+    while any(worker.is_running() for worker in workers):
+        time.sleep(_LOOK_EVERY_S)
+    os.kill(os.getpid(), signal.SIGCHLD)
 
 
 class _AdoptedWorker:
