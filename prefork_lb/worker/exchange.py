@@ -16,7 +16,7 @@ from prefork_lb.proxy.reply import Reply
 from prefork_lb.proxy.request import BodySource, Downstream, Request
 from prefork_lb.wire.forwarded import ClientInfo
 from prefork_lb.wire.framing import NO_BODY, Kind, request_framing
-from prefork_lb.wire.head import RequestHead, list_members
+from prefork_lb.wire.head import RequestHead
 from prefork_lb.wire.lines import field_lines
 from prefork_lb.wire.proxy_protocol import SocketAddress
 from prefork_lb.worker.bodies import Buffered, ClientBody
@@ -97,7 +97,7 @@ def _respond(client: Client, head: RequestHead, reply: Reply, body: ClientBody |
     if head.minor == 0 or kind is Kind.CLOSE or not service.keeps or body is not None or b"connection" in head.index:
         chunked = chunked and head.minor == 1
         goes_on = (kind is not Kind.CLOSE and (chunked or kind is not Kind.CHUNKED) and service.keeps
-                   and is_persistent(head) and (body is None or _is_used_up(client, body)))
+                   and head.is_persistent and (body is None or _is_used_up(client, body)))
         if not goes_on:
             block += b"Connection: close\r\n"
         elif head.minor == 0:
@@ -134,15 +134,6 @@ def _respond(client: Client, head: RequestHead, reply: Reply, body: ClientBody |
     return goes_on
 
 
-def is_persistent(head: RequestHead) -> bool:
-    """Whether the client wants to use its connection again (RFC 9112 9.3)."""
-    options = head.index.get(b"connection")
-    if options is None:
-        return head.minor == 1
-    members = list_members(options)
-    return b"close" not in members and (head.minor == 1 or b"keep-alive" in members)
-
-
 def _is_used_up(client: Client, body: ClientBody) -> bool:
     """Whether the body has been read to its end, so that the next request can follow. Drops what has come of a small rest."""
     if client.continue_due and not body.is_whole:
@@ -163,7 +154,7 @@ def refuse(client: Client, exc: Exception, body: ClientBody | None, may_go_on: b
         tell_refusal(exc, client.peer.address, what.decode("ascii", "backslashreplace"))
     accept = b", ".join(head.index.get(b"accept", ())).decode("latin-1") if head and not is_overload else ""
     fields, page = error_page(error, accept)
-    goes_on = (may_go_on and head is not None and service.keeps and is_persistent(head)
+    goes_on = (may_go_on and head is not None and service.keeps and head.is_persistent
                and (body is None or _is_used_up_safely(client, body)))
     block = status_line(error.status) + field_lines(fields) + b"Date: %b\r\n" % service.date()
     if not goes_on:
@@ -211,7 +202,7 @@ def _call_wsgi(client: Client, head: RequestHead, body: ClientBody | None) -> bo
     service = client.service
     call = PlainCall(client, head, body, service)
     try:
-        goes_on = call.run(is_persistent(head) and service.keeps)
+        goes_on = call.run(head.is_persistent and service.keeps)
     except ClientGone:
         client.stream.reset()  # the application may have failed in the middle of a body that ends with the connection
         raise
