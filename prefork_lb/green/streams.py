@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import socket
 import ssl
 import struct
@@ -230,6 +231,31 @@ class TLSStream(GreenStream):
         self._may_say_end = True
         self.is_secured = False  # the handshake is done
         super().__init__(hub, self._tls)
+
+    def take_preamble(self, measure: Callable[[bytes], int | None], limit: int, timeout_s: float) -> None:
+        """Receive what the peer sends in the clear before the handshake, and not a byte beyond it.
+
+        `measure` gets all that has come, at most `limit` bytes. It returns how many of them are the preamble; None: it is not
+        whole yet. Raises StreamTimeout, StreamClosed, and what `measure` raises.
+        """
+        deadline = self.hub.now + timeout_s
+        receive = functools.partial(socket.socket.recv, self._tls)  # past TLS
+        while True:
+            try:
+                data = receive(limit, socket.MSG_PEEK)
+                length = measure(data) if data else None
+                if length is not None:
+                    receive(length)
+                    return
+            except BlockingIOError:
+                pass
+            except OSError as exc:
+                raise StreamClosed(exc.strerror) from exc
+            # Further bytes are a new edge, though those that were only looked at are still there.
+            if self.descriptor < 0 or self.ready & _ENDED:
+                raise StreamClosed("the peer left before the handshake")
+            if not self.wait_readable(deadline):
+                raise StreamTimeout
 
     def handshake(self, timeout_s: float) -> None:
         """Agree on keys. Raises StreamTimeout, and StreamClosed with what went wrong."""

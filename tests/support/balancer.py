@@ -330,11 +330,12 @@ def answers(address: tuple[str, int], secure: bool, before: bytes) -> bool:
     """Whether a request without Host is refused: the app is loaded, and no server is asked for it. `before` goes ahead of it."""
     try:
         with Connection(address, timeout=2) as connection:
+            connection.send(before)
             if secure:
                 context = ssl.create_default_context()
                 context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
                 connection.sock = context.wrap_socket(connection.sock)
-            connection.send(before + b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n")
+            connection.send(b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n")
             return connection.response().status == 400
     except (OSError, Truncated):
         return False
