@@ -100,6 +100,7 @@ def _take(client: Sink, reply: Reply, rest: bytes, frame: Callable[[bytes], byte
     while rest and not reply.is_received:
         room = most - len(rest)
         if room > 0 and server.ready & READABLE:
+            stream.hub.share()
             try:
                 data = reply.take(room)
             except TruncatedBody:
