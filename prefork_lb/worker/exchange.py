@@ -163,7 +163,11 @@ def refuse(client: Client, exc: Exception, body: ClientBody | None, may_go_on: b
         block += b"Connection: keep-alive\r\n"
     if head is not None and head.method == b"HEAD":
         page = b""
-    client.send(block + b"\r\n" + page)
+    try:
+        client.send(block + b"\r\n" + page)
+    except ClientGone:
+        _log(client, 499, fields, 0)
+        raise
     _log(client, error.status, fields, len(page))
     service.requests += 1
     if not goes_on and head is not None:
@@ -182,7 +186,11 @@ def _tunnel(client: Client, reply: Reply) -> bool:
     server = reply.server
     assert isinstance(server, GreenStream)
     data = reply.read()  # came with the head
-    client.send(switch_block(reply) + data)
+    try:
+        client.send(switch_block(reply) + data)
+    except ClientGone:
+        _log(client, 499, reply.fields, 0)
+        raise
     sent = len(data)
     early, client.buffer = client.buffer, b""
     try:

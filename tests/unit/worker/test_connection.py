@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from gunicorn.config import Config
 
 from prefork_lb.errors import ConnectFailed, PoolFull
 from prefork_lb.green.hub import Hub
@@ -39,17 +40,24 @@ def whole(body: bytes, *fields: bytes) -> Any:
 class Client:
     """The other end of a connection that a hub serves in a thread."""
 
-    def __init__(self, answer: Answer, limits: HeadLimits | None = None) -> None:
+    def __init__(self, answer: Answer, limits: HeadLimits | None = None, has_engine: bool = True) -> None:
         self.sock, mine = socket.socketpair()
         self.sock.settimeout(10)
         mine.setblocking(False)
         self.requests: list[Request] = []
+        self.logged: list[int] = []
+        self._has_engine = has_engine
         self._answer = answer
         self._limits = limits or HeadLimits()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(mine,), daemon=True)
         self._thread.start()
         assert self._ready.wait(10)
+
+    def _application(self, environ: Any, start: Any) -> list[bytes]:
+        start("200 OK", [("Content-Type", "text/plain")])
+        self.sock.close()
+        return [b"to a client that has left"]
 
     def _exchange(self, request: Request) -> Any:
         self.requests.append(request)
@@ -62,7 +70,9 @@ class Client:
         self.hub = hub = Hub()
         engine = cast(Engine, SimpleNamespace(exchange=self._exchange, tells_addresses=False))
         times = Times(HEAD_S, KEEPALIVE_S, IDLE_S)
-        service = Service(hub, engine, lambda environ, start: [], lambda address: False, self._limits, times, None, None, None)
+        log = cast(Any, SimpleNamespace(write=lambda head, peer, port, status, *rest: self.logged.append(status)))
+        service = Service(hub, engine if self._has_engine else None, self._application, lambda address: False, self._limits,
+                          times, log, Config(), None)
         self.service = service
         connection = Connection(service, GreenStream(hub, mine), client_info("192.0.2.1", b"http", 80, False), None, None, False)
         hub.soon(connection.serve)
@@ -212,6 +222,19 @@ def test_a_worker_that_ends_says_so_with_its_next_response(client: Client) -> No
     client.say(get("/b"))
     answer = client.rest()
     assert answer.endswith(b"/b!") and b"Connection: close\r\n" in answer
+
+
+@pytest.mark.parametrize("has_engine", [True, False], ids=["refused", "another application"])
+def test_a_client_that_left_before_its_answer_has_a_line_in_the_access_log(has_engine: bool) -> None:
+    def leave(request: Request) -> Any:
+        client.sock.close()
+        raise PoolFull("full")
+
+    client = Client(leave, has_engine=has_engine)
+    client.say(get("/"))
+    wait_until(lambda: not client.service.connections, "the connection has ended")
+    assert client.logged == [499]
+    client.close()
 
 
 def test_failures_of_servers_keep_the_connection() -> None:
