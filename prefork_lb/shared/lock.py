@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import logging
 import os
 import sys
 import time
@@ -35,6 +36,15 @@ _NAP_S = 20e-6
 _LONGEST_NAP_S = 500e-6
 # So that signal handlers, which Python runs between two instructions, run while a process waits in the kernel.
 _KERNEL_WAIT_S = 0.05
+
+# A section takes microseconds. After this time its owner does not run: a signal or a debugger has stopped it, or the host swaps.
+_STALL_S = 1.0
+_TELLS_AGAIN_S = 60.0
+# glibc keeps the owner's thread id twice in a robust mutex, as 32-bit integers: in the futex word, under two flags of the kernel
+# (futex(2)), and alone at byte 8. Where the two differ the C library has another layout, and the owner is not known.
+_FUTEX_WORD, _OWNER, _TID_MASK = 0, 8, 0x3FFFFFFF
+
+log = logging.getLogger("prefork_lb")
 
 _EBUSY, _EDEADLK, _EOWNERDEAD = errno.EBUSY, errno.EDEADLK, errno.EOWNERDEAD
 _NOT_YET = (errno.EBUSY, errno.ETIMEDOUT)
@@ -66,6 +76,7 @@ class RobustLock:
         self._mutex = ctypes.c_void_p(ctypes.addressof(self._keep))
         self._repair = repair
         self._one_thread = one_thread
+        self._tells_at = 0.0
         self._trylock: Callable[[ctypes.c_void_p], int] = self._library.pthread_mutex_trylock
         self._unlock: Callable[[ctypes.c_void_p], int] = self._library.pthread_mutex_unlock
 
@@ -82,9 +93,11 @@ class RobustLock:
             raise InvariantError(f"pthread_mutex_unlock: {os.strerror(result)}")
 
     def _wait(self, result: int) -> None:
-        tries = 0
+        tries, began = 0, time.monotonic()
         while result in _NOT_YET:
             tries += 1
+            if tries > _SPINS:
+                self._tell_of_stall(time.monotonic(), began)
             if tries > _SPINS and self._one_thread:
                 result = self._wait_in_kernel()
                 continue
@@ -94,6 +107,16 @@ class RobustLock:
             result = self._trylock(self._mutex)
         if result:
             self.recover(result)
+
+    def _tell_of_stall(self, now: float, began: float) -> None:
+        if now - began < _STALL_S or now < self._tells_at:
+            return
+        self._tells_at = now + _TELLS_AGAIN_S
+        word, owner = (ctypes.c_int32.from_buffer(self._keep, byte).value for byte in (_FUTEX_WORD, _OWNER))
+        pid, state = _process_of(owner) if word & _TID_MASK == owner else (0, "")
+        log.error("requests of this worker have waited %.0f s for the ledger's lock, which %s holds. Let that process go on "
+                  "(kill -CONT) or end it (kill -KILL): the lock goes on to the next process", now - began,
+                  f"the process {pid} ({state})" if pid else "a process that cannot be told")
 
     def _wait_in_kernel(self) -> int:
         until = time.time() + _KERNEL_WAIT_S  # pthread_mutex_timedlock(3) goes by CLOCK_REALTIME
@@ -119,6 +142,16 @@ class RobustLock:
         self._trylock = self._unlock = _closed
         self._mutex = ctypes.c_void_p()
         del self._keep
+
+
+def _process_of(thread: int) -> tuple[int, str]:
+    """Pid and state, as "T (stopped)", of the process with this thread; 0 and "" when it cannot be told."""
+    try:
+        with open(f"/proc/{thread}/status", encoding="utf-8", errors="replace") as file:
+            fields = dict(line.rstrip("\n").split(":\t", 1) for line in file if ":\t" in line)
+        return int(fields["Tgid"]), fields["State"]
+    except (OSError, KeyError):
+        return 0, ""
 
 
 def _closed(mutex: ctypes.c_void_p) -> int:

@@ -18,6 +18,7 @@ import pytest
 from prefork_lb.errors import InvariantError
 from prefork_lb.shared import lock as lock_module
 from prefork_lb.shared.lock import MUTEX_BYTES, LockUnavailable, RobustLock, initialise
+from tests.support.waiting import wait_until
 from tests.unit.shared.processes import Child, Signals, running
 
 # A mutex, then two numbers that are equal whenever nobody is inside.
@@ -99,6 +100,29 @@ def test_a_taker_that_waits_gets_it_when_the_owner_is_killed(guarded: Guarded, s
         waiter.join(5)
         assert not waiter.is_alive()
     assert guarded.repairs == 1 and list(guarded.pair) == [2, 2]
+
+
+@pytest.mark.parametrize("one_thread", [False, True])
+def test_a_taker_that_waits_for_a_stopped_owner_logs_the_owner(
+    guarded: Guarded, signals: Signals, caplog: pytest.LogCaptureFixture, one_thread: bool
+) -> None:
+    guarded.lock._one_thread = one_thread
+
+    def hold() -> None:
+        guarded.lock.acquire()
+        signals.send()
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+    with running(hold) as (owner,):
+        signals.wait()
+        waiter = threading.Thread(target=guarded.step)
+        waiter.start()
+        wait_until(lambda: bool(caplog.messages), "the waiter logs")
+        owner.kill()
+        waiter.join(5)
+        assert not waiter.is_alive()
+    (message,) = caplog.messages
+    assert f"the process {owner.pid} (T (stopped)) holds" in message and "kill -CONT" in message
 
 
 def test_kills_at_random_moments_leave_no_step_half_done_and_nobody_waiting(guarded: Guarded) -> None:
