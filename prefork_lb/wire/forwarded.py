@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from prefork_lb.wire.head import Index
+from prefork_lb.wire.lines import field_lines
 
 _PREFIX = b"x-forwarded-"
 _TOLD_BY_PROXIES = frozenset((b"forwarded", b"x-real-ip"))
@@ -41,7 +42,7 @@ def forwarded_lines(index: Index, client: ClientInfo, host: bytes | None) -> byt
     for name, values in index.items():
         if is_told_by_proxies(name) and b"_" not in name and name not in (b"x-forwarded-for", b"forwarded"):
             # What the first proxy said about the client's own connection stays.
-            lines += [b"%b: %b\r\n" % (name.title(), value) for value in values]
+            lines.append(field_lines([(name.title(), value) for value in values]))
     for name, line in own.about_connection.items():
         if name not in index:
             lines.append(line)
