@@ -93,7 +93,7 @@ def _in_words(message: str, value: object, kind: Any) -> str:
     if match:
         return f"found {_kind_of(value)}, expected {_NAMES.get(match[1], match[1])}"
     limits = _limits(kind)
-    shown = repr(value) if len(repr(value)) <= 60 else f"{repr(value)[:57]}..."
+    shown = _shown(value)
     if limits and isinstance(value, (int, float)):
         return f"{shown} is not {limits if limits.startswith('above') else f'in {limits}'}"
     parts = [_without_metadata(part) for part in (kind, *get_args(kind))]
@@ -120,7 +120,15 @@ def _kind_of(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, (str, int, float)):
-        return repr(value)
+        return _shown(value)
     if isinstance(value, list):
         return "a list"
     return "a table" if isinstance(value, dict) else f"a {type(value).__name__}"
+
+
+def _shown(value: object) -> str:
+    """The value as text of at most 60 characters."""
+    if isinstance(value, int) and value.bit_length() > 1024:
+        return "a number of hundreds of digits"  # Python writes no number of more than 4300 digits in decimals
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

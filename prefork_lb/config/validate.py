@@ -136,7 +136,7 @@ def _failures(name: str, pool: PoolConfig, report: ReportProblem) -> None:
     if health.pattern:
         try:
             re.compile(health.pattern)
-        except re.error as exc:
+        except (re.error, OverflowError, RecursionError) as exc:  # a repetition or a nesting beyond what `re` can do
             report((*path, "pattern"), f"{health.pattern!r} is no regular expression: {exc}")
     for field, value in (health.headers or {}).items():
         good = grammar.token.fullmatch(field.encode()) and grammar.value.fullmatch((value or "").encode("latin-1", "replace"))

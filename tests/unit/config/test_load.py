@@ -125,6 +125,17 @@ def test_what_cannot_work_is_refused(tmp_path: Path, text: str, expected: str) -
     assert any(expected in problem for problem in found), found
 
 
+@pytest.mark.parametrize("text", [
+    "[pools.web]\nservers = [0x" + "F" * 6000 + "]\n",
+    GOOD + "[listen]\nworkers = 0x" + "F" * 6000 + "\n",
+    GOOD + '[pools.web.health]\npattern = "a{99999999999}"\n',
+    GOOD + '[pools.web.health]\npattern = "' + "(" * 2000 + ")" * 2000 + '"\n',
+], ids=["server", "workers", "repetition", "nesting"])
+def test_no_value_of_a_file_ends_the_master(tmp_path: Path, text: str) -> None:
+    """Any error but ConfigError would end gunicorn's master at a reload, and with it an instance that runs."""
+    assert [len(problem) < 6000 for problem in problems(tmp_path, text)] == [True]
+
+
 def test_a_file_that_cannot_be_read_is_a_problem_too(tmp_path: Path) -> None:
     for name, expected in ((tmp_path / "none.toml", "No such file"), (tmp_path, "directory"), ("a\0b", "cannot be read")):
         with pytest.raises(ConfigError, match=expected):
