@@ -8,7 +8,6 @@ import signal
 import threading
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import pytest
 
@@ -101,14 +100,6 @@ class ControllerWatch(threading.Thread):
         self.join(10)
 
 
-def waited_for_cpu(pid: int) -> float:
-    """Seconds that the process was ready to run and the machine had no CPU for it, which is other processes' doing."""
-    try:
-        return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
-    except (FileNotFoundError, ProcessLookupError):  # a kernel without it
-        return 0.0
-
-
 def kill_and_count(pid: int, port: int) -> int:
     """SIGKILL wherever the process is right now; how many clients' connections it had then."""
     os.kill(pid, signal.SIGSTOP)
@@ -159,7 +150,7 @@ def test_kills_of_workers_and_controller_lose_what_the_killed_had(rig: Rig, fron
                     lost += kill_and_count(workers[0], port)
                 wait_until(lambda gone=victim: instance(balancer).controller not in (0, gone), "another controller")
                 took = time.monotonic() - killed_at
-                back = max(back, took - waited_for_cpu(instance(balancer).controller))
+                back = max(back, took - processes.waited_for_cpu(instance(balancer).controller))
             load.wait_for_successes(50)
             keeping.wait_for(50)
         failures = [failure.what for failure in load.failures] + keeping.failures

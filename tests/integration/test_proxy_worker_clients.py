@@ -12,7 +12,6 @@ import pytest
 
 from tests.support.balancer import PROXY, Balancer, pool_text
 from tests.support.client import Connection, fetch, request_bytes, timed
-from tests.support.client_sockets import shares
 from tests.support.origin import Origin
 from tests.support.pattern import pattern
 from tests.support.processes import private_bytes
@@ -206,23 +205,3 @@ def test_http_1_0_keeps_its_connection_when_it_asks_for_it(setup: Setup) -> None
             connection.send(request_bytes("/bytes?n=4", version="1.0", fields=[("Connection", "keep-alive")]))
             response = connection.response()
             assert (response.value("Connection") or "").lower() == "keep-alive" and len(response.body) == 4
-
-
-def test_connections_are_divided_evenly_among_workers(setup: Setup) -> None:
-    """64 kept connections over 2 workers: neither has 20 % more than the other, however they come."""
-    with contextlib.ExitStack() as stack:
-        for _ in range(64):
-            assert stack.enter_context(Connection(setup.balancer.address)).request("/").status == 200
-        assert_even(setup.balancer)
-    with contextlib.ExitStack() as stack:
-        many = [stack.enter_context(Connection(setup.balancer.address)) for _ in range(64)]
-        for connection in many:
-            connection.send(request_bytes("/"))
-        for connection in many:
-            assert connection.response().status == 200
-        assert_even(setup.balancer)
-
-
-def assert_even(balancer: Balancer) -> None:
-    counts = shares(balancer.workers(), balancer.address[1])
-    assert sum(counts) == 64 and max(counts) < 1.2 * min(counts), counts
