@@ -9,6 +9,7 @@ from typing import Any
 
 from prefork_lb.log_summary import summary
 from prefork_lb.net.descriptors import Descriptors
+from prefork_lb.net.readable import Readable
 from prefork_lb.worker.connection import Connection
 from prefork_lb.worker.fair_share import FairShare
 from prefork_lb.worker.newcomers import Newcomers
@@ -40,7 +41,8 @@ class Acceptor:
         self._most = most
         self._descriptors = descriptors
         self._newcomers = Newcomers(service, self._listener, context, expects_header)
-        self._share = FairShare(siblings)
+        self._share = FairShare(siblings, lambda instant: self._hub.call_at(instant, self._see_who_took))
+        self._queue = Readable(self._listener.fileno())
         self._standing_since = 0.0  # since when the listening socket's queue has not been empty; 0: it was emptied
         self._takes_all, self._takes_all_until = False, 0.0
         self._pending = PendingConnections(service.hub, service.overload)
@@ -113,6 +115,14 @@ class Acceptor:
         if self._hub.events_this_round == 1:  # else the worker has other events to handle, and they give the sibling its time
             self._pause(_YIELD_S)
         return True
+
+    def _see_who_took(self) -> None:
+        """A client has been left to the sibling long enough. If the sibling has taken it, the next one is left for as long.
+
+        The kernel tells of clients that come, and not of those that others take.
+        """
+        if not self._stopped and not self._queue.now():
+            self._share.took()
 
     def look_again(self) -> None:
         """A connection has ended. A pause that waited for this is over."""

@@ -93,7 +93,8 @@ def test_a_lingering_worker_that_ends_while_another_is_reminded_is_forgotten(mon
 
     def killed(pid: int, sig: int) -> None:
         children.ended = [12]
-        os.kill(os.getpid(), signal.SIGCHLD)
+        # To this thread, which has blocked it. Sent to the process it would go to another thread of the tests, and be handled.
+        signal.raise_signal(signal.SIGCHLD)
 
     monkeypatch.setattr(children.master, "_signal", killed)
     before = signal.signal(signal.SIGCHLD, lambda *_: children.master.reap_workers())
