@@ -25,7 +25,8 @@ from prefork_lb.worker.connection import Connection
 from prefork_lb.worker.service import Service, Times, client_info
 from tests.support.waiting import wait_until
 
-HEAD_S, KEEPALIVE_S, IDLE_S = 0.4, 0.4, 0.4
+SHORT_S = 0.4
+LONG_S = 20.0  # beyond the test's own deadlines
 Answer = Callable[[Request], Any]
 
 
@@ -40,13 +41,15 @@ def whole(body: bytes, *fields: bytes) -> Any:
 class Client:
     """The other end of a connection that a hub serves in a thread."""
 
-    def __init__(self, answer: Answer, limits: HeadLimits | None = None, has_engine: bool = True) -> None:
+    def __init__(self, answer: Answer, limits: HeadLimits | None = None, has_engine: bool = True,
+                 times_s: float = LONG_S) -> None:
         self.sock, mine = socket.socketpair()
         self.sock.settimeout(10)
         mine.setblocking(False)
         self.requests: list[Request] = []
         self.logged: list[int] = []
         self._has_engine = has_engine
+        self._times = Times(times_s, times_s, times_s)
         self._answer = answer
         self._limits = limits or HeadLimits()
         self._ready = threading.Event()
@@ -69,10 +72,9 @@ class Client:
     def _run(self, mine: socket.socket) -> None:
         self.hub = hub = Hub()
         engine = cast(Engine, SimpleNamespace(exchange=self._exchange, tells_addresses=False))
-        times = Times(HEAD_S, KEEPALIVE_S, IDLE_S)
         log = cast(Any, SimpleNamespace(write=lambda head, peer, port, status, *rest: self.logged.append(status)))
         service = Service(hub, engine if self._has_engine else None, self._application, lambda address: False, self._limits,
-                          times, log, Config(), None)
+                          self._times, log, Config(), None)
         self.service = service
         connection = Connection(service, GreenStream(hub, mine), client_info("192.0.2.1", b"http", 80, False), None, None, False)
         hub.soon(connection.serve)
@@ -186,11 +188,13 @@ def test_what_cannot_be_a_request_is_refused_and_the_connection_ends(data: bytes
     client.close()
 
 
-def test_a_head_that_does_not_end_gets_408_and_an_idle_connection_ends_silently(client: Client) -> None:
-    client.say(get("/a"))
-    client.hear()
-    assert client.rest() == b"", "idle for longer than the keep-alive time"
-    late = Client(target_of)
+def test_a_head_that_does_not_end_gets_408_and_an_idle_connection_ends_silently() -> None:
+    idle = Client(target_of, times_s=SHORT_S)
+    idle.say(get("/a"))
+    idle.hear()
+    assert idle.rest() == b"", "idle for longer than the keep-alive time"
+    idle.close()
+    late = Client(target_of, times_s=SHORT_S)
     late.say(b"GET / HT")
     assert late.rest().startswith(b"HTTP/1.1 408 ")
     late.close()
