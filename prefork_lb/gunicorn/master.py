@@ -9,6 +9,8 @@ Facts about gunicorn's Arbiter, from version 23 to 27:
 - `manage_workers()` ends surplus workers by `kill_worker(pid, SIGTERM)`. `stop()` ends all of them by
   `kill_workers(SIGTERM)` or, for a quick end, `kill_workers(SIGQUIT)`; it waits for `graceful_timeout` while `WORKERS` has
   any, and then calls `kill_workers(SIGKILL)`.
+- A worker starts with the master's handlers, which put a signal into a queue that the worker never reads. `stop()`
+  sends its signal once.
 - `reap_workers()` and `manage_workers()` are called at least once a second; in `reload()`, only the former is. Version 23
   calls `reap_workers()` in the handler of SIGCHLD and nowhere else. So it may come between any two instructions, also in the
   middle of another `reap_workers()`, and its `stop()` sees the end of a child only.
@@ -21,10 +23,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 from prefork_lb.gunicorn.internals import Arbiter
@@ -34,6 +38,7 @@ from prefork_lb.worker.retirement import Order, Retirement
 _GRACE_S = 1.0
 _LOOK_EVERY_S = 0.05
 _LEAST_LINGERING = 4
+_CAUGHT = re.compile(rb"^SigCgt:\s+([0-9a-f]+)", re.MULTILINE)  # proc(5)
 
 _ATTRIBUTES = ("WORKERS", "reexec_pid", "master_pid", "manage_workers", "reap_workers", "murder_workers", "kill_workers",
                "kill_worker")
@@ -60,6 +65,7 @@ class LingeringMaster(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         self._retired: dict[int, float] = {}  # when each worker was first told to end, by pid
         self._lingering: dict[int, Any] = {}  # gunicorn's worker objects, by pid
         self._stopping: set[int] = set()  # workers that must not linger any more
+        self._deaf: dict[int, int] = {}  # the signal that ends each worker that was starting when it was sent, by pid
         self._resent_at = 0.0
         self._shown = 0  # how deep `_all_workers` is nested at the moment
 
@@ -89,6 +95,7 @@ class LingeringMaster(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         for pid, worker in list(self.WORKERS.items()):
             if isinstance(worker, _AdoptedWorker) and not worker.is_running():
                 self.WORKERS.pop(pid, None)
+        self._tell_started()
 
     def murder_workers(self) -> None:
         """Kill workers that give no sign of life."""
@@ -106,12 +113,27 @@ class LingeringMaster(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             # An upgrade: the other master's workers replace this one's. When this master has gone, only a ProxyWorker can still
             # be told to stop. So workers of other classes do not linger.
             self._stopping.update(pid for pid, worker in list(self.WORKERS.items()) if _retirement(worker) is None)
+            self._note_deaf(sig)
             super().kill_workers(sig)
             self._wait_for_grace()
         else:
             if sig != signal.SIGKILL:
                 self._take_back()
+                self._note_deaf(sig)
             super().kill_workers(sig)
+
+    def _note_deaf(self, sig: int) -> None:
+        self._deaf = {pid: sig for pid in list(self.WORKERS) if not _takes_signals(pid)}
+
+    def _tell_started(self) -> None:
+        """Repeat the signal of a stop to workers that were starting: until a worker has handlers of its own, it has the master's,
+        which forget the signal. The stop would wait for such a worker for the whole of `graceful_timeout`."""
+        for pid, sig in list(self._deaf.items()):
+            if pid not in self.WORKERS:
+                self._deaf.pop(pid, None)
+            elif _takes_signals(pid):
+                self._deaf.pop(pid, None)
+                super().kill_worker(pid, sig)
 
     # -- who lingers -------------------------------------------------------------------------------------------
 
@@ -205,6 +227,15 @@ class LingeringMaster(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         self._stopping.update(self.WORKERS)
         for worker in list(self.WORKERS.values()):
             _give(worker, Order.STOP)
+
+
+def _takes_signals(pid: int) -> bool:
+    """Whether the process has the handlers of a worker. That of SIGABRT is the last one to be set, and no master has it."""
+    try:
+        caught = _CAUGHT.search(Path(f"/proc/{pid}/status").read_bytes())
+    except OSError:
+        return True  # it has ended
+    return caught is not None and bool(int(caught[1], 16) >> (signal.SIGABRT - 1) & 1)
 
 
 @contextlib.contextmanager
