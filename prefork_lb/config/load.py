@@ -14,11 +14,16 @@ from prefork_lb.config.decode import decode
 from prefork_lb.config.model import Config
 from prefork_lb.config.positions import Path, key_lines
 from prefork_lb.config.validate import validate
-from prefork_lb.errors import ConfigError
+from prefork_lb.errors import ConfigError, printable
 
 SYSTEM_FILE = "/etc/prefork-lb/prefork_lb.toml"
 LOCAL_FILE = "prefork_lb.toml"
 
+_SERVERS = "$PREFORK_LB_SERVERS"
+_VARIABLES = {"listen.bind": "$PREFORK_LB_BIND", "pools.default.policy": "$PREFORK_LB_POLICY"}
+"""The other variables of the environment, by the keys that they set."""
+
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _BAD_SYNTAX = re.compile(r"(.*) \(at (?:line (\d+), column (\d+)|end of document)\)", re.S)
 
 
@@ -108,15 +113,32 @@ def _from_environment(environ: Mapping[str, str]) -> Loaded:
         server: dict[str, object] = {"address": address}
         for option in options:
             key, _, value = option.partition("=")
-            server[key] = int(value) if value.isascii() and value.isdigit() else {"true": True, "false": False}.get(value, value)
+            server[key] = _from_text(value)
         servers.append(server)
     pool: dict[str, object] = {"servers": servers}
     if environ.get("PREFORK_LB_POLICY"):
         pool["policy"] = environ["PREFORK_LB_POLICY"]
     values: dict[str, object] = {"pools": {"default": pool}}
     if environ.get("PREFORK_LB_BIND"):
-        values["listen"] = {"bind": [part.strip() for part in environ["PREFORK_LB_BIND"].split(",")]}
-    return _checked(values, "$PREFORK_LB_SERVERS", {})
+        values["listen"] = {"bind": [part.strip() for part in environ["PREFORK_LB_BIND"].split(",") if part.strip()]}
+    try:
+        return _checked(values, _SERVERS, {})
+    except ConfigError as exc:
+        raise ConfigError([_of_its_variable(problem) for problem in exc.problems]) from exc
+
+
+def _from_text(value: str) -> int | bool | str:
+    if value.isascii() and value.isdigit():
+        # int() refuses texts of more than 4300 digits. 400 of them are beyond every limit of a key, and are refused as such.
+        return int(value.lstrip("0")[:400] or "0")
+    return {"true": True, "false": False}.get(value, value)
+
+
+def _of_its_variable(problem: str) -> str:
+    for key, variable in _VARIABLES.items():
+        if problem.startswith(f"{_SERVERS}: {key}"):
+            return variable + problem.removeprefix(_SERVERS)
+    return problem
 
 
 def _line(lines: Mapping[Path, int], path: Path) -> int:
@@ -125,8 +147,19 @@ def _line(lines: Mapping[Path, int], path: Path) -> int:
     return lines.get(path, 1)
 
 
+def _quoted(key: str) -> str:
+    """A key as TOML writes it, in quotes where it needs them, of a bounded length."""
+    if _BARE_KEY.fullmatch(key):
+        return key if len(key) <= 64 else f"{key[:61]}..."
+    text = printable(key[:64].replace("\\", "\\\\").replace('"', '\\"'))
+    return f'"{text}"' if len(key) <= 64 else f'"{text}..."'
+
+
 def _place(source: str, lines: Mapping[Path, int], path: Path) -> str:
     key = ""
     for part in path:
-        key += f"[{part}]" if isinstance(part, int) else f".{part}" if key else part
+        if isinstance(part, int):
+            key += f"[{part}]"
+        else:
+            key += ("." if key else "") + _quoted(part)
     return f"{source}:{_line(lines, path)}: {key}" if lines else f"{source}: {key}"
