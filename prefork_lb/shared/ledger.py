@@ -12,15 +12,24 @@ the recount after its end puts it right.
 from __future__ import annotations
 
 import contextlib
+import logging
+import os
+import signal
 import time
 from collections.abc import Iterable, Iterator
 
 from prefork_lb.errors import InvariantError
 from prefork_lb.native.loader import native
 from prefork_lb.shared import layout as at
+from prefork_lb.shared.identity import is_alive
 from prefork_lb.shared.lock import RobustLock
 from prefork_lb.shared.rows import Reclaimed, Rows
 from prefork_lb.shared.segment import Segment
+
+# Looks, one a second, at which the controller held the lock: it does not run, and nobody waits longer for it.
+_STOPPED_LOOKS = 10
+
+log = logging.getLogger("prefork_lb")
 
 
 class Ledger:
@@ -40,7 +49,7 @@ class Ledger:
         self.totals = segment.cells[layout.column(at.C_TOTAL)]
         # Of requests that failed a short while ago and count as load still.
         self.penalties = segment.cells[layout.column(at.C_PENALTY)]
-        self._lock = RobustLock(segment.text, layout.lock_byte, rows.repair, one_thread)
+        self._lock = RobustLock(segment.text, layout.lock_byte, rows.repair, one_thread, self._end_stopped_controller)
         self.acquire, self.release_lock = self._lock.acquire, self._lock.release
         with self.locked():
             rows.give_back(rows.dead())
@@ -66,6 +75,23 @@ class Ledger:
             yield
         finally:
             self.release_lock()
+
+    def _end_stopped_controller(self, owner: int, looks: int) -> None:
+        """Kill the controller if it is the process `owner` that has held the lock at so many looks, one a second.
+
+        Requests wait meanwhile, and a new controller costs nothing. A worker is left alone: it has clients.
+        """
+        # Here and not where the controller is started: that code needs the lock itself.
+        cells = self._cells
+        if looks < _STOPPED_LOOKS or owner != cells[at.H_CONTROLLER]:
+            return
+        try:
+            if is_alive(owner, cells[at.H_CONTROLLER + 1]):
+                log.error("the controller (pid %d) has held the ledger's lock for %d s; it is killed, and another one is started",
+                          owner, looks)
+                os.kill(owner, signal.SIGKILL)
+        except OSError as exc:  # no descriptor for /proc: the next look tries again
+            log.error("the controller (pid %d), which holds the ledger's lock, cannot be ended: %s", owner, exc)
 
     def claim(self, slot: int) -> None:
         """Add one claim on a server to this worker's row. The lock must be held."""

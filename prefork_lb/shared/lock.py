@@ -39,6 +39,7 @@ _KERNEL_WAIT_S = 0.05
 
 # A section takes microseconds. After this time its owner does not run: a signal or a debugger has stopped it, or the host swaps.
 _STALL_S = 1.0
+_LOOK_S = 1.0  # between two looks at the owner in a stall
 _TELLS_AGAIN_S = 60.0
 # glibc keeps the owner's thread id twice in a robust mutex, as 32-bit integers: in the futex word, under two flags of the kernel
 # (futex(2)), and alone at byte 8. Where the two differ the C library has another layout, and the owner is not known.
@@ -60,22 +61,29 @@ class LockUnavailable(PreforkLBError):
     """This system has no robust process-shared mutex."""
 
 
+Stalled = Callable[[int, int], None]
+"""Called once a second in a stall: the pid of the process that holds the lock, and at how many looks in a row one of its threads
+held it. Looks are counted and not seconds: a standstill of the whole machine is one look."""
+
+
 class RobustLock:
     """A robust mutex in shared memory; not reentrant.
 
     `repair` is called with the lock held when the last owner died inside it, before anybody sees the data.
     """
 
-    def __init__(self, buffer: memoryview, offset: int, repair: Callable[[], None], one_thread: bool = False) -> None:
+    def __init__(self, buffer: memoryview, offset: int, repair: Callable[[], None], one_thread: bool = False,
+                 stalled: Stalled | None = None) -> None:
         """Use the mutex at `offset` of `buffer`; `initialise` must have been called on it once.
 
-        `one_thread`: no two threads of this process take it.
+        `one_thread`: no two threads of this process take it. `stalled` is called by a thread that waits too long.
         """
         self._library = _library()
         self._keep = (ctypes.c_char * MUTEX_BYTES).from_buffer(buffer, offset)
         self._mutex = ctypes.c_void_p(ctypes.addressof(self._keep))
         self._repair = repair
         self._one_thread = one_thread
+        self._stalled = stalled
         self._tells_at = 0.0
         self._trylock: Callable[[ctypes.c_void_p], int] = self._library.pthread_mutex_trylock
         self._unlock: Callable[[ctypes.c_void_p], int] = self._library.pthread_mutex_unlock
@@ -94,10 +102,14 @@ class RobustLock:
 
     def _wait(self, result: int) -> None:
         tries, began = 0, time.monotonic()
+        look_at, owner, looks = began + _STALL_S, 0, 0
         while result in _NOT_YET:
             tries += 1
-            if tries > _SPINS:
-                self._tell_of_stall(time.monotonic(), began)
+            if tries > _SPINS and (now := time.monotonic()) >= look_at:
+                look_at = now + _LOOK_S
+                before, owner = owner, self._owner()
+                looks = looks + 1 if owner == before else 1
+                self._look_at_stall(owner, looks, now, began)
             if tries > _SPINS and self._one_thread:
                 result = self._wait_in_kernel()
                 continue
@@ -108,15 +120,20 @@ class RobustLock:
         if result:
             self.recover(result)
 
-    def _tell_of_stall(self, now: float, began: float) -> None:
-        if now - began < _STALL_S or now < self._tells_at:
-            return
-        self._tells_at = now + _TELLS_AGAIN_S
+    def _owner(self) -> int:
+        """The id of the thread that holds the lock; 0 when it cannot be told."""
         word, owner = (ctypes.c_int32.from_buffer(self._keep, byte).value for byte in (_FUTEX_WORD, _OWNER))
-        pid, state = _process_of(owner) if word & _TID_MASK == owner else (0, "")
-        log.error("requests of this worker have waited %.0f s for the ledger's lock, which %s holds. Let that process go on "
-                  "(kill -CONT) or end it (kill -KILL): the lock goes on to the next process", now - began,
-                  f"the process {pid} ({state})" if pid else "a process that cannot be told")
+        return owner if word & _TID_MASK == owner else 0
+
+    def _look_at_stall(self, owner: int, looks: int, now: float, began: float) -> None:
+        pid, state = _process_of(owner) if owner else (0, "")
+        if now >= self._tells_at:
+            self._tells_at = now + _TELLS_AGAIN_S
+            log.error("requests of this worker have waited %.0f s for the ledger's lock, which %s holds. Let that process go on "
+                      "(kill -CONT) or end it (kill -KILL): the lock goes on to the next process", now - began,
+                      f"the process {pid} ({state})" if pid else "a process that cannot be told")
+        if pid and self._stalled is not None:
+            self._stalled(pid, looks)
 
     def _wait_in_kernel(self) -> int:
         until = time.time() + _KERNEL_WAIT_S  # pthread_mutex_timedlock(3) goes by CLOCK_REALTIME

@@ -338,3 +338,39 @@ def test_a_failing_initialisation_names_the_call(load_again: None, monkeypatch: 
     monkeypatch.setattr(ctypes, "PyDLL", lambda name: SimpleNamespace(**calls))
     with pytest.raises(LockUnavailable, match="pthread_mutexattr_setrobust: Operation not supported"):
         initialise(memoryview(bytearray(SIZE)), 0)
+
+
+# -- an owner that is stopped ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def short_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("_STALL_S", "_LOOK_S"):
+        monkeypatch.setattr(lock_module, name, 0.01)
+
+
+@pytest.mark.parametrize("one_thread", [False, True])
+def test_a_thread_that_waits_for_a_stopped_owner_calls_its_hook_with_the_owner_at_each_look(
+    guarded: Guarded, signals: Signals, short_looks: None, one_thread: bool
+) -> None:
+    """What is done about the owner is for others to decide: here its end is what the thread waits for."""
+    def hold() -> None:
+        guarded.lock.acquire()
+        signals.send()
+        signal.pause()
+
+    told: list[tuple[int, int]] = []
+
+    def stalled(pid: int, looks: int) -> None:
+        told.append((pid, looks))
+        if looks == 5:
+            os.kill(pid, signal.SIGKILL)
+
+    guarded.lock._stalled, guarded.lock._one_thread = stalled, one_thread
+    with running(hold) as [owner]:
+        signals.wait()
+        os.kill(owner.pid, signal.SIGSTOP)
+        guarded.step()
+        # After the signal another look may come before the lock is free.
+        assert told[:5] == [(owner.pid, looks) for looks in range(1, 6)]
+    assert guarded.repairs == 1
