@@ -86,14 +86,21 @@ def problems_of_room(segment: Segment, pools: Sequence[PoolEntry]) -> list[str]:
 
 def slots_by_key(segment: Segment) -> dict[tuple[str, str], int]:
     """The slots in use by pool and address; certain only while the lock is held."""
-    layout = segment.layout
-    with segment.cells[layout.column(at.C_USED)] as used:
-        taken = [slot for slot, flag in enumerate(used) if flag]
     found = {}
-    for slot in taken:
-        pool, _, address = read_text(segment.text, layout.server_key_byte(slot)).partition("\n")
-        found[pool, address] = slot
+    for slot in range(segment.layout.servers):
+        key = key_of(segment, slot)
+        if key is not None:
+            found[key] = slot
     return found
+
+
+def key_of(segment: Segment, slot: int) -> tuple[str, str] | None:
+    """The pool and address of the server that has this slot, None if it is free; certain only while the lock is held."""
+    layout = segment.layout
+    if not segment.cells[layout.column(at.C_USED).start + slot]:
+        return None
+    pool, _, address = read_text(segment.text, layout.server_key_byte(slot)).partition("\n")
+    return pool, address
 
 
 def free_unused(segment: Segment, ledger: Ledger) -> None:
