@@ -47,7 +47,7 @@ def test_the_controller_is_killed(segment: Segment, signals: Signals, waits: str
                     pass
 
         with running(wait) as [waiting]:
-            assert wait_until(lambda: os.waitid(os.P_PID, waiting.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG), "it has the lock", 10)
+            wait_until(lambda: not start_time(waiting.pid), "it has the lock", 10)
             assert waiting.wait() == 0
         assert controller.wait() == -signal.SIGKILL
     assert segment.cells[at.H_REPAIRS] == 1
