@@ -234,7 +234,7 @@ def _reason(exc: requests.RequestException) -> str:
 def traffic(url: str, count: int, clients: int, timeout_s: float, as_json: bool) -> None:
     """Send requests to URL and show which server answered how often and how fast.
 
-    A server is told by the field X-Served-By of its responses. Exits 1 when a request failed: no answer, or a status of
+    Servers are told apart by the field X-Served-By of their responses. Exits 1 when a request failed: no answer, or a status of
     400 or more. Ctrl-C shows what there is until then.
     """
     try:
