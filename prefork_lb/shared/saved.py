@@ -7,8 +7,10 @@ write to one file (`saved_lock`).
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
+import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -104,7 +106,7 @@ class StateFile:
             if self._clock() - self._since >= _PATIENCE_S:
                 self._tell(f"it is in use: {describe(holder(self.path))}; give each instance a file of its own")
         except OSError as exc:
-            self._tell(exc.strerror or str(exc))
+            self._tell(_words(exc, self.path))
         else:
             if self._problem:
                 log.warning("%s: the states are saved again", self.path)
@@ -123,11 +125,15 @@ def restore(path: Path, max_age_s: float, segment: Segment, ledger: Ledger, stat
 
     Servers that are not in the table, and a file older than `max_age_s`, are passed over.
     """
+    if segment.cells[at.H_RESTORED]:
+        return ""
+    # Before the lock: a disk may hang, and all requests would wait for it.
+    found = _read(path, max_age_s)
     with ledger.locked():
-        if segment.cells[at.H_RESTORED]:
+        if segment.cells[at.H_RESTORED]:  # another worker was faster
             return ""
         try:
-            return _restore(path, max_age_s, segment, states)
+            return found if isinstance(found, str) else _take_over(found, path, segment, states)
         finally:
             # Last: if this worker is killed before, the next one reads the file again.
             segment.cells[at.H_RESTORED] = 1
@@ -155,9 +161,10 @@ def _set_by_operators(segment: Segment, states: States) -> _Pools:
 
 def _write(path: Path, pools: _Pools) -> None:
     content = msgspec.json.format(msgspec.json.encode(_File(1, int(time.time()), pools))) + b"\n"
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    # One name for all writers: only the holder of the state file's lock writes. So a kill in a write leaves one file at most.
+    fresh = path.with_name(f".{path.name}.fresh")
     try:
-        # What a dead process of this pid left goes, and a link of another's is not followed.
+        # What a killed controller left goes, and a link of another user's is not followed.
         fresh.unlink(missing_ok=True)
         with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644), "wb") as file:
             file.write(content)
@@ -170,9 +177,10 @@ def _write(path: Path, pools: _Pools) -> None:
         raise
 
 
-def _restore(path: Path, max_age_s: float, segment: Segment, states: States) -> str:
+def _read(path: Path, max_age_s: float) -> _File | str:
+    """What the file says; else why nothing of it is taken over, in words, empty if there is no file."""
     try:
-        told = msgspec.json.decode(path.read_bytes(), type=_File)
+        told = msgspec.json.decode(_content(path), type=_File)
     except FileNotFoundError:
         return ""
     except OSError as exc:
@@ -183,6 +191,18 @@ def _restore(path: Path, max_age_s: float, segment: Segment, states: States) -> 
     if not 0 <= age_s <= max_age_s:
         when = f"{age_s:.0f} s ago, more than {max_age_s:g} s (state.max_age)" if age_s > 0 else f"{-age_s:.0f} s in the future"
         return f"{path}: not believed, every server is ready: it was written {when}"
+    return told
+
+
+def _content(path: Path) -> bytes:
+    # O_NONBLOCK: the open of a FIFO waits for a writer.
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file")
+        return file.read()
+
+
+def _take_over(told: _File, path: Path, segment: Segment, states: States) -> str:
     entries = [(pool, address, entry) for pool, servers in told.pools.items() for address, entry in servers.items()]
     slots = slots_by_key(segment)
     known = [(slots[pool, address], entry) for pool, address, entry in entries if (pool, address) in slots]
@@ -190,3 +210,9 @@ def _restore(path: Path, max_age_s: float, segment: Segment, states: States) -> 
         states.set_admin(slot, Admin[entry.state.upper()])
         states.set_weight(slot, entry.weight)
     return f"{path}: {len(known)} of {len(entries)} states taken over" if entries else ""
+
+
+def _words(exc: OSError, path: Path) -> str:
+    """What failed, with the file's name where it is not `path`: the lock's, or that of the fresh file."""
+    name = f"{exc.filename}: " if exc.filename and Path(exc.filename) != path else ""
+    return f"{name}{exc.strerror or exc}"
