@@ -19,6 +19,7 @@ from prefork_lb.errors import ConfigError, printable
 SYSTEM_FILE = "/etc/prefork-lb/prefork_lb.toml"
 LOCAL_FILE = "prefork_lb.toml"
 
+_FILE_LIMIT_BYTES = 4 << 20  # room for 100,000 servers
 _SERVERS = "$PREFORK_LB_SERVERS"
 _VARIABLES = {"listen.bind": "$PREFORK_LB_BIND", "pools.default.policy": "$PREFORK_LB_POLICY"}
 """The other variables of the environment, by the keys that they set."""
@@ -45,8 +46,8 @@ def find_and_load(path: str | FilePath | None = None, environ: Mapping[str, str]
     """The configuration of `path`, else of $PREFORK_LB_CONFIG, ./prefork_lb.toml or /etc/prefork-lb/prefork_lb.toml, else the
     servers of $PREFORK_LB_SERVERS. Raises ConfigError with all problems at once."""
     environ = os.environ if environ is None else environ
-    file = path or environ.get("PREFORK_LB_CONFIG")
-    if file:
+    file = path if path is not None else environ.get("PREFORK_LB_CONFIG") or None
+    if file is not None:
         return _from_file(str(file))
     here = (cwd or FilePath()) / LOCAL_FILE
     for candidate in (here, FilePath(SYSTEM_FILE)):
@@ -66,8 +67,14 @@ def load_file(name: str) -> Config:
 
 
 def _from_file(name: str) -> Loaded:
+    if not name:
+        raise ConfigError(["the name of the configuration's file is empty"])
     try:
-        text = FilePath(name).read_bytes().decode()
+        with open(name, "rb") as file:
+            data = file.read(_FILE_LIMIT_BYTES + 1)
+        if len(data) > _FILE_LIMIT_BYTES:
+            raise ConfigError([f"{name}: longer than {_FILE_LIMIT_BYTES >> 20} MiB, the most that is read"])
+        text = data.decode()
     except (OSError, ValueError) as exc:  # ValueError: NUL in the name
         if isinstance(exc, UnicodeDecodeError):
             raise ConfigError([f"{name}: not UTF-8: {exc.reason} at byte {exc.start}"]) from exc

@@ -175,6 +175,17 @@ def test_check_fails_on_a_file_that_is_not_there() -> None:
     assert found.stderr.splitlines() == ["gone.toml: cannot be read: No such file or directory", "1 problem"]
 
 
+def test_check_of_an_empty_name_takes_no_other_file(folder: Path) -> None:
+    (folder / "prefork_lb.toml").write_text(GOOD)
+    found = invoke("check", "")
+    assert (found.exit_code, found.stderr.splitlines()[0]) == (1, "the name of the configuration's file is empty")
+
+
+def test_check_reads_no_file_without_end() -> None:
+    found = invoke("check", "/dev/zero")
+    assert found.exit_code == 1 and found.stderr.startswith("/dev/zero: longer than 4 MiB")
+
+
 def test_check_fails_when_there_is_no_configuration_at_all() -> None:
     found = invoke("check")
     assert found.exit_code == 1
@@ -244,8 +255,23 @@ def test_run_hands_servers_and_policy_over_in_the_environment(
     assert "PREFORK_LB_CONFIG" not in os.environ
 
 
+def test_run_takes_no_policy_of_the_environment_with_servers(executed: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFORK_LB_POLICY", "random")
+    run("--server", "127.0.0.1:8001")
+    assert "PREFORK_LB_POLICY" not in os.environ
+
+
+def test_run_names_what_a_problem_came_from(executed: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFORK_LB_BIND", "x")
+    found = invoke("run", "--server", "127.0.0.1", "--policy", "none")
+    assert sorted(line.split(":")[0] for line in found.stderr.splitlines()) == [
+        "$PREFORK_LB_BIND", "--policy", "--server", "3 problems"]
+
+
 @pytest.mark.parametrize(("arguments", "message"), [
     (["--server", "127.0.0.1:1", "--config", "a.toml"], "--server and --config: give one of them"),
+    (["--config", ""], "--config: the file's name is empty"),
+    (["--server", " "], "--server: an address is empty"),
     (["--policy", "random"], "--policy goes with --server"),
     (["--workers", "0"], "--workers"),
     (["stray"], "'stray' is no option; gunicorn's options stand after --"),

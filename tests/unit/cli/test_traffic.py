@@ -9,7 +9,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import requests
+from click.testing import CliRunner
 
+from prefork_lb.cli.main import main
 from prefork_lb.cli.traffic import Answer, Times, TrafficReport, check_url, percentile, send_traffic
 
 
@@ -186,6 +188,12 @@ def test_the_dictionary_has_every_server_and_error() -> None:
         "a": {"requests": 1, "mean_ms": 1.0, "p50_ms": 1.0, "p95_ms": 1.0, "max_ms": 1.0, "statuses": {"503": 1}},
         "b": {"requests": 2, "mean_ms": 3.0, "p50_ms": 2.0, "p95_ms": 4.0, "max_ms": 4.0, "statuses": {"200": 2}},
     }
+
+
+@pytest.mark.parametrize("timeout", ["nan", "inf", "0", "1e300"])
+def test_a_time_that_sockets_do_not_take_is_told(timeout: str) -> None:
+    found = CliRunner().invoke(main, ["traffic", "http://localhost:1/", "--timeout", timeout], catch_exceptions=False)
+    assert found.exit_code == 2 and "Invalid value for '--timeout'" in found.stderr
 
 
 @pytest.mark.parametrize("url", ["", "127.0.0.1:8000", "ftp://127.0.0.1/", "http://", "http://host:99999/", "http://[::1/"])
