@@ -13,7 +13,8 @@ import tempfile
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-TESTS = "tests/integration/test_gunicorn_smoke.py"
+TESTS = ("tests/integration/test_gunicorn_smoke.py", "tests/integration/test_stop_while_starting.py",
+         "tests/unit/gunicorn", "tests/unit/worker/test_heartbeat.py")
 
 
 def oldest() -> str:
@@ -45,7 +46,7 @@ def main() -> int:
             version = installed(folder)
             print(f"gunicorn {version}:", flush=True)
             paths = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH", "")]))
-            tests = subprocess.run([sys.executable, "-m", "pytest", "-q", "-ra", TESTS], cwd=REPOSITORY, check=False,
+            tests = subprocess.run([sys.executable, "-m", "pytest", "-q", "-ra", *TESTS], cwd=REPOSITORY, check=False,
                                    env={**os.environ, "PYTHONPATH": paths, "GUNICORN_VERSION_EXPECTED": version})
             if tests.returncode:
                 failed.append(f"gunicorn {version}")

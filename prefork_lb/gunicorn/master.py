@@ -27,11 +27,12 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from prefork_lb.gunicorn.internals import Arbiter
+from prefork_lb.shared.identity import is_alive, start_time
 from prefork_lb.worker.retirement import Order, Retirement
 
 # Most workers end within this time; those that still have clients linger.
@@ -65,7 +66,6 @@ class LingeringMaster(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         self._retired: dict[int, float] = {}  # when each worker was first told to end, by pid
         self._lingering: dict[int, Any] = {}  # gunicorn's worker objects, by pid
         self._stopping: set[int] = set()  # workers that must not linger any more
-        self._deaf: dict[int, int] = {}  # the signal that ends each worker that was starting when it was sent, by pid
         self._resent_at = 0.0
         self._shown = 0  # how deep `_all_workers` is nested at the moment
 
@@ -95,7 +95,6 @@ class LingeringMaster(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         for pid, worker in list(self.WORKERS.items()):
             if isinstance(worker, _AdoptedWorker) and not worker.is_running():
                 self.WORKERS.pop(pid, None)
-        self._tell_started()
 
     def murder_workers(self) -> None:
         """Kill workers that give no sign of life."""
@@ -113,27 +112,24 @@ class LingeringMaster(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             # An upgrade: the other master's workers replace this one's. When this master has gone, only a ProxyWorker can still
             # be told to stop. So workers of other classes do not linger.
             self._stopping.update(pid for pid, worker in list(self.WORKERS.items()) if _retirement(worker) is None)
-            self._note_deaf(sig)
+            self._repeat_to_starting(sig)
             super().kill_workers(sig)
             self._wait_for_grace()
         else:
             if sig != signal.SIGKILL:
                 self._take_back()
-                self._note_deaf(sig)
+                self._repeat_to_starting(sig)
             super().kill_workers(sig)
 
-    def _note_deaf(self, sig: int) -> None:
-        self._deaf = {pid: sig for pid in list(self.WORKERS) if not _takes_signals(pid)}
+    def _repeat_to_starting(self, sig: int) -> None:
+        """Send the signal of a stop once more to workers that are starting, as soon as they can hear it.
 
-    def _tell_started(self) -> None:
-        """Repeat the signal of a stop to workers that were starting: until a worker has handlers of its own, it has the master's,
-        which forget the signal. The stop would wait for such a worker for the whole of `graceful_timeout`."""
-        for pid, sig in list(self._deaf.items()):
-            if pid not in self.WORKERS:
-                self._deaf.pop(pid, None)
-            elif _takes_signals(pid):
-                self._deaf.pop(pid, None)
-                super().kill_worker(pid, sig)
+        Else the stop would wait for such a worker for the whole of `graceful_timeout`.
+        """
+        starting = {pid: start_time(pid) for pid in list(self.WORKERS) if not _takes_signals(pid)}
+        if starting:
+            # A thread: `stop()` of version 23 calls nothing of ours until a worker ends.
+            threading.Thread(target=_tell_when_they_hear, args=(starting, sig), daemon=True).start()
 
     # -- who lingers -------------------------------------------------------------------------------------------
 
@@ -227,6 +223,20 @@ class LingeringMaster(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         self._stopping.update(self.WORKERS)
         for worker in list(self.WORKERS.values()):
             _give(worker, Order.STOP)
+
+
+def _tell_when_they_hear(starting: Mapping[int, int], sig: int) -> None:
+    """Send these workers a signal, by pid and start time, as soon as they have handlers of their own."""
+    left = dict(starting)
+    while left:
+        time.sleep(_LOOK_EVERY_S)
+        for pid, start in list(left.items()):
+            if not is_alive(pid, start):
+                del left[pid]
+            elif _takes_signals(pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, sig)
+                del left[pid]
 
 
 def _takes_signals(pid: int) -> bool:
