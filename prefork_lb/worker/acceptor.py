@@ -1,14 +1,13 @@
 """New client connections: when they are accepted, and when they have to wait."""
 from __future__ import annotations
 
-import errno
 import logging
 import socket
 import ssl
 from typing import Any
 
 from prefork_lb.log_summary import summary
-from prefork_lb.net.descriptors import Descriptors
+from prefork_lb.net.descriptors import Descriptors, is_out_of_descriptors
 from prefork_lb.net.readable import Readable
 from prefork_lb.worker.connection import Connection
 from prefork_lb.worker.fair_share import FairShare
@@ -24,8 +23,7 @@ _TAKES_ALL_S = 5.0
 _TAKE_ALL_EVERY_S = 0.02
 _YIELD_S = 0.001  # the shortest wait that epoll knows
 _FULL_PAUSE_S = 0.05
-_OUT_OF_FILES_PAUSE_S = 0.1
-_OUT_OF_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_SHORTAGE_PAUSE_S = 0.1
 
 
 class Acceptor:
@@ -75,10 +73,10 @@ class Acceptor:
                     self._stay_for_a_while()
                 return
             except OSError as exc:
-                if exc.errno in _OUT_OF_FILES:
+                if is_out_of_descriptors(exc):
                     self._descriptors.free()
                     _tell_short(exc.strerror or str(exc))
-                    self._pause(_OUT_OF_FILES_PAUSE_S)
+                    self._pause(_SHORTAGE_PAUSE_S)
                     return
                 continue  # that client has gone already (accept(2), ECONNABORTED)
             self._share.took()
