@@ -17,6 +17,7 @@ import os
 import signal
 import time
 from collections.abc import Iterable, Iterator
+from functools import partial
 
 from prefork_lb.errors import InvariantError
 from prefork_lb.native.loader import native
@@ -49,7 +50,8 @@ class Ledger:
         self.totals = segment.cells[layout.column(at.C_TOTAL)]
         # Of requests that failed a short while ago and count as load still.
         self.penalties = segment.cells[layout.column(at.C_PENALTY)]
-        self._lock = RobustLock(segment.text, layout.lock_byte, rows.repair, one_thread, self._end_stopped_controller)
+        self._lock = RobustLock(segment.text, layout.lock_byte, rows.repair, one_thread,
+                                partial(end_stopped_controller, segment.cells))
         self.acquire, self.release_lock = self._lock.acquire, self._lock.release
         with self.locked():
             rows.give_back(rows.dead())
@@ -75,23 +77,6 @@ class Ledger:
             yield
         finally:
             self.release_lock()
-
-    def _end_stopped_controller(self, owner: int, looks: int) -> None:
-        """Kill the controller if it is the process `owner` that has held the lock at so many looks, one a second.
-
-        Requests wait meanwhile, and a new controller costs nothing. A worker is left alone: it has clients.
-        """
-        # Here and not where the controller is started: that code needs the lock itself.
-        cells = self._cells
-        if looks < _STOPPED_LOOKS or owner != cells[at.H_CONTROLLER]:
-            return
-        try:
-            if is_alive(owner, cells[at.H_CONTROLLER + 1]):
-                log.error("the controller (pid %d) has held the ledger's lock for %d s; it is killed, and another one is started",
-                          owner, looks)
-                os.kill(owner, signal.SIGKILL)
-        except OSError as exc:  # no descriptor for /proc: the next look tries again
-            log.error("the controller (pid %d), which holds the ledger's lock, cannot be ended: %s", owner, exc)
 
     def claim(self, slot: int) -> None:
         """Add one claim on a server to this worker's row. The lock must be held."""
@@ -213,3 +198,20 @@ class Ledger:
         for view in (self.totals, self.penalties, self._claims, self._requests, self._failures, self._penalties, self._retries):
             view.release()
         self._lock.close()
+
+
+def end_stopped_controller(cells: memoryview, owner: int, looks: int) -> None:
+    """Kill the controller if it is the process `owner`, which has held the lock at so many looks, one a second.
+
+    Requests wait meanwhile, and a new controller costs nothing. A worker is left alone: it has clients.
+    """
+    # Here and not where the controller is started: that code needs the lock itself.
+    if looks < _STOPPED_LOOKS or owner != cells[at.H_CONTROLLER]:
+        return
+    try:
+        if is_alive(owner, cells[at.H_CONTROLLER + 1]):
+            log.error("the controller (pid %d) has held the ledger's lock for %d s; it is killed, and another one is started",
+                      owner, looks)
+            os.kill(owner, signal.SIGKILL)
+    except OSError as exc:  # no descriptor for /proc: the next look tries again
+        log.error("the controller (pid %d), which holds the ledger's lock, cannot be ended: %s", owner, exc)

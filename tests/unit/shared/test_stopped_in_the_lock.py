@@ -7,9 +7,10 @@ import signal
 import pytest
 
 from prefork_lb.shared import layout as at
+from prefork_lb.shared import ledger as ledger_module
 from prefork_lb.shared import lock as lock_module
 from prefork_lb.shared.identity import start_time
-from prefork_lb.shared.ledger import Ledger
+from prefork_lb.shared.ledger import Ledger, end_stopped_controller
 from prefork_lb.shared.segment import Segment
 from tests.support.waiting import wait_until
 from tests.unit.shared.processes import Child, Signals, running
@@ -58,14 +59,13 @@ def test_a_worker_is_left_alone(segment: Segment, signals: Signals, monkeypatch:
     with running(lambda: stop_inside(segment, signals)) as [worker]:
         signals.wait()
         be_the_controller(segment, os.getpid())
-        end_stopped_controller = Ledger._end_stopped_controller
 
-        def look(ledger: Ledger, owner: int, looks: int) -> None:
-            end_stopped_controller(ledger, owner, looks)
+        def look(cells: memoryview, owner: int, looks: int) -> None:
+            end_stopped_controller(cells, owner, looks)
             if looks == 20:
                 os.kill(owner, signal.SIGCONT)
 
-        monkeypatch.setattr(Ledger, "_end_stopped_controller", look)
+        monkeypatch.setattr(ledger_module, "end_stopped_controller", look)
         assert Child(lambda: Ledger(segment)).wait() == 0
         assert worker.wait() == 0
     assert segment.cells[at.H_REPAIRS] == 0
@@ -73,10 +73,9 @@ def test_a_worker_is_left_alone(segment: Segment, signals: Signals, monkeypatch:
 
 @pytest.mark.parametrize("looks", [9, 10])
 def test_it_has_ten_seconds(segment: Segment, looks: int, caplog: pytest.LogCaptureFixture) -> None:
-    ledger = Ledger(segment)
     with running(signal.pause) as [controller]:
         be_the_controller(segment, controller.pid)
-        ledger._end_stopped_controller(controller.pid, looks)
+        end_stopped_controller(segment.cells, controller.pid, looks)
         if looks == 10:
             assert controller.wait() == -signal.SIGKILL
             assert f"the controller (pid {controller.pid}) has held the ledger's lock for 10 s; it is killed" in caplog.text
