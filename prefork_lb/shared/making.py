@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -16,13 +18,18 @@ from pathlib import Path
 
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.finding import DIRECTORY, NAME, open_segment, removed_segments, segment_names
-from prefork_lb.shared.identity import is_alive, start_time
+from prefork_lb.shared.identity import is_alive, myself, start_time
 from prefork_lb.shared.layout import Layout
 from prefork_lb.shared.lock import initialise
 from prefork_lb.shared.segment import Segment, SegmentError, living_masters, read_header
 
 # Versions up to 4 laid the configuration beside the segment.
 _COMPANIONS_OF_BEFORE = (".configuration", ".configuration-new")
+# A master that ends waits so long for the file lock. Its holder may be stopped, and the master must end.
+_PATIENCE_S = 2.0
+_LOCK_LOOK_S = 0.02
+
+log = logging.getLogger("prefork_lb")
 
 
 def attach_or_create(master: int, rows: int, servers: int, predecessor: int = 0, pools: int = 0,
@@ -57,9 +64,18 @@ def remove(master: int) -> None:
             continue
         if segment is not None:
             if segment.masters() == [master]:
-                _end(segment)
-                _unlink(name)
+                _remove(segment, master)
             segment.close()
+
+
+def _remove(segment: Segment, master: int) -> None:
+    try:
+        with _file_lock(_uid_of(segment.name), _PATIENCE_S):
+            if segment.masters() == [master]:  # still: the first worker of an upgrade may have come meanwhile
+                _end(segment)
+                _unlink(segment.name)
+    except SegmentError as exc:
+        log.warning("%s is left to the next start to remove: %s", segment.name, exc)
 
 
 def _sweep_names(uid: int, wanted: set[int]) -> Segment | None:
@@ -91,21 +107,37 @@ def _chosen(segments: Iterator[Segment], wanted: set[int]) -> Segment | None:
 def _serves_another_version(name: str) -> bool:
     """Whether a segment has another version's format, and a master that made it or shares it lives: that one needs it."""
     match = NAME.fullmatch(name)
+    header = _other_versions_header(name)
+    return match is not None and header is not None and (
+        is_alive(int(match[2]), int(match[3])) or bool(living_masters(header)))
+
+
+def _other_versions_header(name: str) -> memoryview | None:
+    """The header of a segment in another version's format; None if it has this version's, or is half made or gone."""
     try:
         descriptor = os.open(DIRECTORY / name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:
-        return False
+        return None
     try:
         header = read_header(descriptor)
     finally:
         os.close(descriptor)
-    if match is None or header is None or header[at.H_MAGIC] != at.MAGIC or header[at.H_VERSION] == at.VERSION:
-        return False
-    return is_alive(int(match[2]), int(match[3])) or bool(living_masters(header))
+    return header if header is not None and header[at.H_MAGIC] == at.MAGIC and header[at.H_VERSION] != at.VERSION else None
+
+
+def _is_of_another_version(uid: int, master: int) -> bool:
+    """Whether this master's instance has a segment in another version's format."""
+    headers = map(_other_versions_header, segment_names(uid))
+    return any(master in living_masters(header) for header in headers if header is not None)
 
 
 def _create(uid: int, master: int, layout: Layout) -> Segment:
     name = f"prefork-lb-{uid}-{master}-{start_time(master)}"
+    if _is_of_another_version(uid, master):
+        log.error("the running instance has its shared memory in the format of another version of prefork_lb: the package was "
+                  "replaced, and gunicorn reloaded. The new workers make a segment of their own, and count nothing of what the "
+                  "old ones have in flight. Restart gunicorn, or upgrade it by SIGUSR2, so that all is of one version again")
+        name = "prefork-lb-{}-{}-{}".format(uid, *myself())  # the name by the master may be taken
     try:
         descriptor = os.open(DIRECTORY / name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as exc:
@@ -150,6 +182,12 @@ def _end(segment: Segment) -> None:
         segment.cells[i] = 0
 
 
+def _uid_of(name: str) -> int:
+    match = NAME.fullmatch(name)
+    assert match is not None
+    return int(match[1])
+
+
 def _unlink(name: str) -> None:
     # Whoever still has it mapped keeps it until it ends.
     for path in (DIRECTORY / name, *(DIRECTORY / f"{name}{suffix}" for suffix in _COMPANIONS_OF_BEFORE)):
@@ -158,23 +196,42 @@ def _unlink(name: str) -> None:
 
 
 @contextlib.contextmanager
-def _file_lock(uid: int) -> Iterator[None]:
+def _file_lock(uid: int, patience_s: float = math.inf) -> Iterator[None]:
+    """Hold the lock for the segments of a user. Raises SegmentError if it cannot be had, or not in `patience_s`."""
     path = DIRECTORY / f"prefork-lb-{uid}.lock"
     descriptor = _open_lock(path, uid)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        while not _is_file(path, descriptor):  # somebody has removed it while we waited, and others lock a new one
+        _lock(path, descriptor, patience_s)
+        while not _is_file(path, descriptor):  # it was removed while we waited, and others lock a new one
             os.close(descriptor)
             descriptor = _open_lock(path, uid)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            _lock(path, descriptor, patience_s)
         yield
     finally:
         os.close(descriptor)
 
 
+def _lock(path: Path, descriptor: int, patience_s: float) -> None:
+    if patience_s == math.inf:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        return
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                raise SegmentError(f"{path}: another process has held this lock for {patience_s:g} s") from None
+        time.sleep(_LOCK_LOOK_S)
+
+
 def _open_lock(path: Path, uid: int) -> int:
+    # Root, at the end of its master, only opens the file of the workers' user: if it made one, they could not use it. And the
+    # kernel refuses O_CREAT on another user's file in such a folder (fs.protected_regular).
+    create = os.O_CREAT if uid == os.geteuid() else 0
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        descriptor = os.open(path, os.O_RDWR | create | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as exc:
         raise SegmentError(f"{path}: {exc.strerror}; prefork_lb needs to write to {DIRECTORY}") from exc
     owner = os.fstat(descriptor).st_uid

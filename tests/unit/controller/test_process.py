@@ -140,3 +140,10 @@ def test_a_controller_without_a_descriptor_goes_on_and_says_so_once(instance: Ru
     assert instance.log.count("cannot see whether the instance runs") == 1
     process.send_signal(signal.SIGTERM)
     assert process.wait(20) == 0
+
+
+def test_a_controller_of_another_version_than_the_running_workers_says_so_and_ends(instance: Running) -> None:
+    """The package was upgraded: gunicorn's workers have the modules of before, and a new controller loads the new ones."""
+    instance.segment.cells[at.H_VERSION] = at.VERSION - 1
+    assert instance.start().wait(20) == 0
+    assert "has the format of another version of prefork_lb" in instance.log and "SIGUSR2" in instance.log
