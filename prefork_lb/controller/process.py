@@ -44,9 +44,9 @@ def run(segment_name: str, descriptor: int, error_log: str = "") -> int:
     segment = open_inherited(descriptor, segment_name)
     os.close(descriptor)
     if segment is None:
-        log.error("%s has the format of another version of prefork_lb: the package was replaced while gunicorn runs. No controller "
-                  "can be started, so servers are not checked and states are not saved. Restart gunicorn, or upgrade it by SIGUSR2",
-                  segment_name)
+        log.error("%s has the format of another version of prefork_lb: the package was replaced while gunicorn runs. No "
+                  "controller can be started, so servers are not checked and states are not saved. Restart gunicorn, or upgrade "
+                  "it by SIGUSR2", segment_name)
         return 0
     if not _is_locked(segment.descriptor):
         return ANOTHER_RUNS
