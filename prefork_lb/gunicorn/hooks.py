@@ -19,7 +19,7 @@ def on_starting(server: Any) -> None:
     keep a copy of them to itself. So one master's workers are of one version: a new version is taken over by USR2, not by HUP.
     """
     import prefork_lb.wiring.application  # noqa: F401  # loading it is the point
-    from prefork_lb.gunicorn.master import let_workers_linger
+    from prefork_lb.gunicorn.lingering_master import let_workers_linger
     from prefork_lb.shared.lingering import lingering_workers
 
     # A worker's garbage collector writes to every object that it looks at, and the kernel copies each page that is written to:

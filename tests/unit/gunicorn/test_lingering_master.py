@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 from gunicorn.arbiter import Arbiter
 
-from prefork_lb.gunicorn.master import LingeringMaster, let_workers_linger
+from prefork_lb.gunicorn.lingering_master import LingeringMaster, let_workers_linger
 from prefork_lb.worker.retirement import Order, Retirement
 
 
