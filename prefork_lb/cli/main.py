@@ -1,7 +1,9 @@
 """The command `prefork-lb`: one group, whose commands are in the files of this package."""
 from __future__ import annotations
 
+import errno
 from importlib import import_module
+from typing import Any
 
 import click
 
@@ -21,6 +23,8 @@ MODULES = {
     "weight": "servers",
 }
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 
 class Commands(click.Group):
     """A group that loads a command when it is asked for. A command is a function of its own name in its module."""
@@ -33,6 +37,15 @@ class Commands(click.Group):
             return None
         command: click.Command = getattr(import_module(f"prefork_lb.cli.{MODULES[cmd_name]}"), cmd_name)
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except OSError as exc:
+            # click sees to a pipe that nobody reads any more (EPIPE). What a command did before it tells of it has been done.
+            if exc.errno not in _FULL or exc.filename is not None:
+                raise
+            raise click.ClickException(f"the output cannot be written: {exc.strerror}") from exc
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -62,7 +62,7 @@ def _canonical(server: str) -> str:
 def _chosen(server: str, pool: str | None, master: int | None) -> Iterator[Chosen]:
     segments = [segment for segment in running_segments() if master is None or master in segment.masters()]
     if not segments:
-        what = f"no instance of the gunicorn master {master} runs" if master else "no instance runs"
+        what = f"no instance of the gunicorn master {master} runs" if master is not None else "no instance runs"
         raise click.ClickException(f"{what} (of this user)")
     if len(segments) > 1:
         masters = ", ".join(str(segment.masters()[-1]) for segment in segments)

@@ -20,6 +20,7 @@ from rich.table import Table
 
 from prefork_lb.cli.seconds import Seconds
 from prefork_lb.cli.tables import print_table
+from prefork_lb.errors import shown
 
 SERVED_BY = "X-Served-By"  # the response field by which a server says its name
 UNNAMED = "(unnamed)"
@@ -145,10 +146,11 @@ def check_url(url: str) -> str:
     try:
         parts = urlsplit(url)
         good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        (parts.hostname or "").encode("idna")  # as the library for requests will; its error there is none of its own
     except ValueError as exc:
-        raise ValueError(f"{url!r}: {exc}") from exc
+        raise ValueError(f"{shown(url)}: {exc}") from exc
     if not good:
-        raise ValueError(f"{url!r} is not a URL such as http://127.0.0.1:8000/")
+        raise ValueError(f"{shown(url)} is not a URL such as http://127.0.0.1:8000/")
     return url
 
 

@@ -55,8 +55,12 @@ def find_and_load(path: str | FilePath | None = None, environ: Mapping[str, str]
             return _from_file(str(candidate))
     if environ.get("PREFORK_LB_SERVERS"):
         return _from_environment(environ)
+    try:
+        folder = str(here.parent.resolve())
+    except OSError:
+        folder = "the working directory, which has been removed"
     raise ConfigError([
-        f"no configuration: $PREFORK_LB_CONFIG is not set, there is no {LOCAL_FILE} in {here.parent.resolve()}, "
+        f"no configuration: $PREFORK_LB_CONFIG is not set, there is no {LOCAL_FILE} in {folder}, "
         f"no {SYSTEM_FILE}, and $PREFORK_LB_SERVERS is not set; write one of the files, "
         "or set PREFORK_LB_SERVERS=127.0.0.1:8001,127.0.0.1:8002"])
 

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
@@ -13,9 +14,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from prefork_lb import __version__
+from prefork_lb.cli import room
 from prefork_lb.cli.main import main
 from prefork_lb.gunicorn.settings import CONF_FILE
 from prefork_lb.shared.saved_lock import Holder, take
+from prefork_lb.shared.segment import Segment, SegmentError
 from tests.support.place import clean_environment
 
 GOOD = """
@@ -179,6 +182,32 @@ def test_check_of_an_empty_name_takes_no_other_file(folder: Path) -> None:
     (folder / "prefork_lb.toml").write_text(GOOD)
     found = invoke("check", "")
     assert (found.exit_code, found.stderr.splitlines()[0]) == (1, "the name of the configuration's file is empty")
+
+
+def test_check_in_a_folder_that_was_removed_says_so(folder: Path) -> None:
+    folder.rmdir()
+    found = invoke("check")
+    assert found.exit_code == 1 and "no prefork_lb.toml in the working directory, which has been removed" in found.stderr
+
+
+def test_check_goes_on_where_an_instance_cannot_be_looked_at(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def visible_segments() -> Iterator[Segment]:
+        raise SegmentError("/dev/shm/x: Too many open files")
+
+    monkeypatch.setattr(room, "visible_segments", visible_segments)
+    (folder / "prefork_lb.toml").write_text(GOOD)
+    found = invoke("check")
+    assert (found.exit_code, found.stderr) == (
+        0, "warning: whether there is room cannot be seen: /dev/shm/x: Too many open files\n")
+
+
+def test_an_output_without_room_is_told_in_a_line(folder: Path) -> None:
+    (folder / "prefork_lb.toml").write_text(GOOD)
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run([sys.executable, "-m", "prefork_lb", "check"], stdout=full, stderr=subprocess.PIPE, text=True,
+                              check=False, timeout=60, env=clean_environment())
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == ["Error: the output cannot be written: No space left on device"]
 
 
 def test_check_reads_no_file_without_end() -> None:

@@ -356,7 +356,9 @@ COMMANDS = [["drain", TWO], ["ready", TWO], ["maintenance", TWO], ["weight", TWO
 @pytest.mark.parametrize("command", COMMANDS)
 def test_without_an_instance_that_is_said(new_instance: Callable[..., Instance], command: list[str]) -> None:
     assert refused(*command) == "Error: no instance runs (of this user)\n"
-    assert refused(*command, "--master", 1) == "Error: no instance of the gunicorn master 1 runs (of this user)\n"
+    for master in (1, 0):
+        said_no = refused(*command, "--master", master)
+        assert said_no == f"Error: no instance of the gunicorn master {master} runs (of this user)\n"
 
 
 @pytest.mark.parametrize("command", COMMANDS)

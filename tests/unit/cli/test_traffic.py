@@ -196,9 +196,10 @@ def test_a_time_that_sockets_do_not_take_is_told(timeout: str) -> None:
     assert found.exit_code == 2 and "Invalid value for '--timeout'" in found.stderr
 
 
-@pytest.mark.parametrize("url", ["", "127.0.0.1:8000", "ftp://127.0.0.1/", "http://", "http://host:99999/", "http://[::1/"])
+@pytest.mark.parametrize("url", ["", "127.0.0.1:8000", "ftp://127.0.0.1/", "http://", "http://host:99999/", "http://[::1/",
+                                 "http://a..b/", f"http://{'x' * 64}/"])
 def test_a_wrong_url_is_named(url: str) -> None:
-    with pytest.raises(ValueError, match="http://127.0.0.1:8000/|Port|IPv6"):
+    with pytest.raises(ValueError, match="http://127.0.0.1:8000/|Port|IPv6|label"):
         check_url(url)
 
 
