@@ -1,9 +1,9 @@
-"""Makes the segment of an instance, or finds the one that is there; removes those that nobody uses any more.
+"""Makes the segment of an instance, or finds the existing one; removes segments whose instances have ended.
 
-An instance is a gunicorn master with its workers. Its segment is called `prefork-lb-<uid>-<pid>-<start>` after the master
-that made it, so that two instances never meet, a new one never takes the numbers of a dead one, and tools find it in
-/dev/shm. After an upgrade by USR2 the new master's workers use the old one's segment, since both balance at once: its
-header lists the masters. All of it happens under a file lock, which the kernel gives back when its holder dies.
+An instance is a gunicorn master with its workers. Its segment is called `prefork-lb-<uid>-<pid>-<start>`, after the master
+that made it. So two instances never share a segment, a new instance never takes over the counts of a dead one, and tools find
+the segment in /dev/shm. After an upgrade by USR2 two masters balance at once: the new master's workers use the segment of the
+old one, and its header lists both masters. A file lock covers these steps; the kernel releases it when its holder dies.
 """
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from prefork_lb.shared.layout import Layout
 from prefork_lb.shared.lock import initialise
 from prefork_lb.shared.segment import Segment, SegmentError, living_masters, read_header
 
-# Versions up to 4 laid the configuration beside the segment.
+# Formats up to version 4 kept the configuration in these files beside the segment.
 _COMPANIONS_OF_BEFORE = (".configuration", ".configuration-new")
-# A master that ends waits so long for the file lock. Its holder may be stopped, and the master must end.
+# A master that ends waits this long for the file lock. The lock's holder may be stopped, and the master must still end.
 _PATIENCE_S = 2.0
 _LOCK_LOOK_S = 0.02
 
@@ -43,7 +43,7 @@ def attach_or_create(master: int, rows: int, servers: int, predecessor: int = 0,
     """
     uid = os.geteuid()
     if not start_time(master):
-        # A segment made now would belong to nobody who could ever be seen to end.
+        # With a start time of 0, the end of this master could never be noticed, and its segment would never be removed.
         raise SegmentError(f"gunicorn's master (pid {master}) has ended; its workers end, too")
     wanted = {master, predecessor}
     with _file_lock(uid):
@@ -56,7 +56,10 @@ def attach_or_create(master: int, rows: int, servers: int, predecessor: int = 0,
 
 
 def remove(master: int) -> None:
-    """Remove the segment of the instance whose only living gunicorn master is `master`; workers that still run keep theirs."""
+    """Remove the segment of the instance whose only living gunicorn master is `master`.
+
+    Workers that still run keep the memory that they have mapped.
+    """
     for name in segment_names():
         try:
             segment = open_segment(name)
@@ -71,7 +74,7 @@ def remove(master: int) -> None:
 def _remove(segment: Segment, master: int) -> None:
     try:
         with _file_lock(_uid_of(segment.name), _PATIENCE_S):
-            if segment.masters() == [master]:  # still: the first worker of an upgrade may have come meanwhile
+            if segment.masters() == [master]:  # checked again: the first worker of an upgrade may have joined
                 _end(segment)
                 _unlink(segment.name)
     except SegmentError as exc:
@@ -79,7 +82,7 @@ def _remove(segment: Segment, master: int) -> None:
 
 
 def _sweep_names(uid: int, wanted: set[int]) -> Segment | None:
-    """The segment in /dev/shm that one of these masters shares, None if there is none; stale ones are removed."""
+    """The segment in /dev/shm that one of these masters shares; None if there is none. Removes stale segments."""
     chosen: Segment | None = None
     for name in segment_names(uid):
         segment = open_segment(name)
@@ -105,7 +108,7 @@ def _chosen(segments: Iterator[Segment], wanted: set[int]) -> Segment | None:
 
 
 def _serves_another_version(name: str) -> bool:
-    """Whether a segment has another version's format, and a master that made it or shares it lives: that one needs it."""
+    """Whether a segment has another version's format and is in use: a master that made or shares it lives."""
     match = NAME.fullmatch(name)
     header = _other_versions_header(name)
     return match is not None and header is not None and (
@@ -144,7 +147,7 @@ def _create(uid: int, master: int, layout: Layout) -> Segment:
         raise SegmentError(f"{DIRECTORY / name}: cannot be created: {exc.strerror}; "
                            f"prefork_lb needs shared memory at {DIRECTORY}") from exc
     try:
-        # Room is claimed now: a full /dev/shm would otherwise show itself as SIGBUS in the middle of a request.
+        # All memory is allocated now: otherwise a full /dev/shm would kill a worker by SIGBUS in the middle of a request.
         os.posix_fallocate(descriptor, 0, layout.size)
     except OSError as exc:
         os.close(descriptor)
@@ -175,8 +178,8 @@ def _add_master(segment: Segment, master: int) -> None:
 
 
 def _end(segment: Segment) -> None:
-    """Note that the instance has ended: a process that still has the memory open must not miss the name."""
-    # Nor may it lead others to this memory.
+    """Note that the instance has ended, so that a process that still has the memory open does not log the removal."""
+    # Without masters, no process finds this memory through /proc any more.
     segment.cells[at.H_REMOVED] = 1
     for i in range(at.H_MASTERS, at.H_MASTERS + 2 * at.MASTERS, 2):
         segment.cells[i] = 0
@@ -189,7 +192,7 @@ def _uid_of(name: str) -> int:
 
 
 def _unlink(name: str) -> None:
-    # Whoever still has it mapped keeps it until it ends.
+    # Processes that have mapped the segment keep the memory until they end.
     for path in (DIRECTORY / name, *(DIRECTORY / f"{name}{suffix}" for suffix in _COMPANIONS_OF_BEFORE)):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
@@ -202,7 +205,7 @@ def _file_lock(uid: int, patience_s: float = math.inf) -> Iterator[None]:
     descriptor = _open_lock(path, uid)
     try:
         _lock(path, descriptor, patience_s)
-        while not _is_file(path, descriptor):  # it was removed while we waited, and others lock a new one
+        while not _is_file(path, descriptor):  # the file was removed during the wait: others lock a new one
             os.close(descriptor)
             descriptor = _open_lock(path, uid)
             _lock(path, descriptor, patience_s)

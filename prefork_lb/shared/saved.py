@@ -1,8 +1,8 @@
-"""The state file: what operators have set, for the instance after a restart. All that is to be known about it is here.
+"""The state file: the states and weights that operators have set, kept for the instance after a restart.
 
-The controller writes it (`StateFile`), whenever what it says has changed and once in a while besides: the time in it tells the
-next instance how long ago this one was alive. The first worker of an instance reads it, once (`restore`). Two instances never
-write to one file (`saved_lock`).
+The controller writes it (`StateFile`) whenever its content changes, and now and then without a change: the time in the file
+tells the next instance how long ago this one was alive. The first worker of an instance reads it, once (`restore`). Two
+instances never write the same file (`saved_lock`).
 """
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import Admin, States
 from prefork_lb.shared.table import slots_by_key
 
-# Seconds between two writes when nothing has changed; a quarter of what the file is believed for, if that is less.
+# Seconds between two writes when nothing has changed. A quarter of state.max_age is used when that is less.
 _REFRESH_S = 60.0
 _AGAIN_S = 2.0  # after a write that failed
 _TELLS_AGAIN_S = 60.0
-# For so long another controller may have the lock without a word: the one before is about to end.
+# For this long no error is logged when another controller has the lock: it may be the previous one, which is about to end.
 _PATIENCE_S = 3.0
 
 log = logging.getLogger("prefork_lb")
@@ -51,11 +51,11 @@ class _File(msgspec.Struct):
 
 
 class StateFile:
-    """One instance's hand on its state file: writes it when that is due, if no other instance does."""
+    """Writes one instance's state file when that is due, unless another instance writes it."""
 
     def __init__(self, path: Path, max_age_s: float, configuration: str, segment: Segment, states: States,
                  clock: Clock = monotonic) -> None:
-        """`max_age_s` is for how long the file will be believed; `configuration` is the path that others are told."""
+        """A later instance accepts the file for `max_age_s`. Other instances name the path `configuration` in messages."""
         self.path = path
         self._refresh_s = min(_REFRESH_S, max_age_s / 4)
         self._configuration = configuration
@@ -64,14 +64,14 @@ class StateFile:
         self._clock = clock
         self._lock = -1
         self._since = clock()
-        self._changes = -1  # that the file has
+        self._changes = -1  # the states' count of changes when the file was last compared with them
         self._pools: _Pools | None = None
         self._saved_at = 0.0
         self._tries_at = 0.0
         self._problem, self._told_at = "", 0.0
 
     def look(self) -> None:
-        """Write the file if it is due. To be called a few times a second. What fails is logged, and tried again."""
+        """Write the file if that is due. Call this a few times a second. A failure is logged, and the write is tried again."""
         now = self._clock()
         # Not before the first worker has read it.
         if now < self._tries_at or not self._segment.cells[at.H_RESTORED]:
@@ -80,7 +80,7 @@ class StateFile:
             self._try(self._save_changed)
 
     def close(self) -> None:
-        """Write it a last time, with the time of the end, and let others have it."""
+        """Write the file a last time, so that it holds the time of the end, and release the lock."""
         if self._lock >= 0 and self._segment.cells[at.H_RESTORED]:
             self._pools = None
             self._try(self._save_changed)
@@ -93,7 +93,7 @@ class StateFile:
         pools = _set_by_operators(self._segment, self._states)
         if self._lock < 0:
             self._lock = take(self.path, Holder(os.getpid(), self._segment.cells[at.H_CONTROLLER_MASTER], self._configuration))
-        # Most changes are of checks and ejections, and nothing that the file has.
+        # Most changes are of checks and ejections, which the file does not contain.
         if pools != self._pools or now - self._saved_at >= self._refresh_s:
             _write(self.path, pools)
             self._pools, self._saved_at = pools, now
@@ -121,9 +121,9 @@ class StateFile:
 
 
 def restore(path: Path, max_age_s: float, segment: Segment, ledger: Ledger, states: States) -> str:
-    """Take over what the file says, once for an instance; what came of it, in words, empty if there was nothing to do.
+    """Set the states and weights that the file holds, once for an instance. Returns a line for the log, "" when nothing was done.
 
-    Servers that are not in the table, and a file older than `max_age_s`, are passed over.
+    Ignores servers that are not in the table, and a file older than `max_age_s`.
     """
     if segment.cells[at.H_RESTORED]:
         return ""
@@ -140,7 +140,7 @@ def restore(path: Path, max_age_s: float, segment: Segment, ledger: Ledger, stat
 
 
 def folder_problem(path: Path) -> str:
-    """Why this user cannot write the file, in words; empty if nothing speaks against it."""
+    """Why this user cannot write the file, in words; "" when no reason was found."""
     if path.is_dir():
         return "is a folder; expected the path of a file"
     if not path.parent.is_dir():
@@ -164,12 +164,12 @@ def _write(path: Path, pools: _Pools) -> None:
     # One name for all writers: only the holder of the state file's lock writes. So a kill in a write leaves one file at most.
     fresh = path.with_name(f".{path.name}.fresh")
     try:
-        # What a killed controller left goes, and a link of another user's is not followed.
+        # Remove what a killed controller may have left. O_EXCL then refuses a link that another user has put there.
         fresh.unlink(missing_ok=True)
         with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644), "wb") as file:
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())  # without it a power failure may leave the new name with nothing in it
+            os.fsync(file.fileno())  # otherwise a power failure may leave an empty file under the new name
         fresh.replace(path)
     except OSError:
         with contextlib.suppress(OSError):

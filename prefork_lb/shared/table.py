@@ -1,7 +1,7 @@
 """The server table: which slot stands for which server of which pool, in shared memory for all workers and tools.
 
-A worker names the servers of its configuration; those that are there keep their slot and so their counts, new ones get a
-free slot. After a reload the old workers' servers stay until no worker's view names them and nothing is in flight on them.
+A worker enters the servers of its configuration. A known server keeps its slot, and so its counts; a new server gets a free
+slot. After a reload, a server of the old configuration stays until no worker's view names it and it has nothing in flight.
 """
 from __future__ import annotations
 
@@ -74,18 +74,18 @@ def enter(segment: Segment, ledger: Ledger, pools: Sequence[PoolEntry]) -> dict[
     table.mark_seen(pools, generation)
     ledger.adopt_generation(generation)
     found = {pool.name: table.pool_slots(pool) for pool in pools}
-    # Once more: when the worker of before has ended already, nobody gives its row back later and frees what it named.
+    # Again, with this worker's new generation: if the previous worker has already ended, no later step frees its servers.
     table.free_unused(ledger)
     return found
 
 
 def problems_of_room(segment: Segment, pools: Sequence[PoolEntry]) -> list[str]:
-    """Why these pools and servers cannot be entered beside those that are there; certain only while the lock is held."""
+    """Why these pools and servers cannot be entered beside the present ones; may change while the lock is not held."""
     return _Table(segment).problems(pools)
 
 
 def slots_by_key(segment: Segment) -> dict[tuple[str, str], int]:
-    """The slots in use by pool and address; certain only while the lock is held."""
+    """The slots in use by pool and address; may change while the lock is not held."""
     found = {}
     for slot in range(segment.layout.servers):
         key = key_of(segment, slot)
@@ -95,7 +95,7 @@ def slots_by_key(segment: Segment) -> dict[tuple[str, str], int]:
 
 
 def key_of(segment: Segment, slot: int) -> tuple[str, str] | None:
-    """The pool and address of the server that has this slot, None if it is free; certain only while the lock is held."""
+    """The pool and address of the server in this slot; None if it is free. May change while the lock is not held."""
     layout = segment.layout
     if not segment.cells[layout.column(at.C_USED).start + slot]:
         return None
@@ -104,22 +104,27 @@ def key_of(segment: Segment, slot: int) -> tuple[str, str] | None:
 
 
 def free_unused(segment: Segment, ledger: Ledger) -> None:
-    """Free the slots of servers that no worker's configuration names any more and that have nothing in flight, and pools
-    without a server. Takes the lock only when there is such a server."""
+    """Free the slots of servers that no worker's configuration names and that have nothing in flight, and pools without servers.
+
+    Takes the lock only when there is such a server.
+    """
     if _has_unused(segment, ledger.oldest_generation()):
         with ledger.locked():
             _Table(segment).free_unused(ledger)
 
 
 def _has_unused(segment: Segment, oldest: int) -> bool:
-    """Whether a server was last named before the generation `oldest` and has nothing in flight. A hint: others write."""
+    """Whether a server was last named before the generation `oldest` and has nothing in flight.
+
+    A hint, read without the lock: other processes write meanwhile.
+    """
     layout = segment.layout
     used, seen, totals = (segment.cells[layout.column(column)].tolist() for column in (at.C_USED, at.C_SEEN, at.C_TOTAL))
     return any(flag and named < oldest and not total for flag, named, total in zip(used, seen, totals, strict=True))
 
 
 class _Table:
-    """The table while the lock is held."""
+    """The table as one section sees it. The lock must be held during its life."""
 
     def __init__(self, segment: Segment) -> None:
         self._segment = segment
@@ -158,7 +163,10 @@ class _Table:
         return found
 
     def names_more_than(self, pools: Sequence[PoolEntry]) -> bool:
-        """Whether the current generation names a server that is not in `pools`: without a new one it would never be unused."""
+        """Whether the current generation names a server that is not in `pools`.
+
+        Such a server needs a new generation: in the current one it would count as named for ever.
+        """
         named = {_key(pool.name, server.address) for pool in pools for server in pool.servers}
         current = self._cells[at.H_GENERATION]
         return any(self._get(at.C_SEEN, slot) == current for key, slot in self._slots.items() if key not in named)
