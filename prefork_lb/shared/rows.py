@@ -81,10 +81,14 @@ class Rows:
         rows = [cells[layout.row_array(row, array)].tolist() for row in self.in_use()]
         return [sum(column) for column in zip(*rows, strict=True)] if rows else [0] * width
 
-    def oldest_generation(self) -> int:
-        """The oldest generation that a worker's view was built from; the current one when there is no worker."""
+    def oldest_generation(self, with_lingering: bool = True) -> int:
+        """The oldest generation that a worker's view was built from; the current one when there is no worker.
+
+        `with_lingering`: workers that were replaced and linger count, too.
+        """
         cells, layout = self._cells, self._layout
-        found = [cells[layout.row(row) + at.R_GENERATION] for row in self.in_use()]
+        heads = [layout.row(row) for row in self.in_use()]
+        found = [cells[head + at.R_GENERATION] for head in heads if with_lingering or not cells[head + at.R_LINGERS]]
         return min(found, default=int(cells[at.H_GENERATION]))
 
     def give_back(self, dead: list[int]) -> Reclaimed:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.ledger import Ledger
+from prefork_lb.shared.rows import Rows
 from prefork_lb.shared.segment import Segment, SegmentError
 from prefork_lb.shared.states import now_ms
 from prefork_lb.shared.text import fits, read_text, write_text
@@ -149,18 +150,30 @@ class _Table:
 
     def problems(self, pools: Sequence[PoolEntry]) -> list[str]:
         """Why these pools and servers cannot be entered; empty when they can."""
-        servers = {_key(pool.name, server.address) for pool in pools for server in pool.servers} - self._slots.keys()
+        named = {_key(pool.name, server.address) for pool in pools for server in pool.servers}
+        servers = named - self._slots.keys()
         names = {pool.name for pool in pools} - self._pools.keys()
         free_slots = sum(self._is_free(slot) for slot in range(self._layout.servers))
         free_pools = sum(not self._cells[self._layout.pool(number) + at.P_USED] for number in range(self._layout.pools))
         found = [f"{text!r}: longer than the {at.KEY_BYTES - 1} bytes that the server table has for a name"
                  for text in (*servers, *names) if not fits(text)]
-        for what, room, free, wanted in (("servers", self._layout.servers, free_slots, len(servers)),
-                                         ("pools", self._layout.pools, free_pools, len(names))):
+        kept_servers, kept_pools = self._kept_for_lingering(named)
+        for what, room, free, wanted, kept in (
+            ("servers", self._layout.servers, free_slots, len(servers), kept_servers),
+            ("pools", self._layout.pools, free_pools, len(names), kept_pools),
+        ):
             if wanted > free:
-                found.append(f"room for {room} {what} only; restart gunicorn to make more "
-                             f"({room - free} are in use, {wanted} new ones are wanted)")
+                way_out = "restart gunicorn to make more" if wanted > free + kept else (
+                    f"{kept} of them are kept for replaced workers that linger: reload again when these workers have ended")
+                found.append(f"room for {room} {what} only; {way_out} ({room - free} are in use, {wanted} new ones are wanted)")
         return found
+
+    def _kept_for_lingering(self, named: set[str]) -> tuple[int, int]:
+        """How many servers, and how many pools, are neither `named` nor in use by a worker that does not linger."""
+        oldest = Rows(self._segment).oldest_generation(with_lingering=False)
+        kept = {key for key, slot in self._slots.items() if self._get(at.C_SEEN, slot) < oldest} - named
+        others = {key.partition("\n")[0] for key in (self._slots.keys() - kept) | named}
+        return len(kept), len(self._pools.keys() - others)
 
     def names_more_than(self, pools: Sequence[PoolEntry]) -> bool:
         """Whether the current generation names a server that is not in `pools`.
