@@ -173,8 +173,8 @@ def test_servers_that_only_lingering_workers_name_are_told_when_room_lacks_for_t
         enter(segment, new, pool("a:1", "b:1"))  # the old worker does not linger yet
     enter(segment, new, pool("a:1"))
     old.note_lingering(1)
-    with pytest.raises(SegmentError, match=f"room for {SERVERS} servers only; {SERVERS - 1} of them are kept for replaced workers "
-                                           "that linger: reload again when these workers have ended"):
+    message = f"{SERVERS - 1} of them are kept for replaced workers that linger: reload again when these workers have ended"
+    with pytest.raises(SegmentError, match=f"room for {SERVERS} servers only; {message}"):
         enter(segment, new, pool("a:1", "b:1"))
     # These would not be enough, or stay in use.
     for wanted in [f"new{number}:1" for number in range(SERVERS)], ["b:1", *(f"old{number}:1" for number in range(SERVERS - 1))]:
