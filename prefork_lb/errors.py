@@ -9,6 +9,22 @@ from __future__ import annotations
 import enum
 
 
+def printable(text: str) -> str:
+    """`text` with an escape, as TOML and Python write it, for each character that is not to be printed."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else f"\\u{ord(char):04x}" if ord(char) < 1 << 16 else f"\\U{ord(char):08x}"
+                   for char in text)
+
+
+def shown(value: object) -> str:
+    """The value as Python writes it, in at most 60 characters, for a message."""
+    if isinstance(value, int) and value.bit_length() > 1024:
+        return "a number of hundreds of digits"  # Python writes no number of more than 4300 digits in decimals
+    text = repr(value[:60] if isinstance(value, str) else value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
 class Retry(enum.Enum):
     """Whether an exchange may make another attempt after this failure."""
 
@@ -25,10 +41,12 @@ class PreforkLBError(Exception):
 class ConfigError(PreforkLBError):
     """A configuration that cannot be used.
 
-    `problems` holds one line each, `file:line: key: what was found, what is expected`; `str()` joins them.
+    `problems` holds one line each, `file:line: key: what was found, what is expected`; `str()` joins them. What the terminal or
+    the log would not print, such as ESC and newlines in a file's name, stands there as escapes.
     """
 
     def __init__(self, problems: list[str]) -> None:
+        problems = [printable(problem) for problem in problems]
         super().__init__("\n".join(problems))
         self.problems = problems
 

@@ -1,8 +1,6 @@
 """What all tests share: the repository on the import path, the markers, and the order among processes of one run."""
 from __future__ import annotations
 
-import fcntl
-import os
 import sys
 from collections.abc import Generator
 from pathlib import Path
@@ -16,11 +14,13 @@ if REPOSITORY not in sys.path:
     sys.path.insert(0, REPOSITORY)
 
 from tests.support.reservation import Place, forget_the_shell, short_folder  # noqa: E402  # the path has to be set first
+from tests.support.turns import Turns  # noqa: E402
 
 # Here and not in a hook: the conftest files below import the package, which reads the environment once.
 forget_the_shell()
 PLACE = Place()
 PLACE.enter()
+TURNS = Turns(Path(REPOSITORY), Path(REPOSITORY) / "tests")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -32,12 +32,20 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "alone: measures what other tests at the same time would disturb")
 
 
+def is_alone(item: pytest.Item) -> bool:
+    return item.get_closest_marker("alone") is not None
+
+
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
-    """With several processes (`-n 2`), let a test that is marked so run while the others pause between two tests."""
-    descriptor = os.open(REPOSITORY, os.O_RDONLY | os.O_CLOEXEC)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, Any, Any]:
+    """With several processes (`-n 2`), let a test that is marked so run while the others pause between two tests.
+
+    Several of them in a row keep the turn: to be alone again, each would wait for the longest test that runs by then.
+    """
+    alone = is_alone(item)
+    TURNS.take(alone)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX if item.get_closest_marker("alone") else fcntl.LOCK_SH)
         return (yield)
     finally:
-        os.close(descriptor)
+        if not (alone and nextitem is not None and is_alone(nextitem)):
+            TURNS.give_back()

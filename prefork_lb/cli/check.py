@@ -14,6 +14,7 @@ from prefork_lb.config import Config, find_and_load
 from prefork_lb.errors import ConfigError
 from prefork_lb.shared.saved import folder_problem
 from prefork_lb.shared.saved_lock import describe, holder
+from prefork_lb.shared.segment import SegmentError
 
 
 @click.command()
@@ -27,7 +28,11 @@ def check(file: str | None) -> None:
         config, notices = find_and_load(file)
     except ConfigError as exc:
         fail(exc.problems)
-    for notice in (*notices, *state_notices(config), *lacks_of_room(config)):
+    try:
+        lacks = lacks_of_room(config)
+    except SegmentError as exc:
+        lacks = [f"whether there is room cannot be seen: {exc}"]
+    for notice in (*notices, *state_notices(config), *lacks):
         click.echo(f"warning: {notice}", err=True)
     click.echo("\n".join(summary(config)))
 

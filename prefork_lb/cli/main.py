@@ -1,24 +1,56 @@
-"""The command `prefork-lb`: one group, each command a file of this package."""
+"""The command `prefork-lb`: one group, whose commands are in the files of this package."""
 from __future__ import annotations
+
+import errno
+from importlib import import_module
+from typing import Any
 
 import click
 
 from prefork_lb import __version__
-from prefork_lb.cli.check import check
-from prefork_lb.cli.demo import demo
-from prefork_lb.cli.explain import explain
-from prefork_lb.cli.run import run
-from prefork_lb.cli.servers import COMMANDS
-from prefork_lb.cli.simulate import simulate
-from prefork_lb.cli.status import status
-from prefork_lb.cli.traffic import traffic
+
+# The module of each command. Only that of the command that runs is loaded: the libraries for requests and tables take a tenth
+# of a second, which `drain` and `check` in an operator's script have no use for.
+MODULES = {
+    "check": "check",
+    "run": "run",
+    "status": "status",
+    "traffic": "traffic",
+    "demo": "demo",
+    "simulate": "simulate",
+    "explain": "explain",
+    "drain": "servers",
+    "ready": "servers",
+    "maintenance": "servers",
+    "weight": "servers",
+}
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class Commands(click.Group):
+    """A group that loads a command when it is asked for. A command is a function of its own name in its module."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(MODULES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in MODULES:
+            return None
+        command: click.Command = getattr(import_module(f"prefork_lb.cli.{MODULES[cmd_name]}"), cmd_name)
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except OSError as exc:
+            # click sees to a pipe that nobody reads any more (EPIPE). What a command did before it tells of it has been done.
+            if exc.errno not in _FULL or exc.filename is not None:
+                raise
+            raise click.ClickException(f"the output cannot be written: {exc.strerror}") from exc
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="prefork-lb")
 def main() -> None:
     """prefork_lb: an HTTP load balancer that runs under gunicorn's workers."""
-
-
-for command in (check, run, status, traffic, demo, simulate, explain, *COMMANDS):
-    main.add_command(command)

@@ -34,6 +34,10 @@ def run(
 
     The same as `gunicorn prefork_lb:app` in a folder with gunicorn.conf.py; what stands after -- goes to gunicorn.
     """
+    if config_file == "":
+        raise click.UsageError("--config: the file's name is empty")
+    if not all(server.strip() for server in servers):
+        raise click.UsageError("--server: an address is empty")
     if servers and config_file is not None:
         raise click.UsageError("--server and --config: give one of them; the file has its own servers")
     if policy is not None and not servers:
@@ -62,9 +66,11 @@ def use_servers(servers: Sequence[str], policy: str | None) -> None:
         )
     os.environ.pop("PREFORK_LB_CONFIG", None)
     os.environ["PREFORK_LB_SERVERS"] = ",".join(servers)
+    os.environ.pop("PREFORK_LB_POLICY", None)
     if policy is not None:
         os.environ["PREFORK_LB_POLICY"] = policy
     try:
         load()
     except ConfigError as exc:
-        fail([problem.replace("$PREFORK_LB_SERVERS", "--server", 1) for problem in exc.problems])
+        fail([problem.replace("$PREFORK_LB_SERVERS", "--server", 1).replace("$PREFORK_LB_POLICY", "--policy", 1)
+              for problem in exc.problems])

@@ -25,7 +25,7 @@ def running_segment(master: int | None) -> Segment:
     """The segment of the one instance that runs, or of the one with this gunicorn master. Raises ClickException."""
     segments = [segment for segment in running_segments() if master is None or master in segment.masters()]
     if not segments:
-        what = f"no instance of the gunicorn master {master} runs" if master else "no instance runs"
+        what = f"no instance of the gunicorn master {master} runs" if master is not None else "no instance runs"
         raise click.ClickException(f"{what} (of this user)")
     if len(segments) > 1:
         masters = ", ".join(str(segment.masters()[-1]) for segment in segments)

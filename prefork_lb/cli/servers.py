@@ -1,6 +1,7 @@
 """`prefork-lb drain`, `ready`, `maintenance`, `weight`: what an operator sets of a server, in shared memory, for all workers."""
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,7 +9,9 @@ from contextlib import contextmanager
 import click
 
 from prefork_lb.cli.running import running_segment
+from prefork_lb.cli.seconds import Seconds
 from prefork_lb.cli.sessions_left import remaining
+from prefork_lb.errors import shown
 from prefork_lb.net.address import parse_address
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import Segment
@@ -28,7 +31,7 @@ class Chosen:
     """A server of a running instance: its slots, one for each pool, and the shared memory that they are in."""
 
     def __init__(self, segment: Segment, server: str, pool: str | None) -> None:
-        self._segment = segment
+        self.segment = segment
         self.ledger = Ledger(segment, takes_row=False)
         self.states = States(segment)
         with self.ledger.locked():
@@ -37,7 +40,7 @@ class Chosen:
         self.slots = {key: slot for key, slot in table.items() if key[1] in (server, address) and pool in (None, key[0])}
         if not self.slots:
             known = ", ".join(f"{name} (pool {of})" for of, name in sorted(table))
-            raise click.ClickException(f"no server {server!r}{f' in pool {pool!r}' if pool else ''}; there are {known}")
+            raise click.ClickException(f"no server {shown(server)}{f' in pool {shown(pool)}' if pool else ''}; there are {known}")
 
     def change(self, apply: Callable[[int], None]) -> None:
         """Call `apply` with each slot while the lock is held."""
@@ -48,7 +51,7 @@ class Chosen:
     def left(self, still: str = "") -> str:
         """What is left on the server, in words: requests in flight, and sessions that its pools keep; empty: nothing."""
         parts = [f"{self.in_flight}{still} in flight"] if self.in_flight else []
-        found = [remaining(self._segment, self.ledger, self.states, *key, slot) for key, slot in self.slots.items()]
+        found = [remaining(self.segment, self.ledger, self.states, *key, slot) for key, slot in self.slots.items()]
         return ", ".join([*parts, *filter(None, found)])
 
     @property
@@ -89,6 +92,8 @@ def _wait(chosen: Chosen, timeout_s: float) -> None:
             looked = now  # a look at sessions may go through a whole table
             if not chosen.left():
                 return
+        if not chosen.segment.masters():
+            raise click.ClickException(f"the instance has ended, with {chosen.left() or 'nothing left'}")
         if now >= begun + timeout_s:
             raise click.ClickException(f"{chosen.left(' still')} after {timeout_s:g} s")
         if now >= told + _TELL_S:
@@ -98,7 +103,7 @@ def _wait(chosen: Chosen, timeout_s: float) -> None:
 
 
 def _waits(command: Callable[..., None]) -> Callable[..., None]:
-    command = click.option("--timeout", "timeout_s", type=click.FloatRange(min=0), default=300.0, show_default=True,
+    command = click.option("--timeout", "timeout_s", type=Seconds(min=0), default=300.0, show_default=True,
                            help="Seconds to wait at most; then the exit code is 1.")(command)
     return click.option("--wait", is_flag=True, help="Wait until nothing is left on it.")(command)
 
@@ -143,12 +148,9 @@ def ready(server: str, pool: str | None, master: int | None) -> None:
 @_master
 def weight(server: str, weight: str, pool: str | None, master: int | None) -> None:
     """Give SERVER another WEIGHT (1 to 1000), or "default" for that of the configuration."""
-    if weight != "default" and not (weight.isascii() and weight.isdigit() and 1 <= int(weight) <= 1000):
-        raise click.BadParameter(f'{weight!r} is no weight; expected 1 to 1000, or "default"', param_hint="WEIGHT")
-    number = 0 if weight == "default" else int(weight)
+    if weight != "default" and not (re.fullmatch(r"0*[0-9]{1,4}", weight) and 1 <= int(weight[-4:]) <= 1000):
+        raise click.BadParameter(f'{shown(weight)} is no weight; expected 1 to 1000, or "default"', param_hint="WEIGHT")
+    number = 0 if weight == "default" else int(weight[-4:])
     with _chosen(server, pool, master) as chosen:
         chosen.change(lambda slot: chosen.states.set_weight(slot, number))
         click.echo(f"{server} (pool {', '.join(key[0] for key in chosen.slots)}): weight {weight}")
-
-
-COMMANDS = (drain, ready, maintenance, weight)

@@ -102,7 +102,7 @@ def status(as_json: bool) -> None:
         click.echo(json.dumps({"instances": [dataclasses.asdict(instance) for instance in found]}, indent=1))
         return
     if not found:
-        raise click.ClickException("no instance runs (of this user); an instance shows itself after its first request")
+        raise click.ClickException("no instance runs (of this user)")
     for instance in found:
         print_table(_table(instance), folds="state")
         problem = _controller(instance)

@@ -16,7 +16,7 @@ def print_table(table: Table, folds: str) -> None:
     On a terminal that is narrower the column with the heading `folds` is broken at its spaces. Where that is not enough, the
     terminal breaks the lines.
     """
-    console = Console()
+    console = _console()
     for column in table.columns:
         column.no_wrap = column.header != folds
     width = _width(table)
@@ -28,10 +28,15 @@ def print_table(table: Table, folds: str) -> None:
                 column.width = max(longest_word, max(map(cell_len, cells)) - (width - console.width))
         width = _width(table)
     # rich takes 80 columns where it finds no terminal, or a dumb one, and cuts what is beyond.
-    Console(width=width, height=_ANY_HEIGHT).print(table)
+    _console(width).print(table)
+
+
+def _console(width: int | None = None) -> Console:
+    """A console that prints text as it is: to rich's markup, `[fd00::1]` would be a tag, and a tag is not printed."""
+    return Console(width=width, height=_ANY_HEIGHT if width else None, markup=False, emoji=False, highlight=False)
 
 
 def _width(table: Table) -> int:
     """The columns that it takes with nothing broken but what has a width already."""
-    endless = Console(width=_ENDLESS, height=_ANY_HEIGHT)
+    endless = _console(_ENDLESS)
     return Measurement.get(endless, endless.options, table).maximum

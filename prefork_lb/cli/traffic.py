@@ -18,7 +18,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from prefork_lb.cli.seconds import Seconds
 from prefork_lb.cli.tables import print_table
+from prefork_lb.errors import shown
 
 SERVED_BY = "X-Served-By"  # the response field by which a server says its name
 UNNAMED = "(unnamed)"
@@ -144,10 +146,11 @@ def check_url(url: str) -> str:
     try:
         parts = urlsplit(url)
         good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        (parts.hostname or "").encode("idna")  # as the library for requests will; its error there is none of its own
     except ValueError as exc:
-        raise ValueError(f"{url!r}: {exc}") from exc
+        raise ValueError(f"{shown(url)}: {exc}") from exc
     if not good:
-        raise ValueError(f"{url!r} is not a URL such as http://127.0.0.1:8000/")
+        raise ValueError(f"{shown(url)} is not a URL such as http://127.0.0.1:8000/")
     return url
 
 
@@ -228,13 +231,13 @@ def _reason(exc: requests.RequestException) -> str:
 @click.argument("url")
 @click.option("--requests", "count", type=click.IntRange(min=1), default=200, show_default=True, help="How many.")
 @click.option("--clients", type=click.IntRange(1, 1000), default=8, show_default=True, help="How many at once.")
-@click.option("--timeout", "timeout_s", type=click.FloatRange(min=0, min_open=True), default=30.0, show_default=True,
+@click.option("--timeout", "timeout_s", type=Seconds(min=0, max=86400, min_open=True), default=30.0, show_default=True,
               help="Seconds to wait for a connection, and for each part of an answer.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def traffic(url: str, count: int, clients: int, timeout_s: float, as_json: bool) -> None:
     """Send requests to URL and show which server answered how often and how fast.
 
-    A server is told by the field X-Served-By of its responses. Exits 1 when a request failed: no answer, or a status of
+    Servers are told apart by the field X-Served-By of their responses. Exits 1 when a request failed: no answer, or a status of
     400 or more. Ctrl-C shows what there is until then.
     """
     try:

@@ -13,6 +13,7 @@ import msgspec
 
 from prefork_lb.config.model import ServerConfig
 from prefork_lb.config.positions import Path
+from prefork_lb.errors import shown
 
 ReportProblem = Callable[[Path, str], None]
 """Called with the path of a value and what is wrong with it."""
@@ -31,10 +32,12 @@ def decode(kind: Any, value: object, path: Path, report: ReportProblem) -> Any:
         if bare is ServerConfig and isinstance(value, str):
             value = {"address": value}
         return _section(bare, value, path, report)
-    if get_origin(bare) is tuple and isinstance(value, list) and not _too_short(kind, value, path, report):
+    if get_origin(bare) in (tuple, dict) and isinstance(value, (list, dict)) and _too_short(kind, value, path, report):
+        return None
+    if get_origin(bare) is tuple and isinstance(value, list):
         item = get_args(bare)[0]
         return tuple(decode(item, element, (*path, index), report) for index, element in enumerate(value))
-    if get_origin(bare) is dict and isinstance(value, dict) and not _too_short(kind, value, path, report):
+    if get_origin(bare) is dict and isinstance(value, dict):
         item = get_args(bare)[1]
         return {name: decode(item, element, (*path, name), report) for name, element in value.items()}
     try:
@@ -93,14 +96,14 @@ def _in_words(message: str, value: object, kind: Any) -> str:
     if match:
         return f"found {_kind_of(value)}, expected {_NAMES.get(match[1], match[1])}"
     limits = _limits(kind)
-    shown = repr(value) if len(repr(value)) <= 60 else f"{repr(value)[:57]}..."
+    text = shown(value)
     if limits and isinstance(value, (int, float)):
-        return f"{shown} is not {limits if limits.startswith('above') else f'in {limits}'}"
+        return f"{text} is not {limits if limits.startswith('above') else f'in {limits}'}"
     parts = [_without_metadata(part) for part in (kind, *get_args(kind))]
     choices = [choice for part in parts for choice in get_args(part) if isinstance(choice, (str, int))]
     if choices:
-        return f"found {shown}, expected {' or '.join(map(repr, choices))}"
-    return f"found {shown}: {message[0].lower()}{message[1:]}"
+        return f"found {text}, expected {' or '.join(map(repr, choices))}"
+    return f"found {text}: {message[0].lower()}{message[1:]}"
 
 
 def _limits(kind: Any) -> str:
@@ -120,7 +123,7 @@ def _kind_of(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, (str, int, float)):
-        return repr(value)
+        return shown(value)
     if isinstance(value, list):
         return "a list"
     return "a table" if isinstance(value, dict) else f"a {type(value).__name__}"

@@ -14,11 +14,17 @@ from prefork_lb.config.decode import decode
 from prefork_lb.config.model import Config
 from prefork_lb.config.positions import Path, key_lines
 from prefork_lb.config.validate import validate
-from prefork_lb.errors import ConfigError
+from prefork_lb.errors import ConfigError, printable
 
 SYSTEM_FILE = "/etc/prefork-lb/prefork_lb.toml"
 LOCAL_FILE = "prefork_lb.toml"
 
+_FILE_LIMIT_BYTES = 4 << 20  # room for 100,000 servers
+_SERVERS = "$PREFORK_LB_SERVERS"
+_VARIABLES = {"listen.bind": "$PREFORK_LB_BIND", "pools.default.policy": "$PREFORK_LB_POLICY"}
+"""The other variables of the environment, by the keys that they set."""
+
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _BAD_SYNTAX = re.compile(r"(.*) \(at (?:line (\d+), column (\d+)|end of document)\)", re.S)
 
 
@@ -40,8 +46,8 @@ def find_and_load(path: str | FilePath | None = None, environ: Mapping[str, str]
     """The configuration of `path`, else of $PREFORK_LB_CONFIG, ./prefork_lb.toml or /etc/prefork-lb/prefork_lb.toml, else the
     servers of $PREFORK_LB_SERVERS. Raises ConfigError with all problems at once."""
     environ = os.environ if environ is None else environ
-    file = path or environ.get("PREFORK_LB_CONFIG")
-    if file:
+    file = path if path is not None else environ.get("PREFORK_LB_CONFIG") or None
+    if file is not None:
         return _from_file(str(file))
     here = (cwd or FilePath()) / LOCAL_FILE
     for candidate in (here, FilePath(SYSTEM_FILE)):
@@ -49,8 +55,12 @@ def find_and_load(path: str | FilePath | None = None, environ: Mapping[str, str]
             return _from_file(str(candidate))
     if environ.get("PREFORK_LB_SERVERS"):
         return _from_environment(environ)
+    try:
+        folder = str(here.parent.resolve())
+    except OSError:
+        folder = "the working directory, which has been removed"
     raise ConfigError([
-        f"no configuration: $PREFORK_LB_CONFIG is not set, there is no {LOCAL_FILE} in {here.parent.resolve()}, "
+        f"no configuration: $PREFORK_LB_CONFIG is not set, there is no {LOCAL_FILE} in {folder}, "
         f"no {SYSTEM_FILE}, and $PREFORK_LB_SERVERS is not set; write one of the files, "
         "or set PREFORK_LB_SERVERS=127.0.0.1:8001,127.0.0.1:8002"])
 
@@ -61,8 +71,14 @@ def load_file(name: str) -> Config:
 
 
 def _from_file(name: str) -> Loaded:
+    if not name:
+        raise ConfigError(["the name of the configuration's file is empty"])
     try:
-        text = FilePath(name).read_bytes().decode()
+        with open(name, "rb") as file:
+            data = file.read(_FILE_LIMIT_BYTES + 1)
+        if len(data) > _FILE_LIMIT_BYTES:
+            raise ConfigError([f"{name}: longer than {_FILE_LIMIT_BYTES >> 20} MiB, the most that is read"])
+        text = data.decode()
     except (OSError, ValueError) as exc:  # ValueError: NUL in the name
         if isinstance(exc, UnicodeDecodeError):
             raise ConfigError([f"{name}: not UTF-8: {exc.reason} at byte {exc.start}"]) from exc
@@ -106,15 +122,32 @@ def _from_environment(environ: Mapping[str, str]) -> Loaded:
         server: dict[str, object] = {"address": address}
         for option in options:
             key, _, value = option.partition("=")
-            server[key] = int(value) if value.isascii() and value.isdigit() else {"true": True, "false": False}.get(value, value)
+            server[key] = _from_text(value)
         servers.append(server)
     pool: dict[str, object] = {"servers": servers}
     if environ.get("PREFORK_LB_POLICY"):
         pool["policy"] = environ["PREFORK_LB_POLICY"]
     values: dict[str, object] = {"pools": {"default": pool}}
     if environ.get("PREFORK_LB_BIND"):
-        values["listen"] = {"bind": [part.strip() for part in environ["PREFORK_LB_BIND"].split(",")]}
-    return _checked(values, "$PREFORK_LB_SERVERS", {})
+        values["listen"] = {"bind": [part.strip() for part in environ["PREFORK_LB_BIND"].split(",") if part.strip()]}
+    try:
+        return _checked(values, _SERVERS, {})
+    except ConfigError as exc:
+        raise ConfigError([_of_its_variable(problem) for problem in exc.problems]) from exc
+
+
+def _from_text(value: str) -> int | bool | str:
+    if value.isascii() and value.isdigit():
+        # int() refuses texts of more than 4300 digits. 400 of them are beyond every limit of a key, and are refused as such.
+        return int(value.lstrip("0")[:400] or "0")
+    return {"true": True, "false": False}.get(value, value)
+
+
+def _of_its_variable(problem: str) -> str:
+    for key, variable in _VARIABLES.items():
+        if problem.startswith(f"{_SERVERS}: {key}"):
+            return variable + problem.removeprefix(_SERVERS)
+    return problem
 
 
 def _line(lines: Mapping[Path, int], path: Path) -> int:
@@ -123,8 +156,19 @@ def _line(lines: Mapping[Path, int], path: Path) -> int:
     return lines.get(path, 1)
 
 
+def _quoted(key: str) -> str:
+    """A key as TOML writes it, in quotes where it needs them, of a bounded length."""
+    if _BARE_KEY.fullmatch(key):
+        return key if len(key) <= 64 else f"{key[:61]}..."
+    text = printable(key[:64].replace("\\", "\\\\").replace('"', '\\"'))
+    return f'"{text}"' if len(key) <= 64 else f'"{text}..."'
+
+
 def _place(source: str, lines: Mapping[Path, int], path: Path) -> str:
     key = ""
     for part in path:
-        key += f"[{part}]" if isinstance(part, int) else f".{part}" if key else part
+        if isinstance(part, int):
+            key += f"[{part}]"
+        else:
+            key += ("." if key else "") + _quoted(part)
     return f"{source}:{_line(lines, path)}: {key}" if lines else f"{source}: {key}"

@@ -30,6 +30,7 @@ class _Walker:
     def __init__(self, text: str) -> None:
         self._text = text
         self._position = 0
+        self._number, self._counted = 1, 0  # the number of the line, and the position, up to which lines are counted
         self._lines: dict[Path, int] = {}
         self._elements: dict[Path, int] = {}  # how many [[tables]] an array has so far
 
@@ -141,4 +142,6 @@ class _Walker:
             self._position = match.end()
 
     def _line(self) -> int:
-        return self._text.count("\n", 0, self._position) + 1
+        self._number += self._text.count("\n", self._counted, self._position)
+        self._counted = self._position
+        return self._number

@@ -4,6 +4,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from prefork_lb.errors import shown
+
 _RANGE = re.compile(r"([1-5][0-9][0-9])(?:-([1-5][0-9][0-9]))?")
 
 
@@ -14,8 +16,8 @@ def parse_statuses(items: Sequence[int | str], least: int = 100) -> frozenset[in
         match = _RANGE.fullmatch(str(item))
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
         if first > last:
-            raise ValueError(f'{item!r} is no status; expected a number from {least} to 599, or a range such as "500-599"')
+            raise ValueError(f'{shown(item)} is no status; expected a number from {least} to 599, or a range such as "500-599"')
         if first < least:
-            raise ValueError(f"{item!r} is not in {least}..599")
+            raise ValueError(f"{shown(item)} is not in {least}..599")
         found.update(range(first, last + 1))
     return frozenset(found)

@@ -11,7 +11,8 @@ from prefork_lb.config.model import CertificateConfig, Config, HealthConfig, Poo
 from prefork_lb.config.redirect_rules import check_redirecting
 from prefork_lb.config.statuses import parse_statuses
 from prefork_lb.config.sticky_rules import check_cookies, check_sticky
-from prefork_lb.net.address import parse_address
+from prefork_lb.errors import shown
+from prefork_lb.net.address import is_server_name, parse_address
 from prefork_lb.net.tls import check_pair, upstream_context
 from prefork_lb.wire import grammar
 
@@ -26,16 +27,17 @@ def validate(config: Config, report: ReportProblem) -> None:
     Values that were reported before stand as None in it and are passed over.
     """
     for index, bind in enumerate(config.listen.bind or () if config.listen else ()):
-        _address(bind, ("listen", "bind", index), report)
+        _own_address(bind, ("listen", "bind", index), report)
     if config.listen:
         _listen(config, report)
     if config.admin:
-        _address(config.admin.bind, ("admin", "bind"), report)
+        _own_address(config.admin.bind, ("admin", "bind"), report)
     for index, network in enumerate(config.proxy.trusted_proxies or () if config.proxy else ()):
         try:
             ipaddress.ip_network("::" if network is None else network, strict=False)
         except ValueError:
-            report(("proxy", "trusted_proxies", index), f"{network!r} is neither an address nor a network such as 10.0.0.0/8")
+            report(("proxy", "trusted_proxies", index),
+                   f"{shown(network)} is neither an address nor a network such as 10.0.0.0/8")
     pools = config.pools or {}
     for name, pool in pools.items():
         if pool is not None:
@@ -55,7 +57,7 @@ def _listen(config: Config, report: ReportProblem) -> None:
     seen: dict[str, int] = {}
     for index, bind in enumerate(listen.bind or ()):
         if bind in seen:
-            report(("listen", "bind", index), f"{bind!r} is there already")
+            report(("listen", "bind", index), f"{shown(bind)} is there already")
         seen.setdefault(bind, index)
     for index, entry in enumerate(listen.certificates or ()):
         if entry is not None:
@@ -68,7 +70,7 @@ def _certificate(index: int, entry: CertificateConfig, report: ReportProblem) ->
         _pair(entry.certificate, entry.key, (*path, "certificate"), report)
     for number, host in enumerate(entry.hosts or ()):
         if host is not None and (not _HOST.fullmatch(host) or host.startswith("[")):
-            report((*path, "hosts", number), f'{host!r} is no host; expected a name, or "*." and a name')
+            report((*path, "hosts", number), f'{shown(host)} is no host; expected a name, or "*." and a name')
     if index and entry.hosts == ():
         report((*path, "hosts"), "missing; only the first certificate is for all other names")
 
@@ -86,6 +88,8 @@ def _tls(name: str, pool: PoolConfig, report: ReportProblem) -> None:
         return
     if not any(server is not None and (server.address or "").lower().startswith("https://") for server in pool.servers or ()):
         report(path, "no server of the pool has TLS; expected addresses like https://10.0.0.1:8443")
+    if tls.server_name and not is_server_name(tls.server_name):
+        report((*path, "server_name"), f"{shown(tls.server_name)} is no name of a server; expected a host name or an IP address")
     if tls.key and not tls.certificate:
         report((*path, "key"), "a key without a certificate")
     if tls.certificate:
@@ -98,9 +102,9 @@ def _tls(name: str, pool: PoolConfig, report: ReportProblem) -> None:
 
 def _pool(name: str, pool: PoolConfig, report: ReportProblem) -> None:
     if not _POOL_NAME.fullmatch(name):
-        report(("pools", name), f"{name!r} is no name; expected letters, digits, hyphens, dots and underscores, at most 63")
+        report(("pools", name), f"{shown(name)} is no name; expected letters, digits, hyphens, dots and underscores, at most 63")
     if pool.policy is not None and pool.policy not in POLICY_NAMES and not _CLASS.fullmatch(pool.policy):
-        report(("pools", name, "policy"), f'{pool.policy!r} is no policy; expected one of {", ".join(POLICY_NAMES)}, '
+        report(("pools", name, "policy"), f'{shown(pool.policy)} is no policy; expected one of {", ".join(POLICY_NAMES)}, '
                f'or "package.module:Class"{did_you_mean(pool.policy, POLICY_NAMES)}')
     _key(name, pool, report)
     seen: dict[str, int] = {}
@@ -111,7 +115,7 @@ def _pool(name: str, pool: PoolConfig, report: ReportProblem) -> None:
             continue
         address = str(parse_address(server.address))
         if address in seen:
-            report(path, f"{server.address!r} is the same server as servers[{seen[address]}]; "
+            report(path, f"{shown(server.address)} is the same server as servers[{seen[address]}]; "
                    "give one of them the sum of the weights")
         seen.setdefault(address, index)
     _tls(name, pool, report)
@@ -173,8 +177,8 @@ def _failures(name: str, pool: PoolConfig, report: ReportProblem) -> None:
     if health.pattern:
         try:
             re.compile(health.pattern)
-        except re.error as exc:
-            report((*path, "pattern"), f"{health.pattern!r} is no regular expression: {exc}")
+        except (re.error, OverflowError, RecursionError) as exc:  # a repetition or a nesting beyond what `re` can do
+            report((*path, "pattern"), f"{shown(health.pattern)} is no regular expression: {str(exc)[:100]}")
     for field, value in (health.headers or {}).items():
         good = grammar.token.fullmatch(field.encode()) and grammar.value.fullmatch((value or "").encode("latin-1", "replace"))
         if not good:
@@ -189,14 +193,15 @@ def _failures(name: str, pool: PoolConfig, report: ReportProblem) -> None:
 def _route(index: int, route: RouteConfig, pools: Mapping[str, PoolConfig], report: ReportProblem) -> None:
     path = ("routes", index)
     if route.pool is not None and route.pool not in pools:
-        report((*path, "pool"), f"there is no pool {route.pool!r}; expected one of {', '.join(pools)}"
+        names = filter(_POOL_NAME.fullmatch, pools)
+        report((*path, "pool"), f"there is no pool {shown(route.pool)}; expected one of {', '.join(names)}"
                f"{did_you_mean(route.pool, pools)}")
     for number, host in enumerate(route.hosts or ()):
         if host is not None and not _HOST.fullmatch(host):
-            report((*path, "hosts", number), f'{host!r} is no host; expected a name without port, or "*." and a name')
+            report((*path, "hosts", number), f'{shown(host)} is no host; expected a name without port, or "*." and a name')
     for number, prefix in enumerate(route.paths or ()):
         if prefix is not None and not re.fullmatch(r"/[\x21-\x7e]*", prefix):
-            report((*path, "paths", number), f"{prefix!r} is no path; expected / and printable ASCII")
+            report((*path, "paths", number), f"{shown(prefix)} is no path; expected / and printable ASCII")
 
 
 def _address(text: str | None, path: tuple[str | int, ...], report: ReportProblem) -> bool:
@@ -208,3 +213,9 @@ def _address(text: str | None, path: tuple[str | int, ...], report: ReportProble
         report(path, str(exc))
         return False
     return True
+
+
+def _own_address(text: str | None, path: tuple[str | int, ...], report: ReportProblem) -> None:
+    """Check an address to listen on."""
+    if _address(text, path, report) and "://" in (text or ""):
+        report(path, f"{shown(text)} has a scheme; expected HOST:PORT or unix:/path (TLS comes with [[listen.certificates]])")

@@ -14,7 +14,7 @@ from prefork_lb.net.address import parse_address
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import Admin, States
-from prefork_lb.shared.table import slots_by_key
+from prefork_lb.shared.table import key_of, slots_by_key
 from prefork_lb.shared.transitions import Check
 from prefork_lb.wire.head import HeadLimits
 
@@ -49,7 +49,6 @@ class ActiveChecks:
         changes = self._states.changes
         if self._config is None or changes == self._seen:
             return
-        self._seen = changes
         targets: list[Target] = []
         checked: dict[Hashable, int] = {}
         limits = self._config.proxy.limits
@@ -70,6 +69,7 @@ class ActiveChecks:
                         targets.append(_target(key, server, pool, head_limits, Check(self._states.check[slot])))
             self._slots = checked
         self._checks.set_targets(targets)
+        self._seen = changes  # last: what failed is made again at the next look
 
     def close(self) -> None:
         """End the checks."""
@@ -81,7 +81,8 @@ class ActiveChecks:
         found = _STATES[state]
         with self._ledger.locked():
             slot = self._slots.get(key)
-            if slot is None:  # not checked any more
+            # Not checked any more; or the slot was freed since the last look, and may be another server's by now.
+            if slot is None or key_of(self._segment, slot) != key:
                 return
             before = self._states.check[slot]
             self._states.set_check(slot, found, outcome.reason)

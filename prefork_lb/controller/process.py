@@ -44,6 +44,9 @@ def run(segment_name: str, descriptor: int, error_log: str = "") -> int:
     segment = open_inherited(descriptor, segment_name)
     os.close(descriptor)
     if segment is None:
+        log.error("%s has the format of another version of prefork_lb: the package was replaced while gunicorn runs. No "
+                  "controller can be started, so servers are not checked and states are not saved. Restart gunicorn, or upgrade "
+                  "it by SIGUSR2", segment_name)
         return 0
     if not _is_locked(segment.descriptor):
         return ANOTHER_RUNS
@@ -65,7 +68,9 @@ class Controller:
         states = States(segment)
         self._checks = ActiveChecks(segment, self._ledger, states)
         self._saver = Saver(segment, states)
+        self._is_over = False
         self._duties = Duties({
+            "see whether the instance runs": self._look_for_masters,
             "take over the configuration": self._take_over_configuration,
             "hand out checks": self._checks.look,
             "sweep": Sweeper(segment, self._ledger, states).sweep,
@@ -78,8 +83,10 @@ class Controller:
         """Go on until `stop` is set or the instance has ended."""
         log.info("controller of gunicorn %s", ", ".join(map(str, self._segment.masters())))
         try:
-            while self._instance_lives():
+            while True:
                 self._duties.look()
+                if self._is_over:
+                    break
                 self._beat()
                 if stop.wait(_EVERY_S):
                     break
@@ -87,8 +94,8 @@ class Controller:
             self._checks.close()
             self._saver.close()
 
-    def _instance_lives(self) -> bool:
-        return bool(self._segment.masters())
+    def _look_for_masters(self) -> None:
+        self._is_over = not self._segment.masters()
 
     def _beat(self) -> None:
         """Show the workers that the controller is at work: they replace one that is not."""

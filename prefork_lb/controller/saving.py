@@ -1,18 +1,16 @@
 """Writes the state file beside the controller's other duties: a disk that hangs must not hold these up."""
 from __future__ import annotations
 
-import logging
 import threading
 from pathlib import Path
 
+from prefork_lb.controller.duties import Duties
 from prefork_lb.shared.saved import StateFile
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import States
 
 _EVERY_S = 0.25
 _END_S = 5.0  # for the last write; the instance has ended, and nobody waits for the controller longer than that
-
-log = logging.getLogger("prefork_lb")
 
 
 class Saver:
@@ -24,6 +22,7 @@ class Saver:
         self._wanted: tuple[Path, float, str] | None = None
         self._in_use: tuple[Path, float, str] | None = None
         self._file: StateFile | None = None
+        self._duties = Duties({"keep the state file": self._keep_file})
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="prefork_lb state file", daemon=True)
         self._thread.start()
@@ -39,19 +38,16 @@ class Saver:
 
     def _run(self) -> None:
         while not self._stop.wait(_EVERY_S):
-            self._look()
-        self._look()
+            self._duties.look()
+        self._duties.look()
         if self._file is not None:
             self._file.close()
 
-    def _look(self) -> None:
-        try:
-            if self._wanted != self._in_use:
-                if self._file is not None:
-                    self._file.close()
-                self._in_use = self._wanted
-                self._file = StateFile(*self._in_use, self._segment, self._states) if self._in_use else None
+    def _keep_file(self) -> None:
+        if self._wanted != self._in_use:
             if self._file is not None:
-                self._file.look()
-        except Exception:
-            log.exception("the state file failed; it goes on in %g s", _EVERY_S)
+                self._file.close()
+            self._in_use = self._wanted
+            self._file = StateFile(*self._in_use, self._segment, self._states) if self._in_use else None
+        if self._file is not None:
+            self._file.look()

@@ -28,7 +28,7 @@ _FIRST_WITHIN_S = 1.0
 _FIRST_GAP_S = 0.01
 _TOGETHER_S = 0.1
 _THREAD_IDLE_S = 30.0
-_QUIET_S = 10.0  # between two messages about checks that cannot be made
+_QUIET_S = 10.0  # between two messages about checks that cannot be made, or not at once
 
 log = logging.getLogger("prefork_lb")
 
@@ -84,7 +84,7 @@ class CheckSchedule:
         self._report = report
         self._clock = clock
         self._rng = rng or random.Random()
-        self._crew = _Crew(most_threads)
+        self._crew = _Crew(most_threads, clock)
         # Taken before `_lock` where both are: a report may take its time, and the schedule does not wait for it.
         self._reporting = threading.RLock()
         self._lock = threading.RLock()
@@ -211,8 +211,10 @@ class _Entry:
 class _Crew:
     """Daemon threads that do jobs: one, and when `grow` says so as many as wait, at most `most`; idle ones end after a while."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, clock: Clock) -> None:
         self._most = most
+        self._clock = clock
+        self._quiet_until = -math.inf
         self._lock = threading.Lock()
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._threads = 0
@@ -240,7 +242,9 @@ class _Crew:
                 try:
                     threading.Thread(target=self._work, name="prefork_lb check", daemon=True).start()
                 except RuntimeError:  # the system has no more; those that there are do it, later
-                    log.error("no thread for one more check at a time; there are %d", self._threads)
+                    if self._clock() >= self._quiet_until:
+                        self._quiet_until = self._clock() + _QUIET_S
+                        log.error("no thread for one more check at a time; there are %d", self._threads)
                     return
                 self._threads += 1
 

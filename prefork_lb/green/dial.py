@@ -183,11 +183,15 @@ class _Race:
         self._attempts = Attempts(attempt.deadline)
         self._under_way: dict[Endpoint, GreenStream] = {}
         self._winner: tuple[Endpoint, GreenStream] | None = None
+        self._unexpected: Exception | None = None  # what an attempt raised that is no failure to connect
         self._is_over = False
         self._bell = _Bell(self._hub)  # an attempt has ended
 
     def run(self) -> tuple[Endpoint, GreenStream]:
-        """Return the first connection and its address, and end the other attempts. Raises as `_Attempt.connect`."""
+        """Return the first connection and its address, and end the other attempts.
+
+        Raises as `_Attempt.connect`, and at once what an attempt raised beside that.
+        """
         attempts, hub = self._attempts, self._hub
         try:
             while True:
@@ -200,6 +204,8 @@ class _Race:
                 self._bell.wait(attempts.look_at(hub.now))
                 if self._winner is not None:
                     return self._winner
+                if self._unexpected is not None:
+                    raise self._unexpected
         finally:
             self._is_over = True
             for stream in self._under_way.values():
@@ -215,6 +221,10 @@ class _Race:
             stream = self._attempt.connect(endpoint, self._under_way)
         except (ConnectFailed, ConnectTimeout, OutOfDescriptors) as exc:
             failure = exc
+        except Exception as exc:
+            if self._is_over or self._winner is not None:
+                raise  # nobody waits for it: the hub logs it
+            self._unexpected = exc
         if self._is_over or self._winner is not None:
             if stream is not None:
                 stream.close()

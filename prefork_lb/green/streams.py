@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import socket
 import ssl
+import struct
 import sys
 import termios
 from collections.abc import Callable, Sequence
@@ -25,6 +27,7 @@ from prefork_lb.net.failures import failure_text
 from prefork_lb.net.stream import Stream, StreamClosed, StreamTimeout, Watched
 
 _ENDED = HALF_CLOSED | BROKEN
+_LINGER_0, _LINGER_OFF = struct.pack("ii", 1, 0), struct.pack("ii", 0, 0)  # socket(7)
 _WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
@@ -132,10 +135,16 @@ class GreenStream(Channel):
                 waiting = self.unacknowledged()
                 if not self.wait_writable(self.hub.now + timeout_s) and self.unacknowledged() >= waiting:
                     raise StreamTimeout
+                self._check_open()
                 sent += self._send_some(view[sent:])
 
+    def _check_open(self) -> None:
+        """After a wait: another greenlet may have closed the stream. Its socket stays open until the end of the round."""
+        if self.descriptor < 0:
+            raise StreamClosed("closed on this side")
+
     def unacknowledged(self) -> int:
-        """Bytes that were sent and that the peer has not acknowledged yet."""
+        """Bytes that were sent and that the peer has not acknowledged yet. The stream is open."""
         try:
             return int.from_bytes(fcntl.ioctl(self.descriptor, termios.TIOCOUTQ, b"\0\0\0\0"), sys.byteorder)
         except OSError:
@@ -157,6 +166,7 @@ class GreenStream(Channel):
                 sent += count
                 if not count and not self.wait_for_answer_or_room(self.hub.now + timeout_s):
                     raise StreamTimeout
+                self._check_open()
         return sent
 
     def has_input(self) -> bool:
@@ -182,11 +192,18 @@ class GreenStream(Channel):
         with contextlib.suppress(OSError):  # the peer has gone, so this side has ended already
             self._connected.shutdown(socket.SHUT_WR)
 
-    def reset(self) -> None:
-        """End the connection so that the peer cannot take it for an ordinary end (TCP's reset)."""
+    def reset_at_close(self, resets: bool) -> None:
+        """Whether a close of the socket is a reset (TCP): the peer cannot take it for an ordinary end.
+
+        The kernel obeys this whenever it closes the socket, also after a SIGKILL of the worker.
+        """
         if self._connected.family != socket.AF_UNIX:
-            with contextlib.suppress(OSError):
-                self._connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            with contextlib.suppress(OSError):  # the peer has gone
+                self._connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_0 if resets else _LINGER_OFF)
+
+    def reset(self) -> None:
+        """End the connection so that the peer cannot take it for an ordinary end."""
+        self.reset_at_close(True)
         self.close()
 
     def close(self) -> None:
@@ -214,6 +231,31 @@ class TLSStream(GreenStream):
         self._may_say_end = True
         self.is_secured = False  # the handshake is done
         super().__init__(hub, self._tls)
+
+    def take_preamble(self, measure: Callable[[bytes], int | None], limit: int, timeout_s: float) -> None:
+        """Receive what the peer sends in the clear before the handshake, and not a byte beyond it.
+
+        `measure` gets all that has come, at most `limit` bytes. It returns how many of them are the preamble; None: it is not
+        whole yet. Raises StreamTimeout, StreamClosed, and what `measure` raises.
+        """
+        deadline = self.hub.now + timeout_s
+        receive = functools.partial(socket.socket.recv, self._tls)  # past TLS
+        while True:
+            try:
+                data = receive(limit, socket.MSG_PEEK)
+                length = measure(data) if data else None
+                if length is not None:
+                    receive(length)
+                    return
+            except BlockingIOError:
+                pass
+            except OSError as exc:
+                raise StreamClosed(exc.strerror) from exc
+            # Further bytes are a new edge, though those that were only looked at are still there.
+            if self.descriptor < 0 or self.ready & _ENDED:
+                raise StreamClosed("the peer left before the handshake")
+            if not self.wait_readable(deadline):
+                raise StreamTimeout
 
     def handshake(self, timeout_s: float) -> None:
         """Agree on keys. Raises StreamTimeout, and StreamClosed with what went wrong."""
@@ -272,9 +314,9 @@ class TLSStream(GreenStream):
         self._say_end()
         super().shut_down()
 
-    def reset(self) -> None:
-        self._may_say_end = False  # close_notify would make this an ordinary end
-        super().reset()
+    def reset_at_close(self, resets: bool) -> None:
+        self._may_say_end = not resets  # close_notify would make this an ordinary end
+        super().reset_at_close(resets)
 
     def close(self) -> None:
         if self.descriptor >= 0 and self._may_say_end:

@@ -5,8 +5,9 @@ version 23 to 27. `make gunicorns` runs the oldest and the newest version that s
 
 | what | who uses it | what is relied on |
 | --- | --- | --- |
-| `Arbiter` | `gunicorn.master` | see there |
+| `Arbiter` | `gunicorn.lingering_master` | see there |
 | `Worker` | `worker.proxy_worker`, `wiring` | documented; `ppid`, `PIPE`, `alive`, `tmp`, `sockets`, `timeout` |
+| `Worker.handle_quit`, `tpool` | `gunicorn.quick_end` | see there |
 | `ssl_context` | `worker.proxy_worker` | makes the context by the settings, with the hook `ssl_context` applied |
 | `parse_address` | `net.listening` | how `bind` is read |
 | `AppImportError` | `wiring` | raised while the application is made, it ends the start with its message |

@@ -5,6 +5,8 @@ import ipaddress
 import re
 from dataclasses import dataclass
 
+from prefork_lb.errors import shown
+
 # RFC 1123 2.1: labels of letters, digits and hyphens; underscores occur in names that container tools make.
 _PORT = re.compile(r"[1-9][0-9]{0,4}")
 _SCHEMES = {"http://": 80, "https://": 443}
@@ -40,17 +42,22 @@ def parse_address(text: str, default_port: int | None = None) -> Address:
         if text.lower().startswith(scheme):
             rest = text[len(scheme):]
             if "/" in rest or "@" in rest:
-                raise ValueError(f"{text!r} is more than an address; expected {scheme}HOST:PORT, without path or user")
+                raise ValueError(f"{shown(text)} is more than an address; expected {scheme}HOST:PORT, without path or user")
             host, number = _split(rest, port)
             return Address(host, number, tls=scheme == "https://")
     if text.startswith("unix:"):
         path = text[5:]
         # sun_path has 108 bytes, the last for NUL (unix(7)).
         if not path.startswith("/") or not path.isprintable() or len(path.encode()) > 107:
-            raise ValueError(f"{text!r} is no unix socket; expected unix: and an absolute path of at most 107 bytes")
+            raise ValueError(f"{shown(text)} is no unix socket; expected unix: and an absolute path of at most 107 bytes")
         return Address(path=path)
     host, port = _split(text, default_port)
     return Address(host, port)
+
+
+def is_server_name(text: str) -> bool:
+    """Whether TLS can ask for `text` and verify it: a host name without a dot at its end (RFC 6066 3), or an IP address."""
+    return _is_host(text) and not text.endswith(".") or _is_ip(text, 6) and "%" not in text
 
 
 def unmapped(ip: str) -> str:
@@ -65,25 +72,25 @@ def _split(text: str, default_port: int | None) -> tuple[str, int]:
     if text.startswith("["):
         host, closing, rest = text[1:].partition("]")
         if not closing or not _is_ip(host, 6):
-            raise ValueError(f"{text!r} has no IPv6 address in its brackets; expected one like [::1]:8001")
+            raise ValueError(f"{shown(text)} has no IPv6 address in its brackets; expected one like [::1]:8001")
         if "%" in host:
-            raise ValueError(f"{text!r} has a zone; expected an address without one, like [::1]:8001")
+            raise ValueError(f"{shown(text)} has a zone; expected an address without one, like [::1]:8001")
         host = str(ipaddress.ip_address(host))
     else:
         host, colon, port_text = text.partition(":")
         if ":" in port_text:
-            raise ValueError(f"{text!r} looks like an IPv6 address without brackets; expected one like [::1]:8001")
+            raise ValueError(f"{shown(text)} looks like an IPv6 address without brackets; expected one like [::1]:8001")
         rest = colon + port_text
         if not _is_host(host):
-            raise ValueError(f"{host!r} is neither an IP address nor a host name; expected HOST:PORT or unix:/path")
+            raise ValueError(f"{shown(host)} is neither an IP address nor a host name; expected HOST:PORT or unix:/path")
         host = host.lower()
     if not rest and default_port is not None:
         return host, default_port
     if not rest.startswith(":"):
-        raise ValueError(f"{text!r} has no port; expected HOST:PORT, as in {text}:8001")
+        raise ValueError(f"{shown(text)} has no port; expected HOST:PORT, as in {text}:8001")
     number = rest[1:]
     if not _PORT.fullmatch(number) or int(number) > 65535:
-        raise ValueError(f"{number!r} is no port; expected a number in 1..65535")
+        raise ValueError(f"{shown(number)} is no port; expected a number in 1..65535")
     return host, int(number)
 
 

@@ -1,4 +1,4 @@
-"""Descriptors: how many clients a worker can have, and what it does when it runs out of them all the same.
+"""Descriptors: how many clients a worker can have, what a lack of them looks like, and what a worker does about it.
 
 A proxied client takes two, its own connection and one to a server. The kernel gives a new descriptor the lowest free number
 (open(2)), so the number of a connection that was just accepted tells how many are in use, without a system call.
@@ -7,6 +7,7 @@ Idle connections to servers are the only descriptors that a worker can do withou
 """
 from __future__ import annotations
 
+import errno
 import resource
 from collections.abc import Callable
 
@@ -16,6 +17,7 @@ OWN = 64
 """Descriptors that a worker needs for itself: modules, logs, epoll, pipes, shared memory, the resolver."""
 
 _A_CLIENT = 2
+_SHORTAGES = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 # A short worker still answers 503, and a request that it has begun may need a file for its body or a bell in a queue.
 _LAST = 24
 _A_MOMENT_S = 0.05
@@ -24,6 +26,14 @@ _A_MOMENT_S = 0.05
 def most_clients(limit: int) -> int:
     """The most client connections that a worker with so many descriptors should have."""
     return max(16, (limit - OWN) // _A_CLIENT)
+
+
+def is_out_of_descriptors(exc: OSError) -> bool:
+    """Whether this process, or the whole host, has no descriptor left, or no memory for one more socket.
+
+    That is this host's lack, and never the failure of a server.
+    """
+    return exc.errno in _SHORTAGES
 
 
 def limit() -> int:

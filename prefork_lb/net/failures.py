@@ -6,8 +6,7 @@ import socket
 import ssl
 
 from prefork_lb.errors import ConnectFailed, ConnectTimeout, OutOfDescriptors
-
-_OUT_OF_DESCRIPTORS = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
+from prefork_lb.net.descriptors import is_out_of_descriptors
 
 
 def failure_text(exc: OSError) -> str:
@@ -22,11 +21,6 @@ def failure_text(exc: OSError) -> str:
 def _lower(text: str) -> str:
     """With a small first letter, or wholly so where OpenSSL shouts."""
     return text.lower() if text.isupper() else text[:1].lower() + text[1:] if text[1:2].islower() else text
-
-
-def is_out_of_descriptors(exc: OSError) -> bool:
-    """Whether this process, or the whole host, has no descriptor left, or no memory for one more socket."""
-    return exc.errno in _OUT_OF_DESCRIPTORS
 
 
 def connect_error(name: object, exc: OSError, family: int, where: tuple[str, int] | str) -> ConnectFailed | OutOfDescriptors:

@@ -5,7 +5,7 @@ import socket
 
 from prefork_lb.errors import ConnectFailed, OutOfDescriptors
 from prefork_lb.net.address import Address
-from prefork_lb.net.failures import is_out_of_descriptors
+from prefork_lb.net.descriptors import is_out_of_descriptors
 
 Endpoint = tuple[int, tuple[str, int] | str]
 """An address family, and an address as `socket.connect` takes it."""

@@ -21,7 +21,9 @@ class SocketStream:
 
     def __init__(self, connected: socket.socket) -> None:
         self._socket = connected
-        self._receive_timeout_s = self._send_timeout_s = 0.0
+        # As last set; None: never set, and a wait has no end.
+        self._receive_timeout_s: float | None = None
+        self._send_timeout_s: float | None = None
         self._readable = Readable(connected.fileno())
         self._one_timeout = not kernel_keeps_time(connected)  # for both directions
         self._tls = connected if isinstance(connected, ssl.SSLSocket) else None

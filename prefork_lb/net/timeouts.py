@@ -11,8 +11,8 @@ import socket
 import ssl
 import struct
 
-Expired = (TimeoutError, BlockingIOError)
-"""What an operation raises when its time is over, of either kind."""
+Expired = (TimeoutError, BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+"""What an operation raises when its time is over, of any kind. TLS raises the last two when the time is zero."""
 
 
 def kernel_keeps_time(connected: object) -> bool:

@@ -16,7 +16,7 @@ ResponseParser = Callable[[bytes], ResponseHead]
 """From a whole head to its values, as `parse_response` does; raises BadResponse. Callers share the result; none may change it."""
 
 _HEAD_BYTES = 64 * 1024
-PIECE_BYTES = 128 * 1024
+RESPONSE_PIECE_BYTES = 128 * 1024  # of a response's body, received at a time
 # Interim responses to one request. Each has the whole timeout: without a bound a server could go on for ever.
 _MOST_INTERIM = 64
 
@@ -153,7 +153,7 @@ class BodyReader:
         """Whether `read` need not wait."""
         return bool(self._ready) or self.is_received
 
-    def read(self, limit: int = PIECE_BYTES) -> bytes:
+    def read(self, limit: int = RESPONSE_PIECE_BYTES) -> bytes:
         """The next data, empty at the end; at most `limit` bytes are received for it.
 
         Raises TruncatedBody when the body cannot be had whole, ClientGone when the client left while the server paused.

@@ -20,7 +20,7 @@ from prefork_lb.wire.head import Fields, FieldSection
 from prefork_lb.wire.lines import Lines, check_fields
 from prefork_lb.wire.target import Destination
 
-PIECE_BYTES = 64 * 1024
+REQUEST_PIECE_BYTES = 64 * 1024  # of a request's body, read at a time
 
 # Stop here, or are written anew: Host first (RFC 9110 7.2), the length as one number.
 _NOT_COPIED = HOP_BY_HOP | {b"host", b"content-length", b"expect", b"via", b"max-forwards"}
@@ -169,7 +169,7 @@ class OutboundBody:
     def next_piece(self) -> bytes:
         """The piece after the first, and so on; empty at the end."""
         if self._again and self._kept is not None:
-            data = self._kept.read(min(PIECE_BYTES, self._again))
+            data = self._kept.read(min(REQUEST_PIECE_BYTES, self._again))
             self._again -= len(data)
             return data
         if self._source_ended:
@@ -208,13 +208,13 @@ class OutboundBody:
         if self._source_ended:
             return b""
         if self._framing.kind is Kind.LENGTH:
-            data = self._source.read(min(PIECE_BYTES, self._left)) if self._left else b""
+            data = self._source.read(min(REQUEST_PIECE_BYTES, self._left)) if self._left else b""
             self._left -= len(data)
             if not data and self._left:
                 raise InvariantError("a body source ended early without saying why")
             self._source_ended = self._left == 0
             return data
-        data = self._source.read(PIECE_BYTES)
+        data = self._source.read(REQUEST_PIECE_BYTES)
         if data:
             return encode_chunk(data)
         self._source_ended = True

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from prefork_lb.errors import FinalRecipient
 from prefork_lb.proxy.carried import notes_on
-from prefork_lb.proxy.inbound import PIECE_BYTES
+from prefork_lb.proxy.outbound import REQUEST_PIECE_BYTES
 from prefork_lb.proxy.pages import reason
 from prefork_lb.proxy.reply import Reply
 from prefork_lb.proxy.request import BodySource
@@ -36,7 +36,7 @@ def drop_body(body: BodySource) -> None:
     Raises what `read` raises.
     """
     left = _DROPPED_BYTES
-    while left > 0 and (data := body.read(PIECE_BYTES)):
+    while left > 0 and (data := body.read(REQUEST_PIECE_BYTES)):
         left -= len(data)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from prefork_lb.errors import TruncatedBody
 from prefork_lb.net.stream import Stream
 from prefork_lb.proxy.carried import final_fields, final_lines
-from prefork_lb.proxy.inbound import PIECE_BYTES, BodyReader
+from prefork_lb.proxy.inbound import RESPONSE_PIECE_BYTES, BodyReader
 from prefork_lb.upstream.lease import Lease
 from prefork_lb.upstream.server import Server
 from prefork_lb.wire.framing import Framing, Kind, content_length
@@ -68,7 +68,7 @@ class Reply:
         """Give the lease of a tunnel back. It has done its part, however it ended."""
         self._lease.succeed(reusable=False)
 
-    def read(self, limit: int = PIECE_BYTES) -> bytes:
+    def read(self, limit: int = RESPONSE_PIECE_BYTES) -> bytes:
         """The next data of the body, empty at the end; after 101 the tunnel's first bytes. At most `limit` are received for it.
 
         Raises TruncatedBody, after which the client must see a broken end, and ClientGone.

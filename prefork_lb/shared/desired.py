@@ -1,10 +1,11 @@
-"""The configuration in force, laid into the segment by the newest workers, for the controller and for later workers.
+"""The configuration in force. The newest workers write it into the segment; the controller and later workers read it there.
 
-They read this and not the file: a worker has checked it, and a file that went bad meanwhile does not matter.
+They do not read the file: a worker has checked this copy, and the file may have been broken since.
 
-It is compressed, and there are two buffers. A writer, under the lock, fills the one that does not count, then says in one
-store that it counts now: its length, its number, its checksum. So a writer that is killed leaves the configuration of
-before, and a reader without the lock sees by the checksum when two writers have overtaken it.
+The configuration is compressed, and there are two buffers. One header cell holds the length, the number of the current buffer
+and the checksum. A writer, under the lock, fills the other buffer, then makes it current by one store to this cell. So a writer
+that is killed leaves the old configuration in force. A reader takes no lock. Two writes during one read overwrite the buffer
+that is being read; the checksum then differs, and the reader reads again.
 """
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ _READS = 100
 
 
 def pack(data: bytes) -> bytes:
-    """The form that a configuration has in the segment: what `publish` needs room for."""
+    """Compress a configuration as it is stored in the segment. `publish` needs room for the result."""
     return zlib.compress(data)
 
 
@@ -31,13 +32,13 @@ def check_room(layout: Layout, packed: bytes) -> None:
 
 
 def publish(segment: Segment, ledger: Ledger, data: bytes) -> None:
-    """Let the controller go by this configuration from now on. Takes the lock. Raises SegmentError."""
+    """Make this the configuration in force. Takes the lock. Raises SegmentError when there is no room for it."""
     with ledger.locked():
         lay_down(segment, pack(data))
 
 
 def lay_down(segment: Segment, packed: bytes) -> None:
-    """Let the controller go by this configuration from now on. The ledger's lock must be held. Raises SegmentError."""
+    """Like `publish`, with a configuration that is compressed already. The ledger's lock must be held."""
     check_room(segment.layout, packed)
     length, buffer, checksum = _parts(segment.cells[at.H_CONFIGURATION])
     if (length, checksum) == (len(packed), zlib.crc32(packed)):
@@ -48,7 +49,7 @@ def lay_down(segment: Segment, packed: bytes) -> None:
 
 
 def published(segment: Segment) -> tuple[int, bytes]:
-    """The mark of the newest configuration and what it says; 0 and nothing when there is none yet."""
+    """The header cell of the newest configuration, and the configuration; 0 and b"" when there is none yet."""
     for _ in range(_READS):
         mark = segment.cells[at.H_CONFIGURATION]
         length, buffer, checksum = _parts(mark)

@@ -1,8 +1,8 @@
-"""Finds the segments of running instances: by their names in /dev/shm, and without.
+"""Finds the segments of running instances: by their names in /dev/shm, and through /proc when a name has been removed.
 
-Anything may remove a file from /dev/shm while the instance runs: a cleaner, an administrator, systemd's RemoveIPC at the
-logout of the user. The memory stays for those who have mapped it. A process that starts later finds it through
-/proc/PID/fd of a process that has it open, which the kernel allows to the same user and to root.
+A file in /dev/shm can be removed while the instance runs: by a cleaner, an administrator, or systemd's RemoveIPC at the
+logout of the user. Processes that have mapped the memory keep it. A process that starts later finds the memory through
+/proc/PID/fd of a process that has it open; the kernel allows this to the same user and to root.
 """
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from prefork_lb.shared.segment import Segment, SegmentError, map_segment
 
 SHM_VARIABLE = "PREFORK_LB_SHM"
 DIRECTORY = Path(os.environ.get(SHM_VARIABLE) or "/dev/shm")
-"""Where segments lie. A balancer and its commands must have the same; it should be a file system without a disk."""
+"""Where segments lie. A balancer and its commands must use the same folder. It should be in memory (tmpfs), not on a disk."""
 NAME = re.compile(r"prefork-lb-(\d+)-(\d+)-(\d+)")
 """`prefork-lb-<uid>-<pid>-<start>`: the user, and the gunicorn master that made it, by pid and start time."""
 _DELETED = " (deleted)"
@@ -33,12 +33,12 @@ def find(master: int) -> Segment | None:
 
 
 def visible_segments() -> Iterator[Segment]:
-    """The segments that this process may look at: its user's, or for root everybody's. Raises SegmentError."""
+    """The segments that this process may look at: those of its user; for root, those of all users. Raises SegmentError."""
     return segments(None if os.geteuid() == 0 else os.geteuid())
 
 
 def segments(uid: int | None) -> Iterator[Segment]:
-    """The segments of a user, of all users when None; those that have a name first, oldest first. Raises SegmentError."""
+    """The segments of a user, or of all users when None. Those with a name come first, oldest first. Raises SegmentError."""
     for name in segment_names(uid):
         segment = open_segment(name)
         if segment is not None:
@@ -68,9 +68,9 @@ def open_segment(name: str) -> Segment | None:
 
 
 def open_inherited(descriptor: int, name: str) -> Segment | None:
-    """Attach to the segment behind a descriptor that the parent process has passed on, whether or not it has a name.
+    """Attach to the segment behind a descriptor that the parent process has passed on. The file needs no name.
 
-    The file is opened anew: a lock that is taken on it (flock) would belong to the parent, too, on the passed descriptor.
+    The file is opened again: a lock (flock) on the passed descriptor would also belong to the parent.
     """
     return map_segment(os.open(f"/proc/self/fd/{descriptor}", os.O_RDWR | os.O_CLOEXEC), name)
 
@@ -79,7 +79,7 @@ def removed_segments(uid: int | None) -> Iterator[Segment]:
     """The segments of a user (of all users when None) that have no name any more and that a process still has open."""
     seen = set()
     for path, name in _open_without_name(uid):
-        with contextlib.suppress(OSError):  # that process has ended, or closed it, meanwhile
+        with contextlib.suppress(OSError):  # the process has ended or closed the file since the search
             status = os.stat(path)
             match = NAME.fullmatch(name)
             if match is None or status.st_uid != int(match[1]) or (status.st_dev, status.st_ino) in seen:
@@ -96,7 +96,7 @@ def _open_without_name(uid: int | None) -> Iterator[tuple[str, str]]:
         if not process.name.isdigit():
             continue
         try:
-            # A process that has given up root's rights belongs to root here, and shows its descriptors to root alone.
+            # /proc lists a process that has given up root's rights under root; only root may read its descriptors.
             if uid is not None and process.stat().st_uid != uid:
                 continue
             for entry in os.scandir(f"/proc/{process.name}/fd"):
@@ -104,12 +104,13 @@ def _open_without_name(uid: int | None) -> Iterator[tuple[str, str]]:
                 folder, _, name = link.removesuffix(_DELETED).rpartition("/")
                 if link.endswith(_DELETED) and folder == str(DIRECTORY) and NAME.fullmatch(name):
                     yield entry.path, name
-        except OSError:  # it has ended meanwhile, or may not be looked at
+        except OSError:  # the process has ended, or this user may not look at it
             continue
 
 
 def _is_owned(entry: os.DirEntry[str], uid: int) -> bool:
-    # Anybody may lay a file of any name there, and memory that a stranger can write to is a way into this process.
+    # Every user may create files with any name in /dev/shm. A file of another user is not used: its owner could write to it
+    # and so change this process's memory.
     try:
         status = entry.stat(follow_symlinks=False)
     except FileNotFoundError:

@@ -4,19 +4,19 @@ Everything is a signed 64-bit integer at a multiple of eight bytes, except the l
 is one instruction on the machines we run on, so a process that is killed leaves the old value or the new one, and a
 reader that takes no lock sees one of the two.
 
-    header          cells of which some are named below, then the lock
+    header          the cells named H_ below, then the lock
     server columns  one array a column, indexed by slot
     server keys     pool and address, as text
     server notes    why the last check passed or failed, as text
     pools           one block each: cells of its policy, of its retries, then its key
-    rows            one block for each worker process: who it is, its claims, its statistics
-    configuration   two buffers for the configuration in force, compressed; a header cell says which one counts
+    rows            one block for each worker process: pid and start time, its claims, its statistics
+    configuration   two buffers for the configuration in force, compressed; a header cell says which one is current
     own lines       for each row the requests that wait for one server; only if a pool asked for it at the start
     sessions        the table of learned sessions; only if a pool learned at the start
 
-Processes of different versions meet in /dev/shm: an upgrade starts the new version beside the old one. So some header
-cells never move: the mark, the version and the masters. A version that finds another's segment reads these three, to tell
-whether somebody still runs on it, and nothing else.
+Processes of different versions meet in /dev/shm: an upgrade starts the new version beside the old one. So three parts of the
+header never move: the mark, the version and the masters. A process that finds a segment of another version reads only these
+three, to see whether an instance still uses the segment.
 """
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ VERSION = 7
 CELL = 8
 
 # Header cells.
-H_MAGIC = 0  # written last: a segment without it is half made. Never moves
+H_MAGIC = 0  # the mark, written last: a segment without it is incomplete. Never moves
 H_VERSION = 1  # never moves
 H_ROWS = 2
 H_SERVERS = 3
@@ -37,21 +37,21 @@ H_CREATED = 6  # wall clock, seconds since the epoch
 H_RECLAIMED = 7  # claims given back for dead workers
 H_REPAIRS = 8  # times the lock's owner died inside it
 H_JOINS = 9  # rows taken so far
-H_CHANGES = 10  # changes so far of what decides which servers may be picked, and with what weight
+H_CHANGES = 10  # changes so far that affect which servers may be picked, or their weights
 H_CONTROLLER = 11  # the controller's pid, and its start time in the next cell
 H_CONFIGURATION = 13  # which configuration is in force, and which buffer holds it: see `desired`. 0: none yet
-H_RESTORED = 14  # 1: the state file has been looked at
+H_RESTORED = 14  # 1: a worker has read the state file
 H_BEAT = 15  # the controller's sign of life: milliseconds of the monotonic clock at its last look; 0: it has not looked yet
-# Pairs (pid, start time): the gunicorn masters of this instance, old and new ones of an upgrade. They never move.
+# Pairs (pid, start time) of the instance's gunicorn masters; during an upgrade there are two. These cells never move.
 H_MASTERS = 16
 MASTERS = 8
 H_CONTROLLER_MASTER = 32  # the pid of the master whose workers started the controller
 H_STARTED = 33  # when a worker last started a controller, in milliseconds of the monotonic clock
-H_STARTS = 34  # controllers started since one has last begun its work
+H_STARTS = 34  # controllers started since a controller last began its work
 H_SWEPT = 35  # when a process last looked for ended workers, in milliseconds of the monotonic clock
 H_CONFIGURATION_BYTES = 40  # of each of the two buffers
 H_ROW_WANTED = 42  # when a new worker last found no row, in milliseconds of the monotonic clock
-H_REMOVED = 41  # 1: the file has no name any more: the instance has ended, or the log tells of the removal
+H_REMOVED = 41  # 1: the file's removal is accounted for: the instance has ended, or the removal has been logged
 H_OWN_LINES = 43  # 1: there is room for the lines of single servers
 H_SESSIONS = 44  # sessions that the table of learned ones has room for
 H_SECRET = 48  # four cells of random bytes, made with the segment: what signs cookies, and keys hashes, of this instance
@@ -70,23 +70,23 @@ C_BACKUP = 5
 C_PAST_REQUESTS = 6  # statistics of rows that were given back
 C_PAST_FAILURES = 7
 C_POLICY = 8  # the first of the policy's columns
-C_PENALTY = 11  # requests that failed a short while ago and count as load still, over all rows
+C_PENALTY = 11  # requests that failed a short while ago and still count as load, over all rows
 C_ADMIN = 12  # states.Admin
-C_WEIGHT_SET = 13  # the weight that a command has set; 0: that of the configuration
+C_WEIGHT_SET = 13  # the weight that a command has set; 0: the configuration's weight applies
 C_CHECK = 14  # transitions.Check
 C_CHECKED = 15  # when the last check ended. Here and below: milliseconds of the monotonic clock; 0: never
-C_RISEN = 16  # when it came up, or back, or was added: slow start counts from here
+C_RISEN = 16  # when the server came up, came back or was added: slow start begins at this instant
 C_STREAK = 17  # failures in a row
 C_EJECTED_UNTIL = 18
 C_EJECTIONS = 19  # in a row
-C_RETURNED = 20  # when the last ejection ended well
-C_TRIAL = 21  # on trial: the row of the worker whose request it is, plus one
-C_WINDOW = 22  # when the window began in which failures are counted
+C_RETURNED = 20  # when the server last passed a trial
+C_TRIAL = 21  # on trial: the row of the worker that sent the trial, plus one
+C_WINDOW = 22  # when the window in which failures are counted began
 C_WINDOW_FAILURES = 23
 C_WINDOW_REQUESTS = 24  # requests before the window
 C_EJECTION = 25  # transitions.Ejection
-C_RISEN_CHANGE = 26  # H_CHANGES when the server last rose: what was sent earlier says nothing about it any more
-C_TRIAL_UNTIL = 27  # on trial: until when its worker is believed to run, unless it renews that
+C_RISEN_CHANGE = 26  # H_CHANGES when the server last rose: outcomes of requests sent before are ignored
+C_TRIAL_UNTIL = 27  # on trial: until when the trial's worker is believed to run; the worker renews this
 C_DRAINED = 28  # when it was drained
 C_SESSIONS_WINDOW = 29  # drained: when the window began in which requests of its sessions are counted
 C_SESSIONS = 30  # requests in this window, and in the one before
@@ -105,7 +105,7 @@ POLICY_COLUMNS = (C_POLICY, C_POLICY + 1, C_POLICY + 2, C_LEVEL, C_HEARD, C_PICK
 # Cells at the head of a pool's block; its key follows.
 POLICY_CELLS = 8
 P_USED = POLICY_CELLS
-P_WINDOW = 9  # when the window began in which retries are counted, and then what is counted
+P_WINDOW = 9  # when the window in which retries are counted began; the next four cells are the counts
 P_RETRIES = 10
 P_REQUESTS = 11  # requests before the window
 P_LAST_RETRIES = 12  # in the window before
@@ -113,7 +113,7 @@ P_LAST_REQUESTS = 13
 P_REFUSED = 14  # requests refused by a limit of the pool
 P_TICKET = 15  # the number of the last request that began to wait
 P_WAITING = 16  # requests that wait, over all rows
-P_LIMIT = 17  # breaker.in_flight, 0: none. Here and in the next two as the newest configuration says, for tools
+P_LIMIT = 17  # breaker.in_flight; 0: no limit. This cell and the next two copy the newest configuration, for tools
 P_QUEUE_SIZE = 18
 P_RETRY_LIMIT = 19
 P_PANIC = 20  # 1: too few servers are up by their checks, and all are used

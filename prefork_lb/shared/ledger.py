@@ -1,34 +1,44 @@
 """The ledger: how many requests every server has in flight, exact over all workers and after any of them dies.
 
 For each server there is a total, and for each worker process a row of its own claims. A claim is picked and counted under
-one lock, so no two workers decide on the same count. When a process dies its row tells what must be given back (`rows`);
-the first process that notices clears the row and counts the totals anew. One shared number a server, without rows, would
-stay too high for ever after a kill.
+one lock, so no two workers decide on the same count. When a process dies, its row tells what must be given back (`rows`);
+the first process that notices the death clears the row and recounts the totals. With one shared number for each server and
+no rows, the number would stay too high for ever after a kill.
 
-Order inside a section matters, for a signal handler may raise anywhere: a claim is written to the row before the total, a
-release to the total before the row. So a slot that is off has a claim in the row of the process that was broken off, and
-the recount after its end puts it right.
+A signal handler may raise an exception at any instruction, so the order of writes matters. A claim is written to the row
+before the total; a release is written to the total before the row. If a process is interrupted between the two writes, the
+claim is still in its row, and the recount after the process ends corrects the total.
 """
 from __future__ import annotations
 
 import contextlib
+import logging
+import os
+import signal
 import time
 from collections.abc import Iterable, Iterator
+from functools import partial
 
 from prefork_lb.errors import InvariantError
 from prefork_lb.native.loader import native
 from prefork_lb.shared import layout as at
+from prefork_lb.shared.identity import is_alive
 from prefork_lb.shared.lock import RobustLock
 from prefork_lb.shared.rows import Reclaimed, Rows
 from prefork_lb.shared.segment import Segment
 
+# The controller is killed when it held the lock at this many looks in a row, one look a second: it does not run any more.
+_STOPPED_LOOKS = 10
+
+log = logging.getLogger("prefork_lb")
+
 
 class Ledger:
-    """This process' hand on the ledger of a segment: one row, taken when it is made."""
+    """This process' access to the ledger of a segment. It takes one row when it is made."""
 
     def __init__(self, segment: Segment, one_thread: bool = False, takes_row: bool = True) -> None:
         """Take a row. Rows of dead processes are given back first. `one_thread`: no two threads of this process use it.
-        Without a row nothing can be claimed; that is for tools and the controller.
+        `takes_row=False` is for tools and the controller, which make no claims.
 
         Raises NoRowLeft when all rows are in use.
         """
@@ -36,13 +46,14 @@ class Ledger:
         self.segment = segment
         self._cells = segment.cells
         self._rows = rows = Rows(segment)
-        # In-flight totals by slot. Read under the lock to decide by, without it to look.
+        # In-flight totals by slot. A decision reads them under the lock; a display may read them without it.
         self.totals = segment.cells[layout.column(at.C_TOTAL)]
-        # Of requests that failed a short while ago and count as load still.
+        # By slot: requests that failed a short while ago and still count as load.
         self.penalties = segment.cells[layout.column(at.C_PENALTY)]
         # Requests whose response's head has not come, of pools that go by the time of that.
         self.unanswered = segment.cells[layout.column(at.C_UNANSWERED)]
-        self._lock = RobustLock(segment.text, layout.lock_byte, rows.repair, one_thread)
+        self._lock = RobustLock(segment.text, layout.lock_byte, rows.repair, one_thread,
+                                partial(end_stopped_controller, segment.cells))
         self.acquire, self.release_lock = self._lock.acquire, self._lock.release
         with self.locked():
             rows.give_back(rows.dead())
@@ -60,11 +71,11 @@ class Ledger:
             segment.text, layout.lock_byte, self.totals, self._claims, self._requests, self._failures, self.penalties,
             self._lock.recover,
         ) if module else None
-        """The same row for the compiled module; None without one."""
+        """This row's claims in the compiled module; None when the module is missing or the ledger has no row."""
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the lock of the ledger; on the way of a request `acquire` and `release_lock` are used instead."""
+        """Hold the lock of the ledger. The path of a request uses `acquire` and `release_lock` instead, which cost less."""
         self.acquire()
         try:
             yield
@@ -78,7 +89,7 @@ class Ledger:
         self._requests[slot] += 1
 
     def release(self, slot: int, failed: bool = False) -> None:
-        """Take one claim of this worker back; `failed` counts it as a failure of the server. Takes the lock.
+        """Remove one claim of this worker; `failed` counts a failure of the server. Takes the lock.
 
         Raises InvariantError, and changes nothing, when this worker has no claim there.
         """
@@ -117,36 +128,36 @@ class Ledger:
         self.own_unanswered[slot] = mine - 1
 
     def penalise(self, slot: int, number: int) -> None:
-        """Add so many failed requests to what counts as load of a server, or take them off again. Takes the lock."""
+        """Add `number` failed requests to the load of a server; a negative `number` removes them. Takes the lock."""
         with self.locked():
             self._penalties[slot] += number
             self.penalties[slot] += number
 
     def requests(self, slots: Iterable[int]) -> int:
-        """The requests that these servers have got so far, over all workers."""
+        """The requests that these servers have received so far, over all workers."""
         cells, layout = self._cells, self.segment.layout
         starts = [layout.row_array(row, at.A_REQUESTS).start for row in self._rows.in_use()]
         starts.append(layout.column(at.C_PAST_REQUESTS).start)
         return sum(cells[start + slot] for slot in slots for start in starts)
 
     def retries_under_way(self, pool: int) -> int:
-        """The retries of a pool, by its number, that go on at the moment, over all workers."""
+        """The retries under way in the pool with this number, over all workers."""
         cells, layout = self._cells, self.segment.layout
         return sum(cells[layout.row_array(row, at.A_RETRIES).start + pool] for row in self._rows.in_use())
 
     def count_retry(self, pool: int, number: int) -> None:
-        """A retry of this worker has begun (1), or ended (-1). The lock must be held."""
+        """Count a retry of this worker that begins (`number` 1) or ends (-1). The lock must be held."""
         self._retries[pool] += number
 
     def reclaim_dead(self) -> Reclaimed:
-        """Give back the rows of processes that are gone.
+        """Give back the rows of processes that have ended.
 
-        Cheap when nobody died: one look into /proc for each worker.
+        Cheap when no process has: one read of /proc for each row in use.
         """
         reclaimed = Reclaimed(0, 0)
         if self._rows.dead():
             with self.locked():
-                # Looked at again under the lock: a sibling may have been faster, and a new worker may have the row by now.
+                # Checked again under the lock: a sibling may have freed the row, and a new worker may have taken it.
                 reclaimed = self._rows.give_back(self._rows.dead())
         self._look_for_siblings()
         return reclaimed
@@ -165,11 +176,11 @@ class Ledger:
         return self._rows.oldest_generation()
 
     def must_yield_row(self) -> bool:
-        """Whether a new worker waits for a row, and this one has lingered longest of all: it has to end."""
+        """Whether this worker has to end: a new worker waits for a row, and this worker has lingered longest."""
         return self._rows.must_yield(self._row)
 
     def note_clients(self, count: int) -> None:
-        """Tell the siblings how many client connections this worker has; -1: it accepts no more."""
+        """Tell the siblings how many client connections this worker has; -1: it no longer accepts connections."""
         self._cells[self._clients_cell] = count + 1
 
     def note_lingering(self, connections: int) -> None:
@@ -180,7 +191,7 @@ class Ledger:
             self._cells[head + at.R_LINGERS] = int(time.time())
 
     def fewest_clients(self) -> int | None:
-        """The fewest client connections that a sibling has; None when no sibling tells."""
+        """The smallest number of client connections that a sibling reports; None when no sibling reports one."""
         cells = self._cells
         if cells[at.H_JOINS] != self._joins:
             self._look_for_siblings()
@@ -205,9 +216,26 @@ class Ledger:
         self._sibling_cells = [layout.row(row) + at.R_CLIENTS for row in self._known_rows if row != self._row]
 
     def close(self) -> None:
-        """Detach from the segment. Claims that are still open are given back by a sibling once this process ended."""
+        """Detach from the segment. A sibling gives back open claims after this process has ended."""
         self.native_claims = None  # it holds the buffers
         for view in (self.totals, self.penalties, self.unanswered, self._claims, self._requests, self._failures, self._penalties,
                      self.own_unanswered, self._retries):
             view.release()
         self._lock.close()
+
+
+def end_stopped_controller(cells: memoryview, owner: int, looks: int) -> None:
+    """Kill the controller if it is the process `owner`, which has held the lock at so many looks, one a second.
+
+    Requests wait meanwhile, and a new controller costs nothing. A worker is left alone: it has clients.
+    """
+    # Here and not where the controller is started: that code needs the lock itself.
+    if looks < _STOPPED_LOOKS or owner != cells[at.H_CONTROLLER]:
+        return
+    try:
+        if is_alive(owner, cells[at.H_CONTROLLER + 1]):
+            log.error("the controller (pid %d) has held the ledger's lock for %d s; it is killed, and another one is started",
+                      owner, looks)
+            os.kill(owner, signal.SIGKILL)
+    except OSError as exc:  # no descriptor for /proc: the next look tries again
+        log.error("the controller (pid %d), which holds the ledger's lock, cannot be ended: %s", owner, exc)

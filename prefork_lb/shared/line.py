@@ -4,11 +4,12 @@ A server may have a line of its own, of requests that wait for this one because 
 
 Each request has a ticket. A worker's row shows, for each pool, how many of its requests wait and the ticket of the first of them.
 One more cell holds the bell that wakes this request, and the instant until which the siblings believe that the worker answers the
-bell. So a worker finds the head of the whole line by a look into each row, and what a dead worker leaves goes with its row.
+bell. So a worker finds the first request of the whole line by reading each row. When a worker dies, its requests leave the line
+with its row.
 
-A worker can be alive and not run: a signal has stopped it, the host swaps, its loop hangs. Its requests must not hold up those of
-its siblings. So a worker renews the instant a few times a second while its requests wait, but never beyond the request's own
-deadline. All workers pass over a ticket whose instant is over. When the worker runs again it renews the instant, and its requests
+A worker can be alive and not run: a signal has stopped it, the host swaps, or its loop hangs. Its requests must not hold up those
+of its siblings. So a worker renews the instant a few times a second while its requests wait, but never beyond the request's own
+deadline. All workers skip a ticket whose instant has passed. When the worker runs again, it renews the instant, and its requests
 have their old places in the line.
 
 A bell is an abstract datagram socket with a name that the kernel chose, a number of 20 bits (unix(7), autobind).
@@ -65,7 +66,7 @@ class _Waiter(NamedTuple):
 
 
 class Line:
-    """This worker's hand on one line."""
+    """This worker's access to one line."""
 
     def __init__(self, ledger: Ledger, spots: Spots, ringer: socket.socket | None = None) -> None:
         """`ringer` is the socket of another line, which rings for this one too; None: it gets one of its own."""
@@ -86,14 +87,14 @@ class Line:
 
     @property
     def answering(self) -> int:
-        """The same, without those of workers that do not run. Costs a look into each row."""
+        """Requests that wait in workers that run. Reads each row in use."""
         cells, now = self._cells, now_ms()
         return sum(cells[waiting] for _, bell, waiting in self._row_cells() if cells[bell] >> _BELL_BITS > now)
 
     def join(self, bell: int, deadline_ms: int) -> int:
         """Add a request at the end; returns its ticket. The ledger's lock must be held.
 
-        From `deadline_ms` (monotonic clock, milliseconds) on the request is passed over.
+        All workers skip the request from `deadline_ms` on (monotonic clock, milliseconds).
         """
         ticket = self._cells[self._spots.last_ticket] + 1
         self._cells[self._spots.last_ticket] = ticket
@@ -113,26 +114,26 @@ class Line:
         self._cells[self._spots.refused] += 1
 
     def is_first(self, ticket: int) -> bool:
-        """Whether it is this request's turn: all that came earlier are passed over. The ledger's lock must be held."""
+        """Whether this request is the first in the line that is not skipped. The ledger's lock must be held."""
         if ticket in self._waiters:
-            self._show()  # this worker runs, whatever its row says
+            self._show()  # this worker runs; its row may say otherwise
         return self._first()[0] == ticket
 
     def ring(self) -> None:
-        """Wake the first request. Needs no lock: a request that is woken in vain waits on."""
+        """Wake the first request. Needs no lock: a request that is woken too early goes on waiting."""
         bell = self._first()[1]
         if bell:
-            # Refused: the request has left and rung the next one, or its worker is dead, and the next request is woken when the
-            # row is given back. Full: the worker has not answered earlier rings yet. Otherwise, as without memory for the
-            # datagram: `tick` of the worker that waits rings again. A release must not fail for a ring.
+            # A release must not fail because of a ring, and no error loses a request. Refused: the request has left and rung the
+            # next one, or its worker is dead and the next request is woken when the row is given back. Full: earlier rings wait
+            # to be read. Any other error, as no memory for the datagram: `tick` of the waiting worker rings again.
             with contextlib.suppress(OSError):
                 self.ringer.sendto(b"!", b"\0%05x" % (bell - 1))
 
     def tick(self) -> None:
         """Show that this worker runs, and wake the first request if it is this worker's.
 
-        The worker that should have rung may have died. To be called a few times a second. Takes the ledger's lock when requests
-        wait here.
+        The worker that should have rung may have died. Call this a few times a second. Takes the ledger's lock when requests of
+        this worker wait.
         """
         if not self._waiters:
             return
@@ -143,7 +144,7 @@ class Line:
             self.ring()
 
     def close(self) -> None:
-        """Let go of the socket that rings."""
+        """Close the socket that rings."""
         if self._owns_ringer:
             self.ringer.close()
 

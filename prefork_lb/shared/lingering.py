@@ -10,18 +10,18 @@ from prefork_lb.shared.segment import SegmentError
 
 
 class LingeringWorker(NamedTuple):
-    """A worker that was replaced and still serves the connections that it has."""
+    """A worker that was replaced and still serves its open connections."""
 
     pid: int
     started: int  # see `identity`
 
     def is_running(self) -> bool:
-        """Whether it has not ended."""
+        """Whether the worker still runs."""
         return is_alive(self.pid, self.started)
 
 
 def lingering_workers(master: int) -> list[LingeringWorker]:
-    """Those of the instance that the gunicorn master with this pid belongs to; none if it has no instance."""
+    """The lingering workers of this gunicorn master's instance; empty when the master has no instance."""
     try:
         segment = find(master)
     except SegmentError:

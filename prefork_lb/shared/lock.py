@@ -1,19 +1,21 @@
 """A mutex between processes that survives its owner's death.
 
-Facts: a worker can be killed at any instruction, also inside the lock. `multiprocessing.Lock` is a semaphore and stays
-taken for ever then. A *robust* pthread mutex is handed to the next taker, who is told so (EOWNERDEAD) and must put right
-what the dead one may have left half done (pthread_mutexattr_setrobust(3)). The C library has it, so ctypes is all we need.
+First fact: a worker can be killed at any instruction, also while it holds the lock. `multiprocessing.Lock` is a semaphore and
+would stay taken for ever. When the owner of a *robust* pthread mutex dies, the next process that locks it gets the lock and the
+result EOWNERDEAD, and must repair what the dead owner left half done (pthread_mutexattr_setrobust(3)). The C library has these
+mutexes, so ctypes is all we need.
 
-The threads of one process make a second matter. A thread that blocks inside pthread_mutex_lock lets the GIL go, gets the
-mutex, and then holds it while it waits for the GIL: with 32 threads in two processes every second claim waited 10 ms for
-such an owner. So the mutex is only ever taken by a thread that has the GIL (`PyDLL` keeps it): it tries, and where another
-has it, tries again, soon at first and after a nap later. Sections are a few microseconds long, so naps are rare. A process in
-which only one thread ever takes the lock has no such trouble, and waits in the kernel, which wakes it at once.
+Second fact: a thread that blocks inside pthread_mutex_lock releases the GIL, gets the mutex, and then holds the mutex while it
+waits for the GIL. With 32 threads in two processes, every second claim waited 10 ms for such an owner. So a thread keeps the GIL
+while it takes the mutex (`PyDLL` does that): it tries, and while another thread has the mutex, it tries again, first at once and
+later after naps. Sections are a few microseconds long, so naps are rare. A process in which only one thread takes the lock does
+not have this problem. It waits in the kernel, which wakes it at once.
 """
 from __future__ import annotations
 
 import ctypes
 import errno
+import logging
 import os
 import sys
 import time
@@ -33,8 +35,19 @@ _PTHREAD_MUTEX_ROBUST = 1
 _SPINS = 20
 _NAP_S = 20e-6
 _LONGEST_NAP_S = 500e-6
-# So that signal handlers, which Python runs between two instructions, run while a process waits in the kernel.
+# A wait in the kernel is this long at most. Python runs signal handlers between two instructions, so not during the wait.
 _KERNEL_WAIT_S = 0.05
+
+# A section takes microseconds. An owner that needs longer than this does not run: it was stopped by a signal or a debugger, or
+# the host swaps.
+_STALL_S = 1.0
+_LOOK_S = 1.0  # between two looks at the owner in a stall
+_TELLS_AGAIN_S = 60.0
+# glibc keeps the owner's thread id twice in a robust mutex, as 32-bit integers: in the futex word, under two flags of the kernel
+# (futex(2)), and alone at byte 8. Where the two differ, the C library has another layout, and the owner is unknown.
+_FUTEX_WORD, _OWNER, _TID_MASK = 0, 8, 0x3FFFFFFF
+
+log = logging.getLogger("prefork_lb")
 
 _EBUSY, _EDEADLK, _EOWNERDEAD = errno.EBUSY, errno.EDEADLK, errno.EOWNERDEAD
 _NOT_YET = (errno.EBUSY, errno.ETIMEDOUT)
@@ -50,22 +63,30 @@ class LockUnavailable(PreforkLBError):
     """This system has no robust process-shared mutex."""
 
 
+Stalled = Callable[[int, int], None]
+"""Called once a second in a stall, with the pid of the process that holds the lock, and the number of looks in a row at which the
+same thread held it. It counts looks, not seconds: a pause of the whole machine is one look, however long it was."""
+
+
 class RobustLock:
     """A robust mutex in shared memory; not reentrant.
 
-    `repair` is called with the lock held when the last owner died inside it, before anybody sees the data.
+    When the last owner died while it held the lock, `repair` is called with the lock held, before `acquire` returns.
     """
 
-    def __init__(self, buffer: memoryview, offset: int, repair: Callable[[], None], one_thread: bool = False) -> None:
+    def __init__(self, buffer: memoryview, offset: int, repair: Callable[[], None], one_thread: bool = False,
+                 stalled: Stalled | None = None) -> None:
         """Use the mutex at `offset` of `buffer`; `initialise` must have been called on it once.
 
-        `one_thread`: no two threads of this process take it.
+        `one_thread`: only one thread of this process takes it. `stalled` is called by a thread that waits too long.
         """
         self._library = _library()
         self._keep = (ctypes.c_char * MUTEX_BYTES).from_buffer(buffer, offset)
         self._mutex = ctypes.c_void_p(ctypes.addressof(self._keep))
         self._repair = repair
         self._one_thread = one_thread
+        self._stalled = stalled
+        self._tells_at = 0.0
         self._trylock: Callable[[ctypes.c_void_p], int] = self._library.pthread_mutex_trylock
         self._unlock: Callable[[ctypes.c_void_p], int] = self._library.pthread_mutex_unlock
 
@@ -82,37 +103,61 @@ class RobustLock:
             raise InvariantError(f"pthread_mutex_unlock: {os.strerror(result)}")
 
     def _wait(self, result: int) -> None:
-        tries = 0
+        tries, began = 0, time.monotonic()
+        look_at, owner, looks = began + _STALL_S, 0, 0
         while result in _NOT_YET:
             tries += 1
+            if tries > _SPINS and (now := time.monotonic()) >= look_at:
+                look_at = now + _LOOK_S
+                before, owner = owner, self._owner()
+                looks = looks + 1 if owner == before else 1
+                self._look_at_stall(owner, looks, now, began)
             if tries > _SPINS and self._one_thread:
                 result = self._wait_in_kernel()
                 continue
             if tries > _SPINS:
-                # The owner may be a thread of this process without the GIL: a nap lets it go on.
+                # The owner may be a thread of this process that waits for the GIL: a nap releases the GIL.
                 time.sleep(min(_NAP_S * (tries - _SPINS), _LONGEST_NAP_S))
             result = self._trylock(self._mutex)
         if result:
             self.recover(result)
+
+    def _owner(self) -> int:
+        """The id of the thread that holds the lock; 0 when it is unknown."""
+        word, owner = (ctypes.c_int32.from_buffer(self._keep, byte).value for byte in (_FUTEX_WORD, _OWNER))
+        return owner if word & _TID_MASK == owner else 0
+
+    def _look_at_stall(self, owner: int, looks: int, now: float, began: float) -> None:
+        pid, state = _process_of(owner) if owner else (0, "")
+        if now >= self._tells_at:
+            self._tells_at = now + _TELLS_AGAIN_S
+            log.error("requests of this worker have waited %.0f s for the ledger's lock, which %s holds. Let that process go on "
+                      "(kill -CONT) or end it (kill -KILL): the lock goes on to the next process", now - began,
+                      f"the process {pid} ({state})" if pid else "a process that cannot be told")
+        if pid and self._stalled is not None:
+            self._stalled(pid, looks)
 
     def _wait_in_kernel(self) -> int:
         until = time.time() + _KERNEL_WAIT_S  # pthread_mutex_timedlock(3) goes by CLOCK_REALTIME
         return int(self._library.pthread_mutex_timedlock(self._mutex, ctypes.byref(_TimeSpec(int(until), int(until % 1 * 1e9)))))
 
     def recover(self, result: int) -> None:
-        """Put right what a try with this result tells, with the lock held. Raises InvariantError if the mutex is unusable."""
-        # EOWNERDEAD: the last owner died inside. EDEADLK: this thread holds it already, since an exception from a signal
-        # handler (gunicorn's SIGQUIT and SIGABRT raise SystemExit) left the section without its `finally`. The same cure for
-        # both, and it stays ours.
+        """Repair the data after an attempt to lock that gave `result`. The lock is held afterwards.
+
+        Raises InvariantError if the mutex is unusable.
+        """
+        # EOWNERDEAD: the last owner died while it held the lock. EDEADLK: this thread holds the lock already, because an
+        # exception from a signal handler (gunicorn's SIGQUIT and SIGABRT raise SystemExit) left the section before its
+        # `finally`. In both cases this thread holds the lock and repairs the data.
         if result not in (_EOWNERDEAD, _EDEADLK):
             raise InvariantError(f"pthread_mutex_lock: {os.strerror(result)}")
         self._repair()
-        # For EDEADLK too: the section broken off may have been the repair after a death, and a mutex that is unlocked
-        # before it was declared consistent is of no use to anybody any more (ENOTRECOVERABLE). Else it does nothing.
+        # For EDEADLK too: the interrupted section may have been the repair after a death. A mutex that is unlocked before it
+        # was declared consistent can never be locked again (ENOTRECOVERABLE). On a consistent mutex the call does nothing.
         self._library.pthread_mutex_consistent(self._mutex)
 
     def close(self) -> None:
-        """Let go of the buffer, so that it can be unmapped. The lock itself stays as it is for the others.
+        """Release the buffer, so that it can be unmapped. The lock does not change for other processes.
 
         `acquire` and `release` raise InvariantError from here on.
         """
@@ -121,12 +166,22 @@ class RobustLock:
         del self._keep
 
 
+def _process_of(thread: int) -> tuple[int, str]:
+    """Pid and state, as "T (stopped)", of the process with this thread; 0 and "" when they are unknown."""
+    try:
+        with open(f"/proc/{thread}/status", encoding="utf-8", errors="replace") as file:
+            fields = dict(line.rstrip("\n").split(":\t", 1) for line in file if ":\t" in line)
+        return int(fields["Tgid"]), fields["State"]
+    except (OSError, KeyError):
+        return 0, ""
+
+
 def _closed(mutex: ctypes.c_void_p) -> int:
     raise InvariantError("the lock was closed: this process has left the shared memory")
 
 
 def initialise(buffer: memoryview, offset: int) -> None:
-    """Make a fresh robust, process-shared mutex at `offset`. Raises LockUnavailable where the system has none."""
+    """Make a new robust, process-shared mutex at `offset`. Raises LockUnavailable where the system has none."""
     library = _library()
     attributes = ctypes.create_string_buffer(64)
     mutex = (ctypes.c_char * MUTEX_BYTES).from_buffer(buffer, offset)

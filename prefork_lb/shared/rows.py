@@ -29,7 +29,7 @@ class Reclaimed(NamedTuple):
 
 
 class Rows:
-    """The rows of a segment. What changes them wants the ledger's lock; what reads them is certain only under it."""
+    """The rows of a segment. Methods that change rows need the ledger's lock; what the others read may change without it."""
 
     def __init__(self, segment: Segment) -> None:
         self._segment = segment
@@ -68,7 +68,7 @@ class Rows:
                         "run fewer workers, or restart gunicorn to make more rows")
 
     def must_yield(self, row: int) -> bool:
-        """Whether a new worker waits for a row, and the worker of this one has lingered longest: it has to end."""
+        """Whether the worker of this row has to end: a new worker waits for a row, and this one has lingered longest."""
         cells, layout = self._cells, self._layout
         if now_ms() - cells[at.H_ROW_WANTED] > _WANTED_MS or not cells[at.H_ROW_WANTED]:
             return False
@@ -76,20 +76,24 @@ class Rows:
         return min(lingering, default=(0, -1))[1] == row
 
     def sums(self, array: int) -> list[int]:
-        """An array added up over the rows in use."""
+        """The sum of an array over the rows in use, element by element."""
         cells, layout = self._cells, self._layout
         width = layout.servers if array < at.SERVER_ARRAYS else layout.pools
         rows = [cells[layout.row_array(row, array)].tolist() for row in self.in_use()]
         return [sum(column) for column in zip(*rows, strict=True)] if rows else [0] * width
 
-    def oldest_generation(self) -> int:
-        """The oldest generation that a worker's view was built from; the current one when there is no worker."""
+    def oldest_generation(self, with_lingering: bool = True) -> int:
+        """The oldest generation that a worker's view was built from; the current one when there is no worker.
+
+        `with_lingering`: workers that were replaced and linger count, too.
+        """
         cells, layout = self._cells, self._layout
-        found = [cells[layout.row(row) + at.R_GENERATION] for row in self.in_use()]
+        heads = [layout.row(row) for row in self.in_use()]
+        found = [cells[head + at.R_GENERATION] for head in heads if with_lingering or not cells[head + at.R_LINGERS]]
         return min(found, default=int(cells[at.H_GENERATION]))
 
     def give_back(self, dead: list[int]) -> Reclaimed:
-        """Free these rows: what they held is given back, what they counted is kept. The lock must be held."""
+        """Free these rows: give back their claims, keep their statistics. The lock must be held."""
         cells, layout = self._cells, self._layout
         claims = 0
         for row in dead:
@@ -116,14 +120,14 @@ class Rows:
                 states.end_trials_of(dead)
             self.recount()
             cells[at.H_RECLAIMED] += claims
-        # Last: a sweep that is broken off before this leaves a row that the next sweep finds again.
+        # Last: if this sweep is interrupted earlier, the next sweep still finds the row in use by a dead process.
         for row in dead:
             cells[layout.row(row) + at.R_CLIENTS] = cells[layout.row(row) + at.R_LINGERS] = 0
             cells[layout.row(row) + at.R_PID] = 0
         return Reclaimed(len(dead), claims)
 
     def recount(self) -> None:
-        """Count the totals anew from the rows: the rows are the truth. The lock must be held."""
+        """Recount the totals from the rows, which are right when the totals are not. The lock must be held."""
         cells, layout = self._cells, self._layout
         for pool, number in enumerate(self.sums(at.A_WAITING)):
             cells[layout.pool(pool) + at.P_WAITING] = number
@@ -140,7 +144,7 @@ class Rows:
                     cells[start + slot] = number
 
     def repair(self) -> None:
-        """The lock's last owner was broken off inside it: count the totals from the rows, and let every policy start anew.
+        """Repair after the lock's last owner was interrupted: recount the totals and reset the memory of every policy.
 
         The lock must be held.
         """
@@ -156,4 +160,4 @@ class Rows:
                 cells[cell] = 0
         repair_sessions(self._segment)
         cells[at.H_REPAIRS] += 1
-        cells[at.H_CHANGES] += 1  # the section may have changed a server's state, and not counted that
+        cells[at.H_CHANGES] += 1  # the interrupted section may have changed a server's state without counting the change

@@ -1,14 +1,16 @@
-"""The state file: what operators have set, for the instance after a restart. All that is to be known about it is here.
+"""The state file: the states and weights that operators have set, kept for the instance after a restart.
 
-The controller writes it (`StateFile`), whenever what it says has changed and once in a while besides: the time in it tells the
-next instance how long ago this one was alive. The first worker of an instance reads it, once (`restore`). Two instances never
-write to one file (`saved_lock`).
+The controller writes it (`StateFile`) whenever its content changes, and now and then without a change: the time in the file
+tells the next instance how long ago this one was alive. The first worker of an instance reads it, once (`restore`). Two
+instances never write the same file (`saved_lock`).
 """
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
+import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,11 +26,11 @@ from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import Admin, States
 from prefork_lb.shared.table import slots_by_key
 
-# Seconds between two writes when nothing has changed; a quarter of what the file is believed for, if that is less.
+# Seconds between two writes when nothing has changed. A quarter of state.max_age is used when that is less.
 _REFRESH_S = 60.0
 _AGAIN_S = 2.0  # after a write that failed
 _TELLS_AGAIN_S = 60.0
-# For so long another controller may have the lock without a word: the one before is about to end.
+# For this long no error is logged when another controller has the lock: it may be the previous one, which is about to end.
 _PATIENCE_S = 3.0
 
 log = logging.getLogger("prefork_lb")
@@ -49,11 +51,11 @@ class _File(msgspec.Struct):
 
 
 class StateFile:
-    """One instance's hand on its state file: writes it when that is due, if no other instance does."""
+    """Writes one instance's state file when that is due, unless another instance writes it."""
 
     def __init__(self, path: Path, max_age_s: float, configuration: str, segment: Segment, states: States,
                  clock: Clock = monotonic) -> None:
-        """`max_age_s` is for how long the file will be believed; `configuration` is the path that others are told."""
+        """A later instance accepts the file for `max_age_s`. Other instances name the path `configuration` in messages."""
         self.path = path
         self._refresh_s = min(_REFRESH_S, max_age_s / 4)
         self._configuration = configuration
@@ -62,14 +64,14 @@ class StateFile:
         self._clock = clock
         self._lock = -1
         self._since = clock()
-        self._changes = -1  # that the file has
+        self._changes = -1  # the states' count of changes when the file was last compared with them
         self._pools: _Pools | None = None
         self._saved_at = 0.0
         self._tries_at = 0.0
         self._problem, self._told_at = "", 0.0
 
     def look(self) -> None:
-        """Write the file if it is due. To be called a few times a second. What fails is logged, and tried again."""
+        """Write the file if that is due. Call this a few times a second. A failure is logged, and the write is tried again."""
         now = self._clock()
         # Not before the first worker has read it.
         if now < self._tries_at or not self._segment.cells[at.H_RESTORED]:
@@ -78,7 +80,7 @@ class StateFile:
             self._try(self._save_changed)
 
     def close(self) -> None:
-        """Write it a last time, with the time of the end, and let others have it."""
+        """Write the file a last time, so that it holds the time of the end, and release the lock."""
         if self._lock >= 0 and self._segment.cells[at.H_RESTORED]:
             self._pools = None
             self._try(self._save_changed)
@@ -91,7 +93,7 @@ class StateFile:
         pools = _set_by_operators(self._segment, self._states)
         if self._lock < 0:
             self._lock = take(self.path, Holder(os.getpid(), self._segment.cells[at.H_CONTROLLER_MASTER], self._configuration))
-        # Most changes are of checks and ejections, and nothing that the file has.
+        # Most changes are of checks and ejections, which the file does not contain.
         if pools != self._pools or now - self._saved_at >= self._refresh_s:
             _write(self.path, pools)
             self._pools, self._saved_at = pools, now
@@ -104,7 +106,7 @@ class StateFile:
             if self._clock() - self._since >= _PATIENCE_S:
                 self._tell(f"it is in use: {describe(holder(self.path))}; give each instance a file of its own")
         except OSError as exc:
-            self._tell(exc.strerror or str(exc))
+            self._tell(_words(exc, self.path))
         else:
             if self._problem:
                 log.warning("%s: the states are saved again", self.path)
@@ -119,22 +121,26 @@ class StateFile:
 
 
 def restore(path: Path, max_age_s: float, segment: Segment, ledger: Ledger, states: States) -> str:
-    """Take over what the file says, once for an instance; what came of it, in words, empty if there was nothing to do.
+    """Set the states and weights that the file holds, once for an instance. Returns a line for the log, "" when nothing was done.
 
-    Servers that are not in the table, and a file older than `max_age_s`, are passed over.
+    Ignores servers that are not in the table, and a file older than `max_age_s`.
     """
+    if segment.cells[at.H_RESTORED]:
+        return ""
+    # Before the lock: a disk may hang, and all requests would wait for it.
+    found = _read(path, max_age_s)
     with ledger.locked():
-        if segment.cells[at.H_RESTORED]:
+        if segment.cells[at.H_RESTORED]:  # another worker was faster
             return ""
         try:
-            return _restore(path, max_age_s, segment, states)
+            return found if isinstance(found, str) else _take_over(found, path, segment, states)
         finally:
             # Last: if this worker is killed before, the next one reads the file again.
             segment.cells[at.H_RESTORED] = 1
 
 
 def folder_problem(path: Path) -> str:
-    """Why this user cannot write the file, in words; empty if nothing speaks against it."""
+    """Why this user cannot write the file, in words; "" when no reason was found."""
     if path.is_dir():
         return "is a folder; expected the path of a file"
     if not path.parent.is_dir():
@@ -155,14 +161,15 @@ def _set_by_operators(segment: Segment, states: States) -> _Pools:
 
 def _write(path: Path, pools: _Pools) -> None:
     content = msgspec.json.format(msgspec.json.encode(_File(1, int(time.time()), pools))) + b"\n"
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    # One name for all writers: only the holder of the state file's lock writes. So a kill in a write leaves one file at most.
+    fresh = path.with_name(f".{path.name}.fresh")
     try:
-        # What a dead process of this pid left goes, and a link of another's is not followed.
+        # Remove what a killed controller may have left. O_EXCL then refuses a link that another user has put there.
         fresh.unlink(missing_ok=True)
         with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644), "wb") as file:
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())  # without it a power failure may leave the new name with nothing in it
+            os.fsync(file.fileno())  # otherwise a power failure may leave an empty file under the new name
         fresh.replace(path)
     except OSError:
         with contextlib.suppress(OSError):
@@ -170,9 +177,10 @@ def _write(path: Path, pools: _Pools) -> None:
         raise
 
 
-def _restore(path: Path, max_age_s: float, segment: Segment, states: States) -> str:
+def _read(path: Path, max_age_s: float) -> _File | str:
+    """What the file says; else why nothing of it is taken over, in words, empty if there is no file."""
     try:
-        told = msgspec.json.decode(path.read_bytes(), type=_File)
+        told = msgspec.json.decode(_content(path), type=_File)
     except FileNotFoundError:
         return ""
     except OSError as exc:
@@ -183,6 +191,18 @@ def _restore(path: Path, max_age_s: float, segment: Segment, states: States) -> 
     if not 0 <= age_s <= max_age_s:
         when = f"{age_s:.0f} s ago, more than {max_age_s:g} s (state.max_age)" if age_s > 0 else f"{-age_s:.0f} s in the future"
         return f"{path}: not believed, every server is ready: it was written {when}"
+    return told
+
+
+def _content(path: Path) -> bytes:
+    # O_NONBLOCK: the open of a FIFO waits for a writer.
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file")
+        return file.read()
+
+
+def _take_over(told: _File, path: Path, segment: Segment, states: States) -> str:
     entries = [(pool, address, entry) for pool, servers in told.pools.items() for address, entry in servers.items()]
     slots = slots_by_key(segment)
     known = [(slots[pool, address], entry) for pool, address, entry in entries if (pool, address) in slots]
@@ -190,3 +210,9 @@ def _restore(path: Path, max_age_s: float, segment: Segment, states: States) -> 
         states.set_admin(slot, Admin[entry.state.upper()])
         states.set_weight(slot, entry.weight)
     return f"{path}: {len(known)} of {len(entries)} states taken over" if entries else ""
+
+
+def _words(exc: OSError, path: Path) -> str:
+    """What failed, with the file's name where it is not `path`: the lock's, or that of the fresh file."""
+    name = f"{exc.filename}: " if exc.filename and Path(exc.filename) != path else ""
+    return f"{name}{exc.strerror or exc}"

@@ -1,7 +1,7 @@
-"""Who writes a state file: a lock on a file beside it, held for as long as the instance's controller lives.
+"""The lock of a state file: a flock on a file beside it. The controller that writes the state file holds it while it lives.
 
-The kernel gives the lock back when its holder dies. The file itself stays: two processes that remove and make it could each hold
-a lock on a file of their own.
+The kernel releases the lock when its holder dies. The lock file is never removed: if it were, two processes could each lock a
+different file of the same name.
 """
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Holder(msgspec.Struct, frozen=True):
 
 
 def take(path: Path, mine: Holder) -> int:
-    """Take the lock of the state file `path`; the descriptor that holds it. Others read `mine` in it.
+    """Take the lock of the state file `path`, and return the descriptor that holds it. Other processes read `mine` in the file.
 
-    Raises BlockingIOError when another process holds it, OSError when the lock cannot be had at all.
+    Raises BlockingIOError when another process holds the lock, OSError when the lock file cannot be used.
     """
     descriptor = os.open(_lock_path(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
     try:
@@ -38,7 +38,7 @@ def take(path: Path, mine: Holder) -> int:
 
 
 def holder(path: Path) -> Holder | None:
-    """Who holds the lock of the state file `path`; None: nobody, or this user may not see it."""
+    """The instance that holds the lock of the state file `path`; None: the lock is free, or this user may not read the file."""
     try:
         descriptor = os.open(_lock_path(path), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
@@ -55,7 +55,7 @@ def holder(path: Path) -> Holder | None:
 
 
 def describe(found: Holder | None) -> str:
-    """Who writes the file, in words."""
+    """Names the instance that writes the file, for a message."""
     if found is None or not found.master:
         return "another instance writes it"
     return (f"the instance of gunicorn master {found.master} ({found.configuration}) writes it, "

@@ -1,9 +1,9 @@
 """A mapped segment: the shared memory of one instance, as integers and as bytes.
 
-A segment is a file in /dev/shm that every process of the instance maps. Each keeps the descriptor open, too: the mapping
-outlives the file's name, and through the descriptor others find the memory when something has removed the name (see
-`finding`). Not `multiprocessing.shared_memory`: its resource tracker is a process for each worker, and removes the segment
-under the others when the first worker ends (CPython issue 82300).
+A segment is a file in /dev/shm that every process of the instance maps. Each process also keeps the descriptor open: when the
+file's name has been removed, the mapping stays, and other processes find the memory through the descriptor (see `finding`).
+`multiprocessing.shared_memory` is not used: it starts a resource tracker process for each worker, which removes the segment
+when the first worker ends, while the other workers use it (CPython issue 82300).
 """
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from prefork_lb.shared.layout import Layout
 
 
 class SegmentError(PreforkLBError):
-    """The shared memory cannot be had: what was tried, why it failed, and the way out."""
+    """The shared memory cannot be used. The message says what was tried, why it failed, and the way out."""
 
 
 class Segment:
@@ -35,7 +35,7 @@ class Segment:
         self.cells: memoryview = self.text.cast("q")
 
     def close(self) -> None:
-        """Detach. Every view handed out must have been released before; BufferError otherwise."""
+        """Detach. Every view of this memory must have been released before. Raises BufferError otherwise."""
         self.cells.release()
         self.text.release()
         self._memory.close()
@@ -53,12 +53,15 @@ class Segment:
 
     @property
     def is_removed(self) -> bool:
-        """Whether the file has no name any more. The mapping goes on as it was."""
+        """Whether the file's name has been removed. The mapping stays valid."""
         return os.fstat(self.descriptor).st_nlink == 0
 
 
 def map_segment(descriptor: int, name: str) -> Segment | None:
-    """The segment behind an open descriptor; None if it is half made or of another version's format. Owns the descriptor."""
+    """The segment behind an open descriptor; None if it is incomplete or has another version's format.
+
+    The descriptor then belongs to the segment; without a segment it is closed.
+    """
     header = read_header(descriptor)
     if header is not None and header[at.H_MAGIC] == at.MAGIC and header[at.H_VERSION] == at.VERSION:
         layout = Layout(header[at.H_ROWS], header[at.H_SERVERS], header[at.H_POOLS], header[at.H_CONFIGURATION_BYTES],

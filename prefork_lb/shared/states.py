@@ -1,8 +1,9 @@
-"""What decides whether a server may be picked, in shared memory: administrative state, checks, ejection, slow start.
+"""The state of each server that decides whether it may be picked: administrative state, checks, ejection, slow start.
 
-Written under the ledger's lock, by commands, the controller and the workers; read without it. Checks and ejections change by the
-table in `shared.transitions`. Each change is counted: a worker compares that count at each request, and looks anew when it is
-another one. Instants are milliseconds of the monotonic clock, which all processes share.
+It is in shared memory. Commands, the controller and the workers write it under the ledger's lock and read it without the lock.
+Checks and ejections change by the table in `shared.transitions`. Each change is counted: a worker compares the count at each
+request, and reads the states again when the count has changed. Instants are milliseconds of the monotonic clock, which all
+processes share.
 """
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.text import read_note, write_note
 from prefork_lb.shared.transitions import Check, Ejection, Event, after
 
-# How long a trial's worker is believed to run. It renews that four times a second; a busy loop may be late.
+# The other processes believe for so long that a trial's worker runs. It renews this four times a second; a busy loop may be late.
 _BELIEVED_MS = 5000
 
 # Requests of sessions on drained servers are counted in windows of a minute.
@@ -26,11 +27,11 @@ _EVENT_OF = {Check.UP: Event.ROSE, Check.DOWN: Event.FELL, Check.CHECKING: Event
 
 
 class Admin(enum.IntEnum):
-    """What the operator wants of a server."""
+    """The state that the operator has set for a server."""
 
     READY = 0
-    DRAIN = 1  # no new requests; those it has go on
-    MAINTENANCE = 2  # the same, and it is not checked
+    DRAIN = 1  # no new requests; running requests finish
+    MAINTENANCE = 2  # as DRAIN, and no checks
 
 
 def now_ms() -> int:
@@ -66,15 +67,15 @@ class States:
 
     @property
     def changes(self) -> int:
-        """How often anything has changed that decides about picks."""
+        """The number of changes so far that affect which servers may be picked, or their weights."""
         return self._cells[at.H_CHANGES]
 
     def count_change(self) -> None:
-        """Let every worker look anew at its next request. The lock must be held."""
+        """Make every worker read the states again at its next request. The lock must be held."""
         self._cells[at.H_CHANGES] += 1
 
     def set_admin(self, slot: int, state: Admin) -> None:
-        """Set what the operator wants. The lock must be held."""
+        """Set the administrative state. The lock must be held."""
         if self.admin[slot] == state:
             return
         if state is Admin.READY:
@@ -86,7 +87,7 @@ class States:
         self.count_change()
 
     def set_weight(self, slot: int, weight: int) -> None:
-        """Set the weight, 0 for that of the configuration. The lock must be held."""
+        """Set the weight; 0: the configuration's weight applies again. The lock must be held."""
         if self.weight_set[slot] != weight:
             self.weight_set[slot] = weight
             self.count_change()
@@ -104,7 +105,7 @@ class States:
             self.count_change()
 
     def forget_check(self, slot: int) -> None:
-        """There are no checks any more. The lock must be held."""
+        """Note that the server is no longer checked. The lock must be held."""
         if self.check[slot] != Check.NONE:
             self.check[slot] = after(Check(self.check[slot]), Event.CHECKS_ENDED).after
             write_note(self._segment.text, self._segment.layout.server_note_byte(slot), "")
@@ -114,7 +115,7 @@ class States:
         """Eject a server for `event` until that instant. The lock must be held. Raises InvariantError where the table lacks
         the step."""
         step = after(Ejection(self.ejection[slot]), event)
-        # Before the state: when a worker is killed in between, only a cell has changed that means nothing in the old state.
+        # Before the state: if the worker is killed between the two writes, the old state stays, which ignores this cell.
         self.ejected_until[slot] = until_ms
         self._set_ejection(slot, step.after)
 
@@ -124,7 +125,7 @@ class States:
         The worker has to renew it a few times a second, until the trial is over.
         """
         step = after(Ejection(self.ejection[slot]), Event.TRIAL_BEGAN)
-        # Before the state, which says that these cells mean something.
+        # Before the state: these cells are read only when the state says ON_TRIAL.
         self.trial[slot], self.trial_until[slot] = row + 1, now_ms() + _BELIEVED_MS
         self._set_ejection(slot, step.after)
 
@@ -133,12 +134,18 @@ class States:
         return bool(self.ejection[slot] == Ejection.ON_TRIAL and self.trial[slot] == row + 1)
 
     def renew_trial(self, slot: int, row: int) -> None:
-        """The worker in this row runs, and its trial goes on, if it has not been taken from it. The lock must be held."""
+        """Note that the worker in this row still runs its trial of the server. The lock must be held.
+
+        Does nothing when the trial was taken from this worker.
+        """
         if self.has_trial(slot, row):
             self.trial_until[slot] = now_ms() + _BELIEVED_MS
 
     def pass_trial(self, slot: int) -> None:
-        """The server on trial is back. The lock must be held. Raises InvariantError when it is not on trial."""
+        """End the ejection of a server that passed its trial. The lock must be held.
+
+        Raises InvariantError when the server is not on trial.
+        """
         step = after(Ejection(self.ejection[slot]), Event.TRIAL_PASSED)
         self.returned[slot] = now_ms()
         self._rise(slot)
@@ -147,7 +154,7 @@ class States:
         self.ejected_until[slot] = 0
 
     def end_trials_of(self, rows: Collection[int]) -> None:
-        """The workers of these rows have died; servers that were on trial by them are due for another. The lock must be held."""
+        """Make a new trial due for servers whose trial's worker, in one of these rows, has died. The lock must be held."""
         for slot, owner in enumerate(self.trial):
             if owner - 1 in rows and self.ejection[slot] == Ejection.ON_TRIAL:
                 self._set_ejection(slot, after(Ejection.ON_TRIAL, Event.TRIAL_DIED).after)
@@ -174,11 +181,11 @@ class States:
         return self.sessions[slot] + math.ceil(self.last_sessions[slot] * (1 - age_ms / SESSIONS_WINDOW_MS))
 
     def is_ejected(self, slot: int) -> bool:
-        """Whether its requests have taken it out, be its time over or not."""
+        """Whether the server is ejected, waits for its trial or is on trial."""
         return bool(self.ejection[slot] != Ejection.NONE)
 
     def is_usable(self, slot: int) -> bool:
-        """Whether requests go to it in the ordinary way: it is ready, up as far as checks go, and not ejected."""
+        """Whether ordinary requests go to the server: it is ready, up or not checked, and not ejected."""
         return self.admin[slot] == Admin.READY and self.check[slot] <= Check.UP and not self.is_ejected(slot)
 
     def note(self, slot: int) -> str:
@@ -186,9 +193,9 @@ class States:
         return read_note(self._segment.text, self._segment.layout.server_note_byte(slot))
 
     def let_time_pass(self) -> bool:
-        """Make trials due: of servers whose ejection's time is over, and of those whose trial's worker does not run.
+        """Make a trial due for each server whose ejection's time is over, or whose trial's worker does not run.
 
-        Returns whether there were any. The lock must be held.
+        Returns whether there was such a server. The lock must be held.
         """
         events = self._events_of_time()
         for slot, event in events:
@@ -213,12 +220,12 @@ class States:
         self.count_change()
 
     def _rise(self, slot: int) -> None:
-        """The server is back: its slow start begins, and outcomes of requests from before the next change are void."""
+        """Begin the server's slow start. Outcomes of requests sent before the next counted change are ignored from now on."""
         self.risen[slot] = now_ms()
         self.risen_change[slot] = self.changes + 1
 
     def close(self) -> None:
-        """Let go of the memory."""
+        """Release the views, so that the memory can be unmapped."""
         for view in (self.used, self.admin, self.weight_set, self.check, self.checked, self.risen, self.risen_change, self.streak,
                      self.ejection, self.trial, self.trial_until, self.ejected_until, self.ejections, self.returned, self.window,
                      self.window_failures, self.window_requests, self.drained, self.sessions_window, self.sessions,

@@ -1,8 +1,8 @@
-"""Sweeping: what ended workers left is given back, servers that nobody names are dropped, and ejections end; a segment that
-somebody has removed is told.
+"""A sweep gives back the claims of ended workers, frees servers that no configuration names, and ends ejections whose time is
+over. It also logs when the segment's file has been removed.
 
-The controller sweeps four times a second, for all workers. While no controller does, the workers sweep: the first one that
-finds the last sweep too long ago. So the work does not grow with the number of workers, which would each look at all others.
+The controller sweeps four times a second, for all workers. When the last sweep is too long ago, the first worker that notices
+sweeps. So the work does not grow with the number of workers; if every worker swept, each would look at all the others.
 """
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import States, now_ms
 from prefork_lb.shared.table import free_unused
 
-# Twice the controller's interval and a bit: claims of a killed worker must be given back within a second, whoever does it.
+# A little over twice the controller's interval. Claims of a killed worker must be given back within a second, also without a
+# controller.
 _OVERDUE_MS = 600
 
 log = logging.getLogger("prefork_lb")
@@ -31,13 +32,13 @@ class Sweeper:
 
     def sweep(self) -> None:
         """Sweep now. Takes the ledger's lock only where there is something to do. Raises OSError when /proc cannot be read."""
-        # Noted before the work: should this process freeze in it, another one sweeps after a while.
+        # Written before the work: if this process freezes in the middle of it, another process sweeps after a while.
         self._segment.cells[at.H_SWEPT] = now_ms()
         self._tell_of_removal()
         reclaimed = self._ledger.reclaim_dead()
         if reclaimed.claims:
             log.warning("%d claims of ended workers given back", reclaimed.claims)
-        # Not only after a row was given back here: a new worker or a command may have done that just before.
+        # Also when no row was given back here: a new worker or a command may have done that just before.
         free_unused(self._segment, self._ledger)
         if self._states.is_time():
             with self._ledger.locked():
@@ -45,7 +46,7 @@ class Sweeper:
 
     def sweep_if_overdue(self) -> None:
         """Sweep if no process has for too long. One comparison while the controller does its work. Raises OSError as `sweep`."""
-        # Two workers that look at the same time both sweep, which does no harm.
+        # Two workers that look at the same time both sweep. That does no harm.
         if now_ms() - self._segment.cells[at.H_SWEPT] > _OVERDUE_MS:
             self.sweep()
 

@@ -1,7 +1,7 @@
 """The server table: which slot stands for which server of which pool, in shared memory for all workers and tools.
 
-A worker names the servers of its configuration; those that are there keep their slot and so their counts, new ones get a
-free slot. After a reload the old workers' servers stay until no worker's view names them and nothing is in flight on them.
+A worker enters the servers of its configuration. A known server keeps its slot, and so its counts; a new server gets a free
+slot. After a reload, a server of the old configuration stays until no worker's view names it and it has nothing in flight.
 """
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.ledger import Ledger
+from prefork_lb.shared.rows import Rows
 from prefork_lb.shared.segment import Segment, SegmentError
 from prefork_lb.shared.states import now_ms
 from prefork_lb.shared.text import fits, read_text, write_text
@@ -74,45 +75,57 @@ def enter(segment: Segment, ledger: Ledger, pools: Sequence[PoolEntry]) -> dict[
     table.mark_seen(pools, generation)
     ledger.adopt_generation(generation)
     found = {pool.name: table.pool_slots(pool) for pool in pools}
-    # Once more: when the worker of before has ended already, nobody gives its row back later and frees what it named.
+    # Again, with this worker's new generation: if the previous worker has already ended, no later step frees its servers.
     table.free_unused(ledger)
     return found
 
 
 def problems_of_room(segment: Segment, pools: Sequence[PoolEntry]) -> list[str]:
-    """Why these pools and servers cannot be entered beside those that are there; certain only while the lock is held."""
+    """Why these pools and servers cannot be entered beside the present ones; may change while the lock is not held."""
     return _Table(segment).problems(pools)
 
 
 def slots_by_key(segment: Segment) -> dict[tuple[str, str], int]:
-    """The slots in use by pool and address; certain only while the lock is held."""
-    layout = segment.layout
-    with segment.cells[layout.column(at.C_USED)] as used:
-        taken = [slot for slot, flag in enumerate(used) if flag]
+    """The slots in use by pool and address; may change while the lock is not held."""
     found = {}
-    for slot in taken:
-        pool, _, address = read_text(segment.text, layout.server_key_byte(slot)).partition("\n")
-        found[pool, address] = slot
+    for slot in range(segment.layout.servers):
+        key = key_of(segment, slot)
+        if key is not None:
+            found[key] = slot
     return found
 
 
+def key_of(segment: Segment, slot: int) -> tuple[str, str] | None:
+    """The pool and address of the server in this slot; None if it is free. May change while the lock is not held."""
+    layout = segment.layout
+    if not segment.cells[layout.column(at.C_USED).start + slot]:
+        return None
+    pool, _, address = read_text(segment.text, layout.server_key_byte(slot)).partition("\n")
+    return pool, address
+
+
 def free_unused(segment: Segment, ledger: Ledger) -> None:
-    """Free the slots of servers that no worker's configuration names any more and that have nothing in flight, and pools
-    without a server. Takes the lock only when there is such a server."""
+    """Free the slots of servers that no worker's configuration names and that have nothing in flight, and pools without servers.
+
+    Takes the lock only when there is such a server.
+    """
     if _has_unused(segment, ledger.oldest_generation()):
         with ledger.locked():
             _Table(segment).free_unused(ledger)
 
 
 def _has_unused(segment: Segment, oldest: int) -> bool:
-    """Whether a server was last named before the generation `oldest` and has nothing in flight. A hint: others write."""
+    """Whether a server was last named before the generation `oldest` and has nothing in flight.
+
+    A hint, read without the lock: other processes write meanwhile.
+    """
     layout = segment.layout
     used, seen, totals = (segment.cells[layout.column(column)].tolist() for column in (at.C_USED, at.C_SEEN, at.C_TOTAL))
     return any(flag and named < oldest and not total for flag, named, total in zip(used, seen, totals, strict=True))
 
 
 class _Table:
-    """The table while the lock is held."""
+    """The table as one section sees it. The lock must be held during its life."""
 
     def __init__(self, segment: Segment) -> None:
         self._segment = segment
@@ -137,21 +150,36 @@ class _Table:
 
     def problems(self, pools: Sequence[PoolEntry]) -> list[str]:
         """Why these pools and servers cannot be entered; empty when they can."""
-        servers = {_key(pool.name, server.address) for pool in pools for server in pool.servers} - self._slots.keys()
+        named = {_key(pool.name, server.address) for pool in pools for server in pool.servers}
+        servers = named - self._slots.keys()
         names = {pool.name for pool in pools} - self._pools.keys()
         free_slots = sum(self._is_free(slot) for slot in range(self._layout.servers))
         free_pools = sum(not self._cells[self._layout.pool(number) + at.P_USED] for number in range(self._layout.pools))
         found = [f"{text!r}: longer than the {at.KEY_BYTES - 1} bytes that the server table has for a name"
                  for text in (*servers, *names) if not fits(text)]
-        for what, room, free, wanted in (("servers", self._layout.servers, free_slots, len(servers)),
-                                         ("pools", self._layout.pools, free_pools, len(names))):
+        kept_servers, kept_pools = self._kept_for_lingering(named)
+        for what, room, free, wanted, kept in (
+            ("servers", self._layout.servers, free_slots, len(servers), kept_servers),
+            ("pools", self._layout.pools, free_pools, len(names), kept_pools),
+        ):
             if wanted > free:
-                found.append(f"room for {room} {what} only; restart gunicorn to make more "
-                             f"({room - free} are in use, {wanted} new ones are wanted)")
+                way_out = "restart gunicorn to make more" if wanted > free + kept else (
+                    f"{kept} of them are kept for replaced workers that linger: reload again when these workers have ended")
+                found.append(f"room for {room} {what} only; {way_out} ({room - free} are in use, {wanted} new ones are wanted)")
         return found
 
+    def _kept_for_lingering(self, named: set[str]) -> tuple[int, int]:
+        """How many servers, and how many pools, are neither `named` nor in use by a worker that does not linger."""
+        oldest = Rows(self._segment).oldest_generation(with_lingering=False)
+        kept = {key for key, slot in self._slots.items() if self._get(at.C_SEEN, slot) < oldest} - named
+        others = {key.partition("\n")[0] for key in (self._slots.keys() - kept) | named}
+        return len(kept), len(self._pools.keys() - others)
+
     def names_more_than(self, pools: Sequence[PoolEntry]) -> bool:
-        """Whether the current generation names a server that is not in `pools`: without a new one it would never be unused."""
+        """Whether the current generation names a server that is not in `pools`.
+
+        Such a server needs a new generation: in the current one it would count as named for ever.
+        """
         named = {_key(pool.name, server.address) for pool in pools for server in pool.servers}
         current = self._cells[at.H_GENERATION]
         return any(self._get(at.C_SEEN, slot) == current for key, slot in self._slots.items() if key not in named)

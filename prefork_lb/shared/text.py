@@ -16,7 +16,7 @@ def read_note(memory: memoryview, start: int) -> str:
 
 
 def write_note(memory: memoryview, start: int, text: str) -> None:
-    """Write `text` as the note that begins at byte `start`; what is too long is cut."""
+    """Write `text` as the note that begins at byte `start`. A text that is too long is cut."""
     data = text.encode()[:NOTE_BYTES - 1].decode(errors="ignore").encode()
     memory[start:start + NOTE_BYTES] = data.ljust(NOTE_BYTES, b"\0")
 

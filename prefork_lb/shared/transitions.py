@@ -1,11 +1,11 @@
-"""What traffic and checks say of a server, as two state machines in one table.
+"""The observed states of a server, as two state machines in one table.
 
-A server has three states at a time. What active checks say (`Check`) and what its requests say (`Ejection`) change by the table
-below and in no other way. What the operator wants (`states.Admin`) is set, not observed, and has no table: every value may follow
-every other. `States.is_usable` and `upstream.availability` combine the three.
+A server has three states at a time. The result of active checks (`Check`) and of its requests (`Ejection`) change only by the
+table below. The operator sets the third (`states.Admin`); it has no table, because every value may follow every other.
+`States.is_usable` and `upstream.availability` combine the three.
 
-An event is signalled when a threshold is crossed, not for each check or request. So a pair that the table lacks is a defect of
-ours: `after` raises InvariantError, and the state stays as it is. docs/failures.md shows the table as a diagram.
+An event is signalled when a threshold is crossed, not for each check or request. So a pair that is not in the table is our
+defect: `after` raises InvariantError, and the state does not change. docs/failures.md shows the table as a diagram.
 """
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from prefork_lb.errors import InvariantError
 
 
 class Check(enum.IntEnum):
-    """What the active checks say of a server."""
+    """A server's state by its active checks."""
 
     NONE = 0  # it is not checked
     UP = 1
@@ -25,10 +25,10 @@ class Check(enum.IntEnum):
 
 
 class Ejection(enum.IntEnum):
-    """What the requests to a server say of it. Only the first state takes requests in the ordinary way."""
+    """A server's state by its requests. Only in the first state does it get ordinary requests."""
 
     NONE = 0  # it is not ejected
-    EJECTED = 1  # until its time is over
+    EJECTED = 1  # for a limited time
     TRIAL_DUE = 2  # the next request is its trial
     ON_TRIAL = 3  # that request is under way
 
@@ -41,7 +41,7 @@ class Event(enum.Enum):
     FELL = enum.auto()
     CHECKS_ENDED = enum.auto()
 
-    FAILED = enum.auto()  # requests did, too often
+    FAILED = enum.auto()  # its requests failed too often
     TIME_OVER = enum.auto()
     TRIAL_BEGAN = enum.auto()
     TRIAL_PASSED = enum.auto()
@@ -58,18 +58,18 @@ class Transition(NamedTuple):
     event: Event
     after: Check | Ejection
     cause: str
-    rises: bool = False  # the server is back: its slow start begins, and outcomes of earlier requests are void
+    rises: bool = False  # the server is back: its slow start begins, and outcomes of earlier requests are ignored
 
 
 TRANSITIONS = (
     Transition(Check.NONE, Event.CHECKS_BEGAN, Check.CHECKING, 'checks begin, with health.start = "checking"'),
     Transition(Check.NONE, Event.ROSE, Check.UP, 'checks begin, with health.start = "up"'),
-    # The controller notices at its next look that checks have ended.
+    # The pool's checks have ended; the controller notices that at its next look.
     Transition(Check.NONE, Event.FELL, Check.DOWN, "a check failed that was under way when checks ended"),
     Transition(Check.CHECKING, Event.ROSE, Check.UP, "the first check passed", rises=True),
     Transition(Check.CHECKING, Event.FELL, Check.DOWN, "health.fall checks failed"),
     Transition(Check.UP, Event.FELL, Check.DOWN, "health.fall checks failed"),
-    # The controller goes on with what it knew.
+    # The new round of checks begins from the last known state.
     Transition(Check.UP, Event.CHECKS_BEGAN, Check.CHECKING, "checks ended and began again, and none has passed yet"),
     Transition(Check.DOWN, Event.ROSE, Check.UP, "health.rise checks passed", rises=True),
     Transition(Check.CHECKING, Event.CHECKS_ENDED, Check.NONE, "the pool has no checks any more"),
@@ -81,14 +81,14 @@ TRANSITIONS = (
     Transition(Ejection.TRIAL_DUE, Event.TRIAL_BEGAN, Ejection.ON_TRIAL, "a request is sent to it as its trial"),
     Transition(Ejection.ON_TRIAL, Event.TRIAL_PASSED, Ejection.NONE, "it answered the trial", rises=True),
     Transition(Ejection.ON_TRIAL, Event.TRIAL_FAILED, Ejection.EJECTED, "the trial failed"),
-    # How the trial would have ended is not known, so the server gets another one soon.
+    # The outcome of the trial is unknown, so the server gets another trial soon.
     Transition(Ejection.ON_TRIAL, Event.TRIAL_LEFT, Ejection.EJECTED, "the client of the trial left before the answer"),
     Transition(Ejection.ON_TRIAL, Event.TRIAL_DIED, Ejection.TRIAL_DUE, "the worker of the trial died"),
-    # It may be stopped for minutes. What becomes of its request when it runs again decides nothing any more.
+    # The worker may be stopped for minutes. When it runs again, the outcome of its request is ignored.
     Transition(Ejection.ON_TRIAL, Event.TRIAL_STALLED, Ejection.TRIAL_DUE, "the worker of the trial does not run"),
 )
 
-# With the type: both machines count their states from 0, and integers of different enumerations are equal.
+# The key has the type: both machines number their states from 0, and equal integers of two IntEnums compare equal.
 _BY_PAIR = {(type(row.before), row.before, row.event): row for row in TRANSITIONS}
 
 

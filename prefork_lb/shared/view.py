@@ -1,4 +1,4 @@
-"""An instance as it is at this moment, for tools and tests: read without the lock, from any process of its user."""
+"""A snapshot of an instance, for tools and tests. Any process of the instance's user can take it; it needs no lock."""
 from __future__ import annotations
 
 import time
@@ -25,15 +25,15 @@ class ServerView:
     failures: int
     state: str  # ready, drain or maintenance
     check: str  # none, up, checking or down
-    note: str  # what came of the last check
+    note: str  # the result of the last check, in words
     checked_s: float | None  # how long ago the last check ended; None: there has been none
-    ejected_s: float  # for how long it is still ejected; 0: it is not, or a trial is due
-    usable: bool  # ready, up as far as checks go, and not ejected
+    ejected_s: float  # the time left of its ejection; 0: it is not ejected, or a trial is due
+    usable: bool  # ready, up or not checked, and not ejected
 
 
 @dataclass(frozen=True, slots=True)
 class PoolView:
-    """Limits are 0 where there are none."""
+    """A limit of 0 means no limit."""
 
     name: str
     in_flight: int
@@ -52,7 +52,7 @@ class WorkerView:
     pid: int
     generation: int
     in_flight: int
-    lingers_s: int = 0  # for how long it has lingered: replaced, it serves the connections that it has. 0: it does not
+    lingers_s: int = 0  # how long it has lingered: it was replaced and serves its open connections. 0: it was not replaced
     lingering: int = 0  # the client connections that a lingering worker has
 
 
@@ -71,7 +71,7 @@ class InstanceView:
 
 
 def view(segment: Segment) -> InstanceView:
-    """Look at a segment. Rows of processes that are gone but not given back yet are left out of `workers`, not of the totals."""
+    """Read a segment. A dead process whose row was not given back yet is left out of `workers`, but counts in the totals."""
     cells, layout = segment.cells, segment.layout
     found = Rows(segment)
     rows = found.in_use()
@@ -103,7 +103,7 @@ def view(segment: Segment) -> InstanceView:
             workers.append(WorkerView(pid, cells[head + at.R_GENERATION], sum(cells[layout.row_array(row, at.A_CLAIMS)].tolist()),
                                       max(1, int(time.time()) - since) if since else 0, cells[head + at.R_LINGERING]))
     masters = segment.masters()
-    # One that has not looked yet loads its modules, or ends before it comes to anything.
+    # A controller without a beat still loads its modules, or will end before it begins its work.
     beat = cells[at.H_BEAT]
     controller = cells[at.H_CONTROLLER] if beat and is_alive(cells[at.H_CONTROLLER], cells[at.H_CONTROLLER + 1]) else 0
     return InstanceView(masters[-1] if masters else 0, segment.name, cells[at.H_GENERATION], cells[at.H_RECLAIMED],
@@ -112,7 +112,7 @@ def view(segment: Segment) -> InstanceView:
 
 
 def _age_s(instant_ms: int, now: int) -> float | None:
-    """Seconds since an instant, in milliseconds, of which 0 is none."""
+    """Seconds since an instant that is given in milliseconds; None for 0, which means no instant."""
     return max(0, now - instant_ms) / 1000 if instant_ms else None
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from prefork_lb.errors import ProxyError
 from prefork_lb.wire import compiled, grammar
 from prefork_lb.wire.head import Fields, HeadLimits, head_end, parse_fields
+from prefork_lb.wire.lines import field_lines
 
 LAST_CHUNK = b"0\r\n\r\n"
 
@@ -170,4 +171,4 @@ def encode_last_chunk(trailers: Fields) -> bytes:
     """The last chunk with a trailer section."""
     if not trailers:
         return LAST_CHUNK
-    return b"0\r\n" + b"".join(b"%b: %b\r\n" % field for field in trailers) + b"\r\n"
+    return b"0\r\n" + field_lines(trailers) + b"\r\n"

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from prefork_lb.wire.head import Index
+from prefork_lb.wire.lines import field_lines
 
 _LONGEST_ADDRESS = 45  # an IPv6 address with an IPv4 one at its end
 _ADDRESS = re.compile(r"[0-9a-f:.]*[:.][0-9a-f:.]*")
@@ -84,7 +85,7 @@ def forwarded_lines(index: Index, client: ClientInfo, host: bytes | None) -> byt
     for name, values in index.items():
         if is_told_by_proxies(name) and b"_" not in name and name not in (b"x-forwarded-for", b"forwarded"):
             # What the first proxy said about the client's own connection stays.
-            lines += [b"%b: %b\r\n" % (name.title(), value) for value in values]
+            lines.append(field_lines([(name.title(), value) for value in values]))
     for name, line in own.about_connection.items():
         if name not in index:
             lines.append(line)

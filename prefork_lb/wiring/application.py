@@ -1,6 +1,7 @@
 """`prefork_lb:app`: the WSGI callable, and how a process comes to serve by it."""
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import threading
@@ -23,6 +24,8 @@ from prefork_lb.wsgi.front_end import Environ, StartResponse, WSGIFrontEnd
 log = logging.getLogger("prefork_lb")
 
 _TRY_AGAIN_S = 0.25
+# Of the host or of this process, and they pass: no descriptor is left, or no memory.
+_SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 class Application:
@@ -56,7 +59,7 @@ class Application:
         return self._worker.setup
 
     def start(self, is_patient: bool = True) -> WSGIFrontEnd:
-        """Attach this process. Calling it again does nothing. Raises PreforkLBError.
+        """Attach this process. Calling it again does nothing. Raises PreforkLBError, OSError.
 
         While other workers of the instance run, a worker that cannot start tries again until it can: gunicorn's master would
         end all of them if it failed. Not when it is not `is_patient`, as at a request.
@@ -81,13 +84,21 @@ class Application:
         while True:
             try:
                 return self._make_worker(runtime)
-            except PreforkLBError as exc:
-                if not has_other_workers(self._master()):
+            except (PreforkLBError, OSError) as exc:
+                if not self._may_have_siblings():
                     raise
                 if told != str(exc):
                     log.error("this worker waits, since others of its instance serve, and tries to start again: %s", exc)
                 told = str(exc)
             host.nap(_TRY_AGAIN_S)
+
+    def _may_have_siblings(self) -> bool:
+        try:
+            return has_other_workers(self._master())
+        except OSError as exc:
+            if exc.errno in _SHORTAGES:
+                return True  # it cannot be told now
+            raise
 
     def _make_worker(self, runtime: Runtime) -> Worker:
         """Put the configuration into force, or go by the one that is: a reload must not end what runs."""

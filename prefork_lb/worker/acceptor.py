@@ -1,14 +1,14 @@
 """New client connections: when they are accepted, and when they have to wait."""
 from __future__ import annotations
 
-import errno
 import logging
 import socket
 import ssl
 from typing import Any
 
 from prefork_lb.log_summary import summary
-from prefork_lb.net.descriptors import Descriptors
+from prefork_lb.net.descriptors import Descriptors, is_out_of_descriptors
+from prefork_lb.net.readable import Readable
 from prefork_lb.worker.connection import Connection
 from prefork_lb.worker.fair_share import FairShare
 from prefork_lb.worker.newcomers import Newcomers
@@ -23,8 +23,7 @@ _TAKES_ALL_S = 5.0
 _TAKE_ALL_EVERY_S = 0.02
 _YIELD_S = 0.001  # the shortest wait that epoll knows
 _FULL_PAUSE_S = 0.05
-_OUT_OF_FILES_PAUSE_S = 0.1
-_OUT_OF_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_SHORTAGE_PAUSE_S = 0.1
 
 
 class Acceptor:
@@ -40,7 +39,8 @@ class Acceptor:
         self._most = most
         self._descriptors = descriptors
         self._newcomers = Newcomers(service, self._listener, context, expects_header)
-        self._share = FairShare(siblings)
+        self._share = FairShare(siblings, lambda instant: self._hub.call_at(instant, self._see_who_took))
+        self._queue = Readable(self._listener.fileno())
         self._standing_since = 0.0  # since when the listening socket's queue has not been empty; 0: it was emptied
         self._takes_all, self._takes_all_until = False, 0.0
         self._pending = PendingConnections(service.hub, service.overload)
@@ -73,10 +73,10 @@ class Acceptor:
                     self._stay_for_a_while()
                 return
             except OSError as exc:
-                if exc.errno in _OUT_OF_FILES:
+                if is_out_of_descriptors(exc):
                     self._descriptors.free()
                     _tell_short(exc.strerror or str(exc))
-                    self._pause(_OUT_OF_FILES_PAUSE_S)
+                    self._pause(_SHORTAGE_PAUSE_S)
                     return
                 continue  # that client has gone already (accept(2), ECONNABORTED)
             self._share.took()
@@ -113,6 +113,14 @@ class Acceptor:
         if self._hub.events_this_round == 1:  # else the worker has other events to handle, and they give the sibling its time
             self._pause(_YIELD_S)
         return True
+
+    def _see_who_took(self) -> None:
+        """A client has been left to the sibling long enough. If the sibling has taken it, the next one is left for as long.
+
+        The kernel tells of clients that come, and not of those that others take.
+        """
+        if not self._stopped and not self._queue.now():
+            self._share.took()
 
     def look_again(self) -> None:
         """A connection has ended. A pause that waited for this is over."""

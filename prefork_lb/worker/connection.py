@@ -8,6 +8,7 @@ from prefork_lb.green.hub import BROKEN, HALF_CLOSED, READABLE
 from prefork_lb.green.streams import GreenStream, TLSStream
 from prefork_lb.net.address import unmapped
 from prefork_lb.net.stream import StreamClosed, StreamTimeout
+from prefork_lb.proxy.refusals import tell_refusal
 from prefork_lb.wire import proxy_protocol
 from prefork_lb.wire.forwarded import ClientInfo
 from prefork_lb.wire.head import RequestHead, ResponseHead, head_end
@@ -18,6 +19,7 @@ from prefork_lb.worker.heads import status_line
 from prefork_lb.worker.service import Service, client_info
 
 _RECEIVE_BYTES = 16 * 1024
+_PROXY_HEADER_BYTES = 8 * 1024  # more than `proxy_protocol` takes for a header
 # A client that ended its side may still want the answer (RFC 9112 9.6), or may have left: TCP shows no difference. Most
 # servers give up at once. We wait this long, for an answer that is nearly there.
 _HALF_CLOSED_GRACE_S = 0.25
@@ -146,6 +148,8 @@ class Connection:
             if isinstance(self.stream, TLSStream) and not self.stream.is_secured:
                 if self.stream.ready & (HALF_CLOSED | BROKEN):
                     raise StreamClosed("the client left before the handshake")
+                if self._expects_header:
+                    self.stream.take_preamble(self._proxy_header_length, _PROXY_HEADER_BYTES, self.service.times.head)
                 self.stream.handshake(self.service.times.head)
             while self._next_head():
                 if not answer(self):
@@ -159,6 +163,11 @@ class Connection:
             log.debug("%s: %s", self.peer.address, exc)
             self.close()
         except DownstreamError as exc:
+            if self._expects_header and isinstance(self.stream, TLSStream):
+                # The client has no keys yet with which it could read an answer.
+                tell_refusal(exc, self.peer.address, "a connection")
+                self.close()
+                return
             self._refuse_head(exc)
         except BaseException:
             self.close()
@@ -216,6 +225,7 @@ class Connection:
         False when there is none: the connection then waits for the client without a greenlet, or is closed.
         """
         stream, service = self.stream, self.service
+        self.head = None  # what is refused from here on is no answer to the request before
         while True:
             buffer = self.buffer
             if buffer:
@@ -223,8 +233,8 @@ class Connection:
                     if self._read_proxy_header():
                         continue
                 else:
-                    if buffer[:2] == b"\r\n" and buffer[2:4] != b"\r\n" and not self._seen:
-                        self.buffer = buffer[2:]  # RFC 9112 2.2: an empty line before a request is ignored
+                    if buffer[:2] == b"\r\n" and buffer[2:4] != b"\r\n":
+                        self.buffer, self._seen = buffer[2:], 0  # RFC 9112 2.2: an empty line before a request is ignored
                         continue
                     end = buffer.find(b"\r\n\r\n", max(self._seen - 3, 0)) + 4
                     if end >= 4:
@@ -279,16 +289,23 @@ class Connection:
 
     def _read_proxy_header(self) -> bool:
         """Take the PROXY header off the buffer. Return False while it is not whole."""
-        found = proxy_protocol.parse(self.buffer)
-        if found is None:
+        length = self._proxy_header_length(self.buffer)
+        if length is None:
             return False
-        self._expects_header = False
-        self.buffer = self.buffer[found.length:]
+        self.buffer = self.buffer[length:]
         if not self.buffer:
             self._head_deadline = 0.0
+        return True
+
+    def _proxy_header_length(self, data: bytes) -> int | None:
+        """Go by the PROXY header at the front of `data`. Return how long it is, None while it is not whole."""
+        found = proxy_protocol.parse(data)
+        if found is None:
+            return None
+        self._expects_header = False
         if found.source is not None:
             self.source, self.destination = found.source, found.destination
             address = unmapped(found.source[0])
             port = found.destination[1] if found.destination else self.peer.port
             self.peer = client_info(address, self.peer.scheme, port, self.service.is_trusted(address))
-        return True
+        return found.length

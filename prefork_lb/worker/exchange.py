@@ -16,7 +16,7 @@ from prefork_lb.proxy.reply import Reply
 from prefork_lb.proxy.request import BodySource, Downstream, Request
 from prefork_lb.wire.forwarded import ClientInfo
 from prefork_lb.wire.framing import NO_BODY, Kind, request_framing
-from prefork_lb.wire.head import RequestHead, list_members
+from prefork_lb.wire.head import RequestHead
 from prefork_lb.wire.lines import field_lines
 from prefork_lb.wire.proxy_protocol import SocketAddress
 from prefork_lb.worker.bodies import Buffered, ClientBody
@@ -99,12 +99,17 @@ def _respond(client: Client, head: RequestHead, reply: Reply, body: ClientBody |
     if head.minor == 0 or kind is Kind.CLOSE or not service.keeps or body is not None or b"connection" in head.index:
         chunked = chunked and head.minor == 1
         goes_on = (kind is not Kind.CLOSE and (chunked or kind is not Kind.CHUNKED) and service.keeps
-                   and is_persistent(head) and (body is None or _is_used_up(client, body)))
+                   and head.is_persistent and (body is None or _is_used_up(client, body)))
         if not goes_on:
             block += b"Connection: close\r\n"
         elif head.minor == 0:
             block += b"Connection: keep-alive\r\n"
     block += b"Transfer-Encoding: chunked\r\n\r\n" if chunked else b"\r\n"
+    # A body that ends with the connection looks whole to the client whenever the connection ends. So until it is whole, each end
+    # is a reset: the server breaks off, the client takes nothing, the worker is killed.
+    ends_with_connection = kind is Kind.CLOSE or (kind is Kind.CHUNKED and not chunked)
+    if ends_with_connection:
+        client.stream.reset_at_close(True)
     client.body_sent = 0
     status = reply.status
     try:
@@ -114,14 +119,13 @@ def _respond(client: Client, head: RequestHead, reply: Reply, body: ClientBody |
             send_chunked(client, reply, block)
         else:
             send_plain(client, reply, block)
+        if ends_with_connection:
+            client.stream.reset_at_close(False)
     except ClientGone:
         status = 499
         raise
     except TruncatedBody as exc:
         summary.tell(logging.WARNING, "broken off", "response broken off: %s", exc)
-        # This body ends with the connection, so to the client a normal close would look like a whole body.
-        if kind is not Kind.LENGTH and not chunked:
-            client.stream.reset()
         return False
     finally:
         if service.access_log is not None:
@@ -130,15 +134,6 @@ def _respond(client: Client, head: RequestHead, reply: Reply, body: ClientBody |
     if not goes_on and body is not None and not body.is_whole:
         client.linger()
     return goes_on
-
-
-def is_persistent(head: RequestHead) -> bool:
-    """Whether the client wants to use its connection again (RFC 9112 9.3)."""
-    options = head.index.get(b"connection")
-    if options is None:
-        return head.minor == 1
-    members = list_members(options)
-    return b"close" not in members and (head.minor == 1 or b"keep-alive" in members)
 
 
 def _is_used_up(client: Client, body: ClientBody) -> bool:
@@ -161,7 +156,7 @@ def refuse(client: Client, exc: Exception, body: ClientBody | None, may_go_on: b
         tell_refusal(exc, client.peer.address, what.decode("ascii", "backslashreplace"))
     accept = b", ".join(head.index.get(b"accept", ())).decode("latin-1") if head and not is_overload else ""
     fields, page = error_page(error, accept)
-    goes_on = (may_go_on and head is not None and service.keeps and is_persistent(head)
+    goes_on = (may_go_on and head is not None and service.keeps and head.is_persistent
                and (body is None or _is_used_up_safely(client, body)))
     block = status_line(error.status) + field_lines(fields) + b"Date: %b\r\n" % service.date()
     if not goes_on:
@@ -170,7 +165,11 @@ def refuse(client: Client, exc: Exception, body: ClientBody | None, may_go_on: b
         block += b"Connection: keep-alive\r\n"
     if head is not None and head.method == b"HEAD":
         page = b""
-    client.send(block + b"\r\n" + page)
+    try:
+        client.send(block + b"\r\n" + page)
+    except ClientGone:
+        _log(client, 499, fields, 0)
+        raise
     _log(client, error.status, fields, len(page))
     service.requests += 1
     if not goes_on and head is not None:
@@ -189,7 +188,11 @@ def _tunnel(client: Client, reply: Reply) -> bool:
     server = reply.server
     assert isinstance(server, GreenStream)
     data = reply.read()  # came with the head
-    client.send(switch_block(reply) + data)
+    try:
+        client.send(switch_block(reply) + data)
+    except ClientGone:
+        _log(client, 499, reply.fields, 0)
+        raise
     sent = len(data)
     early, client.buffer = client.buffer, b""
     try:
@@ -208,7 +211,11 @@ def _tunnel(client: Client, reply: Reply) -> bool:
 def _call_wsgi(client: Client, head: RequestHead, body: ClientBody | None) -> bool:
     service = client.service
     call = PlainCall(client, head, body, service)
-    goes_on = call.run(is_persistent(head) and service.keeps)
+    try:
+        goes_on = call.run(head.is_persistent and service.keeps)
+    except ClientGone:
+        client.stream.reset()  # the application may have failed in the middle of a body that ends with the connection
+        raise
     if goes_on and body is not None:
         goes_on = _is_used_up_safely(client, body)
     _log(client, call.status, call.fields, call.sent)

@@ -8,6 +8,8 @@ sibling may be busy or stopped: then the worker takes the client itself, after `
 """
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from prefork_lb.worker.setup import SiblingClients
 
 _MOST_YIELD_S = 0.01
@@ -17,9 +19,11 @@ _SLACK = 3  # up to so many clients more than a sibling has, a worker does not w
 class FairShare:
     """Decides, for one listening socket, whether this worker takes a new client."""
 
-    def __init__(self, siblings: SiblingClients | None) -> None:
-        """`siblings` None: this worker takes every client."""
+    def __init__(self, siblings: SiblingClients | None, look_again_at: Callable[[float], object]) -> None:
+        """`siblings` None: this worker takes every client. `look_again_at` is called with the instant at which a client has been
+        left long enough. At that instant `took` must be called unless a client waits in the queue."""
         self._siblings = siblings
+        self._look_again_at = look_again_at
         self._yields_until = 0.0  # 0: no new client waits for a sibling
 
     def is_reached(self, count: int) -> bool:
@@ -35,6 +39,7 @@ class FairShare:
             return False
         if not self._yields_until:
             self._yields_until = now + _MOST_YIELD_S
+            self._look_again_at(self._yields_until)
         return now < self._yields_until
 
     def took(self) -> None:

@@ -52,6 +52,9 @@ class ProxyWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         super().__init__(*arguments, **named)
         self._setup: ProxySetup | None = None
         self.retirement = Retirement()
+        # gunicorn takes the time of the heartbeat's file for monotonic time. A new file has the time of day, far in the future: a
+        # worker that stood still before its first beat would never be taken for frozen.
+        self.notify()
 
     def load_wsgi(self) -> None:
         self.hub = Hub()

@@ -23,7 +23,8 @@ from prefork_lb.wire.chunked import encode_chunk, encode_last_chunk
 from prefork_lb.wire.fields import allowed_trailers
 from prefork_lb.worker.service import Service
 
-_PIECE_BYTES, _LARGE_PIECE_BYTES = 64 * 1024, 512 * 1024
+_SLOW_CLIENT_PIECE_BYTES = 64 * 1024
+_FAST_CLIENT_PIECE_BYTES = 512 * 1024
 _LAGGING_BYTES = 1024 * 1024  # a client with so many unacknowledged bytes does not keep up
 
 
@@ -56,7 +57,7 @@ def send_plain(client: Sink, reply: Reply, block: bytes) -> None:
     while not reply.is_received:
         data = b""  # frees the memory for the next piece
         # Large pieces are cheaper. A client that does not keep up gets small ones, because large ones would wait in memory.
-        data = reply.read(_LARGE_PIECE_BYTES if fast else _PIECE_BYTES)
+        data = reply.read(_FAST_CLIENT_PIECE_BYTES if fast else _SLOW_CLIENT_PIECE_BYTES)
         client.body_sent += len(data)
         if not data:
             break
@@ -100,6 +101,7 @@ def _take(client: Sink, reply: Reply, rest: bytes, frame: Callable[[bytes], byte
     while rest and not reply.is_received:
         room = most - len(rest)
         if room > 0 and server.ready & READABLE:
+            stream.hub.share()
             try:
                 data = reply.take(room)
             except TruncatedBody:

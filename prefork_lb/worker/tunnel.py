@@ -70,10 +70,10 @@ class _Tunnel:
             try:
                 data = source.receive(_RECEIVE_BYTES, self._idle_timeout_s)
                 if data:
-                    sink.send(data, self._idle_timeout_s)
+                    self._send(sink, data)
             except StreamTimeout:
-                if self._hub.now - self._last < self._idle_timeout_s:
-                    continue  # the other direction is alive
+                if not self._is_silent():
+                    continue
                 self._break()
                 return copied
             except StreamClosed:
@@ -84,6 +84,22 @@ class _Tunnel:
                 return copied
             self._last = self._hub.now
             copied += len(data)
+
+    def _send(self, sink: GreenStream, data: bytes) -> None:
+        """Send all of `data`, for as long as a byte moves in any direction. Raises StreamTimeout, StreamClosed."""
+        while (sent := sink.send_now(data)) < len(data):
+            data = data[sent:]
+            waiting = sink.unacknowledged()
+            in_time = sink.wait_writable(self._hub.now + self._idle_timeout_s)
+            if sink.descriptor < 0:
+                raise StreamClosed("the other direction broke")
+            if in_time or sink.unacknowledged() < waiting:
+                self._last = self._hub.now
+            elif self._is_silent():
+                raise StreamTimeout
+
+    def _is_silent(self) -> bool:
+        return self._hub.now - self._last >= self._idle_timeout_s
 
     def _break(self) -> None:
         # Both streams, so that the greenlet of the other direction ends as well.

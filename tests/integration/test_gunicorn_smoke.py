@@ -11,8 +11,9 @@ import signal
 import pytest
 
 from tests.support import processes
-from tests.support.balancer import GTHREAD, PROXY, FrontEnd, pool_text
+from tests.support.balancer import GTHREAD, PROXY, Balancer, FrontEnd, pool_text
 from tests.support.client import Burst, fetch
+from tests.support.origin import Origin
 from tests.support.rig import Rig
 from tests.support.waiting import wait_until
 
@@ -24,8 +25,6 @@ def test_start_reload_kill_upgrade_and_stop(rig: Rig, front_end: FrontEnd) -> No
     origin = rig.origin(2)
     balancer = rig.balancer(pool_text(origin.addresses), front_end, workers=2, extra=["--pid", "gunicorn.pid",
                                                                                       "--graceful-timeout", "60"])
-    process = balancer.process
-    assert process is not None
     expected = os.environ.get("GUNICORN_VERSION_EXPECTED")
     assert not expected or f"Starting gunicorn {expected}\n" in balancer.log()
     assert "replaced workers end within graceful_timeout" not in balancer.log()
@@ -44,6 +43,15 @@ def test_start_reload_kill_upgrade_and_stop(rig: Rig, front_end: FrontEnd) -> No
         origin.release()
         assert held.statuses() == [200] * 4
     wait_until(lambda: not set(first) & set(balancer.workers()), "the old workers have ended", SOON_S)
+    with origin.released_at_end(), Burst(balancer.address, 1 if front_end is PROXY else 0) as held:
+        origin.wait_for_in_flight(1 if front_end is PROXY else 0)
+        upgrade_and_stop(balancer, origin, held)
+
+
+def upgrade_and_stop(balancer: Balancer, origin: Origin, held: Burst) -> None:
+    """The old master's worker holds a request while both masters end. gunicorn waits for it, and not longer."""
+    process = balancer.process
+    assert process is not None
     new_pid_file = balancer.folder / "gunicorn.pid.2"
     os.kill(balancer.master, signal.SIGUSR2)
     wait_until(lambda: new_pid_file.exists() and new_pid_file.read_text().strip(), "a new master", SOON_S)
@@ -56,7 +64,10 @@ def test_start_reload_kill_upgrade_and_stop(rig: Rig, front_end: FrontEnd) -> No
         assert fetch(balancer.address, "/bytes?n=3").status == 200
         workers = processes.children(new)
         os.kill(new, signal.SIGTERM)
-        wait_until(lambda: not any(map(processes.is_running, [new, *workers])), "all have ended", SOON_S)
+        wait_until(lambda: not any(map(processes.is_running, workers)), "its workers have ended", SOON_S)
+        origin.release()
+        assert set(held.statuses()) <= {200}
+        wait_until(lambda: not processes.is_running(new), "all have ended", SOON_S)
     finally:
         for pid in (new, *processes.children(new)):
             with contextlib.suppress(ProcessLookupError):

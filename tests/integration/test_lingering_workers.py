@@ -308,3 +308,29 @@ def test_lingering_workers_open_moved_logs_anew(rig: Rig) -> None:
     wait_until(lambda: "/hold?n=7" in log.read_text(), "the line of the lingering worker's request", SOON_S)
     with pytest.raises((Truncated, OSError)):
         client.response()
+
+
+def test_a_reload_that_lacks_the_room_of_a_lingering_workers_servers_says_so_and_works_later(
+    rig: Rig, websocket_server: Server
+) -> None:
+    balancer = start(rig, websocket_server, [], workers=1)
+    first = balancer.config_file.read_text()
+
+    def servers(count: int, net: str) -> list[str]:
+        return [f"127.{net}.{number // 250}.{number % 250 + 1}:1" for number in range(count)]
+
+    def reload(names: list[str]) -> None:
+        balancer.config_file.write_text(first.partition("[pools")[0] + pool_text(names))
+        balancer.reload()
+
+    with websocket(balancer) as client:
+        assert works(client)
+        reload(servers(255, "1"))
+        wait_until(lambda: len(balancer.status().instance["servers"]) == 256, lambda: f"all are there\n{balancer.log()}", 10)
+        reload(servers(255, "1") + servers(1, "2"))
+        wait_until(lambda: "room for 256 servers only; 1 of them are kept for replaced workers that linger" in balancer.log(),
+                   balancer.log, 10)
+        assert works(client)
+    wait_until(lambda: len(balancer.status().instance["servers"]) == 255, lambda: f"its server is gone\n{balancer.log()}", 10)
+    reload(servers(255, "1") + servers(1, "2"))
+    wait_until(lambda: len(balancer.status().instance["servers"]) == 256, lambda: f"the reload works\n{balancer.log()}", 10)

@@ -1,7 +1,6 @@
 """Kills, reloads and restarts of servers, many in a row and under load: what is lost is what a killed worker had, and no more."""
 from __future__ import annotations
 
-import contextlib
 import os
 import random
 import re
@@ -9,7 +8,6 @@ import signal
 import threading
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import pytest
 
@@ -19,6 +17,7 @@ from prefork_lb.shared.view import InstanceView
 from tests.support import processes
 from tests.support.balancer import FRONT_ENDS, GTHREAD, PROXY, Balancer, FrontEnd, pool_text
 from tests.support.client import Burst, fetch
+from tests.support.client_sockets import connections
 from tests.support.kept_load import Exchange, KeptLoad
 from tests.support.load import Load
 from tests.support.moody import CHECK, MoodyOrigin
@@ -101,30 +100,11 @@ class ControllerWatch(threading.Thread):
         self.join(10)
 
 
-def client_connections(pid: int, port: int) -> int:
-    """How many connections from clients the process has: sockets of its own with this local port that do not listen."""
-    inodes = set()
-    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-        for entry in Path(f"/proc/{pid}/fd").iterdir():
-            with contextlib.suppress(FileNotFoundError):
-                inodes.update(re.findall(r"socket:\[(\d+)\]", str(entry.readlink())))
-    rows = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
-    return sum(1 for row in rows if row[1].endswith(f":{port:04X}") and row[3] != "0A" and row[9] in inodes)
-
-
-def waited_for_cpu(pid: int) -> float:
-    """Seconds that the process was ready to run and the machine had no CPU for it, which is other processes' doing."""
-    try:
-        return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
-    except (FileNotFoundError, ProcessLookupError):  # a kernel without it
-        return 0.0
-
-
 def kill_and_count(pid: int, port: int) -> int:
     """SIGKILL wherever the process is right now; how many clients' connections it had then."""
     os.kill(pid, signal.SIGSTOP)
     wait_until(lambda: processes.is_stopped(pid) or not processes.is_running(pid), f"{pid} stands still", 5, every=0.0005)
-    count = client_connections(pid, port)
+    count = connections(pid, port)
     os.kill(pid, signal.SIGKILL)
     return count
 
@@ -170,7 +150,7 @@ def test_kills_of_workers_and_controller_lose_what_the_killed_had(rig: Rig, fron
                     lost += kill_and_count(workers[0], port)
                 wait_until(lambda gone=victim: instance(balancer).controller not in (0, gone), "another controller")
                 took = time.monotonic() - killed_at
-                back = max(back, took - waited_for_cpu(instance(balancer).controller))
+                back = max(back, took - processes.waited_for_cpu(instance(balancer).controller))
             load.wait_for_successes(50)
             keeping.wait_for(50)
         failures = [failure.what for failure in load.failures] + keeping.failures

@@ -71,7 +71,9 @@ def start(rig: Rig, folder: Path, lag: float) -> Balancer:
 
 def test_what_waits_too_long_is_refused_with_retry_after_until_it_is_over(rig: Rig, tmp_path: Path) -> None:
     balancer = start(rig, tmp_path, lag=0.3)
-    with Clients(balancer, 40, "/") as clients:
+    # Where the machine is busy, clients and origin fall into step: all send, all wait for answers, and the loop has a rest. It
+    # lags for as long as all clients' requests take, 5 s here, and an overload has to last for a second and three rounds.
+    with Clients(balancer, 100, "/") as clients:
         wait_until(lambda: (503, "1") in clients.seen, lambda: f"some are refused: {clients.seen[-5:]}", 20)
         answered = sum(status == 200 for status, _ in clients.seen)
         wait_until(lambda: sum(status == 200 for status, _ in clients.seen) > answered + 20, "others are served all the same", 20)

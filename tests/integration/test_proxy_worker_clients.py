@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import resource
 import socket
 import time
@@ -206,36 +205,3 @@ def test_http_1_0_keeps_its_connection_when_it_asks_for_it(setup: Setup) -> None
             connection.send(request_bytes("/bytes?n=4", version="1.0", fields=[("Connection", "keep-alive")]))
             response = connection.response()
             assert (response.value("Connection") or "").lower() == "keep-alive" and len(response.body) == 4
-
-
-def test_connections_are_divided_evenly_among_workers(setup: Setup) -> None:
-    """64 kept connections over 2 workers: neither has 20 % more than the other, however they come."""
-    with contextlib.ExitStack() as stack:
-        for _ in range(64):
-            assert stack.enter_context(Connection(setup.balancer.address)).request("/").status == 200
-        assert_even(setup.balancer)
-    with contextlib.ExitStack() as stack:
-        many = [stack.enter_context(Connection(setup.balancer.address)) for _ in range(64)]
-        for connection in many:
-            connection.send(request_bytes("/"))
-        for connection in many:
-            assert connection.response().status == 200
-        assert_even(setup.balancer)
-
-
-def assert_even(balancer: Balancer) -> None:
-    port = balancer.address[1]
-    counts = [client_sockets(pid, port) for pid in balancer.workers()]
-    assert sum(counts) == 64 and max(counts) < 1.2 * min(counts), counts
-
-
-def client_sockets(pid: int, port: int) -> int:
-    """How many established connections to the local port a process has, by /proc (proc(5))."""
-    inodes = set()
-    for name in os.listdir(f"/proc/{pid}/fd"):
-        with contextlib.suppress(OSError):
-            inodes.add(os.readlink(f"/proc/{pid}/fd/{name}"))
-    with open("/proc/net/tcp", encoding="ascii") as table:
-        rows = [line.split() for line in table.readlines()[1:]]
-    established = "01"
-    return sum(row[1].endswith(f":{port:04X}") and row[3] == established and f"socket:[{row[9]}]" in inodes for row in rows)

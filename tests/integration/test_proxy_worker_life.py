@@ -355,3 +355,33 @@ def test_a_policy_that_fails_is_an_error_page_and_leaves_nothing(rig: Rig) -> No
             assert response.status == 500 and b"mine" not in response.body
     assert "LookupError: mine" in balancer.log()
     balancer.wait_until_idle()
+
+
+def test_a_body_that_ends_with_its_connection_is_never_cut_in_order(rig: Rig) -> None:
+    """Nothing but a reset tells the client that the end is missing."""
+    origin = rig.origin(1)
+    balancer = rig.balancer("[proxy.timeouts]\nidle = 2\n" + pool_text(origin.addresses), PROXY, workers=1,
+                            extra=["--graceful-timeout", "1"])
+
+    def client_takes_nothing() -> None:
+        wait_until(lambda: not sum(origin.in_flight), "the worker has given the client up")
+
+    def worker_is_killed() -> None:
+        balancer.kill_worker(balancer.workers()[0])
+
+    def instance_stops() -> None:
+        os.kill(balancer.master, signal.SIGTERM)
+
+    for cut, target in ((client_takes_nothing, "/bytes?n=50000000&framing=close"),
+                        (worker_is_killed, "/stall-body?n=5000&sent=1000&framing=close"),
+                        (instance_stops, "/stall-body?n=5000&sent=1000&framing=close")):
+        with Connection(balancer.address, receive_buffer=4096) as client:
+            client.send(request_bytes(target))
+            data = b""
+            while len(data.partition(b"\r\n\r\n")[2]) < 1000:
+                data += client.sock.recv(1000)
+            cut()
+            with pytest.raises(ConnectionResetError):
+                while client.sock.recv(1 << 20):
+                    pass
+    origin.release()

@@ -1,6 +1,7 @@
 """TLS toward clients and servers, and the PROXY protocol in and out, on ProxyWorker with real peers."""
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -237,6 +238,27 @@ def test_the_servers_are_shown_our_own_certificate(rig: Rig, pairs: dict[str, Pa
 
 
 # -- the PROXY protocol --------------------------------------------------------------------------------------------
+
+
+def test_the_header_comes_before_the_handshake_and_may_come_in_pieces(rig: Rig, pairs: dict[str, Pair]) -> None:
+    """proxy-protocol.txt, 2: before any data, so in the clear. HAProxy's send-proxy and AWS do so."""
+    text = '[listen]\nproxy_protocol = true\n' + listen_text(pairs).replace("[listen]\n", "") + (
+        '[proxy]\ntrusted_proxies = ["127.0.0.0/8"]\n' + pool_text(rig.origin(1).addresses))
+    balancer = rig.balancer(text, PROXY, workers=1, secure=True, probe=b"PROXY UNKNOWN\r\n")
+    context = ssl.create_default_context(cafile=str(pairs["default"].certificate))
+    for pieces in ([b"PROXY TCP4 192.0.2.77 192.0.2.1 1234 443\r\n"], [b"PROXY TCP4 192.0.2.77 ", b"192.0.2.1 1234 443\r\n"]):
+        with socket.create_connection(balancer.address, 10) as plain:
+            for piece in pieces:
+                plain.sendall(piece)
+            with context.wrap_socket(plain, server_hostname="localhost") as secure:
+                secure.sendall(b"GET /echo HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+                answer = b"".join(iter(lambda: secure.recv(65536), b""))
+                assert answer.startswith(b"HTTP/1.1 200 ") and b"192.0.2.77" in answer
+    for wrong in (b"PROXY TCP9 192.0.2.77\r\n", b"GET / HTTP/1.1\r\n\r\n"):
+        with socket.create_connection(balancer.address, 10) as plain:
+            plain.sendall(wrong)
+            with contextlib.suppress(ConnectionResetError):
+                assert plain.recv(99) == b""
 
 
 def test_the_header_of_a_trusted_proxy_names_the_client(rig: Rig) -> None:

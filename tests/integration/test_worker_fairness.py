@@ -15,7 +15,7 @@ import pytest
 from tests.support import processes
 from tests.support.balancer import GUNICORN, PROXY, SETTINGS, Balancer, answers, pool_text, stopped
 from tests.support.client import Connection, request_bytes
-from tests.support.client_sockets import shares
+from tests.support.client_sockets import connections, shares
 from tests.support.kept_load import MIXED, KeptLoad
 from tests.support.origin import Origin
 from tests.support.place import HOST
@@ -27,6 +27,7 @@ pytestmark = pytest.mark.alone
 
 # From all connections at one worker to as many at the other: on a busy machine some still go to the first, as nobody waits.
 CAUGHT_UP = 0.5
+YIELD_S = 0.01
 
 
 @contextlib.contextmanager
@@ -48,7 +49,7 @@ def new_balancer(rig: Rig, workers: int = 2, origin: Origin | None = None, **mor
 
 
 def wait_until_all_accept(balancer: Balancer) -> None:
-    before = sum(counted(balancer))
+    before = sum(held(balancer))
     with contextlib.ExitStack() as stack:
         def all_accept() -> bool:
             stack.enter_context(Connection(balancer.address))
@@ -58,24 +59,41 @@ def wait_until_all_accept(balancer: Balancer) -> None:
             return f"all accept: {counted(balancer)} {[processes.doing(pid) for pid in balancer.workers()]}"
 
         wait_until(all_accept, told, 10)
-    wait_until(lambda: sum(counted(balancer)) <= before, "those connections have ended", 10)
+    wait_until(lambda: sum(held(balancer)) <= before, "those connections have ended", 10)
 
 
-def even(counts: list[int], within: float = 0.2) -> bool:
-    return max(counts) < (1 + within) * min(counts)
+class Evenness:
+    """How evenly two workers may be expected to divide connections from now on, on a machine that does other things as well.
+
+    A worker leaves a connection to its sibling for 10 ms. Where the machine has no CPU for the sibling in that time, the worker
+    takes the connection: one for each 10 ms that a worker was ready to run and did not.
+    """
+
+    def __init__(self, balancer: Balancer) -> None:
+        self._waited = {pid: processes.waited_for_cpu(pid) for pid in balancer.workers()}
+
+    def holds(self, counts: list[int], within: float = 0.2) -> bool:
+        waited_s = sum(processes.waited_for_cpu(pid) - before for pid, before in self._waited.items())
+        return max(counts) < (1 + within) * min(counts) + int(waited_s / YIELD_S)
 
 
 def counted(balancer: Balancer) -> list[int]:
     return shares(balancer.workers(), balancer.address[1])
 
 
+def held(balancer: Balancer) -> list[int]:
+    """Also those that the client has closed: until a worker has seen to it, they count in its comparison with its sibling."""
+    return [connections(pid, balancer.address[1]) for pid in balancer.workers()]
+
+
 def test_connections_under_load_are_divided_evenly(rig: Rig) -> None:
     """Those of the load as well, which came all at once."""
     balancer = new_balancer(rig)
+    evenness = Evenness(balancer)
     with KeptLoad(balancer.address, 8, MIXED) as load, kept(balancer, 64):
         load.wait_for(100)
         counts = counted(balancer)
-        assert sum(counts) == 72 and even(counts), counts
+        assert sum(counts) == 72 and evenness.holds(counts), counts
     assert load.failures == []
 
 
@@ -84,13 +102,14 @@ def test_connections_that_come_at_once_are_divided_evenly(rig: Rig, turn: int) -
     """Also when each of them has a request that lasts."""
     origin = rig.origin(2)
     balancer = new_balancer(rig, origin=origin)
+    evenness = Evenness(balancer)
     with contextlib.ExitStack() as stack, origin.released_at_end():
         many = [stack.enter_context(Connection(balancer.address)) for _ in range(64)]
         for connection in many:
             connection.send(request_bytes("/hold"))
         origin.wait_for_in_flight(64)
         counts = counted(balancer)
-        assert sum(counts) == 64 and even(counts), counts
+        assert sum(counts) == 64 and evenness.holds(counts), counts
         origin.release()
         assert [connection.response().status for connection in many] == [200] * 64
 
@@ -102,9 +121,10 @@ def test_a_new_worker_catches_up(rig: Rig) -> None:
         balancer.kill_worker(victim)
         balancer.wait_for_workers(2, without=[victim])
         wait_until_all_accept(balancer)
+        evenness = Evenness(balancer)
         with kept(balancer, 60):
             counts = counted(balancer)
-            assert even(counts, CAUGHT_UP), counts
+            assert evenness.holds(counts, CAUGHT_UP), counts
 
 
 def test_connections_that_end_are_made_up_for(rig: Rig) -> None:
@@ -116,10 +136,11 @@ def test_connections_that_end_are_made_up_for(rig: Rig) -> None:
         with kept(balancer, 32):
             os.kill(first, signal.SIGCONT)
             assert counted(balancer) == [32, 32]
-        wait_until(lambda: counted(balancer) == [32, 0], "the clients of the second have left", 5)
+        wait_until(lambda: held(balancer) == [32, 0], "the clients of the second have left", 5)
+        evenness = Evenness(balancer)
         with kept(balancer, 32):
             counts = counted(balancer)
-            assert sum(counts) == 64 and even(counts, CAUGHT_UP), counts
+            assert sum(counts) == 64 and evenness.holds(counts, CAUGHT_UP), counts
 
 
 def test_nobody_waits_for_a_worker_that_stands_still(rig: Rig) -> None:
@@ -139,12 +160,13 @@ def test_connections_of_all_listeners_count(rig: Rig) -> None:
     balancer = new_balancer(rig, extra=["-b", f"{HOST}:{port}"])
     ports = [int(found) for found in re.findall(rf"{re.escape(HOST)}:(\d+)", balancer.log().partition("Using worker")[0])]
     assert len(ports) == 2 and port in ports
+    evenness = Evenness(balancer)
     with contextlib.ExitStack() as stack:
         for number in range(64):
             connection = stack.enter_context(Connection((HOST, ports[number % 2])))
             assert connection.request("/").status == 200
         counts = [sum(pair) for pair in zip(*(shares(balancer.workers(), one) for one in ports), strict=True)]
-        assert sum(counts) == 64 and even(counts), counts
+        assert sum(counts) == 64 and evenness.holds(counts), counts
 
 
 def test_with_reuse_port_every_worker_serves_its_share(rig: Rig) -> None:

@@ -11,6 +11,7 @@ import ssl
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -187,6 +188,8 @@ class Balancer:
         try:
             code = process.wait(10)
         except subprocess.TimeoutExpired:
+            at = {pid: processes.doing(pid) for pid in (process.pid, *workers)}
+            warnings.warn(f"{self.front_end} did not end within 10 s of {signal.Signals(signal_number).name}: {at}", stacklevel=2)
             process.kill()
             code = process.wait(10)
         for pid in workers:
@@ -327,11 +330,12 @@ def answers(address: tuple[str, int], secure: bool, before: bytes) -> bool:
     """Whether a request without Host is refused: the app is loaded, and no server is asked for it. `before` goes ahead of it."""
     try:
         with Connection(address, timeout=2) as connection:
+            connection.send(before)
             if secure:
                 context = ssl.create_default_context()
                 context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
                 connection.sock = context.wrap_socket(connection.sock)
-            connection.send(before + b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n")
+            connection.send(b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n")
             return connection.response().status == 400
     except (OSError, Truncated):
         return False

@@ -95,6 +95,14 @@ def doing(pid: int) -> str:
     return "; ".join(told)
 
 
+def waited_for_cpu(pid: int) -> float:
+    """Seconds that the process was ready to run and the machine had no CPU for it, which is other processes' doing."""
+    try:
+        return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
+    except (FileNotFoundError, ProcessLookupError):  # a kernel without it
+        return 0.0
+
+
 def holds_a_ledger(pid: int) -> bool:
     """Whether a thread of the process is inside the lock of an instance; certain only while the process is stopped.
 

@@ -149,6 +149,12 @@ def test_only_one_room_knows_gunicorns_modules() -> None:
     assert set(takers) == {"gunicorn.internals"}
 
 
+def test_only_one_module_writes_the_line_of_a_field_that_came() -> None:
+    """How a field line is written is one rule. Lines with a fixed name, such as Via, may stand where they are made."""
+    writers = [name for name, source in MODULES.items() if r'b"%b: %b\r\n"' in source]
+    assert writers == ["wire.lines"]
+
+
 def test_the_package_itself_imports_nothing_before_it_is_asked() -> None:
     """`import prefork_lb.shared` in a tool must not load the engine."""
     top_level = [node for node in ast.parse(MODULES["__init__"]).body if isinstance(node, ast.Import | ast.ImportFrom)]

@@ -3,16 +3,23 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 import sys
+from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
 from prefork_lb import __version__
+from prefork_lb.cli import room
 from prefork_lb.cli.main import main
 from prefork_lb.gunicorn.settings import CONF_FILE
 from prefork_lb.shared.saved_lock import Holder, take
+from prefork_lb.shared.segment import Segment, SegmentError
+from tests.support.place import clean_environment
 
 GOOD = """
 [listen]
@@ -49,7 +56,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.delenv(name)
     # A machine that runs tests may run the balancer, too.
     for module in ("prefork_lb.config.load", "prefork_lb.cli.run"):
-        monkeypatch.setattr(sys.modules[module], "SYSTEM_FILE", str(tmp_path / "none/prefork_lb.toml"))
+        monkeypatch.setattr(import_module(module), "SYSTEM_FILE", str(tmp_path / "none/prefork_lb.toml"))
     return tmp_path
 
 
@@ -62,11 +69,35 @@ def test_the_version_is_told() -> None:
 
 
 def test_every_command_has_help() -> None:
-    assert set(main.commands) == {
+    names = main.list_commands(click.Context(main))
+    assert set(names) == {
         "check", "run", "status", "traffic", "demo", "simulate", "explain", "drain", "ready", "maintenance", "weight"}
-    for name in main.commands:
+    for name in names:
         found = invoke(name, "--help")
-        assert (found.exit_code, found.output.startswith("Usage: ")) == (0, True)
+        assert (found.exit_code, found.output.startswith(f"Usage: main {name} ")) == (0, True)
+
+
+def test_help_lists_every_command_with_what_it_does() -> None:
+    listed = re.findall(r"^  (\w+)  +\w", invoke("--help").output.partition("Commands:")[2], re.MULTILINE)
+    assert listed == main.list_commands(click.Context(main))
+
+
+def test_a_command_that_does_not_exist_is_an_error_of_usage() -> None:
+    found = invoke("drian")
+    assert (found.exit_code, "No such command 'drian'" in found.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("command", ["drain", "check", "--version"])
+def test_a_command_loads_no_library_that_it_does_not_need(command: str) -> None:
+    """An operator's script runs some of them for each server; requests and rich take a tenth of a second."""
+    code = ("import sys\nfrom prefork_lb.cli.main import main\n"
+            f"try: main(['{command}', *sys.argv[1:]])\n"
+            "except SystemExit: pass\n"
+            "print({'requests', 'rich', 'werkzeug'} & set(sys.modules))")
+    arguments = [] if command.startswith("-") else ["--help"]
+    shown = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True,
+                           env=clean_environment()).stdout
+    assert shown.splitlines()[-1] == "set()"
 
 
 # -- check ------------------------------------------------------------------------------------------------------------
@@ -148,6 +179,43 @@ def test_check_fails_on_a_file_that_is_not_there() -> None:
     assert found.stderr.splitlines() == ["gone.toml: cannot be read: No such file or directory", "1 problem"]
 
 
+def test_check_of_an_empty_name_takes_no_other_file(folder: Path) -> None:
+    (folder / "prefork_lb.toml").write_text(GOOD)
+    found = invoke("check", "")
+    assert (found.exit_code, found.stderr.splitlines()[0]) == (1, "the name of the configuration's file is empty")
+
+
+def test_check_in_a_folder_that_was_removed_says_so(folder: Path) -> None:
+    folder.rmdir()
+    found = invoke("check")
+    assert found.exit_code == 1 and "no prefork_lb.toml in the working directory, which has been removed" in found.stderr
+
+
+def test_check_goes_on_where_an_instance_cannot_be_looked_at(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def visible_segments() -> Iterator[Segment]:
+        raise SegmentError("/dev/shm/x: Too many open files")
+
+    monkeypatch.setattr(room, "visible_segments", visible_segments)
+    (folder / "prefork_lb.toml").write_text(GOOD)
+    found = invoke("check")
+    assert (found.exit_code, found.stderr) == (
+        0, "warning: whether there is room cannot be seen: /dev/shm/x: Too many open files\n")
+
+
+def test_an_output_without_room_is_told_in_a_line(folder: Path) -> None:
+    (folder / "prefork_lb.toml").write_text(GOOD)
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run([sys.executable, "-m", "prefork_lb", "check"], stdout=full, stderr=subprocess.PIPE, text=True,
+                              check=False, timeout=60, env=clean_environment())
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == ["Error: the output cannot be written: No space left on device"]
+
+
+def test_check_reads_no_file_without_end() -> None:
+    found = invoke("check", "/dev/zero")
+    assert found.exit_code == 1 and found.stderr.startswith("/dev/zero: longer than 4 MiB")
+
+
 def test_check_fails_when_there_is_no_configuration_at_all() -> None:
     found = invoke("check")
     assert found.exit_code == 1
@@ -217,8 +285,23 @@ def test_run_hands_servers_and_policy_over_in_the_environment(
     assert "PREFORK_LB_CONFIG" not in os.environ
 
 
+def test_run_takes_no_policy_of_the_environment_with_servers(executed: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFORK_LB_POLICY", "random")
+    run("--server", "127.0.0.1:8001")
+    assert "PREFORK_LB_POLICY" not in os.environ
+
+
+def test_run_names_what_a_problem_came_from(executed: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFORK_LB_BIND", "x")
+    found = invoke("run", "--server", "127.0.0.1", "--policy", "none")
+    assert sorted(line.split(":")[0] for line in found.stderr.splitlines()) == [
+        "$PREFORK_LB_BIND", "--policy", "--server", "3 problems"]
+
+
 @pytest.mark.parametrize(("arguments", "message"), [
     (["--server", "127.0.0.1:1", "--config", "a.toml"], "--server and --config: give one of them"),
+    (["--config", ""], "--config: the file's name is empty"),
+    (["--server", " "], "--server: an address is empty"),
     (["--policy", "random"], "--policy goes with --server"),
     (["--workers", "0"], "--workers"),
     (["stray"], "'stray' is no option; gunicorn's options stand after --"),

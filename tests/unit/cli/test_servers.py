@@ -170,6 +170,12 @@ def test_what_is_no_weight_is_told(instance: Instance, weight: str) -> None:
     assert instance.set == {}
 
 
+def test_a_weight_of_thousands_of_digits_is_told(instance: Instance) -> None:
+    assert "99... is no weight" in refused("weight", TWO, "9" * 5000, code=2)
+    said("weight", TWO, "0" * 5000 + "7")
+    assert instance.set == {("web", TWO): (Admin.READY, 7)}
+
+
 @pytest.mark.parametrize("weight", ["-1", "--5"])
 def test_a_weight_below_nothing_is_no_option(instance: Instance, weight: str) -> None:
     assert "No such option" in refused("weight", TWO, weight, code=2)
@@ -322,7 +328,16 @@ def test_without_wait_nobody_waits(instance: Instance, time: Time) -> None:
     assert time.naps == 0
 
 
-@pytest.mark.parametrize("timeout", ["-1", "soon"])
+def test_the_end_of_the_instance_ends_the_wait(instance: Instance, time: Time) -> None:
+    """Nobody sweeps the rows of its workers any more, so their claims stay."""
+    instance.claim("web", TWO, 2)
+    time.meanwhile = [lambda: None, instance.process.kill]
+    result = invoke("drain", TWO, "--wait")
+    assert (result.exit_code, result.stderr) == (1, "Error: the instance has ended, with 2 in flight\n")
+    assert time.naps == 2
+
+
+@pytest.mark.parametrize("timeout", ["-1", "soon", "nan"])
 def test_a_time_that_is_none_is_told(instance: Instance, timeout: str) -> None:
     assert "Invalid value for '--timeout'" in refused("drain", TWO, f"--timeout={timeout}", code=2)
     assert instance.set == {}
@@ -341,7 +356,9 @@ COMMANDS = [["drain", TWO], ["ready", TWO], ["maintenance", TWO], ["weight", TWO
 @pytest.mark.parametrize("command", COMMANDS)
 def test_without_an_instance_that_is_said(new_instance: Callable[..., Instance], command: list[str]) -> None:
     assert refused(*command) == "Error: no instance runs (of this user)\n"
-    assert refused(*command, "--master", 1) == "Error: no instance of the gunicorn master 1 runs (of this user)\n"
+    for master in (1, 0):
+        said_no = refused(*command, "--master", master)
+        assert said_no == f"Error: no instance of the gunicorn master {master} runs (of this user)\n"
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -9,7 +9,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import requests
+from click.testing import CliRunner
 
+from prefork_lb.cli.main import main
 from prefork_lb.cli.traffic import Answer, Times, TrafficReport, check_url, percentile, send_traffic
 
 
@@ -188,9 +190,16 @@ def test_the_dictionary_has_every_server_and_error() -> None:
     }
 
 
-@pytest.mark.parametrize("url", ["", "127.0.0.1:8000", "ftp://127.0.0.1/", "http://", "http://host:99999/", "http://[::1/"])
+@pytest.mark.parametrize("timeout", ["nan", "inf", "0", "1e300"])
+def test_a_time_that_sockets_do_not_take_is_told(timeout: str) -> None:
+    found = CliRunner().invoke(main, ["traffic", "http://localhost:1/", "--timeout", timeout], catch_exceptions=False)
+    assert found.exit_code == 2 and "Invalid value for '--timeout'" in found.stderr
+
+
+@pytest.mark.parametrize("url", ["", "127.0.0.1:8000", "ftp://127.0.0.1/", "http://", "http://host:99999/", "http://[::1/",
+                                 "http://a..b/", f"http://{'x' * 64}/"])
 def test_a_wrong_url_is_named(url: str) -> None:
-    with pytest.raises(ValueError, match="http://127.0.0.1:8000/|Port|IPv6"):
+    with pytest.raises(ValueError, match="http://127.0.0.1:8000/|Port|IPv6|label"):
         check_url(url)
 
 

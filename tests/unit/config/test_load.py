@@ -147,6 +147,86 @@ def test_a_policy_of_ones_own_may_have_a_key(tmp_path: Path) -> None:
         assert load(tmp_path / "a.toml").pools["web"].key == key
 
 
+@pytest.mark.parametrize("text", [
+    "[pools.web]\nservers = [0x" + "F" * 6000 + "]\n",
+    GOOD + "[listen]\nworkers = 0x" + "F" * 6000 + "\n",
+    GOOD + '[pools.web.health]\npattern = "a{99999999999}"\n',
+    GOOD + '[pools.web.health]\npattern = "' + "(" * 2000 + ")" * 2000 + '"\n',
+], ids=["server", "workers", "repetition", "nesting"])
+def test_no_value_of_a_file_ends_the_master(tmp_path: Path, text: str) -> None:
+    """Any error but ConfigError would end gunicorn's master at a reload, and with it an instance that runs."""
+    assert [len(problem) < 6000 for problem in problems(tmp_path, text)] == [True]
+
+
+@pytest.mark.parametrize(("text", "place"), [
+    ('[pools."a.b"]\nservers = []\n', '2: pools."a.b".servers'),
+    (GOOD + '[pools."a\\"\\\\"]\nservers = []\n', '4: pools."a\\"\\\\".servers'),
+    (GOOD + '[listen]\n"a\\u001b[31m\\nb" = 1\n', '4: listen."a\\u001b[31m\\u000ab"'),
+    (GOOD + '[listen]\n"" = 1\n', '4: listen.""'),
+    (GOOD + f'[listen]\n{"k" * 5000} = 1\n', f'4: listen.{"k" * 61}...'),
+])
+def test_keys_are_named_as_toml_writes_them(tmp_path: Path, text: str, place: str) -> None:
+    assert any(problem.startswith(f"{place}: ") for problem in problems(tmp_path, text)), problems(tmp_path, text)
+
+
+def test_no_message_controls_the_terminal_or_takes_two_lines(tmp_path: Path) -> None:
+    folder = tmp_path / "a\x1bb\nc"
+    folder.mkdir()
+    nasty = '"a\\u001b\\nb\\u202e"'
+    text = (f"x = {nasty}\n[listen]\nbind = [{nasty}]\n[pools.{nasty}]\npolicy = {nasty}\nservers = [{nasty}]\n"
+            f"[pools.{nasty}.tls]\nca_file = {nasty}\ncertificate = {nasty}\n[[routes]]\npool = {nasty}\nhosts = [{nasty}]\n")
+    (folder / "x.toml").write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load(folder / "x.toml")
+    assert len(caught.value.problems) > 7
+    assert [problem for problem in caught.value.problems if not problem.isprintable()] == []
+
+
+@pytest.mark.parametrize("text", [
+    GOOD + "[listen]\nbind = [{}]\n",
+    "[pools.web]\nservers = [{}]\n",
+    '[pools.web]\nservers = ["a:1", "a:1"]\npolicy = {}\n',
+    GOOD + "[pools.{}]\n",
+    GOOD + "[[routes]]\npool = {}\n",
+    GOOD + "[[routes]]\npool = 'web'\nhosts = [{0}]\npaths = [{0}]\n",
+    GOOD + "[proxy]\ntrusted_proxies = [{}]\n",
+    GOOD + "[pools.web.retries]\nstatuses = [{}]\n",
+    GOOD + "[pools.web.health]\npattern = {}\nfall = 0\n",
+    GOOD + "[pools.web.tls]\nserver_name = {}\n",
+])
+@pytest.mark.parametrize("value", ["(?P<" + "x" * 5000, "https://" + "x" * 5000 + "/", "[" + "x" * 5000, "a:" + "9" * 5000])
+def test_no_message_shows_a_long_value_whole(tmp_path: Path, text: str, value: str) -> None:
+    assert all(len(problem) < 500 for problem in problems(tmp_path, text.format(f'"{value}"')))
+
+
+def test_an_empty_list_is_told_once(tmp_path: Path) -> None:
+    assert problems(tmp_path, "[pools.web]\nservers = []\n") == ["2: pools.web.servers: is empty; expected at least one"]
+    assert problems(tmp_path, "[pools]\n") == ["1: pools: is empty; expected at least one"]
+
+
+@pytest.mark.parametrize(("environ", "expected"), [
+    ({"PREFORK_LB_SERVERS": ","}, "$PREFORK_LB_SERVERS: pools.default.servers: is empty; expected at least one"),
+    ({"PREFORK_LB_SERVERS": "a:1 weight=" + "9" * 5000},
+     "$PREFORK_LB_SERVERS: pools.default.servers[0].weight: a number of hundreds of digits is not in 1..1000"),
+    ({"PREFORK_LB_SERVERS": "a:1", "PREFORK_LB_BIND": "x"},
+     "$PREFORK_LB_BIND: listen.bind[0]: 'x' has no port; expected HOST:PORT, as in x:8001"),
+    ({"PREFORK_LB_SERVERS": "a:1", "PREFORK_LB_BIND": ","}, "$PREFORK_LB_BIND: listen.bind: is empty; expected at least one"),
+    ({"PREFORK_LB_SERVERS": "a:1", "PREFORK_LB_POLICY": "first "},
+     "$PREFORK_LB_POLICY: pools.default.policy: 'first ' is no policy; expected one of"),
+])
+def test_a_problem_of_the_environment_is_told_once_by_its_variable(environ: dict[str, str], expected: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(environ=environ, cwd=Path("/nowhere"))
+    (problem,) = caught.value.problems
+    assert problem.startswith(expected)
+
+
+@pytest.mark.parametrize("bind", ["https://0.0.0.0:1", "http://0.0.0.0", "HTTP://app:80"])
+def test_an_address_to_listen_on_has_no_scheme(tmp_path: Path, bind: str) -> None:
+    (problem,) = problems(tmp_path, GOOD + f'[listen]\nbind = ["{bind}"]\n')
+    assert problem.startswith("4: listen.bind[0]: ") and "has a scheme" in problem
+
+
 def test_a_file_that_cannot_be_read_is_a_problem_too(tmp_path: Path) -> None:
     for name, expected in ((tmp_path / "none.toml", "No such file"), (tmp_path, "directory"), ("a\0b", "cannot be read")):
         with pytest.raises(ConfigError, match=expected):

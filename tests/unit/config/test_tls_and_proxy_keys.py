@@ -1,6 +1,8 @@
 """The keys of TLS and of the PROXY protocol: what they become, and what is wrong with them, by line."""
 from __future__ import annotations
 
+import contextlib
+import socket
 import subprocess
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import pytest
 from prefork_lb.config.load import load_file
 from prefork_lb.config.model import Config
 from prefork_lb.errors import ConfigError
+from prefork_lb.net.tls import upstream_context
 from tests.support.certificates import Pair, make_pair, needs_openssl
 
 POOL = '[pools.web]\nservers = ["127.0.0.1:1"]\n'
@@ -115,3 +118,17 @@ def test_what_is_wrong_with_tls_toward_servers(tmp_path: Path, pair: Pair) -> No
 def test_what_used_to_pass(tmp_path: Path, text: str, problem: str) -> None:
     (found,) = problems(tmp_path, text + POOL)
     assert found.startswith(problem)
+
+
+@pytest.mark.parametrize("name", [".x", "a\\u0000", "a..b", "a" * 70, "a b", "a.", "fe80::1%eth0", "[::1]", "a:443"])
+def test_a_name_that_tls_cannot_ask_for_is_refused(tmp_path: Path, name: str) -> None:
+    (problem,) = problems(tmp_path, f'[pools.web]\nservers = ["https://a:1"]\ntls.server_name = "{name}"\n')
+    assert problem.startswith("prefork_lb.toml:3: pools.web.tls.server_name: ") and "is no name of a server" in problem
+
+
+@pytest.mark.parametrize("name", ["app.example", "App_1.example", "10.0.0.1", "2001:db8::1", "xn--bcher-kva.example"])
+def test_a_name_that_tls_can_ask_for_is_good(tmp_path: Path, name: str) -> None:
+    config = load(tmp_path, f'[pools.web]\nservers = ["https://a:1"]\ntls.server_name = "{name}"\n')
+    assert config.pools["web"].tls is not None and config.pools["web"].tls.server_name == name
+    with contextlib.closing(socket.socket()) as plain:
+        upstream_context().wrap_socket(plain, server_hostname=name, do_handshake_on_connect=False).close()

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import signal
 import socket
 import subprocess
@@ -124,3 +125,25 @@ def test_what_was_set_in_the_last_moment_is_saved_and_the_time_of_the_end_with_i
     process.send_signal(signal.SIGTERM)
     assert process.wait(20) == 0
     assert json.loads(file.read_text())["pools"] == {"web": {instance.address: {"state": "drain"}}}
+
+
+def test_a_controller_without_a_descriptor_goes_on_and_says_so_once(instance: Running) -> None:
+    """It cannot look whether its masters run, which is no reason to take them for ended, or to end itself."""
+    instance.publish()
+    process = instance.start()
+    wait_until(checked(instance), lambda: f"the server is checked\n{instance.log}", 20)
+    before = resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (3, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    wait_until(lambda: "cannot see whether the instance runs" in instance.log, lambda: f"it says so\n{instance.log}", 10)
+    resource.prlimit(process.pid, resource.RLIMIT_NOFILE, before)
+    wait_until(lambda: "can see whether the instance runs again" in instance.log, lambda: f"it goes on\n{instance.log}", 10)
+    assert process.poll() is None
+    assert instance.log.count("cannot see whether the instance runs") == 1
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == 0
+
+
+def test_a_controller_of_another_version_than_the_running_workers_says_so_and_ends(instance: Running) -> None:
+    """The package was upgraded: gunicorn's workers have the modules of before, and a new controller loads the new ones."""
+    instance.segment.cells[at.H_VERSION] = at.VERSION - 1
+    assert instance.start().wait(20) == 0
+    assert "has the format of another version of prefork_lb" in instance.log and "SIGUSR2" in instance.log

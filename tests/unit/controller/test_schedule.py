@@ -431,3 +431,23 @@ def test_run_checks_until_it_is_stopped() -> None:
     thread.join(DEADLINE_S)
     assert not thread.is_alive()
     checks.close()
+
+
+def test_checks_that_find_no_thread_are_told_once_in_ten_seconds_and_made_later(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    rig.checks.set_targets([target(1)])
+    for _ in range(95):
+        rig.checks.tick()
+        rig.clock.advance(0.1)
+    assert caplog.text.count("no thread for one more check") == 1
+    rig.clock.advance(1.0)
+    rig.checks.tick()
+    assert caplog.text.count("no thread for one more check") == 2
+    monkeypatch.undo()
+    rig.checks.tick()
+    assert rig.next_report() == (1, UP, True)

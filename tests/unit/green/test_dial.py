@@ -7,6 +7,7 @@ import ssl
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -120,6 +121,13 @@ def test_what_lost_the_race_is_closed(hub: Hub, listener: socket.socket) -> None
         run(hub, lambda: hub.sleep(0.001))
         assert len(set(os.listdir("/proc/self/fd")) - before) == 1
         stream.close()
+
+
+def test_an_attempt_that_fails_as_none_should_ends_the_dial_at_once(hub: Hub, listener: socket.socket) -> None:
+    no_port: tuple[Any, ...] = (HOST, "no number")
+    dialer = Dialer(hub, Resolver(lambda _: [(socket.AF_INET, no_port), (socket.AF_INET, (HOST, "none either"))]))
+    with pytest.raises(TypeError):
+        run(hub, lambda: dialer.dial(Address("app.test", 80), 10 * DEADLINE_S))
 
 
 def test_a_name_none_of_whose_addresses_answers(hub: Hub) -> None:

@@ -320,7 +320,10 @@ def test_the_end_of_tls_is_told_from_a_cut(hub: Hub, pair: Pair, orderly: bool) 
         assert stream.receive(9, DEADLINE_S) == b"all"
         if not orderly:
             theirs_raw.shutdown(socket.SHUT_RDWR)
-        return stream.receive(9, DEADLINE_S)
+        try:
+            return stream.receive(9, DEADLINE_S)
+        finally:
+            stream.close()  # the client waits for our close_notify after its own
 
     theirs_raw = theirs.dup()
     thread = blocking_client(theirs, client, use)
@@ -331,6 +334,7 @@ def test_the_end_of_tls_is_told_from_a_cut(hub: Hub, pair: Pair, orderly: bool) 
         with pytest.raises(StreamClosed):
             run(hub, serve)
     thread.join(DEADLINE_S)
+    assert not thread.is_alive()
 
 
 @needs_openssl

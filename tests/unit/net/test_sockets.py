@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import gevent
 import gevent.socket
@@ -14,6 +16,8 @@ import pytest
 
 from prefork_lb.net.sockets import SocketStream
 from prefork_lb.net.stream import StreamClosed, StreamTimeout
+from tests.support.certificates import make_pair, needs_openssl
+from tests.support.tls import believing
 from tests.support.waiting import wait_until
 from tests.support.watched import Watching
 
@@ -88,6 +92,36 @@ def test_silence_is_a_timeout_after_which_reading_goes_on(stream: SocketStream, 
 def test_a_wait_of_almost_nothing_is_not_for_ever(stream: SocketStream) -> None:
     with pytest.raises(StreamTimeout):
         stream.receive(1, 1e-9)
+
+
+def test_a_time_of_zero_is_no_wait_for_ever(stream: SocketStream) -> None:
+    with pytest.raises(StreamTimeout):
+        stream.receive(1, 0)
+    with pytest.raises(StreamTimeout):
+        for _ in range(1000):
+            stream.send(bytes(1 << 16), 0)
+
+
+@needs_openssl
+def test_a_time_of_zero_is_a_timeout_over_tls(tmp_path: Path) -> None:
+    mine, theirs = tcp_pair()
+    one = make_pair(tmp_path, "one", "localhost")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(one.certificate, one.key)
+    secured: list[ssl.SSLSocket] = []
+    thread = threading.Thread(target=lambda: secured.append(context.wrap_socket(theirs, server_side=True)), daemon=True)
+    thread.start()
+    stream = SocketStream(believing(one).wrap_socket(mine, server_hostname="localhost"))
+    thread.join(DEADLINE_S)
+    try:
+        with pytest.raises(StreamTimeout):
+            stream.receive(1, 0)
+        with pytest.raises(StreamTimeout):
+            for _ in range(1000):
+                stream.send(bytes(1 << 16), 0)
+    finally:
+        stream.close()
+        secured[0].close()
 
 
 def test_a_reset_is_no_end(stream: SocketStream, peer: socket.socket) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from prefork_lb.errors import BadRequest, ClientGone, ExpectationFailed, FinalRecipient, InvariantError
-from prefork_lb.proxy.outbound import PIECE_BYTES, OutboundBody, request_block
+from prefork_lb.proxy.outbound import REQUEST_PIECE_BYTES, OutboundBody, request_block
 from prefork_lb.proxy.request import Request
 from prefork_lb.wire.forwarded import ClientInfo
 from prefork_lb.wire.framing import CHUNKED, NO_BODY, Framing, Kind, request_framing
@@ -208,9 +208,9 @@ def test_a_body_of_known_length_is_read_to_its_length_and_no_further() -> None:
 
 
 def test_pieces_have_a_bound() -> None:
-    source = Source(bytes(PIECE_BYTES), b"x")
-    assert [len(piece) for piece in drained(OutboundBody(source, length(PIECE_BYTES + 1)))] == [PIECE_BYTES, 1]
-    assert source.limits == [PIECE_BYTES, 1]
+    source = Source(bytes(REQUEST_PIECE_BYTES), b"x")
+    assert [len(piece) for piece in drained(OutboundBody(source, length(REQUEST_PIECE_BYTES + 1)))] == [REQUEST_PIECE_BYTES, 1]
+    assert source.limits == [REQUEST_PIECE_BYTES, 1]
 
 
 def test_a_chunked_body_is_framed_anew_with_its_trailers() -> None:

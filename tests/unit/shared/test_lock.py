@@ -18,6 +18,7 @@ import pytest
 from prefork_lb.errors import InvariantError
 from prefork_lb.shared import lock as lock_module
 from prefork_lb.shared.lock import MUTEX_BYTES, LockUnavailable, RobustLock, initialise
+from tests.support.waiting import wait_until
 from tests.unit.shared.processes import Child, Signals, running
 
 # A mutex, then two numbers that are equal whenever nobody is inside.
@@ -99,6 +100,29 @@ def test_a_taker_that_waits_gets_it_when_the_owner_is_killed(guarded: Guarded, s
         waiter.join(5)
         assert not waiter.is_alive()
     assert guarded.repairs == 1 and list(guarded.pair) == [2, 2]
+
+
+@pytest.mark.parametrize("one_thread", [False, True])
+def test_a_taker_that_waits_for_a_stopped_owner_logs_the_owner(
+    guarded: Guarded, signals: Signals, caplog: pytest.LogCaptureFixture, one_thread: bool
+) -> None:
+    guarded.lock._one_thread = one_thread
+
+    def hold() -> None:
+        guarded.lock.acquire()
+        signals.send()
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+    with running(hold) as (owner,):
+        signals.wait()
+        waiter = threading.Thread(target=guarded.step)
+        waiter.start()
+        wait_until(lambda: bool(caplog.messages), "the waiter logs")
+        owner.kill()
+        waiter.join(5)
+        assert not waiter.is_alive()
+    (message,) = caplog.messages
+    assert f"the process {owner.pid} (T (stopped)) holds" in message and "kill -CONT" in message
 
 
 def test_kills_at_random_moments_leave_no_step_half_done_and_nobody_waiting(guarded: Guarded) -> None:
@@ -314,3 +338,39 @@ def test_a_failing_initialisation_names_the_call(load_again: None, monkeypatch: 
     monkeypatch.setattr(ctypes, "PyDLL", lambda name: SimpleNamespace(**calls))
     with pytest.raises(LockUnavailable, match="pthread_mutexattr_setrobust: Operation not supported"):
         initialise(memoryview(bytearray(SIZE)), 0)
+
+
+# -- an owner that is stopped ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def short_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("_STALL_S", "_LOOK_S"):
+        monkeypatch.setattr(lock_module, name, 0.01)
+
+
+@pytest.mark.parametrize("one_thread", [False, True])
+def test_a_thread_that_waits_for_a_stopped_owner_calls_its_hook_with_the_owner_at_each_look(
+    guarded: Guarded, signals: Signals, short_looks: None, one_thread: bool
+) -> None:
+    """What is done about the owner is for others to decide: here its end is what the thread waits for."""
+    def hold() -> None:
+        guarded.lock.acquire()
+        signals.send()
+        signal.pause()
+
+    told: list[tuple[int, int]] = []
+
+    def stalled(pid: int, looks: int) -> None:
+        told.append((pid, looks))
+        if looks == 5:
+            os.kill(pid, signal.SIGKILL)
+
+    guarded.lock._stalled, guarded.lock._one_thread = stalled, one_thread
+    with running(hold) as [owner]:
+        signals.wait()
+        os.kill(owner.pid, signal.SIGSTOP)
+        guarded.step()
+        # After the signal another look may come before the lock is free.
+        assert told[:5] == [(owner.pid, looks) for looks in range(1, 6)]
+    assert guarded.repairs == 1

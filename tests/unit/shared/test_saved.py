@@ -1,16 +1,21 @@
 """The state file: what operators have set and outlives a restart."""
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
 from prefork_lb.shared import layout as at
+from prefork_lb.shared.identity import start_time
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.making import attach_or_create
 from prefork_lb.shared.saved import StateFile, folder_problem, restore
@@ -19,7 +24,8 @@ from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import Admin, States
 from prefork_lb.shared.table import PoolEntry, ServerEntry, register
 from prefork_lb.shared.transitions import Check
-from tests.unit.shared.processes import Signals, running
+from tests.support.waiting import wait_until
+from tests.unit.shared.processes import Child, Signals, running
 
 ADDRESSES = ("10.0.0.1:80", "10.0.0.2:80")
 
@@ -132,7 +138,7 @@ def test_without_a_file_there_is_nothing_to_tell(segment: Segment, ledger: Ledge
 def test_a_link_in_place_of_the_fresh_file_is_not_followed(segment: Segment, slots: list[int], tmp_path: Path) -> None:
     victim, file = tmp_path / "victim", tmp_path / "state.json"
     victim.write_text("mine")
-    (tmp_path / f".state.json.{os.getpid()}").symlink_to(victim)
+    (tmp_path / ".state.json.fresh").symlink_to(victim)
     Saving(file, segment).look()
     assert victim.read_text() == "mine" and json.loads(file.read_text())["pools"] == {}
 
@@ -156,6 +162,49 @@ def test_a_worker_that_is_killed_while_it_reads_leaves_the_file_to_the_next_one(
         assert child.wait() == -signal.SIGKILL
     assert restore(file, 60, segment, ledger, States(segment)) == f"{file}: 1 of 1 states taken over"
     assert States(segment).admin[slots[0]] == Admin.DRAIN
+
+
+@pytest.mark.parametrize("has_writer", [False, True])
+def test_a_fifo_is_not_waited_for(segment: Segment, ledger: Ledger, slots: list[int], tmp_path: Path, has_writer: bool) -> None:
+    file = tmp_path / "state.json"
+    os.mkfifo(file)
+    writer = os.open(file, os.O_RDWR) if has_writer else -1
+    told: list[str] = []
+    reads = threading.Thread(target=lambda: told.append(restore(file, 60, segment, ledger, States(segment))), daemon=True)
+    reads.start()
+    reads.join(10)
+    assert told == [f"{file}: cannot be read: it is not a regular file; every server is ready"]
+    if has_writer:
+        os.close(writer)
+
+
+def test_requests_do_not_wait_for_a_disk_that_hangs_in_the_read(
+    segment: Segment, ledger: Ledger, slots: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And a worker whose read ends after another one has taken the file over takes over nothing."""
+    file = tmp_path / "state.json"
+    file.write_text(told())
+    reads, goes_on = threading.Event(), threading.Event()
+    decode = msgspec.json.decode
+
+    def hang(*given: Any, **more: Any) -> object:
+        reads.set()
+        assert goes_on.wait(10)
+        return decode(*given, **more)
+
+    monkeypatch.setattr(msgspec.json, "decode", hang)
+    said: list[str] = []
+    slow = threading.Thread(target=lambda: said.append(restore(file, 60, segment, ledger, States(segment))))
+    slow.start()
+    assert reads.wait(10)
+    free = Child(lambda: Ledger(segment, takes_row=False))
+    with contextlib.ExitStack() as clean_up:
+        clean_up.callback(slow.join)
+        clean_up.callback(goes_on.set)
+        clean_up.callback(free.kill)
+        wait_until(lambda: not start_time(free.pid), "another process has had the lock", 5)
+        segment.cells[at.H_RESTORED] = 1
+    assert free.wait() == 0 and said == [""] and not any(States(segment).admin)
 
 
 # -- when it is written ----------------------------------------------------------------------------------------------
@@ -207,7 +256,7 @@ def test_a_write_that_fails_is_told_once_a_minute_and_tried_again(
     for _ in range(4 * 50):
         saving.look()
     assert [record.getMessage() for record in caplog.records] == [
-        f"{path}: states of servers are not saved, which is tried again every 2 s: No such file or directory"]
+        f"{path}: states of servers are not saved, which is tried again every 2 s: {path}.lock: No such file or directory"]
     for _ in range(4 * 20):
         saving.look()
     assert len(caplog.records) == 2
@@ -234,6 +283,21 @@ def test_a_full_disk_leaves_the_file_as_it_was(
     monkeypatch.undo()
     saving.look(2)
     assert b"drain" in saving.path.read_bytes()
+
+
+def test_kills_in_a_write_leave_one_file_at_most_and_the_next_write_takes_it_away(
+    segment: Segment, slots: list[int], tmp_path: Path
+) -> None:
+    def killed() -> None:
+        os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
+        Saving(tmp_path / "state.json", segment).look()
+
+    for _ in range(3):
+        with running(killed) as [child]:
+            assert child.wait() == -signal.SIGKILL
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".state.json.fresh", "state.json.lock"]
+    Saving(tmp_path / "state.json", segment).look()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["state.json", "state.json.lock"]
 
 
 # -- who writes it ---------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.lock import MUTEX_BYTES
 from prefork_lb.shared.making import attach_or_create, remove
 from prefork_lb.shared.segment import Segment, SegmentError
+from tests.support.waiting import wait_until
 from tests.unit.shared.breaking import Break, broken_off
 from tests.unit.shared.conftest import ROWS, SERVERS
 from tests.unit.shared.processes import Child, Master, Signals, running
@@ -239,6 +241,60 @@ def test_remove_leaves_what_a_successor_uses_and_what_is_of_others(new_master: N
     assert {name_of(old), name_of(stranger)} <= set(segment_names())
 
 
+def waits_for_a_file_lock(pid: int) -> bool:
+    """proc_locks(5): an arrow stands before those that wait."""
+    return re.search(rf"-> FLOCK +ADVISORY +WRITE +{pid} ", Path("/proc/locks").read_text()) is not None
+
+
+def test_remove_leaves_no_successor_without_a_segment_that_joins_at_the_same_moment(
+    new_master: NewMaster, new_signals: Callable[[], Signals], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The old master has found itself alone, and is about to clear the list of masters: a worker of the new one joins."""
+    old, new = new_master(), new_master()
+    segment = attach(old)
+    is_alone, go_on = new_signals(), new_signals()
+    end = making._end
+
+    def end_slowly(segment: Segment) -> None:
+        is_alone.send()
+        go_on.wait()
+        end(segment)
+
+    def remove_slowly() -> None:
+        monkeypatch.setattr(making, "_end", end_slowly)
+        remove(old.pid)
+
+    joined = new_signals()
+
+    def join() -> None:
+        segment = attach(new, old.pid)
+        joined.wait()
+        assert new.pid in segment.masters()
+
+    with running(remove_slowly) as [removing]:
+        is_alone.wait()
+        with running(join) as [joining]:
+            wait_until(lambda: waits_for_a_file_lock(joining.pid) or new.pid in segment.masters(), "it joins, or waits", 10)
+            go_on.send()
+            assert removing.wait() == 0
+            joined.send()
+            assert joining.wait() == 0
+
+
+def test_a_master_ends_though_another_process_holds_the_file_lock(
+    master: Master, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """That process may be stopped. The next start removes the segment."""
+    attach(master)
+    monkeypatch.setattr(making, "_PATIENCE_S", 0.05)
+    with making._file_lock(os.geteuid()):
+        remove(master.pid)
+    assert f"{name_of(master)} is left to the next start to remove: {DIRECTORY}/prefork-lb-" in caplog.text
+    assert name_of(master) in segment_names()
+    remove(master.pid)
+    assert name_of(master) not in segment_names()
+
+
 def test_remove_passes_over_what_cannot_be_opened(master: Master, monkeypatch: pytest.MonkeyPatch) -> None:
     attach(master)
 
@@ -389,6 +445,22 @@ def test_another_versions_segment_stays_while_a_master_of_it_runs(new_master: Ne
     successor.kill()
     attach(ours)
     assert not file.exists()
+
+
+def test_a_reload_after_an_upgrade_of_the_package_gets_a_segment_and_says_what_to_do(
+    master: Master, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Else the new workers could not start, and gunicorn would end the instance."""
+    file = laid_by_another_version(master, master, version=at.VERSION - 1)
+    before = file.read_bytes()
+    first = attach(master)
+    assert first.masters() == [master.pid] and first.name != file.name
+    assert attach(master).name == first.name, "the siblings share it"
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 1 and "Restart gunicorn, or upgrade it by SIGUSR2" in said[0]
+    assert file.read_bytes() == before, "the old workers go on with theirs"
+    remove(master.pid)
+    assert first.name not in segment_names()
 
 
 def test_another_versions_half_made_segment_is_removed(new_master: NewMaster) -> None:

@@ -164,6 +164,35 @@ def test_more_servers_than_there_is_room_for_are_refused(segment: Segment) -> No
     assert len(enter(segment, ledger, pool(*(f"s{number}:1" for number in range(SERVERS))))["web"]) == SERVERS
 
 
+def test_servers_that_only_lingering_workers_name_are_told_when_room_lacks_for_them(segment: Segment) -> None:
+    """A restart would end what lingers, and a reload works a little later."""
+    old = Ledger(segment)
+    enter(segment, old, pool(*(f"old{number}:1" for number in range(SERVERS - 1))))
+    new = Ledger(segment)
+    with pytest.raises(SegmentError, match="restart gunicorn to make more"):
+        enter(segment, new, pool("a:1", "b:1"))  # the old worker does not linger yet
+    enter(segment, new, pool("a:1"))
+    old.note_lingering(1)
+    message = f"{SERVERS - 1} of them are kept for replaced workers that linger: reload again when these workers have ended"
+    with pytest.raises(SegmentError, match=f"room for {SERVERS} servers only; {message}"):
+        enter(segment, new, pool("a:1", "b:1"))
+    # These would not be enough, or stay in use.
+    for wanted in [f"new{number}:1" for number in range(SERVERS)], ["b:1", *(f"old{number}:1" for number in range(SERVERS - 1))]:
+        with pytest.raises(SegmentError, match="restart gunicorn to make more"):
+            enter(segment, new, pool("a:1", *wanted))
+    assert addresses(segment) == ["a:1", *(f"old{number}:1" for number in range(SERVERS - 1))]
+
+
+def test_pools_that_only_lingering_workers_name_are_told_when_room_lacks_for_them(master: Master) -> None:
+    segment = attach_or_create(master.pid, 4, 8, pools=2)
+    old, new = Ledger(segment), Ledger(segment)
+    enter(segment, old, pool("a:1", name="old"))
+    enter(segment, new, pool("a:1"))
+    old.note_lingering(1)
+    with pytest.raises(SegmentError, match="room for 2 pools only; 1 of them are kept for replaced workers that linger"):
+        enter(segment, new, pool("a:1"), pool("a:1", name="new"))
+
+
 def test_a_name_too_long_for_the_table_is_refused(segment: Segment) -> None:
     with pytest.raises(SegmentError, match=f"longer than the {at.KEY_BYTES - 1} bytes"):
         enter(segment, Ledger(segment), pool("x" * 600 + ":1"))

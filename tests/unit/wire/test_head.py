@@ -8,6 +8,7 @@ import pytest
 
 from prefork_lb.errors import BadRequest, BadResponse, HeadTooLarge, TruncatedBody
 from prefork_lb.wire.head import (
+    Fields,
     HeadLimits,
     RequestHead,
     head_end,
@@ -100,6 +101,19 @@ def test_blanks_count_wherever_they_stand_in_a_line(blanks: tuple[int, int]) -> 
 def test_many_short_fields_are_no_long_line() -> None:
     block = HEAD[:-2] + b"X-Short: 1\r\n" * 10 + b"\r\n"
     assert len(parse_request(block, HeadLimits(line_bytes=30)).fields) == 11
+
+
+def test_repetitions_in_a_list_count_once() -> None:
+    assert list_members([b"a,b, A" * 2, b"b ,c"]) == [b"a", b"b", b"aa", b"c"]
+
+
+@pytest.mark.parametrize(("fields", "minor", "expected"), [
+    ([], 1, True), ([], 0, False),
+    ([(b"Connection", b"keep-alive")], 1, True), ([(b"Connection", b"keep-alive")], 0, True),
+    ([(b"Connection", b"Keep-Alive, x"), (b"connection", b"CLOSE")], 1, False), ([(b"Connection", b"x")], 0, False),
+])
+def test_whether_a_client_wants_to_use_its_connection_again(fields: Fields, minor: int, expected: bool) -> None:
+    assert RequestHead(b"GET", b"/", minor, fields).is_persistent is expected
 
 
 def test_list_members_are_lower_case_without_blanks_and_empty_ones() -> None:

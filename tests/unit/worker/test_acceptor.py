@@ -13,6 +13,7 @@ from prefork_lb.net.descriptors import Descriptors
 from prefork_lb.wire.head import HeadLimits
 from prefork_lb.worker.acceptor import Acceptor
 from prefork_lb.worker.service import Service, Times
+from tests.support.place import HOST
 from tests.unit.green.running import run
 
 
@@ -66,7 +67,7 @@ def clients(address: tuple[str, int], count: int) -> Iterator[list[socket.socket
 
 def test_all_are_taken_when_there_is_no_sibling(hub: Hub) -> None:
     siblings = SiblingClients()
-    with socket.create_server(("127.0.0.1", 0)) as listener, clients(listener.getsockname(), 30):
+    with socket.create_server((HOST, 0)) as listener, clients(listener.getsockname(), 30):
         found = service(hub, siblings)
         Acceptor(found, Listener(listener), None, siblings, 1000, False, Descriptors(int))
         assert connected_within(hub, found, 30, 5)
@@ -75,7 +76,7 @@ def test_all_are_taken_when_there_is_no_sibling(hub: Hub) -> None:
 
 def test_a_worker_that_has_more_waits_for_its_sibling_but_not_for_ever(hub: Hub) -> None:
     siblings = SiblingClients(fewest=0)
-    with socket.create_server(("127.0.0.1", 0)) as listener, clients(listener.getsockname(), 20):
+    with socket.create_server((HOST, 0)) as listener, clients(listener.getsockname(), 20):
         found = service(hub, siblings)
         Acceptor(found, Listener(listener), None, siblings, 1000, False, Descriptors(int))
         assert connected_within(hub, found, 3, 5)
@@ -84,9 +85,42 @@ def test_a_worker_that_has_more_waits_for_its_sibling_but_not_for_ever(hub: Hub)
         assert hub.now - begin > 0.01, "each was left to the sibling for a moment"
 
 
+def test_each_client_is_left_to_the_sibling_anew() -> None:
+    """Clients that come now and then: after the first one, a worker with more connections took them at once."""
+    instant = [100.0]
+    hub = Hub(lambda: instant[0])
+    siblings = SiblingClients(fewest=0)
+
+    def rounds() -> None:
+        for _ in range(5):
+            hub.call_at(hub.now, hub.stop)
+            hub.run()
+
+    with socket.create_server((HOST, 0)) as listener, clients(listener.getsockname(), 4), contextlib.closing(hub):
+        found = service(hub, siblings)
+        acceptor = Acceptor(found, Listener(listener), None, siblings, 1000, False, Descriptors(int))
+        rounds()
+        assert len(found.connections) == 4
+        for _ in range(3):
+            instant[0] += 1
+            rounds()
+            with clients(listener.getsockname(), 1):
+                rounds()
+                assert len(found.connections) == 4, "it is left to the sibling while the clock stands still"
+                listener.accept()[0].close()  # as the sibling does
+        instant[0] += 1
+        rounds()
+        with clients(listener.getsockname(), 1):
+            rounds()
+            instant[0] += 0.02
+            rounds()
+            assert len(found.connections) == 5, "no sibling has come for it"
+        acceptor.stop()
+
+
 def test_no_more_are_taken_than_may_be_and_the_next_when_one_leaves(hub: Hub) -> None:
     siblings = SiblingClients()
-    with socket.create_server(("127.0.0.1", 0)) as listener, clients(listener.getsockname(), 6) as many:
+    with socket.create_server((HOST, 0)) as listener, clients(listener.getsockname(), 6) as many:
         found = service(hub, siblings)
         Acceptor(found, Listener(listener), None, siblings, 4, False, Descriptors(int))
         assert connected_within(hub, found, 4, 5)
@@ -106,7 +140,7 @@ def test_no_more_are_taken_than_may_be_and_the_next_when_one_leaves(hub: Hub) ->
 
 def test_after_the_end_nobody_is_taken(hub: Hub) -> None:
     siblings = SiblingClients()
-    listener = socket.create_server(("127.0.0.1", 0))
+    listener = socket.create_server((HOST, 0))
     address = listener.getsockname()
     found = service(hub, siblings)
     acceptor = Acceptor(found, Listener(listener), None, siblings, 100, False, Descriptors(int))

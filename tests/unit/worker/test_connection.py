@@ -1,13 +1,17 @@
 """One client's connection over a socket pair, with a scripted engine behind it."""
 from __future__ import annotations
 
+import fcntl
 import socket
+import sys
+import termios
 import threading
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from gunicorn.config import Config
 
 from prefork_lb.errors import ConnectFailed, PoolFull
 from prefork_lb.green.hub import Hub
@@ -21,7 +25,8 @@ from prefork_lb.worker.connection import Connection
 from prefork_lb.worker.service import Service, Times, client_info
 from tests.support.waiting import wait_until
 
-HEAD_S, KEEPALIVE_S, IDLE_S = 0.4, 0.4, 0.4
+SHORT_S = 0.4
+LONG_S = 20.0  # beyond the test's own deadlines
 Answer = Callable[[Request], Any]
 
 
@@ -36,17 +41,26 @@ def whole(body: bytes, *fields: bytes) -> Any:
 class Client:
     """The other end of a connection that a hub serves in a thread."""
 
-    def __init__(self, answer: Answer, limits: HeadLimits | None = None) -> None:
+    def __init__(self, answer: Answer, limits: HeadLimits | None = None, has_engine: bool = True,
+                 times_s: float = LONG_S) -> None:
         self.sock, mine = socket.socketpair()
         self.sock.settimeout(10)
         mine.setblocking(False)
         self.requests: list[Request] = []
+        self.logged: list[int] = []
+        self._has_engine = has_engine
+        self._times = Times(times_s, times_s, times_s)
         self._answer = answer
         self._limits = limits or HeadLimits()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(mine,), daemon=True)
         self._thread.start()
         assert self._ready.wait(10)
+
+    def _application(self, environ: Any, start: Any) -> list[bytes]:
+        start("200 OK", [("Content-Type", "text/plain")])
+        self.sock.close()
+        return [b"to a client that has left"]
 
     def _exchange(self, request: Request) -> Any:
         self.requests.append(request)
@@ -58,8 +72,9 @@ class Client:
     def _run(self, mine: socket.socket) -> None:
         self.hub = hub = Hub()
         engine = cast(Engine, SimpleNamespace(exchange=self._exchange, tells_addresses=False))
-        times = Times(HEAD_S, KEEPALIVE_S, IDLE_S)
-        service = Service(hub, engine, lambda environ, start: [], lambda address: False, self._limits, times, None, None, None)
+        log = cast(Any, SimpleNamespace(write=lambda head, peer, port, status, *rest: self.logged.append(status)))
+        service = Service(hub, engine if self._has_engine else None, self._application, lambda address: False, self._limits,
+                          self._times, log, Config(), None)
         self.service = service
         connection = Connection(service, GreenStream(hub, mine), client_info("192.0.2.1", b"http", 80, False), None, None, False)
         hub.soon(connection.serve)
@@ -79,6 +94,10 @@ class Client:
                 break
             data += piece
         return data
+
+    def pending(self) -> int:
+        """Bytes that were sent and that the worker has not received yet."""
+        return int.from_bytes(fcntl.ioctl(self.sock, termios.TIOCOUTQ, b"\0\0\0\0"), sys.byteorder)
 
     def rest(self) -> bytes:
         return b"".join(iter(lambda: self.sock.recv(65536), b""))
@@ -133,6 +152,23 @@ def test_one_empty_line_before_a_request_is_ignored_and_two_are_not(client: Clie
     assert client.hear().startswith(b"HTTP/1.1 400 ")
 
 
+def test_an_empty_line_that_comes_a_byte_at_a_time_is_ignored(client: Client) -> None:
+    for byte in b"\r\n" + get("/slow"):
+        client.say(bytes([byte]))
+        wait_until(lambda: not client.pending(), "the byte has been received")
+    assert client.hear().endswith(b"/slow!")
+
+
+def test_a_malformed_head_behind_a_head_request_is_answered_with_a_body_of_its_own() -> None:
+    """The refusal is not the answer to the request before it."""
+    client = Client(lambda request: whole(b""))
+    client.say(b"HEAD /before HTTP/1.1\r\nHost: a.test\r\n\r\n" + b"GET / HTTP/1.1\n")
+    refusal = client.rest().partition(b"HTTP/1.1 400 ")[2]
+    head, _, body = refusal.partition(b"\r\n\r\n")
+    assert f"Content-Length: {len(body)}\r\n".encode() in head + b"\r\n" and body
+    client.close()
+
+
 @pytest.mark.parametrize(("data", "status"), [
     (b"GET / HTTP/1.1\nHost: a\n\n", 400),
     (b"GARBAGE\r\n\r\n", 400),
@@ -152,11 +188,13 @@ def test_what_cannot_be_a_request_is_refused_and_the_connection_ends(data: bytes
     client.close()
 
 
-def test_a_head_that_does_not_end_gets_408_and_an_idle_connection_ends_silently(client: Client) -> None:
-    client.say(get("/a"))
-    client.hear()
-    assert client.rest() == b"", "idle for longer than the keep-alive time"
-    late = Client(target_of)
+def test_a_head_that_does_not_end_gets_408_and_an_idle_connection_ends_silently() -> None:
+    idle = Client(target_of, times_s=SHORT_S)
+    idle.say(get("/a"))
+    idle.hear()
+    assert idle.rest() == b"", "idle for longer than the keep-alive time"
+    idle.close()
+    late = Client(target_of, times_s=SHORT_S)
     late.say(b"GET / HT")
     assert late.rest().startswith(b"HTTP/1.1 408 ")
     late.close()
@@ -188,6 +226,19 @@ def test_a_worker_that_ends_says_so_with_its_next_response(client: Client) -> No
     client.say(get("/b"))
     answer = client.rest()
     assert answer.endswith(b"/b!") and b"Connection: close\r\n" in answer
+
+
+@pytest.mark.parametrize("has_engine", [True, False], ids=["refused", "another application"])
+def test_a_client_that_left_before_its_answer_has_a_line_in_the_access_log(has_engine: bool) -> None:
+    def leave(request: Request) -> Any:
+        client.sock.close()
+        raise PoolFull("full")
+
+    client = Client(leave, has_engine=has_engine)
+    client.say(get("/"))
+    wait_until(lambda: not client.service.connections, "the connection has ended")
+    assert client.logged == [499]
+    client.close()
 
 
 def test_failures_of_servers_keep_the_connection() -> None:

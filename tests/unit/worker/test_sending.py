@@ -9,14 +9,16 @@ from typing import Any, cast
 
 import pytest
 
+from prefork_lb.clock import monotonic
 from prefork_lb.errors import ClientGone, TruncatedBody
-from prefork_lb.green.hub import Hub
+from prefork_lb.green.hub import TURN_S, Hub
 from prefork_lb.green.streams import GreenStream
 from prefork_lb.net.stream import StreamClosed
 from prefork_lb.proxy.inbound import BodyReader
 from prefork_lb.proxy.reply import Reply
 from prefork_lb.wire.framing import response_framing
 from prefork_lb.wire.head import HeadLimits, parse_response
+from prefork_lb.worker import sending
 from prefork_lb.worker.sending import send_chunked, send_plain
 from prefork_lb.worker.service import Times
 from tests.unit.green.running import DEADLINE_S, run
@@ -198,3 +200,28 @@ def test_a_client_that_leaves_is_met_at_once(exchanges: list[Exchange]) -> None:
     exchange.hub.call_at(exchange.hub.now + 0.05, exchange.client_end.close)
     with pytest.raises(ClientGone):
         exchange.pass_on()
+
+
+def test_what_is_received_ahead_of_a_slow_client_lets_others_have_their_turn(exchanges: list[Exchange]) -> None:
+    """Each piece takes longer than a turn, and the server's data is all there: the worker never has to wait."""
+    exchange = Exchange(CLOSE, ahead=1 << 20)
+    exchanges.append(exchange)
+    exchange.client_end.close()
+    hub = exchange.hub
+    pieces = iter(range(20))
+    turns: list[int] = []
+
+    class Source:
+        server, is_received = exchange._lease.stream, False
+
+        def take(self, limit: int) -> bytes:
+            until = hub.now + 4 * TURN_S
+            while monotonic() < until:
+                pass
+            self.is_received = next(pieces) == 19
+            return b"x"
+
+    exchange.server_end.sendall(b"never taken")
+    hub.every(TURN_S, lambda: turns.append(1))
+    run(hub, lambda: (hub.sleep(0.02), turns.clear(), sending._take(cast(Any, exchange), cast(Any, Source()), b"y", bytes)))
+    assert len(turns) >= 10

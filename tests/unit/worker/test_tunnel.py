@@ -1,6 +1,7 @@
 """What a client may switch to, and the two-way copy."""
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 import time
@@ -35,6 +36,7 @@ def tunnel(hub: Hub, idle_s: float) -> tuple[socket.socket, socket.socket, threa
     server, server_end = socket.socketpair()
     for mine in (client, server):
         mine.setblocking(False)
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # a server that reads slowly is felt at once
     for end in (client_end, server_end):
         end.settimeout(10)
     sent: list[int] = []
@@ -108,3 +110,57 @@ def test_a_broken_side_ends_the_other() -> None:
             client.sendall(b"y" * 1000)
     thread.join(10)
     assert not thread.is_alive()
+
+
+def test_a_direction_that_stalls_beside_a_busy_one_loses_no_byte_silently() -> None:
+    """The client sends all the time and reads late: what it then gets is whole up to a break, without a gap."""
+    client, server, thread, _ = in_thread(idle_s=0.2)
+    data = b"".join(b"%08d" % number for number in range(200_000))
+    ended = threading.Event()
+
+    def server_sends() -> None:
+        with contextlib.suppress(OSError):
+            server.sendall(data)
+            server.shutdown(socket.SHUT_WR)
+
+    def server_reads() -> None:
+        with contextlib.suppress(OSError):
+            while server.recv(8192):  # more slowly than the client sends, so that the worker always has something to copy
+                time.sleep(0.001)
+
+    def client_sends() -> None:
+        with contextlib.suppress(OSError):
+            while not ended.is_set():
+                client.sendall(b"x" * 100_000)
+
+    threads = [threading.Thread(target=target, daemon=True) for target in (server_sends, server_reads, client_sends)]
+    for each in threads:
+        each.start()
+    thread.join(1.0)  # the client reads nothing for several idle timeouts
+    received = bytearray()
+    with contextlib.suppress(ConnectionResetError):
+        while piece := client.recv(1 << 16):
+            received += piece
+    ended.set()
+    assert data.startswith(received)
+    client.close()
+    server.close()
+    thread.join(10)
+    for each in threads:
+        each.join(10)
+
+
+def test_a_direction_that_waits_for_its_sink_ends_when_the_other_one_breaks(caplog: pytest.LogCaptureFixture) -> None:
+    """The worker waits until the server takes more. Then the client is gone, which the other direction finds."""
+    client, server, thread, _ = in_thread(idle_s=60.0)
+    client.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            client.send(b"x" * 65536)
+            time.sleep(0.005)  # the worker copies, until the server's buffer is full
+    client.close()
+    server.sendall(b"y" * 1000)
+    thread.join(10)
+    assert not thread.is_alive()
+    assert "internal error" not in caplog.text
+    server.close()

@@ -9,8 +9,11 @@ Facts about gunicorn's Arbiter, from version 23 to 27:
 - `manage_workers()` ends surplus workers by `kill_worker(pid, SIGTERM)`. `stop()` ends all of them by
   `kill_workers(SIGTERM)` or, for a quick end, `kill_workers(SIGQUIT)`; it waits for `graceful_timeout` while `WORKERS` has
   any, and then calls `kill_workers(SIGKILL)`.
+- A worker starts with the master's handlers, which put a signal into a queue that the worker never reads. `stop()`
+  sends its signal once.
 - `reap_workers()` and `manage_workers()` are called at least once a second; in `reload()`, only the former is. Version 23
-  calls `reap_workers()` in the handler of SIGCHLD, so it may come between any two instructions.
+  calls `reap_workers()` in the handler of SIGCHLD and nowhere else. So it may come between any two instructions, also in the
+  middle of another `reap_workers()`, and its `stop()` sees the end of a child only.
 
 So the master takes a replaced worker out of `WORKERS` after a moment. The worker stays the master's child and *lingers*. The
 master puts lingering workers back into `WORKERS` only while gunicorn's code must see all workers: to reap them, to kill a
@@ -20,18 +23,23 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 from prefork_lb.gunicorn.internals import Arbiter
+from prefork_lb.shared.identity import is_alive, start_time
 from prefork_lb.worker.retirement import Order, Retirement
 
 # Most workers end within this time; those that still have clients linger.
 _GRACE_S = 1.0
 _LOOK_EVERY_S = 0.05
 _LEAST_LINGERING = 4
+_CAUGHT = re.compile(rb"^SigCgt:\s+([0-9a-f]+)", re.MULTILINE)  # proc(5)
 
 _ATTRIBUTES = ("WORKERS", "reexec_pid", "master_pid", "manage_workers", "reap_workers", "murder_workers", "kill_workers",
                "kill_worker")
@@ -104,18 +112,33 @@ class LingeringMaster(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             # An upgrade: the other master's workers replace this one's. When this master has gone, only a ProxyWorker can still
             # be told to stop. So workers of other classes do not linger.
             self._stopping.update(pid for pid, worker in list(self.WORKERS.items()) if _retirement(worker) is None)
+            self._repeat_to_starting(sig)
             super().kill_workers(sig)
             self._wait_for_grace()
         else:
             if sig != signal.SIGKILL:
                 self._take_back()
+                self._repeat_to_starting(sig)
             super().kill_workers(sig)
+
+    def _repeat_to_starting(self, sig: int) -> None:
+        """Send the signal of a stop once more to workers that are starting, as soon as they can hear it.
+
+        Else the stop would wait for such a worker for the whole of `graceful_timeout`.
+        """
+        starting = {pid: start_time(pid) for pid in list(self.WORKERS) if not _takes_signals(pid)}
+        if starting:
+            # A thread: `stop()` of version 23 calls nothing of ours until a worker ends.
+            threading.Thread(target=_tell_when_they_hear, args=(starting, sig), daemon=True).start()
 
     # -- who lingers -------------------------------------------------------------------------------------------
 
     def _let_go(self) -> None:
         """Take workers out of `WORKERS` that retired, by the master's order or by themselves, and still run after the grace."""
-        now = time.monotonic()
+        with _without_sigchld():
+            self._let_go_now(time.monotonic())
+
+    def _let_go_now(self, now: float) -> None:
         for pid, worker in list(self.WORKERS.items()):
             if self._shown:
                 return
@@ -132,39 +155,45 @@ class LingeringMaster(Arbiter):  # type: ignore[misc]  # gunicorn has no types
     @contextlib.contextmanager
     def _all_workers(self) -> Iterator[None]:
         """Put the lingering workers into `WORKERS` for a while. Those that gunicorn removes from it have ended."""
-        self._shown += 1
+        with _without_sigchld():
+            self._shown += 1
+            if self._shown == 1:  # else gunicorn may have removed some already
+                self.WORKERS.update(self._lingering)
         try:
-            self.WORKERS.update(self._lingering)
             yield
         finally:
-            if self._shown == 1:
-                for pid in list(self._lingering):
-                    if self.WORKERS.pop(pid, None) is None:
-                        for noted in (self._lingering, self._retired):
-                            noted.pop(pid, None)
-                        self._stopping.discard(pid)
-            self._shown -= 1
+            with _without_sigchld():
+                if self._shown == 1:
+                    for pid in list(self._lingering):
+                        if self.WORKERS.pop(pid, None) is None:
+                            for noted in (self._lingering, self._retired):
+                                noted.pop(pid, None)
+                            self._stopping.discard(pid)
+                self._shown -= 1
 
     def _remind(self) -> None:
         """Repeat SIGTERM: a worker that was still starting may have lost the first one. gunicorn does so for surplus workers."""
         now = time.monotonic()
         if now - self._resent_at >= 1.0:
             self._resent_at = now
-            for pid in list(self._retired):
-                if pid in self._lingering:
-                    self._signal(pid, signal.SIGTERM)
-                elif pid not in self.WORKERS:
-                    del self._retired[pid]
+            with _without_sigchld():
+                for pid in list(self._retired):
+                    if pid in self._lingering:
+                        self._signal(pid, signal.SIGTERM)
+                    elif pid not in self.WORKERS:
+                        del self._retired[pid]
 
     def _end_surplus(self) -> None:
         """Limit the number of lingering workers, for each keeps its memory and its row. The oldest end first."""
-        surplus = len(self._lingering) - max(_LEAST_LINGERING, 2 * self.num_workers)
-        for pid, worker in sorted(self._lingering.items(), key=lambda item: item[1].age)[:max(0, surplus)]:
-            if pid not in self._stopping:
-                self.log.warning("Worker (pid:%s) has to end: more than %d workers linger", pid, len(self._lingering) - surplus)
-                self._stopping.add(pid)
-                _give(worker, Order.STOP)
-                self._signal(pid, signal.SIGTERM)
+        with _without_sigchld():
+            most = max(_LEAST_LINGERING, 2 * self.num_workers)
+            surplus = len(self._lingering) - most
+            for pid, worker in sorted(self._lingering.items(), key=lambda item: item[1].age)[:max(0, surplus)]:
+                if pid not in self._stopping:
+                    self.log.warning("Worker (pid:%s) has to end: more than %d workers linger", pid, most)
+                    self._stopping.add(pid)
+                    _give(worker, Order.STOP)
+                    self._signal(pid, signal.SIGTERM)
 
     def _signal(self, pid: int, sig: int) -> None:
         super().kill_worker(pid, sig)
@@ -183,15 +212,57 @@ class LingeringMaster(Arbiter):  # type: ignore[misc]  # gunicorn has no types
 
     def _take_back(self) -> None:
         """The instance stops: put all lingering workers back into `WORKERS`, those of earlier masters included."""
-        self.WORKERS.update(self._lingering)
-        self._lingering.clear()
-        self._retired.clear()
-        for adopted in self._find_adopted():
-            if adopted.pid not in self.WORKERS:
-                self.WORKERS[adopted.pid] = _AdoptedWorker(adopted)
+        with _without_sigchld():
+            self.WORKERS.update(self._lingering)
+            self._lingering.clear()
+            self._retired.clear()
+        others = [adopted for adopted in self._find_adopted() if adopted.pid not in self.WORKERS]
+        self.WORKERS.update((adopted.pid, _AdoptedWorker(adopted)) for adopted in others)
+        if others:
+            threading.Thread(target=_tell_end, args=(others,), daemon=True).start()
         self._stopping.update(self.WORKERS)
         for worker in list(self.WORKERS.values()):
             _give(worker, Order.STOP)
+
+
+def _tell_when_they_hear(starting: Mapping[int, int], sig: int) -> None:
+    """Send these workers a signal, by pid and start time, as soon as they have handlers of their own."""
+    left = dict(starting)
+    while left:
+        time.sleep(_LOOK_EVERY_S)
+        for pid, start in list(left.items()):
+            if not is_alive(pid, start):
+                del left[pid]
+            elif _takes_signals(pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, sig)
+                del left[pid]
+
+
+def _takes_signals(pid: int) -> bool:
+    """Whether the process has the handlers of a worker. That of SIGABRT is the last one to be set, and no master has it."""
+    try:
+        caught = _CAUGHT.search(Path(f"/proc/{pid}/status").read_bytes())
+    except OSError:
+        return True  # it has ended
+    return caught is not None and bool(int(caught[1], 16) >> (signal.SIGABRT - 1) & 1)
+
+
+@contextlib.contextmanager
+def _without_sigchld() -> Iterator[None]:
+    """Put the handler of SIGCHLD off: what the block changes, `reap_workers` changes too. The block must not fork."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGCHLD,))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _tell_end(workers: Sequence[Adopted]) -> None:
+    """Tell the master by SIGCHLD when these workers have ended. The kernel does so for the ends of children only."""
+    while any(worker.is_running() for worker in workers):
+        time.sleep(_LOOK_EVERY_S)
+    os.kill(os.getpid(), signal.SIGCHLD)
 
 
 class _AdoptedWorker:
