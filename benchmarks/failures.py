@@ -137,7 +137,7 @@ backend b
 """
 
 
-def prefork_lb_text(setup: Setup, port: int) -> str:
+def prefork_lb_text(setup: Setup, port: int, policy: str = "least-connections") -> str:
     again = f"""attempts = {ATTEMPTS}
 on = ["connect", "reset", "timeout"]
 statuses = [500, 502, 503, 504]""" if setup.retries else "attempts = 1"
@@ -149,7 +149,7 @@ bind = ["127.0.0.1:{port}"]
 workers = {WORKERS}
 {timeouts}
 [pools.web]
-policy = "least-connections"
+policy = "{policy}"
 servers = [{servers}]
 [pools.web.retries]
 {again}
@@ -157,7 +157,7 @@ servers = [{servers}]
 
 
 CONTENDERS = {"nginx-roundrobin": "", "nginx-leastconn": "zone b 64k; least_conn;", "haproxy-roundrobin": "roundrobin",
-              "haproxy-leastconn": "leastconn", "prefork_lb": "least-connections"}
+              "haproxy-leastconn": "leastconn", "prefork_lb": "least-connections", "prefork_lb-peak-ewma": "peak-ewma"}
 """Names, and the words that each proxy has for its policy."""
 
 
@@ -177,7 +177,7 @@ def started(name: str, setup: Setup, folder: Path) -> Iterator[Running]:
         command = [program("haproxy") or "haproxy", "-f", str(config)]
     else:
         config = folder / "prefork_lb.toml"
-        config.write_text(prefork_lb_text(setup, port))
+        config.write_text(prefork_lb_text(setup, port, CONTENDERS[name]))
         command = [str(Path(sys.executable).with_name("gunicorn")), "-c", str(REPOSITORY / "gunicorn.conf.py"), "prefork_lb:app"]
         environ = {"PREFORK_LB_CONFIG": str(config), "PYTHONPATH": str(REPOSITORY)}
     with running(command, port, folder, environ) as found:
@@ -341,7 +341,7 @@ def main() -> None:
             scenario = replace(SCENARIOS[wanted], length_s=args.seconds or SCENARIOS[wanted].length_s)
             found: dict[str, Figures] = {}
             for name in names:
-                if not program(name.partition("-")[0]) and name != "prefork_lb":
+                if not program(name.partition("-")[0]) and not name.startswith("prefork_lb"):
                     console.print(f"[yellow]{name} is not installed and left out[/]")
                     continue
                 try:

@@ -20,6 +20,7 @@ FAILURE = 217_706  # log2(10): a failure counts as an answer ten times slower th
 MOST_RATIO = 10  # a power of two: no server counts as more than 1024 times slower
 TRIAL_US = 1_000_000
 MOST_US = 1 << 46
+MOST_LEVEL = 46 * ONE
 
 
 def level_of(microseconds: int) -> int:
@@ -66,6 +67,12 @@ class AnswerTimes:
             level = max(level, level_of(now - heard))
         return level - pool if level - pool > NOISE else 0
 
+    def microseconds(self, server: Candidate, now: int) -> int:
+        """How long the server takes to answer; of one that is not known, how long the pool takes, and 0 when nothing is."""
+        pool = self._cells[POOL_LEVEL]
+        excess = self.excess(server, now)
+        return microseconds_of(pool + excess if excess else self._level[server.slot] or pool) if pool else 0
+
     def due(self, slow: Sequence[Candidate], now: int) -> Candidate | None:
         """The slow server to try now, if there is one: the longest not picked, for a second at least. One that is silent is
         tried the more seldom the longer it has been."""
@@ -98,7 +105,7 @@ class AnswerTimes:
         sample = level_of(microseconds)
         level = self._level[slot] or pool or sample
         if is_failure:
-            sample = max(sample, max(level, pool) + FAILURE)
+            sample = min(max(sample, max(level, pool) + FAILURE), MOST_LEVEL)
         elif level - pool > NOISE >= sample - pool and pool:
             self._level[slot], self._back[slot] = pool + NOISE, now
             return

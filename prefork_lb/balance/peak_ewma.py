@@ -3,12 +3,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from prefork_lb.balance.answer_times import AnswerTimes, ratio_of
 from prefork_lb.balance.least_connections import LeastConnections
 from prefork_lb.balance.policy import Candidate, PolicySetup, RequestInfo
+from prefork_lb.balance.timed_policy import TimedPolicy, peak_ewma_load
 
 
-class PeakEWMA(LeastConnections):
+class PeakEWMA(LeastConnections, TimedPolicy):
     """Fewest in-flight requests among the servers that answer as quickly as the pool; slow ones only for what is left.
 
     A slow server's load is (in-flight + 1) times as much as it is slower, so it gets a request when all others have that much
@@ -16,12 +16,11 @@ class PeakEWMA(LeastConnections):
     """
 
     def __init__(self, setup: PolicySetup) -> None:
-        super().__init__(setup)
-        self.times = AnswerTimes(setup)
-        self._clock = setup.clock
+        LeastConnections.__init__(self, setup)
+        TimedPolicy.__init__(self, setup)
 
     def pick(self, candidates: Sequence[Candidate], request: RequestInfo) -> Candidate:
-        now = self._now()
+        now = self.now()
         times = self.times
         excess = [times.excess(server, now) for server in candidates]
         if not any(excess):
@@ -35,24 +34,11 @@ class PeakEWMA(LeastConnections):
         self.took(picked, tuple(candidates))
         return picked
 
-    def sent(self, server: Candidate) -> None:
-        """A request goes to `server`. For simulations; a worker counts in shared memory what is under way."""
-        self.times.began(server.slot, self._now())
-        self.times.count(server.slot, 1)
-
-    def answered(self, server: Candidate, seconds: float, is_failure: bool) -> None:
-        """It was answered, or failed, after so long. For simulations."""
-        self.times.count(server.slot, -1)
-        self.times.answered(server.slot, int(seconds * 1e6), self._now(), is_failure)
-
-    def _now(self) -> int:
-        return int(self._clock() * 1e6)
-
     def _least_of_slow(self, candidates: Sequence[Candidate], excess: Sequence[int]) -> Candidate | None:
         """The slow server whose load is less than that of all others; None: another one has the least."""
         best, best_load, best_weight = None, 1, 0  # infinite
         for server, above in zip(candidates, excess, strict=True):
-            load = (2 * server.in_flight + 2) * ratio_of(above) if above else 2 * server.in_flight + 1
+            load = peak_ewma_load(server, above)
             difference = load * best_weight - best_load * server.weight
             if difference < 0 or (difference == 0 and not above and best is not None):
                 best, best_load, best_weight = server if above else None, load, server.weight

@@ -89,6 +89,7 @@ class PolicyOptions:
     """What the configuration of a pool says to its policy."""
 
     load_factor: float = 1.25
+    load: str = "connections"  # of power-of-two; or "peak-ewma" or "least-time"
     compatible: str = ""  # with "nginx" or "nginx-ketama"
 
 

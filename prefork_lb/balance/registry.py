@@ -10,10 +10,12 @@ from prefork_lb.balance.consistent_hash import ConsistentHash
 from prefork_lb.balance.first import First
 from prefork_lb.balance.hashed import Hash
 from prefork_lb.balance.least_connections import LeastConnections
+from prefork_lb.balance.least_time import LeastTime
 from prefork_lb.balance.nginx_hash import NginxHash, NginxKetama
 from prefork_lb.balance.peak_ewma import PeakEWMA
 from prefork_lb.balance.policy import Policy, PolicySetup
 from prefork_lb.balance.power_of_two import PowerOfTwo
+from prefork_lb.balance.power_of_two_timed import PowerOfTwoTimed
 from prefork_lb.balance.round_robin import RoundRobin
 from prefork_lb.balance.smooth import SmoothWeightedRoundRobin
 from prefork_lb.balance.weighted_random import WeightedRandom
@@ -23,8 +25,9 @@ _POLICIES: dict[str, Callable[[PolicySetup], Policy]] = {
     "weighted-round-robin": SmoothWeightedRoundRobin,
     "least-connections": LeastConnections,
     "peak-ewma": PeakEWMA,
+    "least-time": LeastTime,
     "random": WeightedRandom,
-    "power-of-two": PowerOfTwo,
+    "power-of-two": lambda setup: PowerOfTwo(setup) if setup.options.load == "connections" else PowerOfTwoTimed(setup),
     "hash": lambda setup: NginxHash(setup) if setup.options.compatible else Hash(setup),
     "consistent-hash": lambda setup: NginxKetama(setup) if setup.options.compatible else ConsistentHash(setup),
     "first": First,

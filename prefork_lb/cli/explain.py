@@ -96,10 +96,10 @@ def _show(found: Explanation) -> None:
         click.echo(f"the balancer answers {found.answer}")
     if found.servers:
         table = Table(box=None, header_style="bold", pad_edge=False)
-        for heading in ("server", "in flight", "limit", "weight", "why"):
+        for heading in ("server", "in flight", "limit", "weight", "average", "why"):
             table.add_column(heading, justify="left" if heading in ("server", "why") else "right")
         for server in found.servers:
             in_flight = f"{server.in_flight} + {server.penalties} failed" if server.penalties else str(server.in_flight)
             table.add_row(("> " if server.is_picked else "  ") + server.server, in_flight, str(server.max_connections or "-"),
-                          str(server.weight), server.why)
+                          str(server.weight), "-" if server.average_ms is None else f"{server.average_ms:.1f} ms", server.why)
         print_table(table, folds="why")

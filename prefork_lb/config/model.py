@@ -307,6 +307,9 @@ class PoolConfig(Section, frozen=True):
         "`consistent-hash`: the most requests in flight on a server, as a multiple of its share of all that are in flight, "
         "1 or more; beyond, its keys go to the next server. 0: no limit.", ge=0, le=1000
     )] = 1.25
+    load: Annotated[Literal["connections", "peak-ewma", "least-time"], meta(
+        "`power-of-two`: by what the two servers are compared: requests in flight, or the load of one of these policies."
+    )] = "connections"
     compatible: Annotated[Literal["", "nginx", "nginx-ketama"], meta(
         'Pick the servers that nginx picks for the same keys: "nginx" for `hash` (its `hash KEY`), "nginx-ketama" for '
         "`consistent-hash` (its `hash KEY consistent`, without `load_factor`)."

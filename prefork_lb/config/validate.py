@@ -153,6 +153,8 @@ def _key(name: str, pool: PoolConfig, report: ReportProblem) -> None:
             report((*path, "load_factor"), f'the policy {policy!r} has no load factor; expected policy = "consistent-hash"')
         elif pool.compatible and pool.load_factor not in (0, _DEFAULT_LOAD_FACTOR):
             report((*path, "load_factor"), f"compatible = {pool.compatible!r} picks whatever is in flight; expected 0, or none")
+    if pool.load not in (None, "connections") and policy is not None and policy != "power-of-two":
+        report((*path, "load"), f'the policy {policy!r} has its own load; expected policy = "power-of-two"')
     if pool.compatible and policy is not None and policy != _COMPATIBLE[pool.compatible]:
         report((*path, "compatible"), f'{pool.compatible!r} is for policy = "{_COMPATIBLE[pool.compatible]}"')
 

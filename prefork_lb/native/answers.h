@@ -14,7 +14,7 @@ typedef struct {
 static PyTypeObject *answers_type;
 
 enum { ANSWERED = 0, FAILED = 1, LEFT = 2 }; /* upstream/answering.py: Ending */
-static const int64_t MOST_US = (int64_t)1 << 46, MOST_STEP = 1 << 24;
+static const int64_t MOST_US = (int64_t)1 << 46, MOST_LEVEL = (int64_t)46 << 16, MOST_STEP = 1 << 24;
 
 static int64_t level_of(int64_t us) {
     uint64_t value = us < 1 ? 1 : us > MOST_US ? (uint64_t)MOST_US : (uint64_t)us;
@@ -60,6 +60,7 @@ static void end_wait(Answers *self, int64_t slot, int64_t begun, int64_t now, in
     if (ending == FAILED) {
         int64_t slow = (level > pool ? level : pool) + self->failure;
         if (slow > sample) sample = slow;
+        if (sample > MOST_LEVEL) sample = MOST_LEVEL;
     } else if (pool && level - pool > self->noise && sample - pool <= self->noise) {
         levels[slot] = pool + self->noise;
         back[slot] = now;

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from prefork_lb.balance.answer_times import LEVEL, AnswerTimes, microseconds_of, ratio_of
 from prefork_lb.balance.keyed import KeyedPolicy
 from prefork_lb.balance.policy import Policy
 from prefork_lb.config import Config
@@ -26,6 +27,7 @@ from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import Admin, States, now_ms
 from prefork_lb.shared.table import PoolSlots, enter
 from prefork_lb.shared.transitions import Check, Ejection
+from prefork_lb.upstream.answering import now_us
 from prefork_lb.upstream.availability import Choice
 from prefork_lb.upstream.pool import Pool
 from prefork_lb.upstream.runtime import BLOCKING
@@ -52,6 +54,7 @@ class ServerExplained:
     penalties: int  # failures that count as load still
     max_connections: int  # at this moment; 0: no limit
     weight: int  # at this moment
+    average_ms: float | None  # time to the head of its responses, of policies that go by it; None: not known
     is_picked: bool
     why: str
 
@@ -151,6 +154,7 @@ class _Picking:
             found.notes.append("the policy draws by chance: another request may get another server")
         if waiting := self._slots.block[at.P_WAITING]:
             found.notes.append(f"{waiting} requests wait in the pool's queue: this one would wait behind them")
+        times = _Times(pool.policy, self._slots, pool.servers)
         before = [(ledger.totals[server.slot], ledger.penalties[server.slot]) for server in pool.servers]
         due = {server for server in choice.trials if self._states.ejection[server.slot] == Ejection.TRIAL_DUE}
         picked: Server | None = None
@@ -164,24 +168,48 @@ class _Picking:
         found.key = request.key.decode("latin-1")
         if picked is not None and pool.redirect_status:
             found.answer = f"{pool.redirect_status}: to {(picked.public + self._plan.target).decode('latin-1')}"
-        why = _Why(pool, self._states, choice, request, picked, due, [total for total, _ in before], self._config.policy)
+        why = _Why(pool, self._states, choice, request, picked, due, [total for total, _ in before],
+                   self._config.policy, times)
         for server, (total, penalties) in zip(pool.servers, before, strict=True):
             limit = server.max_connections if server.max_connections < UNLIMITED else 0
-            found.servers.append(ServerExplained(server.name, total, penalties, limit, server.weight, server is picked,
-                                                 why.of(server, total, penalties)))
+            found.servers.append(ServerExplained(server.name, total, penalties, limit, server.weight, times.average_ms(server),
+                                                 server is picked, why.of(server, total, penalties)))
+
+
+class _Times:
+    """How long servers take to answer, as the policy knows it at the moment at which this is made."""
+
+    def __init__(self, policy: Policy, slots: PoolSlots, servers: Sequence[Server]) -> None:
+        times = getattr(policy, "times", None)
+        now = now_us()
+        self._ratios: dict[Server, int] = {}
+        self._levels: dict[Server, int] = {}
+        if isinstance(times, AnswerTimes):
+            self._levels = {server: level for server in servers if (level := slots.columns[LEVEL][server.slot])}
+            self._ratios = {server: ratio_of(excess) for server in servers if (excess := times.excess(server, now))}
+
+    def average_ms(self, server: Server) -> float | None:
+        """Its average; None when it is not known."""
+        level = self._levels.get(server)
+        return None if level is None else microseconds_of(level) / 1000
+
+    def times_slower(self, server: Server) -> int:
+        """How many times slower than the pool it counts; 0: it counts as good as the others."""
+        return self._ratios.get(server, 0)
 
 
 class _Why:
     """Why a server is picked or passed over, in words."""
 
     def __init__(self, pool: Pool, states: States, choice: Choice, request: Request, picked: Server | None,
-                 due: set[Server], totals: Sequence[int], policy: str) -> None:
+                 due: set[Server], totals: Sequence[int], policy: str, times: _Times) -> None:
         self._states = states
         self._choice = choice
         self._session = request.session.server if request.session is not None else None
         self._picked = picked
         self._due = due
         self._policy = policy
+        self._times = times
         self._order = _order(pool.policy, request.key)
         self._loads = {server: (total, server.weight) for server, total in zip(pool.servers, totals, strict=True)}
 
@@ -204,6 +232,8 @@ class _Why:
             return "it is ejected, its time is over, and this request is its trial"
         if self._order and server in self._order:
             return "the request's key leads to it"
+        if slower := self._times.times_slower(server):
+            return f"it is slow ({slower} times the pool), and tried with this request or the least loaded nevertheless"
         if self._session is not None:
             return f"the session's server, {self._session.name}, cannot take it"
         return "it is picked by the policy"
@@ -244,6 +274,8 @@ class _Why:
             return f"{picked.name} comes before it"
         if self._policy in _BLIND:
             return "not drawn" if self._policy in _BY_CHANCE else "not its turn"
+        if slower := self._times.times_slower(server):
+            return f"slow: it answers, or is silent, {slower} times as long as the pool"
         theirs, weight = self._loads[picked]
         if load * weight > theirs * server.weight:
             return f"busier: {load} in flight for a weight of {server.weight}, against {theirs} for {weight}"

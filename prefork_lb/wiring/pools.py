@@ -64,7 +64,7 @@ def obtain(config: Config) -> Needs:
 
 
 def _make_policy(name: str, pool: model.PoolConfig, config: Config, memory: PolicyMemory, servers: Sequence[Server]) -> Policy:
-    options = PolicyOptions(pool.load_factor, pool.compatible)
+    options = PolicyOptions(pool.load_factor, load=pool.load, compatible=pool.compatible)
     try:
         return make_policy(pool.policy, PolicySetup(random.Random(), memory, servers, options, monotonic))
     except ValueError as exc:

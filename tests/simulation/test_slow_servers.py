@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from prefork_lb.balance.policy import PolicyOptions
 from tests.unit.balance.candidates import REQUEST, backends, fresh_memory, new_policy
 
 SERVICE_S, RATE, SERVERS, WORKS_ON = 0.030, 300, 4, 4
@@ -72,11 +73,11 @@ class Run:
 
 
 def run(policy_name: str, scene: Scene, seconds: float, seed: int, service: Service = FIXED, works_on: int = WORKS_ON,
-        weights: Sequence[int] = (1,) * SERVERS) -> Run:
+        weights: Sequence[int] = (1,) * SERVERS, load: str = "connections") -> Run:
     """`works_on`: how many requests a server works on at once, in the order in which they come."""
     rng, now = random.Random(seed), 1.0
     servers = backends(*weights)
-    policy = new_policy(policy_name, seed, fresh_memory(), servers, clock=lambda: now)
+    policy = new_policy(policy_name, seed, fresh_memory(), servers, PolicyOptions(load=load), clock=lambda: now)
     hears = hasattr(policy, "answered")
     free = [[0.0] * works_on for _ in servers]
     ends: list[tuple[float, int]] = []
@@ -175,3 +176,16 @@ def test_weights_divide_what_quick_servers_get() -> None:
     found = run("peak-ewma", Scene(), 60, 1, KINDS["exponential"], 8, (2, 1, 1, 4))
     for slot, part in enumerate((0.25, 0.125, 0.125, 0.5)):
         assert sum(each.server == slot for each in found.sent) / len(found.sent) == pytest.approx(part, rel=0.05)
+
+
+@pytest.mark.parametrize(("policy", "load"), [("least-time", "connections"), ("power-of-two", "peak-ewma"),
+                                              ("power-of-two", "least-time")])
+def test_every_policy_by_time_avoids_what_is_slow_fails_or_hangs(policy: str, load: str) -> None:
+    def ran(scene: Scene, seconds: float) -> Run:
+        return run(policy, scene, seconds, 1, load=load)
+
+    assert ran(TEN_TIMES, 20).mean() <= 36
+    assert sum(each.failed for each in ran(Scene(5, 10, fails=True), 12).sent) <= 60
+    assert ran(Scene(5, hangs=True), 35).to_first(6, 35) <= 12
+    back = ran(Scene(5, 10, factor=33), 14)
+    assert back.to_first(5, 10) <= 60 and back.share(11.5, 12.5) >= 0.5

@@ -13,8 +13,8 @@ from tests.unit.balance.candidates import REQUEST, AnyRequest, backends, fresh_m
 
 
 def test_the_names_are_those_of_the_contract() -> None:
-    assert POLICY_NAMES == ("round-robin", "weighted-round-robin", "least-connections", "peak-ewma", "random",
-                            "power-of-two", "hash", "consistent-hash", "first")
+    assert POLICY_NAMES == ("round-robin", "weighted-round-robin", "least-connections", "peak-ewma", "least-time",
+                            "random", "power-of-two", "hash", "consistent-hash", "first")
 
 
 @pytest.mark.parametrize("name", POLICY_NAMES)

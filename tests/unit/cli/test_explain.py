@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,6 +10,8 @@ from typing import Any, NamedTuple
 import pytest
 from click.testing import CliRunner, Result
 
+from prefork_lb.balance.answer_times import AnswerTimes
+from prefork_lb.balance.policy import PolicyMemory, PolicySetup
 from prefork_lb.cli.main import main
 from prefork_lb.config.load import load
 from prefork_lb.shared.desired import lay_down
@@ -16,8 +19,10 @@ from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.making import attach_or_create
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import Admin, States, now_ms
-from prefork_lb.shared.table import enter
+from prefork_lb.shared.table import PoolSlots, enter
 from prefork_lb.shared.transitions import Check, Event
+from prefork_lb.simulate.simulation import SimulatedServer
+from prefork_lb.upstream.answering import now_us
 from prefork_lb.wiring.room import packed, pool_entries, room_for
 from tests.unit.shared.processes import Master
 
@@ -46,6 +51,9 @@ cookie = "sid"
 policy = "consistent-hash"
 key = "path"
 servers = ["10.0.1.1:80", "10.0.1.2:80", "10.0.1.3:80"]
+[pools.quick]
+policy = "peak-ewma"
+servers = ["10.0.6.1:80", "10.0.6.2:80", "10.0.6.3:80"]
 [pools.chance]
 policy = "random"
 servers = ["10.0.2.1:80", "10.0.2.2:80"]
@@ -70,6 +78,9 @@ pool = "web"
 hosts = ["patient.example"]
 pool = "patient"
 [[routes]]
+hosts = ["quick.example"]
+pool = "quick"
+[[routes]]
 hosts = ["learning.example"]
 pool = "learning"
 """
@@ -80,6 +91,7 @@ class Instance(NamedTuple):
     ledger: Ledger
     states: States
     slots: dict[str, list[int]]
+    places: dict[str, PoolSlots]
     master: int
 
     def explain(self, url: str, *more: str) -> dict[str, Any]:
@@ -113,7 +125,7 @@ def instance(master: Master, tmp_path: Path) -> Iterator[Instance]:
     with ledger.locked():
         slots = enter(segment, ledger, pool_entries(config))
         lay_down(segment, packed(config))
-    yield Instance(segment, ledger, states, {name: list(each.slots) for name, each in slots.items()}, master.pid)
+    yield Instance(segment, ledger, states, {name: list(each.slots) for name, each in slots.items()}, slots, master.pid)
 
 
 def test_each_server_has_its_reason(instance: Instance) -> None:
@@ -182,6 +194,26 @@ def test_a_session_has_its_server_and_waits_or_moves_when_that_is_full(instance:
         "full: 1 of 1 in flight", "the session belongs to 10.0.4.1:80, and no other may have it"]
     assert "the request would wait in it" in found["notes"][0]
     assert instance.explain("http://learning.example/", "-H", "Cookie: sid=unknown")["session"] == "none; it would begin one"
+
+
+def test_a_slow_server_is_told_with_its_average(instance: Instance) -> None:
+    place = instance.places["quick"]
+    servers = [SimulatedServer(slot, f"s{slot}") for slot in place.slots]
+    memory = PolicyMemory(place.cells, place.columns)
+    times = AnswerTimes(PolicySetup(random.Random(1), memory, servers))
+
+    def answers() -> None:
+        now = now_us()
+        for number in range(60):
+            for index, slot in enumerate(place.slots):
+                times.began(slot, now)
+                times.answered(slot, 300_000 if index == 1 and number > 30 else 10_000, now, False)
+
+    instance.change(answers)
+    found = instance.explain("http://quick.example/")
+    assert found["servers"][1]["why"].startswith("slow: it answers, or is silent, ")
+    assert found["servers"][1]["average_ms"] > 100 and 9 < found["servers"][0]["average_ms"] < 11
+    assert found["server"] == "10.0.6.1:80"
 
 
 def test_what_the_balancer_itself_refuses_is_told(instance: Instance) -> None:
