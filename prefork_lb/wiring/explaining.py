@@ -277,6 +277,12 @@ class _Why:
         if slower := self._times.times_slower(server):
             return f"slow: it answers, or is silent, {slower} times as long as the pool"
         theirs, weight = self._loads[picked]
+        mine_ms, theirs_ms = self._times.average_ms(server), self._times.average_ms(picked)
+        if self._policy == "least-time" and mine_ms and theirs_ms:
+            if mine_ms * (load + 1) * weight > theirs_ms * (theirs + 1) * server.weight:
+                return (f"its answer would come later: {mine_ms:.1f} ms on average with {load} in flight, against "
+                        f"{theirs_ms:.1f} ms with {theirs}")
+            return "as good, and not its turn"
         if load * weight > theirs * server.weight:
             return f"busier: {load} in flight for a weight of {server.weight}, against {theirs} for {weight}"
         return "not drawn, or not its turn" if self._policy in _BY_CHANCE else "as good, and not its turn"

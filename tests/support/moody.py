@@ -1,13 +1,15 @@
 """Servers whose behaviour a test changes while they run."""
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 from tests.support.behaviors import head
 from tests.support.origin import Behavior, Link, Origin, Request
 
 Mood = str | int
-"""`well`; a status to answer with at once; `reset`: a reset instead of an answer; `hang`: none until the test releases it."""
+"""`well`; a status to answer with at once; `reset`: a reset instead of an answer; `late`: after 0.3 s; `hang`: none until
+the test releases it."""
 
 CHECK = "/healthz"
 
@@ -51,6 +53,9 @@ def _behavior(mood_of: Callable[[Link, Request], Mood]) -> Behavior:
             return False
         if mood == "hang":
             await origin.held(link)
+            mood = "well"
+        if mood == "late":
+            await asyncio.sleep(0.3)
             mood = "well"
         body = link.server.name.encode()
         fields = [("Content-Length", str(len(body))), *origin.fields]

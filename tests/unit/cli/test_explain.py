@@ -54,6 +54,9 @@ servers = ["10.0.1.1:80", "10.0.1.2:80", "10.0.1.3:80"]
 [pools.quick]
 policy = "peak-ewma"
 servers = ["10.0.6.1:80", "10.0.6.2:80", "10.0.6.3:80"]
+[pools.soon]
+policy = "least-time"
+servers = ["10.0.7.1:80", "10.0.7.2:80"]
 [pools.chance]
 policy = "random"
 servers = ["10.0.2.1:80", "10.0.2.2:80"]
@@ -80,6 +83,9 @@ pool = "patient"
 [[routes]]
 hosts = ["quick.example"]
 pool = "quick"
+[[routes]]
+hosts = ["soon.example"]
+pool = "soon"
 [[routes]]
 hosts = ["learning.example"]
 pool = "learning"
@@ -196,8 +202,9 @@ def test_a_session_has_its_server_and_waits_or_moves_when_that_is_full(instance:
     assert instance.explain("http://learning.example/", "-H", "Cookie: sid=unknown")["session"] == "none; it would begin one"
 
 
-def test_a_slow_server_is_told_with_its_average(instance: Instance) -> None:
-    place = instance.places["quick"]
+def know_times(instance: Instance, pool: str, microseconds: Callable[[int, int], int]) -> None:
+    """60 answers of each server of a pool, in so many microseconds by the server's place and the answer's number."""
+    place = instance.places[pool]
     servers = [SimulatedServer(slot, f"s{slot}") for slot in place.slots]
     memory = PolicyMemory(place.cells, place.columns)
     times = AnswerTimes(PolicySetup(random.Random(1), memory, servers))
@@ -207,13 +214,24 @@ def test_a_slow_server_is_told_with_its_average(instance: Instance) -> None:
         for number in range(60):
             for index, slot in enumerate(place.slots):
                 times.began(slot, now)
-                times.answered(slot, 300_000 if index == 1 and number > 30 else 10_000, now, False)
+                times.answered(slot, microseconds(index, number), now, False)
 
     instance.change(answers)
+
+
+def test_a_slow_server_is_told_with_its_average(instance: Instance) -> None:
+    know_times(instance, "quick", lambda index, number: 300_000 if index == 1 and number > 30 else 10_000)
     found = instance.explain("http://quick.example/")
     assert found["servers"][1]["why"].startswith("slow: it answers, or is silent, ")
     assert found["servers"][1]["average_ms"] > 100 and 9 < found["servers"][0]["average_ms"] < 11
     assert found["server"] == "10.0.6.1:80"
+
+
+def test_least_time_tells_whose_answer_would_come_later(instance: Instance) -> None:
+    know_times(instance, "soon", lambda index, number: 20_000 if index == 0 else 10_000)
+    found = instance.explain("http://soon.example/")
+    assert found["server"] == "10.0.7.2:80"
+    assert found["servers"][0]["why"].startswith("its answer would come later: ")
 
 
 def test_what_the_balancer_itself_refuses_is_told(instance: Instance) -> None:
