@@ -26,6 +26,11 @@ class Address:
     def is_unix(self) -> bool:
         return bool(self.path)
 
+    @property
+    def tls_name(self) -> str:
+        """The host as TLS sends and verifies it: without the dot that ends a fully qualified name (RFC 6066 3)."""
+        return self.host.removesuffix(".")
+
     def __str__(self) -> str:
         if self.path:
             return f"unix:{self.path}"
