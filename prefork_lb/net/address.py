@@ -66,8 +66,10 @@ def is_server_name(text: str) -> bool:
 
 
 def unmapped(ip: str) -> str:
-    """An IPv4 address that a socket for both families tells in IPv6's form, `::ffff:192.0.2.1` (RFC 4291 2.5.5.2), as the IPv4
-    address that it is; any other as it is."""
+    """The IPv4 address in an IPv4-mapped one, `::ffff:192.0.2.1` (RFC 4291 2.5.5.2); any other address unchanged.
+
+    A socket that listens for both families reports IPv4 clients in the mapped form.
+    """
     if ip.startswith("::ffff:") and "." in ip:
         return ip[7:]
     return ip
