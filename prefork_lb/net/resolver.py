@@ -135,8 +135,8 @@ class Resolver:
             name.preferred_until = self._clock() + _PREFERRED_S
 
     def _start_thread(self) -> None:
-        # Not under the lock. `start` waits for the new thread; under gevent that is a greenlet. The lock may have been made before
-        # gevent's patch; a greenlet that waits for such a lock stops all greenlets.
+        # Not under the lock. `start` waits for the new thread; under gevent that is a greenlet. The lock may have been made
+        # before gevent's patch; a greenlet that waits for such a lock stops all greenlets.
         try:
             threading.Thread(target=self._work, name="prefork_lb look-up", daemon=True).start()
         except RuntimeError:  # the system has no more
