@@ -56,9 +56,9 @@ class Probe:
 
 
 class Outcome(NamedTuple):
-    """What came of a check."""
+    """The outcome of a check."""
 
-    passed: bool | None  # None: this host could not make it, which says nothing about the server
+    passed: bool | None  # None: this host could not make the check, so nothing is known about the server
     reason: str  # a few words for the operator
     seconds: float
 
