@@ -108,8 +108,8 @@ class LimitsConfig(_Section, frozen=True):
         "Bytes a second that a client must send of a request's body once `timeouts.body` is used up.", ge=1, le=MIB
     )] = 500
     lag: Annotated[float, _meta(
-        "Seconds that requests may wait before the worker begins with them. When the wait stays longer for a second, requests that "
-        "waited longer get 503 with Retry-After, and new TLS connections are closed. 0: no limit. (ProxyWorker)", ge=0, le=60
+        "Seconds that requests may wait before the worker begins with them. When the wait stays longer for a second, requests "
+        "that waited longer get 503 with Retry-After, and new TLS connections are closed. 0: no limit. (ProxyWorker)", ge=0, le=60
     )] = 0.5
 
 
