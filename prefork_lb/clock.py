@@ -1,11 +1,11 @@
-"""Time: monotonic instants in seconds, injected so that tests can stand still."""
+"""The clock: monotonic instants in seconds. Objects take it as an argument, so that tests control the time."""
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 
 Clock = Callable[[], float]
-"""Returns a monotonic instant in seconds; only differences mean something."""
+"""Returns a monotonic instant in seconds. Only differences between instants have a meaning."""
 
 monotonic: Clock = time.monotonic
 

@@ -1,8 +1,8 @@
-"""The error taxonomy: facts stand on the class, so that no handler asks "which kind are you?".
+"""The errors of prefork_lb. Each class carries its facts as attributes, so handlers need not test for kinds.
 
-A `ProxyError` says whose side failed (`side`), what the client is answered (`status`), what the access log calls it
-(`phase`) and whether another attempt may be made (`retry`). Messages are for the operator's log; the client sees only
-the status and its short text.
+A `ProxyError` has the side that failed (`side`), the status of the answer to the client (`status`), its name in the access log
+(`phase`) and whether another attempt may be made (`retry`). Messages are for the operator's log; the client gets only the status
+and its short text.
 """
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import enum
 
 
 def printable(text: str) -> str:
-    """`text` with an escape, as TOML and Python write it, for each character that is not to be printed."""
+    """`text` with each unprintable character as an escape, as TOML and Python write it."""
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else f"\\u{ord(char):04x}" if ord(char) < 1 << 16 else f"\\U{ord(char):08x}"
@@ -41,8 +41,8 @@ class PreforkLBError(Exception):
 class ConfigError(PreforkLBError):
     """A configuration that cannot be used.
 
-    `problems` holds one line each, `file:line: key: what was found, what is expected`; `str()` joins them. What the terminal or
-    the log would not print, such as ESC and newlines in a file's name, stands there as escapes.
+    `problems` holds one line for each problem, `file:line: key: what was found, what is expected`; `str()` joins them.
+    Unprintable characters, such as ESC and newlines in a file's name, are written as escapes.
     """
 
     def __init__(self, problems: list[str]) -> None:
@@ -52,11 +52,11 @@ class ConfigError(PreforkLBError):
 
 
 class InvariantError(PreforkLBError):
-    """Ours to mend: a state that the code says cannot be. Answered with 500, never retried."""
+    """A defect of prefork_lb: a state that must not occur. Answered with 500, never retried."""
 
 
 class ProxyError(PreforkLBError):
-    """An exchange that cannot go on as asked."""
+    """A request that cannot be served as asked."""
 
     side = "proxy"
     status = 500
@@ -65,7 +65,7 @@ class ProxyError(PreforkLBError):
 
 
 class DownstreamError(ProxyError):
-    """The client's doing. Never counts against a server."""
+    """The client caused the failure. Never counts against a server."""
 
     side = "downstream"
 
@@ -106,7 +106,7 @@ class ExpectationFailed(DownstreamError):
 
 
 class NotImplementedByProxy(DownstreamError):
-    """A method or transfer coding that this proxy does not do (RFC 9110 15.6.2)."""
+    """A method or transfer coding that this proxy does not support (RFC 9110 15.6.2)."""
 
     status = 501
     phase = "request"
@@ -134,7 +134,7 @@ class MethodNotAllowed(DownstreamError):
 
 
 class FinalRecipient(DownstreamError):
-    """OPTIONS with Max-Forwards: 0, which must go no further than here (RFC 9110 7.6.2)."""
+    """OPTIONS with Max-Forwards: 0, which this proxy must answer itself (RFC 9110 7.6.2)."""
 
     status = 204
     phase = "request"
@@ -148,18 +148,18 @@ class LoopDetected(DownstreamError):
 
 
 class ClientGone(DownstreamError):
-    """The client closed its connection before it had its response. Nobody is left to answer; logs say 499."""
+    """The client closed its connection before it had its response, so no answer can be sent. Logs say 499."""
 
     status = 499
     phase = "client"
 
 
 class UpstreamError(ProxyError):
-    """The server's doing."""
+    """The server caused the failure."""
 
     side = "upstream"
     status = 502
-    condition = ""  # what `retries.on` of the configuration calls it; empty: never made again
+    condition = ""  # its name in `retries.on` of the configuration; empty: it cannot be named there
 
 
 class ConnectFailed(UpstreamError):
@@ -223,11 +223,11 @@ class CapacityError(ProxyError):
 
     status = 503
     phase = "pick"
-    retry_after_s = 1  # what the client is told: it is a matter of moments, not of minutes
+    retry_after_s = 1  # for the client's Retry-After: such a shortage usually lasts for moments
 
 
 class NoUsableServer(CapacityError):
-    """Every server of the pool is out, or was tried in this exchange."""
+    """Every server of the pool is unusable, or was tried in this exchange."""
 
 
 class PoolFull(CapacityError):
@@ -243,7 +243,7 @@ class SessionRefused(CapacityError):
 
 
 class QueueFull(CapacityError):
-    """As many requests as may do so wait for a server already."""
+    """The pool's queue is full: as many requests wait for a server as its limit allows."""
 
     phase = "queue"
 
@@ -264,6 +264,6 @@ class OutOfDescriptors(CapacityError):
 
 
 class Overloaded(CapacityError):
-    """This worker has more to do than it can: what is refused early costs least."""
+    """This worker has more requests than it can serve. A request that is refused early costs least."""
 
     phase = "overload"

@@ -18,7 +18,7 @@ _OTHERS = object()
 
 
 class _Kind:
-    """What was counted of a kind since it was written last."""
+    """The lines of a kind that were counted since one was last written."""
 
     __slots__ = ("count", "level", "since", "text")
 
@@ -29,7 +29,7 @@ class _Kind:
 
 
 class LogSummary:
-    """For one process. Threads may use it at once."""
+    """Limits the log lines of one process. Threads may share it."""
 
     def __init__(self, log: logging.Logger, clock: Clock = monotonic, every_s: float = EVERY_S) -> None:
         """A kind is written once in `every_s` seconds at most, if `tick` is called so often."""

@@ -1,4 +1,4 @@
-"""`prefork-lb check`: all problems of a configuration at once, or what it says."""
+"""`prefork-lb check`: all problems of a configuration at once, or a summary of it."""
 from __future__ import annotations
 
 import os
@@ -46,7 +46,7 @@ def fail(problems: Sequence[str]) -> NoReturn:
 
 
 def state_notices(config: Config) -> list[str]:
-    """What keeps this user's instance from writing the state file, in lines."""
+    """Why this user's instance could not write the state file, a line for each reason."""
     if not config.state.file:
         return []
     path = Path(config.state.file)
@@ -63,7 +63,7 @@ def state_notices(config: Config) -> list[str]:
 
 
 def summary(config: Config) -> list[str]:
-    """What the configuration comes to, in lines."""
+    """A summary of the configuration, in lines."""
     listen = config.listen
     lines = [f"{config.source}: good", f"listen: {', '.join(listen.bind)}, workers: {listen.worker_count()}"]
     for name, pool in config.pools.items():

@@ -34,7 +34,7 @@ _PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 class DemoError(PreforkLBError):
-    """The demo cannot start or go on: what happened and the way out."""
+    """The demo cannot start or go on. The message says what happened, and the way out."""
 
 
 class _Stopped(Exception):

@@ -44,7 +44,7 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except OSError as exc:
-            # click sees to a pipe that nobody reads any more (EPIPE). What a command did before it tells of it has been done.
+            # click handles a closed pipe (EPIPE). When the output fails, the work of the command has already been done.
             if exc.errno not in _FULL or exc.filename is not None:
                 raise
             raise click.ClickException(f"the output cannot be written: {exc.strerror}") from exc

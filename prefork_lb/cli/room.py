@@ -1,4 +1,4 @@
-"""What `prefork-lb check` says of shared memory: whether a start finds room, and whether a reload of what runs does."""
+"""The part of `prefork-lb check` on shared memory: whether a start, or a reload of a running instance, finds room."""
 from __future__ import annotations
 
 import contextlib

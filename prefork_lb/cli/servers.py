@@ -1,4 +1,4 @@
-"""`prefork-lb drain`, `ready`, `maintenance`, `weight`: what an operator sets of a server, in shared memory, for all workers."""
+"""`prefork-lb drain`, `ready`, `maintenance`, `weight`: set a server's state or weight in shared memory, for all workers."""
 from __future__ import annotations
 
 import re

@@ -24,7 +24,7 @@ def instances() -> list[InstanceView]:
 
 
 def _state(server: ServerView) -> str:
-    """In words: what the operator wants, what the checks say, whether it is ejected."""
+    """A server's state in words: the operator's setting, the result of checks, and its ejection."""
     if server.state != "ready":
         return server.state
     if server.check in ("down", "checking"):
@@ -35,7 +35,7 @@ def _state(server: ServerView) -> str:
 
 
 def _limits(pool: PoolView) -> str:
-    """What a pool's limits are at, in a line."""
+    """A pool's limits and how far each is used, in a line."""
     parts = [f"{pool.in_flight} in flight" + (f" of {pool.in_flight_limit}" if pool.in_flight_limit else "")]
     if pool.queue_size:
         parts.append(f"{pool.waiting} waiting of {pool.queue_size}")
@@ -83,7 +83,7 @@ def _table(instance: InstanceView) -> Table:
 
 
 def _controller(instance: InstanceView) -> str:
-    """What is wrong with the instance's controller; empty if nothing is."""
+    """The problem of the instance's controller, in words; "" if there is none."""
     silent_s = instance.controller_silent_s
     if not instance.controller:
         return "no controller is at work: servers are not checked, and states are not saved"

@@ -1,4 +1,4 @@
-"""Tables on standard output, of which nothing is cut, whether a terminal, a pipe or a file is at its other end."""
+"""Tables on standard output. Cells are never cut, on a terminal, in a pipe or in a file."""
 from __future__ import annotations
 
 from rich.cells import cell_len

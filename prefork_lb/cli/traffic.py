@@ -29,7 +29,7 @@ _INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C ended
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came of one request. `seconds` is the time until the body was whole; `status` is 0 when there is `error`."""
+    """The outcome of one request. `seconds` is the time until the whole body came; `status` is 0 when `error` is set."""
 
     server: str
     status: int
@@ -215,7 +215,7 @@ def _ask(session: requests.Session, url: str, timeout_s: float) -> Answer:
 
 
 def _reason(exc: requests.RequestException) -> str:
-    """The innermost cause: what `requests` wraps around it names objects and addresses in memory."""
+    """The innermost cause. The exceptions that `requests` wraps around it name objects and addresses in memory."""
     cause: BaseException = exc
     while True:
         candidates = (getattr(cause, "reason", None), *cause.args, cause.__cause__, cause.__context__)

@@ -1,4 +1,4 @@
-"""The configuration in force: a file that went bad does not take down what runs.
+"""The configuration in force: a broken file does not end a running balancer.
 
 gunicorn's master loads the configuration with its settings, at the start and at every reload (HUP). Its workers are forked
 from it and inherit what it remembers here. So a reload that finds a broken file leaves master and new workers with the last

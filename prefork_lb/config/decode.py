@@ -1,6 +1,6 @@
-"""From TOML's values to the model, with every problem of a file found in one pass.
+"""Turns TOML's values into the model, and finds every problem of a file in one pass.
 
-msgspec checks types and ranges but stops at the first problem, so it is asked for each value on its own.
+msgspec checks types and ranges but stops at the first problem, so it is called for each value separately.
 """
 from __future__ import annotations
 

@@ -17,8 +17,8 @@ DEFAULT_BIND = "127.0.0.1:8000"
 
 
 class CertificateConfig(Section, frozen=True):
-    """A certificate for clients, `[[listen.certificates]]` (ProxyWorker). The first one is for clients that name no host, or one
-    that no certificate is for. With any, all of `bind` is TLS. HUP loads them anew."""
+    """A certificate for clients, `[[listen.certificates]]` (ProxyWorker). The first one is also the default: for clients that
+    name no host, and for hosts without a certificate. With a certificate, all of `bind` is TLS. HUP loads the files again."""
 
     certificate: Annotated[str, meta("PEM file with the certificate and its chain.", min_length=1)]
     key: Annotated[str, meta("PEM file with the private key; none: it is in the certificate's file.")] = ""
@@ -41,8 +41,8 @@ class ListenConfig(Section, frozen=True):
         "(ProxyWorker)."
     )] = False
     linger: Annotated[float, meta(
-        "Seconds for which a worker that was replaced (by a reload, an upgrade or max_requests) goes on serving the tunnels and "
-        "responses that it has; beyond, they are broken off. 0: gunicorn's `graceful_timeout`. (ProxyWorker)",
+        "Seconds for which a worker that was replaced (by a reload, an upgrade or max_requests) goes on serving its tunnels and "
+        "responses; after that it ends them. 0: gunicorn's `graceful_timeout`. (ProxyWorker)",
         ge=0, le=604800
     )] = 3600.0
     certificates: tuple[CertificateConfig, ...] = ()
@@ -59,13 +59,13 @@ class AdminConfig(Section, frozen=True):
 
 
 class TimeoutsConfig(Section, frozen=True):
-    """How long to wait. The client gets 504, with the phase in it, when a server lets `connect` or `response` run out."""
+    """How long to wait. When a server exceeds `connect` or `response`, the client gets 504, which names the phase."""
 
     head: Annotated[Seconds, meta(
         "Seconds for the whole head of a client's request, from its first byte (ProxyWorker); then 408."
     )] = 20.0
     connect: Annotated[Seconds, meta(
-        "Seconds until a server has accepted a connection; of a name, over all its addresses."
+        "Seconds until a server has accepted a connection; for a name, all its addresses together."
     )] = 3.0
     response: Annotated[Seconds, meta("Seconds from the request until the head of the response.")] = 60.0
     idle: Annotated[Seconds, meta(
@@ -90,8 +90,8 @@ class KeepaliveConfig(Section, frozen=True):
 
 
 class LimitsConfig(Section, frozen=True):
-    """Sizes beyond which a head is refused, on either side, the rate below which a body is, and the load beyond which requests
-    are."""
+    """Limits: the largest head that is accepted, from clients and servers; the slowest body; and the delay above which requests
+    are refused."""
 
     head_bytes: Annotated[int, meta("Bytes of a head in all.", ge=1024, le=MIB)] = 32768
     line_bytes: Annotated[int, meta("Bytes of its start line, and of each field.", ge=256, le=MIB)] = 8192
@@ -100,27 +100,27 @@ class LimitsConfig(Section, frozen=True):
         "Bytes a second that a client must send of a request's body once `timeouts.body` is used up.", ge=1, le=MIB
     )] = 500
     lag: Annotated[float, meta(
-        "Seconds for which requests may lie before the worker comes to them. When it stays more for a second, those that have "
-        "waited longer get 503 with Retry-After, and new TLS connections are closed. 0: no limit. (ProxyWorker)", ge=0, le=60
+        "Seconds that requests may wait before the worker begins with them. When the wait stays longer for a second, requests "
+        "that waited longer get 503 with Retry-After, and new TLS connections are closed. 0: no limit. (ProxyWorker)", ge=0, le=60
     )] = 0.5
 
 
 class BuffersConfig(Section, frozen=True):
-    """Memory between clients and servers, so that a slow client holds no server, `[proxy.buffers]`. A connection takes it only
-    while its client is slow."""
+    """Memory between clients and servers, `[proxy.buffers]`, so that a slow client does not occupy a server. A connection uses
+    memory only while its client is slow."""
 
     request: Annotated[int, meta(
-        "Bytes up to which a request's body, by its Content-Length, is received whole before a server is claimed; nothing is "
-        "claimed for a client that leaves meanwhile, and retries send it again from memory. Longer bodies are passed on as they "
-        "come. 0: all are.", ge=0, le=16 * MIB
+        "A request's body whose Content-Length is at most this many bytes is received whole before a server is claimed. If the "
+        "client leaves meanwhile, no server is claimed; retries send the body again from memory. Longer bodies are passed on as "
+        "they come. 0: all bodies are passed on as they come.", ge=0, le=16 * MIB
     )] = 16384
     chunked: Annotated[bool, meta(
-        "Receive chunked bodies up to `request` bytes before a server is claimed, too. Not for clients that wait for a part of "
-        "the answer in the middle of their body: they would wait in vain."
+        "Also receive chunked bodies up to `request` bytes before a server is claimed. Leave it off when clients wait for a part "
+        "of the answer in the middle of their body: that part would never come."
     )] = False
     response: Annotated[int, meta(
-        "Bytes of a response that are taken from its server while the client does not take them. When the rest of a response "
-        "fits, its server is given back at once and the client is served from memory. 0: none.", ge=0, le=16 * MIB
+        "Bytes of a response that are received from the server while the client is too slow to take them. When the rest of a "
+        "response fits, the server is released at once and the client is served from memory. 0: none.", ge=0, le=16 * MIB
     )] = 65536
 
 
@@ -129,7 +129,7 @@ class ProxyConfig(Section, frozen=True):
 
     trusted_proxies: Annotated[tuple[str, ...], meta(
         "Addresses and networks (CIDR) of proxies in front of this one, whose X-Forwarded-* and Forwarded are "
-        "believed and extended. Everybody else's are dropped."
+        "believed and extended. These fields are dropped from other clients' requests."
     )] = ()
     via: Annotated[str, meta(
         "This proxy's name in the Via field.", pattern=r"^[!#$%&'*+\-.^_`|~0-9A-Za-z]+(:[0-9]+)?\Z", max_length=100
@@ -148,10 +148,10 @@ class ServerConfig(Section, frozen=True):
     )]
     weight: Annotated[int, meta("Its share of the load against the other servers.", ge=1, le=1000)] = 1
     max_connections: Annotated[int, meta(
-        "Requests in flight on it at most, over all workers; 0: no limit. When all servers are full the client gets "
+        "The most requests in flight on it, over all workers; 0: no limit. When all servers are full the client gets "
         "503.", ge=0, le=1_000_000
     )] = 0
-    backup: Annotated[bool, meta("Used only while no other server of the pool can be.")] = False
+    backup: Annotated[bool, meta("Used only while no other server of the pool is usable.")] = False
     public: Annotated[str, meta(
         'Where clients are sent in a pool with `mode = "redirect"`: "https://s1.example.com", without path and query. Health '
         "checks go to `address`."
@@ -168,8 +168,8 @@ class ServerConfig(Section, frozen=True):
 class TLSConfig(Section, frozen=True):
     """TLS toward the `https://` servers of a pool."""
 
-    verify: Annotated[bool, meta("Whether a server's certificate must be good, and for its name.")] = True
-    ca_file: Annotated[str, meta("PEM file of the authorities to believe; none: the system's.")] = ""
+    verify: Annotated[bool, meta("Whether a server's certificate must be valid, and valid for its name.")] = True
+    ca_file: Annotated[str, meta("PEM file of the authorities to trust; none: the system's.")] = ""
     server_name: Annotated[str, meta("Name that is sent (SNI) and verified; none: the host of the server's address.")] = ""
     certificate: Annotated[str, meta("PEM file with this proxy's own certificate and chain; none: it has none.")] = ""
     key: Annotated[str, meta("PEM file with its private key; none: it is in the certificate's file.")] = ""
@@ -188,26 +188,26 @@ class RetriesConfig(Section, frozen=True):
 
     attempts: Annotated[int, meta("Attempts for one request at most, the first included; 1: no retries.", ge=1, le=10)] = 2
     on: Annotated[tuple[Literal["connect", "reset", "timeout"], ...], meta(
-        'Failures: no connection, or not in time ("connect"); a connection that ended before the head of the response, or a head '
-        'that is none ("reset"); a head that did not come in time ("timeout").'
+        'Failures: no connection, or not in time ("connect"); a connection that ended before the head of the response, or an '
+        'invalid head ("reset"); a head that did not come in time ("timeout").'
     )] = ("connect", "reset")
     statuses: Annotated[Statuses, meta(
         "Statuses that are failures, too: numbers, or ranges like `\"502-504\"`; 200 and above."
     )] = ()
     budget: Annotated[Percent, meta(
-        "Retries at most, in percent of the pool's requests in the last seconds, over all workers: what is down is not helped by "
-        "more requests."
+        "The most retries, in percent of the pool's requests in the last seconds, over all workers. Many retries would make an "
+        "overload worse."
     )] = 20
     floor: Annotated[int, meta("Retries in 10 s that are allowed whatever the budget says.", ge=0, le=100_000)] = 10
     backoff: Annotated[float, meta(
         "Seconds before the second retry; twice as many before each further one, times a random number from 0 to 1. The first "
-        "one waits only when a status is why.", ge=0, le=60
+        "retry waits only when a status was the reason.", ge=0, le=60
     )] = 0.025
     body_memory: Annotated[int, meta(
         "Bytes of a request's body kept in memory to send them again; more go to a temporary file.", ge=0, le=64 * MIB
     )] = 65536
     body_limit: Annotated[int, meta(
-        "Bytes of a body kept in all; what is longer is sent once only.", ge=0, le=1024 * MIB
+        "Bytes of a body kept in all; a longer body is sent only once.", ge=0, le=1024 * MIB
     )] = MIB
     hedge: Annotated[bool, meta(
         "Send an idempotent request without a body to a second server when the first has not answered within the time that 95 % "
@@ -230,7 +230,7 @@ class HealthConfig(Section, frozen=True):
     pattern: Annotated[str, meta("Regular expression that must be found there; none: any body is good.")] = ""
     interval: Annotated[Seconds, meta("Seconds between two checks, a tenth more or less by chance.")] = 2.0
     fast_interval: Annotated[Seconds, meta(
-        "The same while a server is on its way from up to down or back; `interval`, where that is shorter."
+        "Seconds between two checks while a server is between up and down; `interval` is used where that is shorter."
     )] = 0.5
     timeout: Annotated[Seconds, meta("Seconds that a check may take in all.")] = 2.0
     rise: Annotated[int, meta("Good checks in a row until a server is up.", ge=1, le=100)] = 2
@@ -251,7 +251,7 @@ class EjectionConfig(Section, frozen=True):
     failures: Annotated[int, meta("Failures in a row until a server is ejected; 0: never for that.", ge=0, le=1000)] = 5
     share: Annotated[Percent, meta("Failures in percent of a window's requests until it is ejected; 0: never for that.")] = 0
     window: Annotated[Seconds, meta("Seconds of that window.")] = 10.0
-    least_requests: Annotated[int, meta("Requests in a window below which `share` says nothing.", ge=1, le=1_000_000)] = 20
+    least_requests: Annotated[int, meta("With fewer requests in a window, `share` is ignored.", ge=1, le=1_000_000)] = 20
     statuses: Annotated[Statuses, meta(
         "Statuses that are failures of the server: numbers, or ranges; 429 and above. Below, they answer a mistake of the client."
     )] = ("500-599",)
@@ -261,8 +261,8 @@ class EjectionConfig(Section, frozen=True):
     max_seconds: Annotated[Seconds, meta("How long it is out at most.")] = 300.0
     max_ejected: Annotated[Percent, meta("Servers of the pool that may be out at a time, in percent.")] = 50
     penalty: Annotated[float, meta(
-        "Seconds that a failed request goes on to count as load of its server, so that one which fails fast does not look like "
-        "the least busy; at least 20 times the pool's usual response time. 0: none.", ge=0, le=300
+        "Seconds for which a failed request still counts as load of its server, so that a server that fails fast does not look "
+        "like the least busy one; at least 20 times the pool's usual response time. 0: none.", ge=0, le=300
     )] = 1.0
 
 
@@ -275,8 +275,8 @@ class QueueConfig(Section, frozen=True):
 
 
 class BreakerConfig(Section, frozen=True):
-    """Limits of a whole pool, `[pools.NAME.breaker]`; what is beyond gets 503 at once. A server's own is `max_connections`,
-    that of waiting requests `queue.size`."""
+    """Limits of a whole pool, `[pools.NAME.breaker]`; requests above `in_flight` get 503 at once. The limit of one server is
+    `max_connections`, that of waiting requests `queue.size`."""
 
     in_flight: Annotated[int, meta(
         "Requests in flight, over all servers and workers; 0: no limit.", ge=0, le=1_000_000
@@ -289,7 +289,7 @@ class PoolConfig(Section, frozen=True):
 
     servers: Annotated[tuple[ServerConfig, ...], meta("The servers.", min_length=1)]
     policy: Annotated[str, meta(
-        'How a server is picked: a policy\'s name, or "package.module:Class" for one\'s own.'
+        'How a server is picked: the name of a policy, or "package.module:Class" for your own.'
     )] = "least-connections"
     mode: Annotated[Literal["proxy", "redirect"], meta(
         '"redirect": requests are not passed on; the client is sent to the `public` address of the server that is picked, '
@@ -320,8 +320,8 @@ class PoolConfig(Section, frozen=True):
         ge=0, le=86400
     )] = 0.0
     panic_threshold: Annotated[Percent, meta(
-        "When less than this share of the servers is up by checks, in percent, all of them are used: too many at a time, and "
-        "it is the checks that are wrong, or the rest would fall, too. 0: never."
+        "When less than this share of the servers is up by checks, in percent, all servers are used. With so many down, either "
+        "the checks are wrong, or the rest would be overloaded and fail too. 0: never."
     )] = 50
     retries: RetriesConfig = field(default_factory=RetriesConfig)
     ejection: EjectionConfig = field(default_factory=EjectionConfig)
@@ -342,10 +342,10 @@ class RouteConfig(Section, frozen=True):
 
 
 class StateConfig(Section, frozen=True):
-    """What outlives a restart: administrative states and weights set by command."""
+    """The state file: it keeps administrative states and weights set by command over a restart."""
 
-    file: Annotated[str, meta("Path of the file; its folder must exist and be writable. None: nothing outlives a restart.")] = ""
-    max_age: Annotated[Seconds, meta("Seconds after which what the file says is not believed any more.")] = 3600.0
+    file: Annotated[str, meta("Path of the file; its folder must exist and be writable. None: nothing is kept.")] = ""
+    max_age: Annotated[Seconds, meta("Seconds after which the file is too old and is ignored.")] = 3600.0
 
 
 class Config(Section, frozen=True):

@@ -1,7 +1,7 @@
 """A configuration as one version of the program publishes it and another may read it.
 
-During an upgrade, and on the way back from one, a process may find the configuration of a newer version. It goes by the keys that
-it knows: the newer version has checked the file, and half of it in force is better than no checks at all.
+During an upgrade or a downgrade, a process may find the configuration of a newer version. It uses the keys that it knows: the
+newer version has checked the file, and a part of the configuration is better than no health checks at all.
 """
 from __future__ import annotations
 

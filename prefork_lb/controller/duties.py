@@ -1,4 +1,4 @@
-"""Several duties that a process does again and again, of which none depends on another."""
+"""Independent duties that a process repeats."""
 from __future__ import annotations
 
 import logging
@@ -12,7 +12,7 @@ log = logging.getLogger("prefork_lb")
 
 
 class Duties:
-    """Does all of them at every look. One that fails stops no other, and is done again at the next look."""
+    """Does all duties at every look. A duty that fails does not stop the others; it is tried again at the next look."""
 
     def __init__(self, duties: Mapping[str, Callable[[], object]], clock: Clock = monotonic) -> None:
         """`duties` by what they do, as it is put into a message: "sweep"."""

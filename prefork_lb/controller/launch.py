@@ -1,7 +1,7 @@
 """Keeps the controller running, from the workers' side.
 
-Every worker looks, and what they know of the controller is in shared memory: its pid, its sign of life, when one was last
-started and how often in vain. Whoever finds something to do takes the turn under the ledger's lock, so one worker acts.
+Every worker watches the controller. Shared memory holds its pid, its sign of life, the time of the last start and the number of
+failed starts. A worker that finds something to do takes the turn under the ledger's lock, so only one worker acts.
 """
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import now_ms
 
 ANOTHER_RUNS = 3
-"""The exit code of a controller that found another one of its instance at work."""
+"""The exit code of a controller that found another controller of its instance at work."""
 
 _COMMAND = (sys.executable, "-m", "prefork_lb.controller")
 _LEAST_GAP_MS = 500
-_FIRST_WAIT_MS = 1000  # after a start in vain; then twice that, and so on
+_FIRST_WAIT_MS = 1000  # after a failed start; doubled after each further one
 _LONGEST_WAIT_MS = 30_000
-# Milliseconds without a sign of life after which a controller is taken for frozen. A new one has to load its modules first.
+# A controller without a sign of life for this many milliseconds counts as frozen. A new one has to load its modules first.
 _FROZEN_MS = 10_000
 _SLOW_START_MS = 30_000
-# And looks of this worker in that time: after a standstill of the whole machine a long silence means nothing.
+# This worker must also have looked this often in that time: after a pause of the whole machine, a long silence means nothing.
 _FROZEN_LOOKS = 10
-# An older master's workers leave the controller to those of the newest one, unless these do not come to it.
+# The newest master's workers start the controller. An older master's workers start it after this many looks without one.
 _OTHERS_TURN_LOOKS = 20
 
 log = logging.getLogger("prefork_lb")
@@ -53,16 +53,16 @@ class Launcher:
         self._arguments = [*command, segment.name, "--descriptor", str(segment.descriptor),
                            *(("--log", error_log) if error_log else ())]
         self._now_ms = now_ms
-        self._processes: list[subprocess.Popen[bytes]] = []  # that this worker has started, and not seen the end of
+        self._processes: list[subprocess.Popen[bytes]] = []  # started by this worker; their end was not noticed yet
         self._sign = 0, 0  # the controller's pid and its beat at the last look
         self._silent_since = now_ms()
         self._silent_looks = 0
         self._missing_looks = 0
 
     def look(self) -> None:
-        """Start or replace the controller if that is needed. To be called a few times a second."""
-        # A killed process with threads is a zombie in /proc, and so counts as dead, before the last thread has ended. Only then
-        # does the kernel give its exit code away: the next controller may have been started by then.
+        """Start or replace the controller if that is needed. Call this a few times a second."""
+        # A killed process with threads is a zombie in /proc, and so counts as dead, before its last thread has ended. Its exit
+        # code can be read only after that: the next controller may be running by then. So this is a list.
         self._processes = [process for process in self._processes if not self._is_reaped(process)]
         cells = self._segment.cells
         is_ours = cells[at.H_CONTROLLER_MASTER] == self._master
@@ -98,7 +98,7 @@ class Launcher:
         cells = self._segment.cells
         with self._ledger.locked():
             if cells[at.H_CONTROLLER] != pid or cells[at.H_BEAT] != self._sign[1]:
-                return  # another worker was faster, or it has moved
+                return  # another worker was faster, or the controller gave a sign of life
             cells[at.H_CONTROLLER] = 0
         silent_s = (self._now_ms() - self._silent_since) / 1000
         log.error("the controller (pid %d) has not moved for %.0f s; it is killed, and another one is started", pid, silent_s)
@@ -120,7 +120,7 @@ class Launcher:
         if not self._take_turn():
             return
         try:
-            # A session of its own: Ctrl-C at the terminal is the master's to hear, whose end is the controller's.
+            # In a session of its own: Ctrl-C at the terminal must reach only the master. The controller ends when the master has.
             process = subprocess.Popen(self._arguments, stdin=subprocess.DEVNULL, start_new_session=True,
                                        pass_fds=[self._segment.descriptor])
         except OSError as exc:
@@ -130,13 +130,13 @@ class Launcher:
         cells = self._segment.cells
         with self._ledger.locked():
             if not is_alive(cells[at.H_CONTROLLER], cells[at.H_CONTROLLER + 1]):
-                # From now on it is known, though it needs a while to load its modules.
+                # Recorded now, so that no other worker starts one while this one loads its modules.
                 cells[at.H_CONTROLLER + 1] = start_time(process.pid)
                 cells[at.H_CONTROLLER] = process.pid
         self._processes.append(process)
 
     def _take_turn(self) -> bool:
-        """Whether this worker is to start a controller now: none runs, and the last start was long enough ago."""
+        """Whether this worker may start a controller now: none runs, and the last start was long enough ago."""
         cells = self._segment.cells
         with self._ledger.locked():
             now = self._now_ms()
@@ -150,7 +150,7 @@ class Launcher:
             return True
 
     def _is_reaped(self, process: subprocess.Popen[bytes]) -> bool:
-        """Whether it has ended; why is said once."""
+        """Whether the process has ended. Logs a failure, once."""
         code = process.poll()
         if code is None:
             return False
@@ -167,7 +167,7 @@ class Launcher:
 
 
 def _wait_ms(starts: int) -> int:
-    """Least time from one start to the next one, after so many starts in vain."""
+    """The least time from one start to the next, in milliseconds, after `starts` failed starts."""
     return min(_FIRST_WAIT_MS << min(starts - 1, 10), _LONGEST_WAIT_MS) if starts else _LEAST_GAP_MS
 
 
@@ -175,4 +175,4 @@ def _signal(pid: int, number: signal.Signals) -> None:
     try:
         os.kill(pid, number)
     except ProcessLookupError:
-        pass  # it has ended by itself
+        pass  # the process has already ended

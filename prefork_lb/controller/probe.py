@@ -40,7 +40,7 @@ class Probe:
     ca_file: str = ""
     certificate: str = ""
     key: str = ""
-    server_name: str = ""  # sent (SNI) and verified; empty: the address's host
+    server_name: str = ""  # sent (SNI) and verified; empty: the address's
     proxy_protocol: int = 0  # version of the PROXY header that the server expects; 0: none
     limits: HeadLimits = HeadLimits()  # those of the traffic
 
@@ -56,9 +56,9 @@ class Probe:
 
 
 class Outcome(NamedTuple):
-    """What came of a check."""
+    """The outcome of a check."""
 
-    passed: bool | None  # None: this host could not make it, which says nothing about the server
+    passed: bool | None  # None: this host could not make the check, so nothing is known about the server
     reason: str  # a few words for the operator
     seconds: float
 
@@ -122,7 +122,7 @@ class Prober:
         tls: ClientTLS | None = None
         if address.tls:
             context = upstream_context(probe.verify, probe.ca_file, probe.certificate, probe.key)
-            tls = ClientTLS(context, probe.server_name or address.host)
+            tls = ClientTLS(context, probe.server_name or address.tls_name)
         # A port of its own is another service, which need not know that there is a proxy.
         told = probe.proxy_protocol and not probe.has_port_of_its_own
         preamble = proxy_protocol.header(probe.proxy_protocol, None, None) if told else b""

@@ -1,4 +1,4 @@
-"""Writes the state file beside the controller's other duties: a disk that hangs must not hold these up."""
+"""Writes the state file in a thread: a disk that hangs must not hold up the controller's other duties."""
 from __future__ import annotations
 
 import threading

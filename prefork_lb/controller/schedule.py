@@ -68,7 +68,7 @@ class Probes(Protocol):
 
 
 ReportResult = Callable[[Hashable, CheckState, Outcome], None]
-"""Told after every check that was made: the target's key, its state now, and what came of the check."""
+"""Called after every check: the target's key, its state now, and the outcome of the check."""
 
 
 class CheckSchedule:
@@ -200,7 +200,7 @@ class CheckSchedule:
 
 
 class _Entry:
-    """A target while it is checked."""
+    """A target and the results of its checks so far."""
 
     def __init__(self, target: Target) -> None:
         self.target = target

@@ -1,4 +1,4 @@
-"""From single checks to a server's state. Everything that changes it by active checks is in this file."""
+"""Turns the results of single checks into a server's state."""
 from __future__ import annotations
 
 import enum
@@ -35,7 +35,7 @@ class Streak:
         return self._against == 0 and self._state is not CheckState.CHECKING
 
     def note(self, passed: bool) -> CheckState:
-        """Take one more check into account; the state that comes of it."""
+        """Count one more check. Returns the state after it."""
         verdict = CheckState.UP if passed else CheckState.DOWN
         if verdict is self._state:
             self._against = 0

@@ -1,4 +1,4 @@
-"""What came of a check, in the operator's words."""
+"""The outcome of a check in words, for the operator."""
 from __future__ import annotations
 
 from prefork_lb.errors import ConnectTimeout, ProxyError
@@ -7,7 +7,7 @@ from prefork_lb.net.stream import StreamTimeout
 
 
 def why(exc: Exception, address: Address, timeout_s: float) -> str:
-    """What a check of the server at `address` failed for. `timeout_s` is the time that it had, in seconds."""
+    """Why a check of the server at `address` failed. `timeout_s` is the time limit of the check, in seconds."""
     if isinstance(exc.__cause__, StreamTimeout):
         return f"no answer within {timeout_s:g} s"
     if isinstance(exc, ProxyError):

@@ -1,14 +1,14 @@
-/* The data out of many small chunks, in C (RFC 9112 7.1).
+/* Joins the data of many small chunks, in C (RFC 9112 7.1).
  *
- * Optional. prefork_lb.wire.chunked has the same in Python, which this has to equal byte by byte; the same tests run over both. It
- * takes whole chunks without extensions only. At anything else (the last chunk, a chunk that has not come whole, a byte that is
- * wrong) it stops, and the Python looks at that.
+ * Optional. prefork_lb.wire.chunked does the same in Python; both must give the same bytes, and the same tests run over both.
+ * This code takes only whole chunks without extensions. At anything else (the last chunk, an incomplete chunk, an invalid byte)
+ * it stops, and the Python code continues there.
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <string.h>
 
-/* Sizes of more digits are refused (wire/grammar.py, chunk_size): 15 of them stay below 2^60, so the sums here cannot overflow. */
+/* Sizes with more digits are refused (wire/grammar.py, chunk_size). 15 digits stay below 2^60, so the sums here cannot overflow. */
 enum { MOST_DIGITS = 15 };
 
 static int hex_value(unsigned char c) {
@@ -23,7 +23,7 @@ static const char *open_chunk(const char *at, const char *end, Py_ssize_t *size)
     int64_t value = 0;
     int next;
     while (at < end && at - start < MOST_DIGITS && (next = hex_value((unsigned char)*at)) >= 0) value = value * 16 + next, at++;
-    /* A digit too many is no CR. */
+    /* A sixteenth digit fails here too: it is not CR. */
     if (at == start || !value || end - at < 4 || at[0] != '\r' || at[1] != '\n') return NULL;
     at += 2;
     if (value > end - at - 2 || at[value] != '\r' || at[value + 1] != '\n') return NULL;
@@ -48,7 +48,7 @@ static PyObject *join_chunks(PyObject *Py_UNUSED(module), PyObject *const *args,
     }
     const char *first = PyBytes_AS_STRING(args[0]) + position, *end = PyBytes_AS_STRING(args[0]) + PyBytes_GET_SIZE(args[0]);
     const char *at = first, *content;
-    /* Twice over the sizes: that is cheaper than memory for the most that it could be. */
+    /* The first pass adds up the sizes, the second copies. That is cheaper than to allocate the largest possible result. */
     while ((content = open_chunk(at, end, &size))) total += size, at = content + size + 2;
     PyObject *joined = PyBytes_FromStringAndSize(NULL, total);
     if (!joined) return NULL;

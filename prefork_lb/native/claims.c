@@ -1,8 +1,8 @@
-/* The hottest step in C: a claim, picked by least connections and counted under the ledger's lock, and its release.
+/* The hottest step in C: picks a server by least connections, counts the claim under the ledger's lock, and releases it.
  *
- * Optional. prefork_lb.shared.ledger, prefork_lb.balance.least_connections and prefork_lb.balance.rotation are what it has to
- * equal, number by number; the same tests run over both. It is worth its keep twice: the Python costs 5 us more a request, and
- * a section of 0.3 us instead of 4 us is hardly ever met by another worker, nor its owner preempted inside.
+ * Optional. prefork_lb.shared.ledger, prefork_lb.balance.least_connections and prefork_lb.balance.rotation do the same in Python;
+ * both must give the same numbers, and the same tests run over both. It has two advantages. The Python code costs 5 us more a
+ * request. And the lock is held for 0.3 us instead of 4 us, so other workers rarely wait and its owner is rarely preempted.
  *
  * Everything is done with the GIL held. Stores are volatile, so that they happen in the order written: a process may be killed
  * between any two of them (see the ledger).
@@ -16,7 +16,7 @@
 
 typedef volatile int64_t cell;
 
-/* MOST_SERVERS is an attribute of the module. What else the Python has numbers for comes as arguments: none is written twice. */
+/* MOST_SERVERS is an attribute of the module. All other numbers of the Python code come as arguments: none is written twice. */
 enum { SPINS = 20, MOST_SERVERS = 1024, MOST_ROUNDS = 1000, POLICY_CELLS = 8 };
 static const int64_t MOST_WEIGHT = 1 << 30, MOST_UNIT = 1000000000;
 
@@ -34,7 +34,7 @@ static int take_cells(PyObject *object, Py_buffer *view, Py_ssize_t least) {
     return 0;
 }
 
-static PyTypeObject *claims_type; /* of the one module there is */
+static PyTypeObject *claims_type; /* the module is loaded once in a process */
 
 /* ---- Claims: this process' row of the ledger ---- */
 
@@ -81,7 +81,7 @@ static int claims_fill(Claims *self, PyObject *args, PyObject *kwargs) {
     return 0;
 }
 
-/* Made whole or not at all, and never anew: tp_new does all of it, and there is no tp_init. */
+/* tp_new does all the work and there is no tp_init: an object is complete or does not exist, and it cannot be initialised twice. */
 static PyObject *claims_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
     Claims *self = (Claims *)type->tp_alloc(type, 0);
     if (self && claims_fill(self, args, kwargs) < 0) Py_CLEAR(self);
@@ -90,8 +90,8 @@ static PyObject *claims_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
 
 /* `recover` belongs to the lock of a ledger, which holds its Claims: a cycle.
  *
- * The owners of the buffers are not visited, so the collector takes them for in use. They are memoryviews, which lead nowhere
- * back; and Python before 3.11.9 and 3.12.3 crashes when it clears a memoryview whose buffer is held (gh-77894).
+ * The owners of the buffers are not visited, so the collector never clears them. They are memoryviews and not part of a cycle.
+ * Python before 3.11.9 and 3.12.3 crashes when it clears a memoryview whose buffer is held (gh-77894).
  */
 static int claims_traverse(Claims *self, visitproc visit, void *arg) {
     Py_VISIT(Py_TYPE(self));
@@ -293,7 +293,7 @@ static PyObject *picker_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
     return (PyObject *)self;
 }
 
-/* No tp_clear: every cycle leads through `claims`, which has one, and `claim` can rely on it. */
+/* No tp_clear: every cycle leads through `claims`, which has a tp_clear. So `claim` can rely on self->claims. */
 static int picker_traverse(Picker *self, visitproc visit, void *arg) {
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(self->claims);
@@ -314,7 +314,7 @@ static void picker_dealloc(Picker *self) {
     Py_DECREF(type);
 }
 
-/* Whose turn it is among the tied (balance/rotation.py, Rotation.pick). */
+/* The tied server whose turn it is (balance/rotation.py, Rotation.pick). */
 static Py_ssize_t turn(Picker *self, const int16_t *tied, Py_ssize_t count) {
     cell *last = cells_of(&self->last), *finish = cells_of(&self->finish);
     Py_ssize_t best = tied[0];
@@ -327,7 +327,7 @@ static Py_ssize_t turn(Picker *self, const int16_t *tied, Py_ssize_t count) {
     return best;
 }
 
-/* Account for the pick (Rotation.taken). */
+/* Record the pick (Rotation.taken). */
 static void taken(Picker *self, const Server *server) {
     cell *pool = cells_of(&self->pool), *finish = cells_of(&self->finish);
     cells_of(&self->last)[server->slot] = pool[0] + 1;
@@ -340,7 +340,7 @@ static void taken(Picker *self, const Server *server) {
     pool[1] = next > least ? next : least;
 }
 
-/* The least loaded server (balance/least_connections.py); -1 when that is for the Python to say. */
+/* The least loaded server (balance/least_connections.py); -1 when the Python code must decide. */
 static Py_ssize_t pick(Picker *self) {
     cell *totals = cells_of(&self->claims->totals), *penalties = cells_of(&self->claims->penalties), *pool = cells_of(&self->pool);
     int16_t tied[MOST_SERVERS];
@@ -350,7 +350,7 @@ static Py_ssize_t pick(Picker *self) {
     for (Py_ssize_t i = 0; i < self->count; i++) {
         const Server *server = &self->servers[i];
         int64_t count = totals[server->slot];
-        if (count >= server->limit) return -1; /* not all are candidates */
+        if (count >= server->limit) return -1; /* a full server is not a candidate: Python filters */
         count += penalties[server->slot];
         int64_t load = 2 * count + 1;
         in_flight += count;
@@ -405,7 +405,7 @@ static PyObject *picker_claim(Picker *self, PyObject *const *args, Py_ssize_t co
     int entered = enter(claims);
     if (entered < 0) return NULL;
     if (!entered) return PyLong_FromLong(-1);
-    /* Under the lock: a command that has drained a server and let the lock go sees every claim that was made before. */
+    /* Compared under the lock: after a command has drained a server and released the lock, no worker claims by the old states. */
     int is_current = cells_of(&claims->memory)[self->changes_cell] == self->seen;
     Py_ssize_t index = is_current && !(self->answers && is_any_slow(self, now)) ? pick(self) : -1;
     if (index >= 0) count_claim(self, &self->servers[index], now);

@@ -1,7 +1,8 @@
-/* Fields in, fields out, in C: from a head's lines to names, values and an index, and from those to the lines that travel on.
+/* Parses the fields of a head into names, values and an index, and writes the fields that travel on as lines, in C.
  *
- * Optional. prefork_lb.wire.head and prefork_lb.wire.lines are what it has to equal, byte by byte; the same tests run over both. It
- * only ever says yes: whatever does not match the grammar, or is beyond a limit, is left to the Python, which knows the words.
+ * Optional. prefork_lb.wire.head and prefork_lb.wire.lines do the same in Python; both must give the same bytes, and the same tests
+ * run over both. This code never reports an error of the peer: for a head that does not match the grammar or is beyond a limit it
+ * returns None, and the Python code refuses it with the right message.
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -17,14 +18,14 @@ static void fill_kinds(void) {
         kinds[(unsigned char)*c] |= TOKEN;
 }
 
-/* Names come again and again: the objects for those that came last, as they were written and in lower case. */
+/* Names repeat, so the objects of the latest names are kept: the name as it was written, and in lower case. */
 enum { SLOTS = 512, LONGEST_NAME = 40 };
 static struct {
     PyObject *name, *lower;
 } names[SLOTS];
 
 static PyObject *lower_case(const char *text, Py_ssize_t length) {
-    PyObject *made = PyBytes_FromStringAndSize(NULL, length); /* with the text it may be one that Python shares */
+    PyObject *made = PyBytes_FromStringAndSize(NULL, length); /* NULL, not `text`: Python shares the objects of single bytes */
     if (!made) return NULL;
     char *bytes = PyBytes_AS_STRING(made);
     for (Py_ssize_t i = 0; i < length; i++) bytes[i] = text[i] >= 'A' && text[i] <= 'Z' ? (char)(text[i] + 'a' - 'A') : text[i];
@@ -50,7 +51,7 @@ static int find_name(const char *text, Py_ssize_t length, uint32_t hash, PyObjec
     return 0;
 }
 
-/* Take note of one field; 0, or -1 with an exception. */
+/* Add one field to the list and the index. Returns 0, or -1 with an exception. */
 static int add_field(PyObject *fields, PyObject *index, const char *text, Py_ssize_t length, uint32_t hash, const char *content,
                      Py_ssize_t size) {
     PyObject *name = NULL, *lower = NULL, *pair = NULL, *value = PyBytes_FromStringAndSize(content, size);
@@ -87,8 +88,8 @@ static PyObject *read_fields(PyObject *Py_UNUSED(module), PyObject *const *args,
     if (PyErr_Occurred()) return NULL;
     const char *at = PyBytes_AS_STRING(args[0]), *end = at + PyBytes_GET_SIZE(args[0]);
     if (start < 0 || end - at - start < 2 || end[-1] != '\n' || end[-2] != '\r') Py_RETURN_NONE;
-    const char *done = at += start; /* up to here all is well */
-    end -= 2; /* the bytes behind `end` are there, so no line is looked at beyond the block */
+    const char *done = at += start; /* all lines before this one are valid */
+    end -= 2; /* the CRLF behind `end` stops every loop below, so none reads beyond the block */
     PyObject *fields = PyList_New(0), *index = PyDict_New(), *result = NULL;
     int good = fields && index;
     while (good && at < end) {
@@ -114,7 +115,7 @@ static PyObject *read_fields(PyObject *Py_UNUSED(module), PyObject *const *args,
     return result;
 }
 
-/* How many bytes the line of a field takes; 0 if a byte in it is none that a field may hold, or it is no pair of bytes. */
+/* The length of a field's line in bytes; 0 if the field holds an invalid byte or is not a pair of bytes objects. */
 static Py_ssize_t line_length(PyObject *field) {
     if (!PyTuple_Check(field) || PyTuple_GET_SIZE(field) != 2) return 0;
     PyObject *name = PyTuple_GET_ITEM(field, 0), *value = PyTuple_GET_ITEM(field, 1);
@@ -139,7 +140,7 @@ static PyObject *join_fields(PyObject *Py_UNUSED(module), PyObject *const *args,
         PyErr_SetString(PyExc_TypeError, "join_fields(fields: list, travels: dict)");
         return NULL;
     }
-    /* Twice over the list: nothing but bytes is looked at, so nobody can change it in between. */
+    /* The first pass adds up the lengths, the second copies. No Python code runs between them, so the list cannot change. */
     Py_ssize_t total = 0;
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(args[0]); i++) {
         PyObject *field = PyList_GET_ITEM(args[0], i);

@@ -1,4 +1,4 @@
-"""The compiled modules, where there are any. Everything works without them, a request costs some microseconds more."""
+"""Loads the compiled modules. They are optional: without them a request costs some microseconds more."""
 from __future__ import annotations
 
 import importlib
@@ -10,31 +10,31 @@ from typing import Any, Protocol
 log = logging.getLogger("prefork_lb")
 
 PURE = "PREFORK_LB_PURE"
-"""The environment variable that, set to anything, keeps the compiled modules out."""
+"""An environment variable: any value but the empty one turns the compiled modules off."""
 
 
 class NativeClaims(Protocol):
     """A worker's row of the ledger."""
 
     def release(self, slot: int, failed: bool) -> bool:
-        """Take one claim back; False, with nothing done, when the lock was not to be had at once or there is no claim."""
+        """Release one claim. False, and nothing changed, when another process has the lock or there is no claim."""
 
 
 class NativeAnswers(Protocol):
     """How long the servers of one pool take to answer."""
 
     def release(self, slot: int, failed: bool, begun: int, now: int, ending: int) -> bool:
-        """Take a claim back whose answer was awaited until now; False, with nothing done, when that is for the Python to do."""
+        """Take a claim back whose answer was awaited until now; False, with nothing done, when Python must decide."""
 
     def end(self, slot: int, failed: bool, begun: int, now: int, ending: int) -> bool:
-        """The head of a response has come; the claim stays. False, with nothing done, when that is for the Python to do."""
+        """The head of a response has come; the claim stays. False, with nothing done, when Python must decide."""
 
 
 class FastClaims(Protocol):
     """Claims on the servers of one pool. `now` (microseconds of the monotonic clock) is wanted where there are NativeAnswers."""
 
     def claim(self, *now: int) -> int:
-        """Pick a server and count the claim: its index. -1, with nothing done, when that is for the Python to do."""
+        """Pick a server and count the claim: its index. -1, with nothing done, when Python must decide."""
 
     def claim_at(self, index: int, *now: int) -> bool:
         """Count a claim on this server, the one of a session. False, with nothing done, when that is for the Python to do."""
@@ -63,18 +63,18 @@ class NativeHeads(Protocol):
 
     def read_fields(self, block: bytes, start: int, most_bytes: int, most_fields: int,
                     ) -> tuple[list[tuple[bytes, bytes]], dict[bytes, list[bytes]]] | None:
-        """The fields from `start` to the blank line that ends `block`, and their values by lower-case name; None when that is
-        for the Python to do."""
+        """The fields from `start` to the blank line that ends `block`, and their values by lower-case name; None when Python must
+        parse them."""
 
     def join_fields(self, fields: list[tuple[bytes, bytes]], travels: dict[bytes, bool]) -> bytes | None:
-        """The lines of the fields whose names have True; None when a name is not known, or a byte is none of a field."""
+        """The lines of the fields whose names are True in `travels`; None when a name is not in it, or a byte is invalid."""
 
 
 class NativeChunks(Protocol):
     """The compiled module of the chunked coding, `chunks.c`."""
 
     def join_chunks(self, data: bytes, position: int) -> tuple[bytes, int]:
-        """The content of the whole chunks without extensions that follow one another from `position` on, and where they end."""
+        """The content of the consecutive whole chunks from `position` on, and the position behind them."""
 
 
 def native() -> Native | None:
@@ -95,7 +95,7 @@ def native_chunks() -> NativeChunks | None:
     return module
 
 
-_told: set[str] = set()  # which modules are said to be broken
+_told: set[str] = set()  # modules that the log has named as broken
 
 
 def _load(name: str) -> Any:

@@ -26,6 +26,11 @@ class Address:
     def is_unix(self) -> bool:
         return bool(self.path)
 
+    @property
+    def tls_name(self) -> str:
+        """The host as TLS sends and verifies it: without the dot that ends a fully qualified name (RFC 6066 3)."""
+        return self.host.removesuffix(".")
+
     def __str__(self) -> str:
         if self.path:
             return f"unix:{self.path}"
@@ -61,8 +66,10 @@ def is_server_name(text: str) -> bool:
 
 
 def unmapped(ip: str) -> str:
-    """An IPv4 address that a socket for both families tells in IPv6's form, `::ffff:192.0.2.1` (RFC 4291 2.5.5.2), as the IPv4
-    address that it is; any other as it is."""
+    """The IPv4 address in an IPv4-mapped one, `::ffff:192.0.2.1` (RFC 4291 2.5.5.2); any other address unchanged.
+
+    A socket that listens for both families reports IPv4 clients in the mapped form.
+    """
     if ip.startswith("::ffff:") and "." in ip:
         return ip[7:]
     return ip

@@ -13,25 +13,25 @@ from prefork_lb.net.tls import ClientTLS
 
 FULL_QUEUE_PAUSE_S = 0.005
 FULL_QUEUE = 0
-"""What a step waits for when a unix socket's queue is full: no event tells of room in it, so it is tried again after a pause."""
+"""`waits_for` while a unix socket's queue is full. No event reports room in it, so the caller tries again after a pause."""
 
 
 class Connecting:
-    """A connection to one address: the connection itself, then the bytes that go before all others, then TLS."""
+    """A connection to one address in three steps: connect, send the preamble, do the TLS handshake."""
 
     def __init__(self, endpoint: Endpoint, preamble: bytes, tls: ClientTLS | None) -> None:
-        """Raises OSError when there is no socket for it."""
+        """Raises OSError when no socket can be made."""
         self.endpoint = endpoint
         self.connection = socket.socket(endpoint[0], socket.SOCK_STREAM)
         self.waits_for = 0  # the events of poll(2) that let it go on, or FULL_QUEUE
-        self.is_connected = False  # what is left is TLS
+        self.is_connected = False  # only the TLS handshake is left
         self.is_done = False
         self._preamble = preamble
         self._tls = tls
         self._steps = self._go_on()
 
     def step(self) -> None:
-        """Go on as far as that needs no wait. Raises OSError."""
+        """Do all that is possible without waiting. Raises OSError."""
         waits_for = next(self._steps, None)
         if waits_for is None:
             self.is_done = True
@@ -39,7 +39,7 @@ class Connecting:
             self.waits_for = waits_for
 
     def close(self) -> None:
-        """Give it up."""
+        """Give up the connection."""
         self.connection.close()
 
     def _go_on(self) -> Generator[int, None, None]:

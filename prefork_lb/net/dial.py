@@ -1,4 +1,4 @@
-"""New connections to servers, over ordinary sockets, and over gevent's where it has patched them."""
+"""New connections to servers, over ordinary sockets, or over gevent's where gevent has patched them."""
 from __future__ import annotations
 
 import select

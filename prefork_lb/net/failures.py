@@ -19,7 +19,7 @@ def failure_text(exc: OSError) -> str:
 
 
 def _lower(text: str) -> str:
-    """With a small first letter, or wholly so where OpenSSL shouts."""
+    """`text` with a lower-case first letter; a text all in capitals, as some of OpenSSL's are, wholly in lower case."""
     return text.lower() if text.isupper() else text[:1].lower() + text[1:] if text[1:2].islower() else text
 
 
@@ -39,10 +39,10 @@ def _has_source_address(family: int, where: tuple[str, int] | str) -> bool:
     """Whether this host has an address from which `where` can be reached.
 
     connect(2) answers EADDRNOTAVAIL both when all local ports toward an address are in use and when there is no source address,
-    as for IPv6 on a host without it. A datagram socket needs no port of TCP's, so it fails for the second cause only.
+    as for IPv6 on a host without it. A datagram socket needs no TCP port, so it fails for the second cause only.
     """
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as asked:
             return asked.connect_ex(where) != errno.EADDRNOTAVAIL
     except OSError:
-        return True  # no descriptor for the question either
+        return True  # no descriptor is left for this test

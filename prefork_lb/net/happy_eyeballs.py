@@ -1,8 +1,8 @@
-"""Which of a name's addresses is tried when: Happy Eyeballs (RFC 8305), without sockets and without a clock of its own.
+"""When each address of a name is tried: Happy Eyeballs (RFC 8305), without sockets and without a clock of its own.
 
-Facts: an address that drops packets neither accepts nor refuses, it only uses up the time that there is. Resolvers give such
-addresses: of a host that has gone, or of a family that the network in between does not carry. So the attempts overlap
-(RFC 8305 5): the next address is tried when the one before has failed, or has been silent for a moment; the first connection
+Facts: an address that drops packets neither accepts nor refuses a connection; it only uses up the time. Resolvers return such
+addresses: of a host that has gone, or of a family that the network on the way does not carry. So the attempts overlap
+(RFC 8305 5): the next address is tried when the previous one has failed or has been silent for a moment. The first connection
 that is made wins.
 """
 from __future__ import annotations
@@ -14,8 +14,8 @@ from itertools import chain, zip_longest
 from prefork_lb.errors import ConnectFailed, ConnectTimeout, OutOfDescriptors
 from prefork_lb.net.names import Endpoint
 
-# RFC 8305 8: the recommended delay between two attempts, and the least one. Less than recommended only where there is not
-# enough time for all addresses.
+# RFC 8305 8: the recommended delay between two attempts, and the smallest one. The delay is below the recommended one only when
+# the time is too short for all addresses.
 _DELAY_S = 0.25
 _LEAST_DELAY_S = 0.01
 _ANSWER_PAUSE_S = 0.05  # between two looks at what a look-up under way has given
@@ -26,8 +26,8 @@ Failure = ConnectFailed | ConnectTimeout | OutOfDescriptors
 def in_order(endpoints: Sequence[Endpoint], first: Endpoint | None = None) -> list[Endpoint]:
     """The order in which to try addresses that a resolver gave.
 
-    The address families take turns, beginning with that of the resolver's first address (RFC 8305 4): a family that does not work
-    costs one delay then, however many addresses it has. `first` goes before all others, if the resolver still gives it.
+    The address families take turns, beginning with the family of the resolver's first address (RFC 8305 4). So a family that does
+    not work costs one delay, however many addresses it has. `first` comes before all others if the resolver still returns it.
     """
     families: dict[int, list[Endpoint]] = {}
     for endpoint in dict.fromkeys(endpoints):
@@ -40,11 +40,11 @@ def in_order(endpoints: Sequence[Endpoint], first: Endpoint | None = None) -> li
 
 
 class Attempts:
-    """The attempts of one dial. The caller makes them: it begins with what `due` gives, tells what failed, and looks again at
-    `look_at`. All instants are of one monotonic clock, in seconds."""
+    """The attempts of one dial. The caller makes them: it tries the address that `due` returns, reports a failure to `failed`,
+    and asks again at the instant `look_at`. All instants are seconds of one monotonic clock."""
 
     def __init__(self, deadline: float) -> None:
-        """`deadline` is for all of them together."""
+        """All attempts together end at `deadline`."""
         self._deadline = deadline
         self._waiting: deque[Endpoint] = deque()
         self._known: set[Endpoint] = set()
@@ -80,7 +80,7 @@ class Attempts:
         self._failures.append(failure)
 
     def look_at(self, now: float) -> float:
-        """The instant at which there is something to do even if no attempt ends before."""
+        """The instant at which the caller has to look again, if no attempt ends before."""
         when = self._deadline
         if self._waiting:
             when = min(when, self._next)
@@ -89,11 +89,11 @@ class Attempts:
         return when
 
     def is_over(self, now: float) -> bool:
-        """Whether there is no address left to hope for, or no time."""
+        """Whether the time is over, or no attempt is under way and no address is left to try."""
         return now >= self._deadline or not (self._waiting or self._under_way or self._may_grow)
 
     def error(self, timed_out: ConnectTimeout) -> Failure:
-        """What to raise when it is over without a connection; `timed_out`: when time was what was missing."""
+        """The error to raise when the dial is over without a connection; `timed_out` if the time was too short."""
         for failure in self._failures:
             if isinstance(failure, OutOfDescriptors):
                 return failure  # the address that could not be tried may be a good one

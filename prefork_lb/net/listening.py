@@ -1,4 +1,4 @@
-"""Whether an address can be listened on, found out without doing so."""
+"""Checks whether an address can be listened on, and leaves no listener behind."""
 from __future__ import annotations
 
 import errno
@@ -11,7 +11,7 @@ from prefork_lb.gunicorn.internals import parse_address
 
 
 def why_not_bound(bind: str, ours: Collection[str]) -> str:
-    """Why gunicorn could not listen on `bind`; empty if it could. Of `ours` it is going to let go first."""
+    """Why gunicorn could not listen on `bind`; "" if it could. gunicorn closes its listeners on the addresses `ours` first."""
     try:
         address = parse_address(bind)
     except RuntimeError as exc:

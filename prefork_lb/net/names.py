@@ -1,4 +1,4 @@
-"""From a server's host to the addresses that can be connected to."""
+"""Turns a server's host into addresses to connect to."""
 from __future__ import annotations
 
 import socket

@@ -1,7 +1,7 @@
-"""Whether a descriptor has something to say, without waiting and without letting the GIL go.
+"""Checks whether a descriptor is readable, without waiting and without releasing the GIL.
 
-Facts: `select.poll` gives the GIL away for a call that never waits. With dozens of threads, taking it back costs more than all
-else about the call, and the check is made for every request.
+Facts: `select.poll` releases the GIL even for a call that does not wait. With dozens of threads, getting the GIL back costs more
+than the rest of the call, and this check is made for every request.
 """
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _poll = ctypes.PyDLL(None).poll
 
 
 class Readable:
-    """Asks again and again about one descriptor, which must be open."""
+    """Checks one descriptor, as often as asked. It must be open."""
 
     def __init__(self, descriptor: int, events: int = select.POLLIN) -> None:
         """`events` as for poll(2)."""

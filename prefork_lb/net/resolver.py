@@ -1,8 +1,8 @@
-"""What names resolve to: remembered, and looked up beside those who connect.
+"""Remembers the addresses of names, and looks names up in threads of its own.
 
-Facts: getaddrinfo(3) waits for as long as the system's configuration says, half a minute with three silent name servers, and
-nothing ends it before; nor does it tell how long an answer is good for. So look-ups run in daemon threads: one for a name at a
-time, a few in all, and no process waits for one when it ends. Whoever connects goes on with the addresses that are known.
+Facts: getaddrinfo(3) waits as long as the system's configuration says (half a minute with three silent name servers), and no call
+can end it earlier. It does not tell how long an answer stays valid. So look-ups run in daemon threads: one at a time for each
+name, a few in all, and a process that ends does not wait for them. A dial meanwhile uses the addresses that are known.
 """
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from prefork_lb.net.names import Endpoint, look_up
 
 # Short enough to follow a change, long enough that a busy pool does not ask for every connection.
 _FRESH_S = 5.0
-# An answer that is older is not used before a quick resolver had the time to give a new one: the address may be another server's
-# by now. RFC 8305 8 gives a second answer as much.
+# With an older answer, a dial first waits this long for a new one: the old address may belong to another server by now.
+# RFC 8305 8 waits as long for a second answer.
 _PATIENCE_S = 0.05
-# RFC 6555 4.2: what was found out about addresses is forgotten after some ten minutes, and the first one gets another chance.
+# RFC 6555 4.2: results about addresses are forgotten after about ten minutes, and the first address gets another chance.
 _PREFERRED_S = 600.0
-# gevent's look-ups share its pool of ten threads with all else that blocks.
+# gevent's look-ups share its pool of ten threads with all other blocking calls.
 _MOST_THREADS = 8
 
 LookUp = Callable[[Address], list[Endpoint]]
@@ -34,15 +34,15 @@ log = logging.getLogger("prefork_lb")
 
 
 class Name:
-    """What is known of one name. Changed under the resolver's lock only."""
+    """The known facts about one name. Changed only under the resolver's lock."""
 
     def __init__(self, address: Address) -> None:
         self.address = address
-        self.endpoints: list[Endpoint] = []  # as the resolver gave them last; empty: it never has
+        self.endpoints: list[Endpoint] = []  # the resolver's last answer; empty: there was none
         self.failure: Failure | None = None  # of the last look-up
         self.fresh_until = 0.0
         self.asked_at: float | None = None  # when the look-up under way began; None: there is none
-        self.is_told = False  # the log says that the resolver does not answer
+        self.is_told = False  # the log already says that the resolver does not answer, or fails
         self.preferred: Endpoint | None = None
         self.preferred_until = 0.0
         self.waiters: list[Callable[[], None]] = []
@@ -61,7 +61,7 @@ class Resolver:
         self._threads = 0
 
     def find(self, address: Address) -> Name:
-        """What is known of a name. Begins a look-up when that is old, and waits for nothing."""
+        """The known facts about a name. Begins a look-up when they are old; does not wait for it."""
         now = self._clock()
         warning = ""
         needs_thread = False
@@ -85,7 +85,7 @@ class Resolver:
         return name
 
     def wait_s(self, name: Name, left_s: float) -> float:
-        """How long to wait for the look-up under way before connecting; `left_s` is the time that there is, in seconds."""
+        """How many seconds to wait for the look-up under way before connecting; `left_s` is the time left, in seconds."""
         asked_at = name.asked_at
         if asked_at is None:
             return 0.0
@@ -106,7 +106,7 @@ class Resolver:
                 name.waiters.remove(waiter)
 
     def require(self, name: Name, timeout_s: float) -> None:
-        """See that an address of the name is known; `timeout_s` is the time that there was for the look-up, in seconds.
+        """Raise an error unless an address of the name is known; `timeout_s` is how long the look-up could take, in seconds.
 
         Raises ConnectFailed, OutOfDescriptors, and ConnectTimeout while a look-up is under way.
         """
@@ -116,27 +116,27 @@ class Resolver:
             return
         if failure is None:
             raise ConnectTimeout(f"{name.address}: the resolver did not answer within {timeout_s:.3g} s")
-        raise type(failure)(*failure.args)  # not itself: several may raise it at a time
+        raise type(failure)(*failure.args)  # a copy: several threads may raise it at the same time
 
     def so_far(self, name: Name) -> tuple[list[Endpoint], bool]:
-        """The known addresses in the order in which to try them, and whether a look-up is under way that may give others."""
+        """The known addresses in the order in which to try them, and whether a look-up under way may add others."""
         with self._lock:
             if name.preferred is not None and self._clock() >= name.preferred_until:
                 name.preferred = None
             return in_order(name.endpoints, name.preferred), name.asked_at is not None
 
     def note_worked(self, name: Name, endpoint: Endpoint) -> None:
-        """A connection to this address was made. When it is not the one that the resolver would have first, it is from now on."""
+        """Note that a connection to this address was made. It is tried first from now on."""
         if endpoint == name.preferred:
             return
         with self._lock:
-            is_first = endpoint == name.endpoints[0]  # a resolver that turns its answers round is let do so
+            is_first = endpoint == name.endpoints[0]  # no preference then: a resolver may rotate its answers
             name.preferred = None if is_first else endpoint
             name.preferred_until = self._clock() + _PREFERRED_S
 
     def _start_thread(self) -> None:
-        # Not under the lock: `start` waits for the thread, which is a greenlet under gevent, while the lock may be one that was
-        # made before gevent replaced them, and then stops all greenlets.
+        # Not under the lock. `start` waits for the new thread; under gevent that is a greenlet. The lock may have been made
+        # before gevent's patch; a greenlet that waits for such a lock stops all greenlets.
         try:
             threading.Thread(target=self._work, name="prefork_lb look-up", daemon=True).start()
         except RuntimeError:  # the system has no more
@@ -172,7 +172,7 @@ class Resolver:
             name.failure = failure
             if endpoints:
                 name.endpoints = endpoints
-            # A name without an address is asked for again at once: whoever wants it waits anyway.
+            # A name without an address is looked up again at once: a dial that needs it has to wait in any case.
             name.fresh_until = self._clock() + _FRESH_S if name.endpoints else 0.0
             was_told, name.is_told = name.is_told, failure is not None and bool(name.endpoints)
             is_told = name.is_told

@@ -1,4 +1,4 @@
-"""Streams over sockets, for WSGI workers: ordinary ones, and gevent's, whose waits let other greenlets run."""
+"""Streams over sockets, for WSGI workers. The sockets are ordinary ones, or gevent's, whose waits let other greenlets run."""
 from __future__ import annotations
 
 import select
@@ -11,7 +11,7 @@ from prefork_lb.net.readable import Readable
 from prefork_lb.net.stream import Stream, StreamClosed, StreamTimeout, Watched
 from prefork_lb.net.timeouts import Expired, kernel_keeps_time, set_receive_timeout, set_send_timeout
 
-# How long a wait goes on undisturbed before it looks aside: long enough that a quick answer never pays for it.
+# A wait checks the other side after each interval of this length. It is long, so that a quick answer does not pay for a check.
 _LOOK_ASIDE_S = 0.5
 _RECORD_BYTES = 16 * 1024  # RFC 8446 5.1
 
@@ -21,13 +21,13 @@ class SocketStream:
 
     def __init__(self, connected: socket.socket) -> None:
         self._socket = connected
-        # As last set; None: never set, and a wait has no end.
+        # The timeouts as last set; None: never set, so a wait has no end.
         self._receive_timeout_s: float | None = None
         self._send_timeout_s: float | None = None
         self._readable = Readable(connected.fileno())
         self._one_timeout = not kernel_keeps_time(connected)  # for both directions
         self._tls = connected if isinstance(connected, ssl.SSLSocket) else None
-        self._ahead = b""  # received to see whether there is something, TLS only
+        self._ahead = b""  # TLS only: received by a check whether there is data
 
     def receive(self, limit: int, timeout_s: float) -> bytes:
         if self._ahead:
@@ -95,10 +95,10 @@ class SocketStream:
                 if events[0][1] & ~select.POLLOUT:
                     break
                 try:
-                    # Writable means room for some of it; a blocking send would wait until all of it is out.
+                    # Writable means room for a part of the data. A blocking send would wait until all of it is sent.
                     sent += self._socket.send(view[sent:], socket.MSG_DONTWAIT)
                 except Expired:
-                    continue  # a kernel short of memory for sockets may refuse all the same; the time is kept above
+                    continue  # a kernel short of memory may refuse although it said writable; poll() above keeps the time
                 except OSError as exc:
                     raise StreamClosed(exc.strerror) from exc
         return sent
@@ -107,7 +107,7 @@ class SocketStream:
         return self._socket.fileno()
 
     def _send_tls_unless_answered(self, data: bytes, timeout_s: float) -> int:
-        # Records go out whole, so a wait is not broken off by an answer; there is a look at it between two of them.
+        # A record is sent whole, so an answer cannot interrupt the wait. The check for an answer is made between two records.
         sent = 0
         while sent < len(data) and not self._has_tls_input():
             piece = data[sent:sent + _RECORD_BYTES]
@@ -116,7 +116,7 @@ class SocketStream:
         return sent
 
     def _has_tls_input(self) -> bool:
-        # Bytes on the socket need be none: TLS 1.3 servers send session tickets (RFC 8446 4.6.1). Only reading tells.
+        # Bytes on the socket may hold no data: TLS 1.3 servers send session tickets (RFC 8446 4.6.1). Only a read can tell.
         if self._ahead:
             return True
         assert self._tls is not None
@@ -129,7 +129,7 @@ class SocketStream:
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return False
         except OSError:
-            pass  # that is an end, and so something to receive
+            pass  # the connection has ended: the next receive reports that
         return True
 
     def is_quiet(self) -> bool:

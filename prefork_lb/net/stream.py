@@ -1,4 +1,4 @@
-"""What a stream is. The engine is written once against it and runs on any front end."""
+"""The interface of a stream. The engine uses only this interface, so it runs on any front end."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -14,23 +14,23 @@ class StreamClosed(Exception):
 
 
 class Watched(Protocol):
-    """The other side, which may leave while one waits for a stream."""
+    """The other side, usually the client, which may leave while the caller waits for a stream."""
 
     waiting: object
-    """The stream that is waited for on its behalf, set by streams that can be told to go on at once; else None."""
+    """The stream that the caller waits for, set by streams whose wait can be ended at once; else None."""
 
     def is_gone(self) -> bool:
-        """Whether it has left, without waiting."""
+        """Whether the other side has left. Does not wait."""
 
 
 class Source(Protocol):
-    """What one receives from. All times are seconds."""
+    """The receiving half of a connection. All times are seconds."""
 
     def receive(self, limit: int, timeout_s: float) -> bytes:
         """Some bytes, at most `limit`; empty when the peer ended its side. Raises StreamTimeout, StreamClosed."""
 
     def receive_now(self, limit: int) -> bytes | None:
-        """What is there, at most `limit` bytes; empty at the end of the peer's side, None when nothing is there.
+        """The bytes that have arrived, at most `limit`, without waiting; empty when the peer ended its side, None when none have.
 
         Raises StreamClosed.
         """
@@ -43,13 +43,13 @@ class Stream(Source, Protocol):
     """A connection. All times are seconds."""
 
     def send(self, data: bytes, timeout_s: float) -> bool:
-        """All of `data`; whether it went out without a wait, as far as one can tell. Raises StreamTimeout, StreamClosed."""
+        """Send all of `data`. Returns whether it was sent without a wait, as far as known. Raises StreamTimeout, StreamClosed."""
 
     def send_unless_answered(self, data: bytes, timeout_s: float) -> int:
-        """Send until everything is out or the peer has sent something; returns how many bytes went out."""
+        """Send until all is sent or the peer has sent something. Returns how many bytes were sent."""
 
     def fileno(self) -> int:
-        """The descriptor, to wait for it together with another."""
+        """The descriptor, for a wait together with other streams."""
 
     def is_quiet(self) -> bool:
         """Whether the connection is open and nothing waits to be received, without waiting."""
@@ -59,7 +59,7 @@ class Stream(Source, Protocol):
 
 
 WaitAny = Callable[[Sequence[Stream], float, Watched], Stream | None]
-"""Wait for the first of several streams that has something to receive, or has ended; None when who is watched has left.
+"""Wait for the first of several streams that has data to receive or has ended. None when the watched side has left.
 
 The time is in seconds. Raises StreamTimeout.
 """

@@ -1,8 +1,8 @@
-"""How long a read or a write on a socket may stand still, set the cheapest way its kind allows.
+"""Sets how long a read or a write on a socket may wait, in the cheapest way that the kind of socket allows.
 
-Facts: a Python socket with a timeout is non-blocking underneath and polls before every operation, two system calls and two
-hand-overs of the GIL instead of one. The kernel can keep the time itself (SO_RCVTIMEO, SO_SNDTIMEO; socket(7)) and answers
-EAGAIN when it is over, which a blocking socket raises as BlockingIOError. gevent's sockets and TLS know only `settimeout`.
+Facts: a Python socket with a timeout is non-blocking underneath and polls before every operation: two system calls and two
+releases of the GIL instead of one. The kernel can keep the time itself (SO_RCVTIMEO, SO_SNDTIMEO; socket(7)). It answers EAGAIN
+when the time is over, and a blocking socket raises that as BlockingIOError. gevent's sockets and TLS support only `settimeout`.
 """
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import ssl
 import struct
 
 Expired = (TimeoutError, BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
-"""What an operation raises when its time is over, of any kind. TLS raises the last two when the time is zero."""
+"""The exceptions of a socket operation whose time is over. TLS raises the last two when the timeout is zero."""
 
 
 def kernel_keeps_time(connected: object) -> bool:
@@ -21,7 +21,7 @@ def kernel_keeps_time(connected: object) -> bool:
 
 
 def set_receive_timeout(connected: socket.socket, seconds: float) -> None:
-    """Let a read stand still for `seconds` at most. The socket must be blocking when the kernel keeps the time."""
+    """Let a read wait `seconds` at most. The socket must be blocking when the kernel keeps the time."""
     if kernel_keeps_time(connected):
         connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(seconds))
     else:
@@ -29,7 +29,7 @@ def set_receive_timeout(connected: socket.socket, seconds: float) -> None:
 
 
 def set_send_timeout(connected: socket.socket, seconds: float) -> None:
-    """Let a write stand still for `seconds` at most."""
+    """Let a write wait `seconds` at most."""
     if kernel_keeps_time(connected):
         connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(seconds))
     else:
@@ -37,6 +37,6 @@ def set_send_timeout(connected: socket.socket, seconds: float) -> None:
 
 
 def _timeval(seconds: float) -> bytes:
-    # A struct timeval of zero means no limit, so the least is a microsecond.
+    # A struct timeval of zero means no limit, so the smallest value is a microsecond.
     whole = int(seconds)
     return struct.pack("@ll", whole, max(int((seconds - whole) * 1e6), 0 if whole else 1))

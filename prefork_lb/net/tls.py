@@ -1,4 +1,4 @@
-"""TLS contexts: toward servers, and of several certificates toward clients."""
+"""TLS contexts: for connections to servers, and for clients, with several certificates."""
 from __future__ import annotations
 
 import ssl
@@ -27,7 +27,7 @@ class ClientTLS:
 def upstream_context(verify: bool = True, ca_file: str = "", certificate: str = "", key: str = "") -> ssl.SSLContext:
     """A context for connections to servers: TLS 1.2 or later, and HTTP/1.1 in it.
 
-    Without `ca_file` the system's authorities are believed. Raises ValueError that names the file which cannot be used.
+    Without `ca_file` the system's authorities are trusted. Raises ValueError that names the file that cannot be used.
     """
     try:
         context = ssl.create_default_context(cafile=ca_file or None)
@@ -73,7 +73,7 @@ def _why(exc: Exception) -> str:
 
 
 def choose_by_name(default: ssl.SSLContext, named: Mapping[str, ssl.SSLContext]) -> None:
-    """Let `default` hand a client over to the context of the host that it asks for (SNI, RFC 6066 3).
+    """Make `default` choose the context by the host that the client asks for (SNI, RFC 6066 3).
 
     Names are lower-case; "*.example.org" stands for names one label below (RFC 6125 6.4.3). Other clients stay with `default`.
     """

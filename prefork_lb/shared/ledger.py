@@ -55,8 +55,11 @@ class Ledger:
         self._lock = RobustLock(segment.text, layout.lock_byte, rows.repair, one_thread,
                                 partial(end_stopped_controller, segment.cells))
         self.acquire, self.release_lock = self._lock.acquire, self._lock.release
+        # First without the lock: with hundreds of workers the look takes milliseconds, and all of them may start at once.
+        ended = rows.dead()
         with self.locked():
-            rows.give_back(rows.dead())
+            # Looked at again: a sibling may have been faster, and a new worker may have the row by now.
+            rows.give_back(rows.dead(ended))
             # Without a row the views are those of row 0; a process that makes no claims writes nothing there.
             self._row = rows.take() if takes_row else 0
         self.own_unanswered = segment.cells[layout.row_array(self._row, at.A_UNANSWERED)]
@@ -155,10 +158,10 @@ class Ledger:
         Cheap when no process has: one read of /proc for each row in use.
         """
         reclaimed = Reclaimed(0, 0)
-        if self._rows.dead():
+        if ended := self._rows.dead():
             with self.locked():
                 # Checked again under the lock: a sibling may have freed the row, and a new worker may have taken it.
-                reclaimed = self._rows.give_back(self._rows.dead())
+                reclaimed = self._rows.give_back(self._rows.dead(ended))
         self._look_for_siblings()
         return reclaimed
 

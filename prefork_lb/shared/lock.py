@@ -38,10 +38,11 @@ _LONGEST_NAP_S = 500e-6
 # A wait in the kernel is this long at most. Python runs signal handlers between two instructions, so not during the wait.
 _KERNEL_WAIT_S = 0.05
 
-# A section takes microseconds. An owner that needs longer than this does not run: it was stopped by a signal or a debugger, or
-# the host swaps.
-_STALL_S = 1.0
-_LOOK_S = 1.0  # between two looks at the owner in a stall
+# A section takes microseconds. An owner that has the lock at two looks does not run: it was stopped by a signal or a debugger, or
+# the host swaps. A long wait alone says less: when many workers start at once on few cores, each waits for many others.
+_STALL_S = 1.0  # until the first look at the owner
+_LOOK_S = 1.0  # between two looks
+_STOPPED_LOOKS = 2
 _TELLS_AGAIN_S = 60.0
 # glibc keeps the owner's thread id twice in a robust mutex, as 32-bit integers: in the futex word, under two flags of the kernel
 # (futex(2)), and alone at byte 8. Where the two differ, the C library has another layout, and the owner is unknown.
@@ -129,7 +130,7 @@ class RobustLock:
 
     def _look_at_stall(self, owner: int, looks: int, now: float, began: float) -> None:
         pid, state = _process_of(owner) if owner else (0, "")
-        if now >= self._tells_at:
+        if looks >= _STOPPED_LOOKS and now >= self._tells_at:
             self._tells_at = now + _TELLS_AGAIN_S
             log.error("requests of this worker have waited %.0f s for the ledger's lock, which %s holds. Let that process go on "
                       "(kill -CONT) or end it (kill -KILL): the lock goes on to the next process", now - began,

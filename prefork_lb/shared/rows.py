@@ -6,6 +6,7 @@ between leaves a free row, or one that the next sweep finds again.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Collection
 from typing import NamedTuple
 
 from prefork_lb.shared import layout as at
@@ -41,9 +42,9 @@ class Rows:
         cells, layout = self._cells, self._layout
         return [row for row in range(layout.rows) if cells[layout.row(row) + at.R_PID]]
 
-    def dead(self) -> list[int]:
-        """The rows in use whose process has ended."""
-        return [row for row in self.in_use() if not self.owner(row)]
+    def dead(self, among: Collection[int] | None = None) -> list[int]:
+        """The rows in use whose process has ended; `among`: of these only. One read of /proc for each row."""
+        return [row for row in self.in_use() if (among is None or row in among) and not self.owner(row)]
 
     def owner(self, row: int) -> int:
         """The pid of the living process that has this row; 0 when there is none."""

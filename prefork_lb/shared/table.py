@@ -157,12 +157,10 @@ class _Table:
         free_pools = sum(not self._cells[self._layout.pool(number) + at.P_USED] for number in range(self._layout.pools))
         found = [f"{text!r}: longer than the {at.KEY_BYTES - 1} bytes that the server table has for a name"
                  for text in (*servers, *names) if not fits(text)]
-        kept_servers, kept_pools = self._kept_for_lingering(named)
-        for what, room, free, wanted, kept in (
-            ("servers", self._layout.servers, free_slots, len(servers), kept_servers),
-            ("pools", self._layout.pools, free_pools, len(names), kept_pools),
-        ):
+        for kind, (what, room, free, wanted) in enumerate((("servers", self._layout.servers, free_slots, len(servers)),
+                                                           ("pools", self._layout.pools, free_pools, len(names)))):
             if wanted > free:
+                kept = self._kept_for_lingering(named)[kind]
                 way_out = "restart gunicorn to make more" if wanted > free + kept else (
                     f"{kept} of them are kept for replaced workers that linger: reload again when these workers have ended")
                 found.append(f"room for {room} {what} only; {way_out} ({room - free} are in use, {wanted} new ones are wanted)")

@@ -69,7 +69,7 @@ TRANSITIONS = (
     Transition(Check.CHECKING, Event.ROSE, Check.UP, "the first check passed", rises=True),
     Transition(Check.CHECKING, Event.FELL, Check.DOWN, "health.fall checks failed"),
     Transition(Check.UP, Event.FELL, Check.DOWN, "health.fall checks failed"),
-    # The new round of checks begins from the last known state.
+    # The controller did not notice the pause: its own record of the server still says CHECKING.
     Transition(Check.UP, Event.CHECKS_BEGAN, Check.CHECKING, "checks ended and began again, and none has passed yet"),
     Transition(Check.DOWN, Event.ROSE, Check.UP, "health.rise checks passed", rises=True),
     Transition(Check.CHECKING, Event.CHECKS_ENDED, Check.NONE, "the pool has no checks any more"),

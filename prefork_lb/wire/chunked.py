@@ -1,7 +1,7 @@
 """The chunked transfer coding (RFC 9112 7.1), decoded piece by piece and strictly.
 
-A peer may put each byte into a chunk of its own: six bytes on the wire, and a round of the decoder. So whole chunks that follow
-one another are joined in one go (`join_chunks`, and the same in C), and all that one receive brought is given out as one piece.
+A peer may send each byte in its own chunk: six bytes on the wire, and one round of the decoder. So consecutive whole chunks are
+joined in one call (`join_chunks`, in Python and in C), and the data of one receive is returned as one piece.
 """
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _LOOKED_AT = 64
 
 
 class ChunkedDecoder:
-    """Takes a chunked body's bytes in pieces of any size and gives the data.
+    """Takes a chunked body's bytes in pieces of any size and returns the data.
 
-    Extensions are checked and dropped (RFC 9112 7.1.1). After the last chunk `done` is true, `trailers` holds the trailer
-    fields and `excess` what came behind the body.
+    Extensions are checked and dropped (RFC 9112 7.1.1). After the last chunk, `done` is true, `trailers` holds the trailer
+    fields, and `excess` holds the bytes received behind the body.
     """
 
     def __init__(self, malformed: type[ProxyError], limits: HeadLimits) -> None:
         """`malformed` is raised for anything that is not the coding, and for trailers or extensions beyond `limits`."""
         self.receive_bytes = _FIRST_BYTES
-        """How much to receive for the next `decode`: less where much of what comes is framing that Python has to look at."""
+        """How many bytes to receive for the next `decode`: fewer when much of the data is framing that Python has to parse."""
         self._malformed = malformed
         self._limits = limits
         self._join = join_chunks if compiled.chunks is None else compiled.chunks.join_chunks
@@ -45,7 +45,7 @@ class ChunkedDecoder:
     def decode(self, data: bytes) -> bytes:
         """The data in the next bytes of the body; may be empty while a line is incomplete. Raises the error given."""
         left = self._left
-        if left > len(data):  # a large chunk arrives in many pieces: nothing to look at, nothing to copy
+        if left > len(data):  # the whole piece is data of one large chunk: it needs no parsing and no copy
             self._left = left - len(data)
             if self.receive_bytes < _MOST_BYTES:
                 self.receive_bytes *= 2
@@ -97,7 +97,7 @@ class ChunkedDecoder:
         if end < 0:
             if data.find(b"\n", position) >= 0:
                 raise self._not_a_size(data[position:])
-            # Nonsense is refused by its first bytes: else its sender would hold a worker until the idle timeout.
+            # An invalid line is refused by its first bytes. Otherwise its sender would hold a worker until the idle timeout.
             if grammar.chunk_size_begun.fullmatch(data, position, min(len(data), position + _LOOKED_AT)) is None:
                 raise self._not_a_size(data[position:])
             return self._wait(data, position, self._limits.line_bytes + 1)  # CR may be there already
@@ -140,9 +140,9 @@ class ChunkedDecoder:
 
 
 def join_chunks(data: bytes, position: int) -> tuple[bytes, int]:
-    """The content of the whole chunks without extensions that follow one another from `position` on, and where they end.
+    """Join the consecutive whole chunks from `position` on. Returns their content and the position behind them.
 
-    The last chunk, one that has not come whole, and anything that is wrong, end them and are not looked at.
+    Stops before the last chunk, an incomplete chunk, a chunk with extensions, and an invalid byte.
     """
     parts: list[bytes] = []
     sizes: dict[bytes, int] = {}

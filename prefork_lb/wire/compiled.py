@@ -1,4 +1,4 @@
-"""The compiled reader and writer of fields, and of small chunks, where there are any."""
+"""The compiled modules for fields and for chunks; None where a module was not built or is not wanted."""
 from __future__ import annotations
 
 from prefork_lb.native.loader import NativeChunks, NativeHeads, native_chunks, native_heads

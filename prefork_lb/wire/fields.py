@@ -11,8 +11,8 @@ HOP_BY_HOP = frozenset((
     b"http2-settings",
 ))
 
-# Fields that Connection must not take away, though a client names them there: framing, routing, credentials and what
-# tells the server about the client. Taking them off would let a client pass an access rule that looks at them.
+# Fields that travel on even when a client names them in Connection: framing, routing, credentials, and fields that tell the
+# server about the client. If Connection could remove them, a client could get past an access rule that reads them.
 _KEPT = frozenset((
     b"host", b"content-length", b"content-type", b"content-encoding", b"content-range", b"authorization", b"cookie",
     b"set-cookie", b"cache-control", b"expect", b"via", b"forwarded", b"x-real-ip", b"origin", b"referer", b"range", b"vary",
@@ -22,7 +22,7 @@ _KEPT_PREFIX = b"x-forwarded-"
 
 _NONE: frozenset[bytes] = frozenset()
 
-# RFC 9110 6.5.1: fields that must not come in a trailer, for they would change framing, routing, or how the head was read;
+# RFC 9110 6.5.1: fields that must not be in a trailer, because they affect framing, routing or the meaning of the head.
 # RFC 7230 4.1.2 lists them.
 FORBIDDEN_IN_TRAILERS = HOP_BY_HOP | frozenset((
     b"host", b"content-length", b"content-type", b"content-encoding", b"content-range", b"trailer", b"authorization",
@@ -32,7 +32,7 @@ FORBIDDEN_IN_TRAILERS = HOP_BY_HOP | frozenset((
 ))
 
 
-# What Connection says in nearly every message: options of the connection, no names of fields.
+# The values of Connection in nearly every message. They name no fields.
 _PLAIN_OPTIONS = ([b"close"], [b"keep-alive"], [b"Keep-Alive"])
 
 

@@ -1,6 +1,6 @@
 """What a server is told about the client: X-Forwarded-*, Forwarded (RFC 7239) and Via (RFC 9110 7.6.3).
 
-A trusted proxy's values are believed and extended; a stranger's are dropped, for everybody can write them.
+The values of a trusted proxy are believed and extended. Those of any other client are dropped: a client can write anything there.
 """
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class ClientInfo:
 
 
 def is_told_by_proxies(name: bytes) -> bool:
-    """Whether a field (lower-case name) tells of the client, and so is written anew here.
+    """Whether a field (lower-case name) describes the client. This proxy replaces such fields by its own.
 
-    With underscores as well: CGI and WSGI servers cannot tell X_Forwarded_For from X-Forwarded-For (RFC 3875 4.1.18).
+    Names with underscores count too: CGI and WSGI servers cannot tell X_Forwarded_For from X-Forwarded-For (RFC 3875 4.1.18).
     """
     name = name.replace(b"_", b"-")
     return name.startswith(_PREFIX) or name in _TOLD_BY_PROXIES
@@ -77,14 +77,14 @@ def client_scheme(index: Index, client: ClientInfo) -> bytes:
 
 
 def forwarded_lines(index: Index, client: ClientInfo, host: bytes | None) -> bytes:
-    """The X-Forwarded-* and Forwarded lines that the server shall see, for a request that came with `index`."""
+    """The X-Forwarded-* and Forwarded lines to send to the server, for a request that came with the fields of `index`."""
     own = _own_lines(client.address, client.scheme, client.port, host)
     if not client.trusted:
         return own.whole
     lines = []
     for name, values in index.items():
         if is_told_by_proxies(name) and b"_" not in name and name not in (b"x-forwarded-for", b"forwarded"):
-            # What the first proxy said about the client's own connection stays.
+            # These fields describe the client's connection to the first proxy, so its values stay.
             lines.append(field_lines([(name.title(), value) for value in values]))
     for name, line in own.about_connection.items():
         if name not in index:
@@ -107,7 +107,7 @@ def _member(minor: int, pseudonym: bytes) -> bytes:
 
 
 def times_passed(index: Index, pseudonym: bytes) -> int:
-    """How many members of Via name this proxy: how often the message has come by already."""
+    """How many members of Via name this proxy: how often the message has passed it before."""
     received = index.get(b"via")
     if received is None:
         return 0
@@ -117,7 +117,7 @@ def times_passed(index: Index, pseudonym: bytes) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _OwnLines:
-    """What this proxy itself says of a client."""
+    """The lines that this proxy itself writes about a client."""
 
     address: bytes
     element: bytes
@@ -129,7 +129,7 @@ class _OwnLines:
 @lru_cache(maxsize=1024)
 def _own_lines(client: str, scheme: bytes, port: int, host: bytes | None) -> _OwnLines:
     address = client.encode() or b"unknown"
-    # RFC 7239 4 and 6: an IPv6 address stands in brackets, and whatever is no token in quotes.
+    # RFC 7239 4 and 6: an IPv6 address is in brackets, and a value that is not a token is in quotes.
     node = b'"[%b]"' % address if b":" in address else address
     element = b"for=%b;proto=%b" % (node, scheme) + (b';host="%b"' % host if host else b"")
     about = {b"x-forwarded-proto": b"X-Forwarded-Proto: %b\r\n" % scheme}

@@ -36,7 +36,7 @@ def request_framing(head: RequestHead) -> Framing:
     lengths = head.index.get(b"content-length")
     if codings:
         if lengths:
-            # RFC 9112 6.1: may be an attempt at smuggling; answered, then closed.
+            # RFC 9112 6.1: may be an attempt at smuggling; answer, then close.
             raise BadRequest("both Transfer-Encoding and Content-Length")
         if head.minor == 0:
             # RFC 9112 6.1: HTTP/1.0 has no transfer codings, the framing is faulty.
@@ -68,7 +68,7 @@ def _response_framing(head: ResponseHead) -> Framing:
             raise BadResponse("Transfer-Encoding in an HTTP/1.0 response")
         if len(codings) > 1 or codings[0].lower() != b"chunked":
             raise BadResponse(f"a transfer coding that was not asked for: {b', '.join(codings)[:80]!r}")
-    # Checked also where there is no body: a length that cannot be read is wrong for the client, too.
+    # Also checked when there is no body: the client would reject an invalid length too.
     framing = _length(lengths, BadResponse) if lengths else CHUNKED if codings else UNTIL_CLOSE
     if head.status < 200 or head.status in (204, 304):
         return NO_BODY
@@ -76,7 +76,7 @@ def _response_framing(head: ResponseHead) -> Framing:
 
 
 def content_length(index: Index) -> int | None:
-    """The length that a response to HEAD, or a 304, tells of a body that is not there (RFC 9110 8.6); None without."""
+    """The Content-Length of a response without a body (to HEAD, or a 304; RFC 9110 8.6); None if the field is absent."""
     lengths = index.get(b"content-length")
     return _length(lengths, BadResponse).length if lengths else None
 

@@ -28,16 +28,16 @@ status_line = re.compile(rb"HTTP/([0-9])\.([0-9]) ([1-9][0-9]{2})(?: (" + VALUE 
 # RFC 9110 8.6: 1*DIGIT. Eighteen digits stay below 2^63.
 length = re.compile(rb"[0-9]{1,18}")
 
-# RFC 9112 7.1, 7.1.1: chunk-size [ chunk-ext ]; sixteen digits would overflow 63 bits, and nobody sends them in good faith.
+# RFC 9112 7.1, 7.1.1: chunk-size [ chunk-ext ]. Sixteen digits could overflow 63 bits, and no honest sender needs them.
 _EXTENSION = (rb"[ \t]*;[ \t]*" + TOKEN + rb"(?:[ \t]*=[ \t]*(?:" + TOKEN
               + rb"|\"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t \x21-\x7e\x80-\xff])*\"))?")
 plain_chunk_size = re.compile(rb"[0-9A-Fa-f]{1,15}")
 chunk_size = re.compile(rb"([0-9A-Fa-f]{1,15})(?:" + _EXTENSION + rb")*")
-# What such a line may begin with, when its end has not come yet.
+# A valid beginning of such a line, before its end has been received.
 chunk_size_begun = re.compile(rb"[0-9A-Fa-f]{1,15}[ \t]*(?:;[\t \x21-\x7e\x80-\xff]*)?\r?")
 
-# RFC 3986 3.2.2 and 3.2.3: host [ ":" port ], no user information (RFC 9110 4.2.4). An IP literal in brackets, or what a
-# registered name may hold but the comma: WSGI servers join two Hosts with it. An empty name is invalid (RFC 9110 4.2.1).
+# RFC 3986 3.2.2 and 3.2.3: host [ ":" port ], no user information (RFC 9110 4.2.4). The host is an IP literal in brackets or a
+# registered name. A comma is not accepted: WSGI servers join two Hosts with it. An empty name is invalid (RFC 9110 4.2.1).
 authority = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|\[v[0-9A-Fa-f]+\.[0-9A-Za-z\-._~!$&'()*+;=:]+\]|"
                        rb"(?:[0-9A-Za-z\-._~!$&'()*+;=]|%[0-9A-Fa-f]{2})+)(?::([0-9]{0,5}))?")
 

@@ -1,7 +1,7 @@
 """Heads: the start line and the fields of a request or a response, from bytes, strictly.
 
-What does not match the grammar is refused, never mended: a head that two readers could understand differently is how
-requests are smuggled (RFC 9112 11.2).
+A head that does not match the grammar is refused, never repaired. A head that two readers understand differently can be used to
+smuggle requests (RFC 9112 11.2).
 """
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LF_ALONE = "a line of the head ends with LF alone"
 
 
 class FieldSection(list[tuple[bytes, bytes]]):
-    """The fields of a head that is not changed any more, with what is worked out from them once and used again."""
+    """The fields of a head that no longer changes, with values that are computed from them once."""
 
     __slots__ = ("by_name", "has_body", "kept")
 
@@ -50,8 +50,11 @@ class HeadLimits:
 
 @dataclass(slots=True)
 class RequestHead:
-    """A request's head. Heads come again, so whoever works with one may keep an object of its own with it: `kept` belongs to
-    `proxy` (a test of the layers holds it to that), and nothing here looks at it."""
+    """A request's head.
+
+    The same head often comes again, so `proxy` stores what it computed from a head in `kept`. Only `proxy` uses `kept` (a test of
+    the layers checks that).
+    """
 
     method: bytes
     target: bytes
@@ -79,7 +82,7 @@ class ResponseHead:
     fields: Fields
     index: Index = field(init=False, repr=False, compare=False)
     kept: object = field(init=False, repr=False, compare=False)
-    # Of its body, when it answers another method than HEAD; `wire.framing` finds it when it is asked for.
+    # The framing of its body when the request's method was not HEAD. `wire.framing` computes it on demand.
     framing: Framing | None = field(init=False, repr=False, compare=False)
     is_persistent: bool = field(init=False, repr=False, compare=False)  # the connection can be used again (RFC 9112 9.3)
 
@@ -90,7 +93,7 @@ class ResponseHead:
 
 
 def _is_persistent(index: Index, minor: int) -> bool:
-    """RFC 9112 9.3. Worked out once a head: Connection may be as long as a head, and be split into thousands of members."""
+    """RFC 9112 9.3. Computed once for each head: Connection may fill the whole head and have thousands of members."""
     options = index.get(b"connection")
     if options is None or options == _KEEP_ALIVE:  # nearly always
         return minor == 1 or options is not None
@@ -103,14 +106,14 @@ def _section(fields: Fields) -> FieldSection:
 
 
 def head_end(data: bytes | bytearray, malformed: type[ProxyError], start: int = 0) -> int:
-    """Where the head that begins at the front of `data` ends: just after its blank line, -1 if that is not there yet.
+    """The position behind the blank line that ends the head at the front of `data`; -1 if the blank line is not there yet.
 
-    `start` tells how many bytes were looked at before. Raises `malformed` when a line ends with LF alone: such a head
-    would never end the way it is read here (RFC 9112 2.2).
+    The first `start` bytes were searched before. Raises `malformed` when a line ends with LF alone: the end of such a head
+    would never be found here (RFC 9112 2.2).
     """
     end = data.find(b"\r\n\r\n", max(0, start - 3))
     if end >= 0:
-        return end + 4  # LF alone further up is no field line to the parser
+        return end + 4  # the parser refuses a line before it that ends with LF alone
     line_feed = data.find(b"\n", max(0, start - 1))
     while line_feed >= 0:
         if line_feed == 0 or data[line_feed - 1] != 0x0D:
@@ -120,10 +123,10 @@ def head_end(data: bytes | bytearray, malformed: type[ProxyError], start: int = 
 
 
 def kept_bytes(block: bytes) -> int:
-    """How many bytes a head takes, at most, that is remembered: this block, the head, and what is worked out from it.
+    """An upper bound of the memory that a remembered head takes, in bytes: this block, the head, and the values computed from it.
 
-    Measured with CPython 3.11: each byte is there five times (in the block, names as they came and in lower case, lines that
-    travel on, a whole head for the other side), and each field costs its objects.
+    Measured with CPython 3.11: each byte is stored five times (in the block, in the name as it came, in lower case, in the lines
+    that travel on, and in a whole head for the other side), and each field costs its objects.
     """
     return 1536 + 5 * len(block) + 300 * block.count(b"\n")
 
@@ -202,7 +205,7 @@ def parse_fields(block: bytes, start: int, limits: HeadLimits, too_large: type[P
     found = grammar.fields.findall(block, start)
     if len(found) > limits.fields:
         raise too_large(f"the head has {len(found)} fields, at most {limits.fields} are allowed")
-    # A line can only be too long when all of them together are.
+    # No line can be too long unless all lines together are longer than the limit.
     if len(block) - start > limits.line_bytes:
         for line in block[start:-2].split(b"\r\n"):
             if len(line) > limits.line_bytes:
@@ -215,8 +218,8 @@ def parse_fields(block: bytes, start: int, limits: HeadLimits, too_large: type[P
 
 
 def list_members(values: Sequence[bytes]) -> list[bytes]:
-    """The members of a comma-separated list field, lower-case, empty ones and repetitions left out (RFC 9110 5.6.1)."""
-    # Repetitions go first: a client may send thousands, and what Python does for each member costs ten times the split.
+    """The members of a comma-separated list field in lower case, without empty ones and repetitions (RFC 9110 5.6.1)."""
+    # Repetitions are removed first: a client may send thousands, and the work on each member costs ten times the split.
     found = dict.fromkeys(b",".join(values).lower().split(b","))
     members = dict.fromkeys([member.strip(b" \t") for member in found])
     return [member for member in members if member]

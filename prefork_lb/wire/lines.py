@@ -1,4 +1,4 @@
-"""The fields that travel on, as pairs and as lines; how a line is written."""
+"""Selects the fields that travel on, and writes fields as lines."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
@@ -8,26 +8,27 @@ from prefork_lb.wire import compiled, grammar
 from prefork_lb.wire.fields import nominated
 from prefork_lb.wire.head import Fields, Index
 
-# Clients choose the names. Longer ones are looked at anew each time, by the Python; what is known has a bound in bytes.
+# Clients choose the names, so the memory for known names is bounded. Python checks longer names again each time.
 _LONGEST_NAME = 64
 _MOST_BYTES = 512 * 1024
 _ENTRY_BYTES = 100  # of an object and its place in a dict, without the name's own bytes
 
 
 class Lines:
-    """Makes the lines of those fields that `travels` lets pass; names come again and again, so it is asked once for each."""
+    """Writes the lines of the fields that travel on. Names repeat, so `travels` is called once for each name."""
 
     def __init__(self, travels: Callable[[bytes], bool], malformed: type[ProxyError]) -> None:
-        """`travels` is asked with a name in lower case."""
+        """`travels` gets a name in lower case and tells whether the field travels on."""
         self._travels = travels
         self._malformed = malformed
         self._known: dict[bytes, bool] = {}  # by the name as it was written
         self._held = 0  # bytes
 
     def join(self, fields: Fields, index: Index) -> bytes:
-        """The lines of those that travel on; `index` is that of all fields. Connection may name more that stop (RFC 9110 7.6.1).
+        """The lines of the fields that travel on. `index` is the index of all fields; fields named in its Connection stop here
+        (RFC 9110 7.6.1).
 
-        Raises `malformed` for a byte that no field may hold, in any of them: whatever let it in, it goes no further.
+        Raises `malformed` when any field, also one that stops here, holds a byte that no field may hold.
         """
         stop = nominated(index)
         if stop:
@@ -41,13 +42,13 @@ class Lines:
                 joined = heads.join_fields(fields, self._known)
             if joined is not None:
                 return joined
-        # One by one, those that stop here too: a value that holds a whole line, or a name that holds a colon, would look well
-        # in the block of all.
+        # Each field is checked alone: in the joined block, a value that contains a whole line, or a name with a colon, would look
+        # valid.
         check_fields(fields, self._malformed)
         return field_lines([field for field in fields if self._travels(field[0].lower())])
 
     def pick(self, fields: Fields, index: Index) -> Fields:
-        """The same as pairs, not looked at: for fields that were parsed here."""
+        """The fields that travel on, as pairs. Bytes are not checked: the fields were parsed here."""
         stop = nominated(index)
         return [field for field in fields if (name := field[0].lower()) not in stop and self._travels(name)]
 
@@ -63,12 +64,12 @@ class Lines:
 
 
 def field_lines(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """Fields as lines (RFC 9112 5). They are checked already, or our own."""
+    """Fields as lines (RFC 9112 5). The caller has checked them or made them."""
     return b"".join([b"%b: %b\r\n" % field for field in fields])
 
 
 def check_fields(fields: Fields, malformed: type[ProxyError]) -> None:
-    """See that names and values hold nothing but what they may. Raises `malformed`."""
+    """Raise `malformed` unless all names and values match the grammar."""
     for name, value in fields:
         if not (grammar.token.fullmatch(name) and grammar.value.fullmatch(value)):
             raise malformed(f"a byte that no field may hold, in the field {name[:40]!r}")

@@ -1,4 +1,4 @@
-"""Remembering the results of a pure function whose arguments come again and again."""
+"""A bounded cache for the results of a pure function whose arguments repeat."""
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
@@ -12,16 +12,15 @@ _PLACES = 1024  # for keys that came once; a power of two
 
 
 class Memo(Generic[K, V]):
-    """Calls `function` twice at most for each key that comes again soon. Nobody may change what comes back.
+    """Calls `function` at most twice for each key that comes again soon. Callers must not change the results.
 
-    A result is kept when its key comes for the second time. Keys that come once would push out those that come again, and
-    what they hold would lie in memory, cold, until it is thrown away (the doorkeeper of TinyLFU: Einziger, Friedman, Manes,
-    ACM Transactions on Storage 13, 2017).
+    The result is kept from the second use of a key on. Keys that come only once would push out the others, and their results
+    would take memory without use (the doorkeeper of TinyLFU: Einziger, Friedman, Manes, ACM Transactions on Storage 13, 2017).
 
-    Clients choose the keys, so all that is kept has a bound in bytes: `size` tells how many a key and its result take. Beyond
-    `largest` they are not kept. When all together would exceed `most_bytes`, all are forgotten: that is cheaper than to know
-    which was used last, and what is worth remembering is back at once. Safe among threads: each step is one of a dict or a
-    list. Two threads that add at once may count one entry only, so the bound is exact to a few entries.
+    Clients choose the keys, so the memory is bounded: `size` returns how many bytes a key and its result take. An entry larger
+    than `largest` is not kept. When all entries together would exceed `most_bytes`, all are dropped: that is cheaper than a
+    record of the last use, and frequent keys are soon back. Threads may share it: each step is one operation of a dict or a
+    list. Two threads that add at the same time may count only one entry, so the bound is exact to a few entries.
     """
 
     def __init__(self, function: Callable[[K], V], size: Callable[[K], int], most_bytes: int = 4 << 20,
@@ -39,7 +38,7 @@ class Memo(Generic[K, V]):
         if key in known:
             try:
                 return known[key]
-            except KeyError:  # another thread has just cleared it
+            except KeyError:  # another thread has just dropped all entries
                 pass
         value = self._function(key)
         number = hash(key)

@@ -1,8 +1,8 @@
-"""The PROXY protocol, versions 1 and 2: who a connection's client is, told by the proxy in front.
+"""The PROXY protocol, versions 1 and 2: the proxy in front sends the address of a connection's client.
 
 Source: "The PROXY protocol, Versions 1 & 2", HAProxy Technologies, 2020/03/05; section numbers are those of that text.
-Read strictly and refused at the first byte that cannot belong to a header: whoever can say something else here can say
-that it is anybody.
+The header is read strictly and refused at the first byte that cannot belong to one: a client that could write a header could
+claim any address.
 """
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ _V4_MAPPED = bytes(10) + b"\xff\xff"  # RFC 4291 2.5.5.2
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """A header. The addresses are None when the connection's own ones count: for a connection that the proxy made for
-    itself (a health check), and for a client that has no IP address.
+    """A header. The addresses are None when the connection's own addresses apply: for a connection that the proxy made for
+    itself (a health check), and for a client without an IP address.
 
-    Addresses are written as the system writes a peer's: `::1`, `::ffff:192.0.2.1`.
+    Addresses are written as the system writes a peer's address: `::1`, `::ffff:192.0.2.1`.
     """
 
     source: SocketAddress | None
@@ -49,10 +49,10 @@ class Parsed:
 
 
 def parse(data: bytes) -> Parsed | None:
-    """The header at the front of `data`, in either version; None when more bytes are needed, which is never so from 107
-    bytes (version 1) or 4112 bytes (version 2) on.
+    """The header at the front of `data`, in either version; None when more bytes are needed. 107 bytes (version 1) or 4112 bytes
+    (version 2) are always enough.
 
-    Raises BadRequest when `data` is not the beginning of a header, or of one that is not for a TCP connection.
+    Raises BadRequest when `data` does not begin with a header for a TCP connection.
     """
     if data.startswith(_SIGNATURE[: len(data)]):
         return _parse_v2(data)

@@ -24,7 +24,7 @@ from prefork_lb.wsgi.front_end import Environ, StartResponse, WSGIFrontEnd
 log = logging.getLogger("prefork_lb")
 
 _TRY_AGAIN_S = 0.25
-# Of the host or of this process, and they pass: no descriptor is left, or no memory.
+# Passing shortages of the host or of this process: no descriptor is left, or no memory.
 _SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
@@ -48,7 +48,7 @@ class Application:
 
     @property
     def config(self) -> Config:
-        """The configuration that it was made for."""
+        """The configuration that this application was made for."""
         return self._config
 
     def proxy_setup(self) -> ProxySetup:
@@ -61,10 +61,10 @@ class Application:
     def start(self, is_patient: bool = True) -> WSGIFrontEnd:
         """Attach this process. Calling it again does nothing. Raises PreforkLBError, OSError.
 
-        While other workers of the instance run, a worker that cannot start tries again until it can: gunicorn's master would
-        end all of them if it failed. Not when it is not `is_patient`, as at a request.
+        If a worker fails to start, gunicorn's master ends all workers. So while other workers of the instance run, a worker that
+        cannot start tries again until it can. With `is_patient` False, as at a request, it raises instead.
         """
-        # Made here and not in __init__: under --preload that ran before gevent replaced the locks. setdefault is atomic.
+        # The lock is made here: under --preload __init__ ran before gevent replaced the locks. setdefault is atomic.
         starting = self.__dict__.setdefault("_starting", threading.Lock())
         with starting:
             if self._front_end is None:
@@ -97,11 +97,11 @@ class Application:
             return has_other_workers(self._master())
         except OSError as exc:
             if exc.errno in _SHORTAGES:
-                return True  # it cannot be told now
+                return True  # unknown: /proc or the segment cannot be read now
             raise
 
     def _make_worker(self, runtime: Runtime) -> Worker:
-        """Put the configuration into force, or go by the one that is: a reload must not end what runs."""
+        """Put the configuration into force. If that fails, use the one in force: a failed reload must not end the instance."""
         try:
             return self._make_worker_for(self._config, runtime)
         except PreforkLBError as exc:
@@ -113,7 +113,7 @@ class Application:
         return self._make_worker_for(before, runtime)
 
     def _make_worker_for(self, config: Config, runtime: Runtime) -> Worker:
-        # What may fail outside of shared memory comes first, then the row, which is kept whatever follows.
+        # Steps that may fail outside of shared memory come first. Then this worker takes its row, for its whole life.
         needs = obtain(config)
         if self._member is None:
             room = room_for(config, host.worker_count())
@@ -121,7 +121,7 @@ class Application:
         return Worker(config, needs, self._member, runtime, host.error_log())
 
     def _read_again(self) -> None:
-        """Take over a configuration that changed since the master preloaded this object; a HUP does not load it anew."""
+        """Load the configuration again: it may have changed since the master preloaded this object, which HUP does not repeat."""
         try:
             self._config = load_as_worker()
         except ConfigError as exc:
@@ -131,7 +131,7 @@ class Application:
         """The process whose children share one instance."""
         if self._made_by != os.getpid():
             return self._made_by  # --preload: made in the master
-        return self._made_under or os.getpid()  # a server other than gunicorn is taken for a single process
+        return self._made_under or os.getpid()  # a server other than gunicorn counts as a single process
 
 
 def application() -> Application:

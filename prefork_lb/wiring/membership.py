@@ -1,4 +1,4 @@
-"""A worker's membership in its instance: the segment, one row, and the configuration that is put into force there."""
+"""A worker's membership in its instance: the segment, one row, and the configuration that the worker puts into force."""
 from __future__ import annotations
 
 import logging
@@ -28,10 +28,10 @@ log = logging.getLogger("prefork_lb")
 
 
 class Membership:
-    """Taken once by each worker process, whatever becomes of the configurations that it tries."""
+    """Each worker process makes one, and keeps it when a configuration cannot be put into force."""
 
     def __init__(self, master: int, predecessor: int, room: Layout, one_thread: bool) -> None:
-        """Attach to the instance of the gunicorn master with the pid `master`, which may be made with this room.
+        """Attach to the instance of the gunicorn master with the pid `master`. A new instance is made with `room`.
 
         Raises SegmentError, and NoRowLeft when every row belongs to another process.
         """
@@ -43,7 +43,7 @@ class Membership:
         self.sweeper = Sweeper(self.segment, self.ledger, self.states)
 
     def put_into_force(self, config: Config) -> Mapping[str, PoolSlots]:
-        """Enter the pools and servers, begin their checks and let the controller go by this configuration.
+        """Enter the pools and servers, begin their checks and publish this configuration to the controller.
 
         All or nothing: raises SegmentError before anything is written when there is no room.
         """
@@ -62,7 +62,7 @@ class Membership:
         return slots
 
     def _begin_checks(self, config: Config, slots: Mapping[str, PoolSlots]) -> None:
-        """Give servers that are to be checked from now on their first state, and take it from those that are not any more."""
+        """Set the first state of servers whose checks begin now, and clear the state of servers whose checks have ended."""
         states = self.states
         for name, pool in config.pools.items():
             for slot in slots[name].slots:
@@ -74,7 +74,7 @@ class Membership:
 
 
 def in_force(master: int) -> Config | None:
-    """The configuration that the workers of this gunicorn master go by; None if there are none yet. Raises SegmentError."""
+    """The configuration in force in the instance of this gunicorn master; None if there is none yet. Raises SegmentError."""
     segment = find(master)
     if segment is None:
         return None

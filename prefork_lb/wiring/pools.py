@@ -131,7 +131,7 @@ def _servers(pool: model.PoolConfig, config: Config, slots: Sequence[int], conte
                # One with a PROXY header belongs to its client.
                IdleConnections(0 if server.proxy_protocol else keepalive.connections, keepalive.seconds, monotonic,
                                server.address),
-               tls=ClientTLS(context, settings.server_name or address.host) if context and address.tls else None,
+               tls=ClientTLS(context, settings.server_name or address.tls_name) if context and address.tls else None,
                public=server.public.rstrip("/").encode(), proxy_protocol=server.proxy_protocol)
         for slot, address, server in zip(slots, addresses, pool.servers, strict=True)
     ]

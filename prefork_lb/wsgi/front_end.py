@@ -52,7 +52,8 @@ class WSGIFrontEnd:
             reply = self._engine.exchange(request)
         except ClientGone as exc:
             log.debug("%s", exc)
-            raise _abort(exc) from exc
+            start_response(f"{exc.status} {reason(exc.status)}", [])
+            return _nothing(exc)
         except (ProxyError, InvariantError) as exc:
             return self._refuse(exc, environ, start_response)
         text = reply.reason.decode("latin-1") or reason(reply.status)
@@ -134,6 +135,17 @@ class _ReplyBody:
 
     def close(self) -> None:
         self._reply.close()
+
+
+def _nothing(exc: ClientGone) -> Iterator[bytes]:
+    """A response that aborts before its first data, so that gunicorn sends no head.
+
+    gunicorn writes its access log once it iterates a response; of an exception before that it writes no line.
+    """
+    def abort() -> bytes:
+        raise _abort(exc) from exc
+
+    return iter(abort, b"")
 
 
 def _abort(exc: ProxyError) -> ConnectionResetError:

@@ -149,10 +149,10 @@ def test_a_resolver_that_hangs_holds_nobody_else_up(hub: Hub, listener: socket.s
 
     ticks: list[int] = []
     hub.every(0.01, lambda: ticks.append(1))
-    with pytest.raises(ConnectTimeout, match=r"the resolver did not answer within 0\.1 s"):
-        run(hub, lambda: Dialer(hub, Resolver(look_up)).dial(Address("app.test", 80), 0.1))
+    with pytest.raises(ConnectTimeout, match=r"the resolver did not answer within 0\.5 s"):
+        run(hub, lambda: Dialer(hub, Resolver(look_up)).dial(Address("app.test", 80), 0.5))
     release.set()
-    assert len(ticks) >= 5
+    assert len(ticks) >= 5, "of 50: none if the loop had waited"
 
 
 def test_a_name_whose_resolver_hangs_is_connected_to_by_what_is_known(hub: Hub, listener: socket.socket) -> None:

@@ -1,9 +1,15 @@
 """Addresses: what is accepted, that every address has one spelling, and what the errors say."""
 from __future__ import annotations
 
+import contextlib
+import ssl
+from pathlib import Path
+
 import pytest
 
 from prefork_lb.net.address import Address, parse_address, unmapped
+from tests.support.certificates import make_pair, needs_openssl
+from tests.support.tls import believing
 
 
 @pytest.mark.parametrize(("text", "address", "spelling"), [
@@ -58,3 +64,20 @@ def test_what_is_none(text: str, complaint: str) -> None:
 ])
 def test_an_ipv4_address_in_the_form_of_ipv6_is_one(told: str, meant: str) -> None:
     assert unmapped(told) == meant
+
+
+@needs_openssl
+@pytest.mark.parametrize("text", ["https://App.Example:1", "https://app.example.:1"])
+def test_a_certificate_is_good_for_a_name_with_a_dot_at_its_end(text: str, tmp_path: Path) -> None:
+    """OpenSSL finds no certificate good for "app.example.", and servers would not know the name."""
+    pair = make_pair(tmp_path, "app", "app.example")
+    serving = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    serving.load_cert_chain(pair.certificate, pair.key)
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = believing(pair).wrap_bio(to_client, to_server, server_hostname=parse_address(text).tls_name)
+    server = serving.wrap_bio(to_server, to_client, server_side=True)
+    for _ in range(2):
+        for side in (client, server):
+            with contextlib.suppress(ssl.SSLWantReadError):
+                side.do_handshake()
+    assert client.version()

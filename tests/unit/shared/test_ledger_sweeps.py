@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from prefork_lb.shared import layout as at
+from prefork_lb.shared import rows
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.making import attach_or_create
 from prefork_lb.shared.segment import Segment
@@ -85,3 +86,23 @@ def test_a_sweep_broken_off_at_any_moment_is_made_whole_by_the_next(small: Segme
         survivor.reclaim_dead()
         assert totals(survivor) == [0, 0], f"broken off at instruction {instruction}"
         assert rows_in_use(small) == 1
+
+
+def test_a_worker_that_starts_looks_for_ended_siblings_without_the_lock(
+    small: Segment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One read of /proc for each row, and with hundreds of workers all requests would wait for each start."""
+    first = Ledger(small)
+    lock, found = first._lock, []
+
+    def look(pid: int, started: int) -> bool:
+        result = lock._trylock(lock._mutex)
+        found.append(result)
+        if not result:
+            lock.release()
+        return True
+
+    monkeypatch.setattr(rows, "is_alive", look)
+    Ledger(small)
+    first.reclaim_dead()
+    assert found == [0, 0, 0]

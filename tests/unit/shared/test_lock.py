@@ -374,3 +374,30 @@ def test_a_thread_that_waits_for_a_stopped_owner_calls_its_hook_with_the_owner_a
         # After the signal another look may come before the lock is free.
         assert told[:5] == [(owner.pid, looks) for looks in range(1, 6)]
     assert guarded.repairs == 1
+
+
+def test_a_long_wait_for_owners_that_run_is_not_told(
+    guarded: Guarded, signals: Signals, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A hundred workers that start at once wait for one another. The message tells the operator to kill one."""
+    monkeypatch.setattr(lock_module, "_STALL_S", 0.0)
+    looks = 0
+    looked = threading.Event()
+    original = RobustLock._owner
+
+    def another_at_each_look(lock: RobustLock) -> int:
+        nonlocal looks
+        looks += 1
+        if looks == 5:
+            looked.set()
+        return original(lock) + looks % 2
+
+    monkeypatch.setattr(lock_module, "_LOOK_S", 0.01)
+    monkeypatch.setattr(RobustLock, "_owner", another_at_each_look)
+    guarded.lock.acquire()
+    waiter = threading.Thread(target=guarded.step)
+    waiter.start()
+    assert looked.wait(10)
+    guarded.lock.release()
+    waiter.join(10)
+    assert not waiter.is_alive() and not caplog.messages

@@ -1,6 +1,7 @@
 """The file of a running instance's segment is removed: everybody goes on with the same memory."""
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections.abc import Callable
@@ -47,7 +48,9 @@ def test_only_a_process_that_keeps_it_open_is_needed(master: Master, signals: Si
     with running(work) as (worker,):
         signals.wait()
         found = find(master.pid)
-        assert found is not None and Ledger(found).totals[5] == 1
+        assert found is not None
+        with contextlib.closing(Ledger(found)) as ledger:
+            assert ledger.totals[5] == 1
         found.close()
         over.send()
         assert worker.wait() == 0
