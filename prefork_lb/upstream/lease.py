@@ -122,13 +122,6 @@ class Lease:
         else:
             self._outcomes.refused(self.server, self._penalty_s, self._trial)
 
-    def _release(self, failed: bool, ending: Ending) -> None:
-        answering, begun_us = self._outcomes.answering, self._begun_us
-        if begun_us and answering is not None:
-            answering.release(self.server.slot, failed, begun_us, ending)
-        else:
-            self._ledger.release(self.server.slot, failed)
-
     def _end(self, reusable: bool, failed: bool, ending: Ending = Ending.ANSWERED) -> None:
         self.is_open = False
         stream, self.stream = self.stream, None
@@ -139,7 +132,10 @@ class Lease:
                 else:
                     stream.close()
         finally:
-            self._release(failed, ending if self._failure is None else Ending.FAILED)
+            if self._begun_us and (answering := self._outcomes.answering) is not None:
+                answering.release(self.server.slot, failed, self._begun_us, ending if self._failure is None else Ending.FAILED)
+            else:
+                self._ledger.release(self.server.slot, failed)
             if (queue := self.server.queue) is not None:
                 if (own := self.server.own_queue) is not None and own.length:
                     queue = own

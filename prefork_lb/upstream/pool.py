@@ -124,7 +124,7 @@ class Pool:
                 own = session.server if session is not None else None
                 if self.outcomes.answering is not None:
                     now = now_us()
-                    index = self._claim_timed(fast_claims, choice, own, now)
+                    index = fast_claims.claim(now) if own is None else self._claim_own(fast_claims, choice, own, now)
                     if index >= 0:
                         return Lease(choice.primaries[index], ledger, self.outcomes, seen, None, now)
                 elif own is None:
@@ -150,10 +150,8 @@ class Pool:
             finally:
                 ledger.release_lock()
 
-    def _claim_timed(self, fast_claims: FastClaims, choice: Choice, own: Server | None, now: int) -> int:
-        """The index of the server that the compiled picker has claimed at this instant; -1: none."""
-        if own is None:
-            return fast_claims.claim(now)
+    def _claim_own(self, fast_claims: FastClaims, choice: Choice, own: Server, now: int) -> int:
+        """The index of a session's server that the compiled picker has claimed at this instant; -1: it has not."""
         if own not in choice.primaries:
             return -1
         index = choice.primaries.index(own)
