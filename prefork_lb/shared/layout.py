@@ -53,6 +53,7 @@ H_CONFIGURATION_BYTES = 40  # of each of the two buffers
 H_ROW_WANTED = 42  # when a new worker last found no row, in milliseconds of the monotonic clock
 H_REMOVED = 41  # 1: the file's removal is accounted for: the instance has ended, or the removal has been logged
 H_OWN_LINES = 43  # 1: there is room for the lines of single servers
+H_ANSWER_TIMES = 45  # 1: there is room for requests whose answer is awaited
 H_SESSIONS = 44  # sessions that the table of learned ones has room for
 H_SECRET = 48  # four cells of random bytes, made with the segment: what signs cookies, and keys hashes, of this instance
 SECRET_BYTES = 32
@@ -151,7 +152,7 @@ T_GIVEN_UP = 4  # sessions that had to go for others
 
 # A pool's name (63 bytes), a line feed, an address (`https://`, a name of 253 bytes, a port), NUL.
 KEY_BYTES = 336
-NOTE_BYTES = 80
+NOTE_BYTES = 160
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +165,7 @@ class Layout:
     configuration_bytes: int = 16384  # compressed; a multiple of eight
     own_lines: int = 0  # 1: room for lines of requests that wait for one server
     sessions: int = 0  # learned ones
+    answer_times: int = 1  # 1: room for requests whose answer is awaited, of pools that go by the time of that
 
     @property
     def lock_byte(self) -> int:
@@ -203,17 +205,22 @@ class Layout:
 
     @property
     def _row_stride(self) -> int:
-        return ROW_HEAD_CELLS + SERVER_ARRAYS * self.servers + (ROW_ARRAYS - SERVER_ARRAYS) * self.pools
+        return ROW_HEAD_CELLS + self._server_arrays * self.servers + (ROW_ARRAYS - SERVER_ARRAYS) * self.pools
+
+    @property
+    def _server_arrays(self) -> int:
+        """Those that there is room for; that of requests whose answer is awaited is the last one."""
+        return SERVER_ARRAYS if self.answer_times else A_UNANSWERED
 
     def row(self, number: int) -> int:
         """The first cell of a worker's row."""
         return self.pool(self.pools) + number * self._row_stride
 
     def row_array(self, number: int, array: int) -> slice:
-        """One of a row's arrays, `A_CLAIMS` and so on: by slot, or by pool."""
-        start = self.row(number) + ROW_HEAD_CELLS + min(array, SERVER_ARRAYS) * self.servers
+        """One of a row's arrays, `A_CLAIMS` and so on: by slot, or by pool. `A_UNANSWERED` is empty without `answer_times`."""
+        start = self.row(number) + ROW_HEAD_CELLS + min(array, self._server_arrays) * self.servers
         if array < SERVER_ARRAYS:
-            return slice(start, start + self.servers)
+            return slice(start, start + (self.servers if array < self._server_arrays else 0))
         start += (array - SERVER_ARRAYS) * self.pools
         return slice(start, start + self.pools)
 

@@ -22,7 +22,7 @@ from prefork_lb.shared.states import States
 from prefork_lb.shared.sweeping import Sweeper
 from prefork_lb.shared.table import PoolSlots, enter
 from prefork_lb.shared.transitions import Check
-from prefork_lb.wiring.room import packed, pool_entries, problems_of_sessions
+from prefork_lb.wiring.room import packed, pool_entries, problems_of_extras
 
 log = logging.getLogger("prefork_lb")
 
@@ -37,7 +37,7 @@ class Membership:
         """
         self.master = master
         self.segment = attach_or_create(master, room.rows, room.servers, predecessor, room.pools, room.configuration_bytes,
-                                        room.own_lines, room.sessions)
+                                        room.own_lines, room.sessions, room.answer_times)
         self.ledger = Ledger(self.segment, one_thread)
         self.states = States(self.segment)
         self.sweeper = Sweeper(self.segment, self.ledger, self.states)
@@ -48,7 +48,7 @@ class Membership:
         All or nothing: raises SegmentError before anything is written when there is no room.
         """
         data = packed(config)
-        if problems := problems_of_sessions(config, self.segment):
+        if problems := problems_of_extras(config, self.segment):
             raise SegmentError(f"{self.segment.name}: {'; '.join(problems)}")
         with self.ledger.locked():
             check_room(self.segment.layout, data)

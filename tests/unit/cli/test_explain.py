@@ -126,7 +126,7 @@ def instance(master: Master, tmp_path: Path) -> Iterator[Instance]:
     config = load(tmp_path / "lb.toml")
     room = room_for(config, 4)
     segment = attach_or_create(master.pid, room.rows, room.servers, 0, room.pools, room.configuration_bytes,
-                                room.own_lines, room.sessions)
+                                room.own_lines, room.sessions, room.answer_times)
     ledger, states = Ledger(segment), States(segment)
     with ledger.locked():
         slots = enter(segment, ledger, pool_entries(config))

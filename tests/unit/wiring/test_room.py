@@ -13,7 +13,7 @@ from prefork_lb.shared import desired
 from prefork_lb.shared.finding import DIRECTORY
 from prefork_lb.shared.layout import Layout
 from prefork_lb.shared.making import attach_or_create, remove
-from prefork_lb.shared.segment import Segment
+from prefork_lb.shared.segment import Segment, SegmentError
 from prefork_lb.wiring.membership import Membership, configuration_of
 from prefork_lb.wiring.room import most_workers, packed, problems_at_reload, room_for
 from tests.unit.shared.processes import Master
@@ -101,3 +101,17 @@ def test_a_start_that_finds_no_room_in_dev_shm_is_told(monkeypatch: pytest.Monke
     monkeypatch.setattr(Layout, "size", property(lambda layout: 1 << 50))
     (line,) = lacks_of_room(config(2))
     assert line.startswith(f"{DIRECTORY}: a start needs 1073741824.0 MiB and ") and "remount" in line
+
+
+def test_a_reload_to_a_policy_by_times_needs_their_room_from_the_start(master: Master) -> None:
+    plain = config(2)
+    timed = msgspec.structs.replace(plain, pools={"p0": msgspec.structs.replace(plain.pools["p0"], policy="peak-ewma")})
+    room = room_for(plain, 2)
+    assert (room.answer_times, room_for(timed, 2).answer_times) == (0, 1)
+    member = Membership(master.pid, 0, room, one_thread=True)
+    member.put_into_force(plain)
+    (problem,) = problems_at_reload(timed, 2, member.segment)
+    assert "no room for the times of answers that the policy of the pool p0 goes by" in problem
+    with pytest.raises(SegmentError, match="restart gunicorn"):
+        member.put_into_force(timed)
+    assert configuration_of(member.segment) == plain
