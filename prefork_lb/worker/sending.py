@@ -96,6 +96,8 @@ def _take(client: Sink, reply: Reply, rest: bytes, frame: Callable[[bytes], byte
     Returns when the client has taken all, or the server has sent all. Returns what the client has not taken yet.
     """
     stream, server = client.stream, reply.server
+    if reply.is_received:  # and the server's connection has been given back
+        return rest
     assert isinstance(server, GreenStream)
     most, idle_s = client.service.times.ahead, client.service.times.idle
     while rest and not reply.is_received:

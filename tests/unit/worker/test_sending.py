@@ -47,11 +47,15 @@ class Exchange:
         self.service = SimpleNamespace(times=Times(1, 1, idle_s, ahead=ahead))
         self.released, self.failed = threading.Event(), threading.Event()
         self._lease = SimpleNamespace(
-            is_open=True, stream=GreenStream(self.hub, server), succeed=lambda reusable: self.released.set(),
-            fail=lambda why: self.failed.set(), abandon=lambda: None)
+            is_open=True, stream=GreenStream(self.hub, server), succeed=self._release, fail=lambda why: self.failed.set(),
+            abandon=lambda: None)
         self._head = parse_response(head, HeadLimits())
         self.received = b""
         self._threads: list[threading.Thread] = []
+
+    def _release(self, reusable: bool) -> None:
+        self._lease.stream = None
+        self.released.set()
 
     @staticmethod
     def _pair() -> tuple[socket.socket, socket.socket]:
@@ -153,6 +157,30 @@ def unchunked(data: bytes) -> Iterator[bytes]:
         line, _, data = data.partition(b"\r\n")
         yield data[:int(line, 16)]
         data = data[int(line, 16) + 2:] if int(line, 16) else b""
+
+
+class Hesitant(Exchange):
+    """A client that takes every piece of the body at once but the last one, of which it takes a byte."""
+
+    left = len(BODY)
+
+    def send_now(self, data: bytes) -> int:
+        self.left -= len(data)
+        taken = data if self.left else data[:1]
+        self.stream.send(taken, DEADLINE_S)
+        return len(taken)
+
+
+def test_a_client_that_does_not_take_the_last_piece_at_once_gets_all_of_it(exchanges: list[Exchange]) -> None:
+    """The server has been given back by then: there is nothing to take from it meanwhile."""
+    exchange = Hesitant(length(len(BODY)), ahead=4 * len(BODY))
+    exchanges.append(exchange)
+    reads = threading.Event()
+    reads.set()
+    exchange.server_sends(BODY)
+    exchange.client_reads(reads)
+    exchange.pass_on()
+    assert exchange.received == BODY and exchange.released.is_set()
 
 
 def test_a_response_beyond_the_limit_holds_its_server(exchanges: list[Exchange]) -> None:
