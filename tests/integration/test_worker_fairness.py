@@ -179,8 +179,16 @@ def test_with_reuse_port_every_worker_serves_its_share(rig: Rig) -> None:
                                    stderr=log)
     try:
         wait_until(lambda: [answers(address, False, b"") for _ in range(20)] == [True] * 20, balancer.log, 20, every=0.1)
+        wait_until(lambda: len(processes.children(process.pid)) == 2, "two workers", 5)
+
+        def both_listen() -> bool:
+            with contextlib.ExitStack() as stack:
+                for _ in range(16):
+                    stack.enter_context(Connection(address))
+                return min(shares(processes.children(process.pid), address[1])) > 0
+
+        wait_until(both_listen, balancer.log, 10)
         with contextlib.ExitStack() as stack:
-            wait_until(lambda: len(processes.children(process.pid)) == 2, "two workers", 5)
             many = [stack.enter_context(Connection(address)) for _ in range(128)]
             begin = time.monotonic()
             for connection in many:

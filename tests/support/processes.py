@@ -103,6 +103,17 @@ def waited_for_cpu(pid: int) -> float:
         return 0.0
 
 
+def threads_waited_for_cpu(pid: int) -> float:
+    """The same, added up over the threads that the process has now."""
+    waited = 0.0
+    for thread in threads(pid):
+        try:
+            waited += int(Path(f"/proc/{pid}/task/{thread}/schedstat").read_text().split()[1]) / 1e9
+        except (FileNotFoundError, ProcessLookupError):
+            pass  # it has ended
+    return waited
+
+
 def holds_a_ledger(pid: int) -> bool:
     """Whether a thread of the process is inside the lock of an instance; certain only while the process is stopped.
 

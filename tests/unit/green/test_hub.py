@@ -257,13 +257,13 @@ def test_deadlines_move_with_each_wait(hub: Hub) -> None:
     stream, peer = pair(hub)
 
     def use() -> str:
-        hub.call_at(hub.now + 0.03, lambda: peer.send(b"a"))
-        assert stream.receive(10, 0.05) == b"a"
+        hub.soon(lambda: peer.send(b"a"))  # while the first one waits
+        assert stream.receive(10, 0.5) == b"a"
         begin = hub.now
         try:
-            stream.receive(10, 0.1)
+            stream.receive(10, 0.7)
         except StreamTimeout:
-            return "late" if hub.now - begin >= 0.1 else "too early: the first wait's deadline ended the second"
+            return "late" if hub.now - begin >= 0.7 else "too early: the first wait's deadline ended the second"
         return "data"
 
     assert run(hub, use) == "late"
