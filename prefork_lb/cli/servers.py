@@ -10,7 +10,6 @@ import click
 
 from prefork_lb.cli.running import running_segment
 from prefork_lb.cli.seconds import Seconds
-from prefork_lb.cli.sessions_left import remaining
 from prefork_lb.errors import shown
 from prefork_lb.net.address import parse_address
 from prefork_lb.shared.ledger import Ledger
@@ -51,6 +50,8 @@ class Chosen:
     def left(self, still: str = "") -> str:
         """What is left on the server, in words: requests in flight, and sessions that its pools keep; empty: nothing."""
         parts = [f"{self.in_flight}{still} in flight"] if self.in_flight else []
+        from prefork_lb.cli.sessions_left import remaining  # loads the configuration's modules, which only a drain needs
+
         found = [remaining(self.segment, self.ledger, self.states, *key, slot) for key, slot in self.slots.items()]
         return ", ".join([*parts, *filter(None, found)])
 
