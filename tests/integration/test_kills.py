@@ -24,9 +24,13 @@ SLOW_PICK = '''
 import time
 
 from prefork_lb.balance.least_connections import LeastConnections
+from prefork_lb.balance.policy import PolicySetup
 
 
 class SlowPick(LeastConnections):
+    def __init__(self, rng, memory):  # as a site's own class is called
+        super().__init__(PolicySetup(rng, memory))
+
     def pick(self, candidates, request):
         until = time.monotonic() + 0.001
         while time.monotonic() < until:
