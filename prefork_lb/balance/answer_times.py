@@ -16,6 +16,10 @@ LEVEL, HEARD, PICKED, BACK, UNANSWERED = 3, 4, 5, 6, 7  # the columns
 ONE = 1 << 16
 WEIGHT = 8  # an answer counts for an eighth of its server's level
 NOISE = 103_872  # log2(3): a server up to three times slower than the pool is as good as the others
+# The level of a server that is back is this part of the noise below the edge. Its slow answers have raised the pool's, which
+# falls again: a server at the edge would be slow again at once.
+EDGE = 6
+STALE_US = 10_000_000  # a server that has not been picked for so long is not known any more
 FAILURE = 217_706  # log2(10): a failure counts as an answer ten times slower than all before
 MOST_RATIO = 10  # a power of two: no server counts as more than 1024 times slower
 TRIAL_US = 1_000_000
@@ -67,6 +71,14 @@ class AnswerTimes:
             level = max(level, level_of(now - heard))
         return level - pool if level - pool > NOISE else 0
 
+    def is_stale(self, server: Candidate, now: int) -> bool:
+        """Whether a policy that prefers quicker servers has not heard of this one for long, and has to try it."""
+        return bool(self._level[server.slot]) and now - self._picked[server.slot] >= STALE_US
+
+    def forget(self, server: Candidate) -> None:
+        """Take the server for one that answers as the pool does, until it has answered."""
+        self._level[server.slot] = 0
+
     def microseconds(self, server: Candidate, now: int) -> int:
         """How long the server takes to answer; of one that is not known, how long the pool takes, and 0 when nothing is."""
         pool = self._cells[POOL_LEVEL]
@@ -107,7 +119,7 @@ class AnswerTimes:
         if is_failure:
             sample = min(max(sample, max(level, pool) + FAILURE), MOST_LEVEL)
         elif level - pool > NOISE >= sample - pool and pool:
-            self._level[slot], self._back[slot] = pool + NOISE, now
+            self._level[slot], self._back[slot] = pool + NOISE - NOISE // EDGE, now
             return
         self._level[slot] = level + (sample - level) // WEIGHT
         self._cells[POOL_LEVEL] = pool + (sample - pool) // self.pool_weight if pool else sample

@@ -12,7 +12,7 @@ class LeastTime(TimedPolicy):
     """The least average time x (in-flight + 1) / weight; ties take turns over all workers.
 
     Source: nginx's documentation of `least_time header`. The average is that of `AnswerTimes`, so failures and silence count as
-    slow, and a slow server is tried once a second.
+    slow, a slow server is tried once a second, and one that was not picked for ten seconds is tried, too.
     """
 
     def __init__(self, setup: PolicySetup) -> None:
@@ -23,8 +23,10 @@ class LeastTime(TimedPolicy):
         now, times = self.now(), self.times
         total_weight = sum(server.weight for server in candidates)
         equal = all(server.weight == candidates[0].weight for server in candidates)
-        due = times.due([server for server in candidates if times.excess(server, now)], now)
+        due = times.due([server for server in candidates if times.excess(server, now) or times.is_stale(server, now)], now)
         if due is not None:
+            if times.is_stale(due, now):
+                times.forget(due)
             self._rotation.taken(due, total_weight, equal)
             return due
         tied: list[Candidate] = []

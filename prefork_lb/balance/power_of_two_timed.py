@@ -25,8 +25,11 @@ class PowerOfTwoTimed(TimedPolicy):
             return first
         second = draw(self._rng, [server for server in candidates if server is not first])
         now, times = self.now(), self.times
-        due = times.due([server for server in (first, second) if times.excess(server, now)], now)
+        due = times.due([server for server in (first, second)
+                         if times.excess(server, now) or (self._is_least_time and times.is_stale(server, now))], now)
         if due is not None:
+            if self._is_least_time and times.is_stale(due, now):
+                times.forget(due)
             return due
         return second if self._load(second, now) * first.weight < self._load(first, now) * second.weight else first
 

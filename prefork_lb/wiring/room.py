@@ -22,7 +22,7 @@ def room_for(config: Config, workers: int) -> Layout:
     configuration = 2 * len(packed(config)) // 8 * 8
     return Layout(max(_LEAST_ROWS, 3 * workers + _MORE_ROWS), max(_LEAST_SERVERS, 2 * servers),
                   max(_LEAST_POOLS, 2 * pools), max(_LEAST_CONFIGURATION_BYTES, configuration), int(bool(waiting_pools(config))),
-                  learned_sessions(config), int(any(map(_may_go_by_times, config.pools.values()))))
+                  learned_sessions(config), int(any(map(_goes_by_times, config.pools.values()))))
 
 
 def waiting_pools(config: Config) -> list[str]:
@@ -30,9 +30,9 @@ def waiting_pools(config: Config) -> list[str]:
     return [name for name, pool in config.pools.items() if pool.sticky is not None and pool.sticky.on_failure == "wait"]
 
 
-def _may_go_by_times(pool: model.PoolConfig) -> bool:
-    """Whether the pool's policy goes by the times of answers; a class of one's own may."""
-    return pool.policy in ("peak-ewma", "least-time") or pool.load != "connections" or ":" in pool.policy
+def _goes_by_times(pool: model.PoolConfig) -> bool:
+    """Whether the pool's policy goes by the times of answers."""
+    return pool.policy in ("peak-ewma", "least-time") or pool.load != "connections"
 
 
 def learned_sessions(config: Config) -> int:
@@ -61,7 +61,7 @@ def problems_at_reload(config: Config, workers: int, segment: Segment) -> list[s
 def problems_of_extras(config: Config, segment: Segment) -> list[str]:
     """Why a running instance has no room for what not every configuration needs; empty when it has."""
     found = []
-    timed = [name for name, pool in config.pools.items() if _may_go_by_times(pool)]
+    timed = [name for name, pool in config.pools.items() if _goes_by_times(pool)]
     if timed and not segment.layout.answer_times:
         found.append(f"no room for the times of answers that the policy of the pool {timed[0]} goes by, since no pool had such a "
                      "policy at the start; restart gunicorn to make it")
