@@ -25,7 +25,7 @@ def blocks(language: str) -> list[str]:
 def own_policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """The page's example in a file of the page's name; gives the name that the page configures."""
     (code,) = blocks("python")
-    file, = re.findall(r"A whole one, in `(\w+\.py)`", PAGE)
+    file, = re.findall(r"A complete one, in `(\w+\.py)`", PAGE)
     (tmp_path / file).write_text(code)
     monkeypatch.delitem(sys.modules, file.removesuffix(".py"), raising=False)
     monkeypatch.syspath_prepend(tmp_path)
@@ -35,7 +35,7 @@ def own_policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def test_every_policy_has_a_section_and_every_section_is_a_policy() -> None:
     sections = re.findall(r"^## (.+)$", PAGE, re.MULTILINE)
-    assert sorted(sections) == sorted([*POLICY_NAMES, "One's own", "Which policy for my site"])
+    assert sorted(sections) == sorted([*POLICY_NAMES, "All policies", "One's own", "Which policy for my site"])
     assert sorted(re.findall(r"^\| `([\w-]+)` \|", PAGE, re.MULTILINE)) == sorted(POLICY_NAMES)
 
 
