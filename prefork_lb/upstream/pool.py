@@ -168,8 +168,8 @@ class Pool:
             raise LimitReached(f"pool {self.name}: {self._limit.most} requests are in flight, which is breaker.in_flight")
         seen, choice, _, loads = view
         ledger = self._ledger
-        is_moved = session is not None and session.server is not None
-        if is_moved:
+        has_own_server = session is not None and session.server is not None
+        if has_own_server:
             assert session is not None and session.server is not None and self._own_server is not None
             if (lease := self._own_server.claim(session.server, seen, choice, tried)) is not None:
                 return lease
@@ -188,7 +188,7 @@ class Pool:
         if not candidates:
             raise self._none_left(choice, tried)
         picked: Candidate | None = None
-        if is_moved:
+        if has_own_server:
             assert session is not None and self.sticky is not None
             picked = self.sticky.replacement(session, candidates)
         picked = picked or self.policy.pick(candidates, request)
