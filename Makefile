@@ -39,11 +39,11 @@ define install
 	@$(RUN) pip install --quiet --disable-pip-version-check --editable '.$(1)'
 endef
 
-$(VENV)/.run: setup.py $(wildcard prefork_lb/native/*.c)
+$(VENV)/.run: setup.py $(wildcard prefork_lb/native/*.[ch])
 	$(call install,)
 	@touch $@
 
-$(VENV)/.test: setup.py $(wildcard prefork_lb/native/*.c)
+$(VENV)/.test: setup.py $(wildcard prefork_lb/native/*.[ch])
 	$(call install,[test])
 	@touch $(VENV)/.run $@
 
