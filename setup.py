@@ -50,6 +50,7 @@ setup(
     python_requires=">=3.11",
     install_requires=[
         "gunicorn>=23",
+        "werkzeug>=3.0",
         "requests>=2.31",
         "itsdangerous>=2.1",
         "greenlet>=3.1",  # the first with wheels for Python 3.13
@@ -72,7 +73,6 @@ setup(
             "types-greenlet>=3.1",
             "types-requests>=2.31",
             "websockets>=13",
-            "werkzeug>=3.0",
         ],
     },
     entry_points={"console_scripts": ["prefork-lb = prefork_lb.cli.main:main"]},

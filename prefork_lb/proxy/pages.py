@@ -6,13 +6,15 @@ import json
 from functools import lru_cache
 from http import HTTPStatus
 
+from werkzeug.datastructures import MIMEAccept
+from werkzeug.http import parse_accept_header
+
 from prefork_lb.errors import CapacityError, ProxyError, UpstreamError
-from prefork_lb.proxy.accept import preferred
 from prefork_lb.wire.head import Fields
 
 _ALLOW = (b"Allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
 _TYPES = ("text/plain", "text/html", "application/json")
-# Browsers send some 150 bytes. A head may have 32 KiB, and the whole worker waits while they are parsed.
+# Browsers send some 150 bytes. Each byte costs a microsecond and more to parse, and a head may have 32 KiB of them.
 _ACCEPT_BYTES = 512
 
 
@@ -61,4 +63,4 @@ def error_page(error: ProxyError, accept: str) -> tuple[Fields, bytes]:
 @lru_cache(maxsize=256)
 def _preferred(accept: str) -> str:
     """The type of page that fits best. Clients are few kinds of programs: the same Accept comes again."""
-    return preferred(accept, _TYPES)
+    return parse_accept_header(accept, MIMEAccept).best_match(_TYPES, default=_TYPES[0])
