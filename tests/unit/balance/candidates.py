@@ -3,12 +3,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from prefork_lb.balance.policy import Candidate, Policy, PolicyMemory, PolicyOptions, PolicySetup
 from prefork_lb.balance.registry import make_policy
 from prefork_lb.clock import Clock, monotonic
-from prefork_lb.wire.head import Index
+from prefork_lb.simulate.simulation import AnyRequest
 
 SLOTS = 128
 
@@ -27,15 +27,6 @@ class Backend:
     def __post_init__(self) -> None:
         self.name = self.name or chr(ord("a") + self.slot)
         self.configured_weight = self.configured_weight or self.weight
-
-
-@dataclass(slots=True)
-class AnyRequest:
-    method: bytes = b"GET"
-    target: bytes = b"/"
-    client: str = "192.0.2.1"
-    index: Index = field(default_factory=dict)
-    key: bytes = b""
 
 
 REQUEST = AnyRequest()
