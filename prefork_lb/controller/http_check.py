@@ -12,7 +12,7 @@ from prefork_lb.controller.words import ranges, short
 from prefork_lb.errors import BadResponse, ConnectFailed, ResponseTimeout, StaleConnection, TruncatedBody
 from prefork_lb.net.sockets import SocketStream
 from prefork_lb.net.stream import StreamClosed, StreamTimeout, Watched
-from prefork_lb.proxy.inbound import BodyReader, HeadReader
+from prefork_lb.proxy.inbound import NO_CLIENT, BodyReader, HeadReader
 from prefork_lb.wire import grammar
 from prefork_lb.wire.framing import Framing, Kind, response_framing
 from prefork_lb.wire.head import HeadLimits, ResponseHead, parse_response
@@ -92,7 +92,7 @@ class HTTPCheck:
         try:
             head, reader = self._head(stream, answer, reused, deadline)
             framing = response_framing(head, self._method)
-            body = BodyReader(answer, framing, reader.rest, self._limits, deadline - time.monotonic(), _NOBODY)
+            body = BodyReader(answer, framing, reader.rest, self._limits, deadline - time.monotonic(), NO_CLIENT)
             verdict = self._judge(head, body, framing, answer)
             if head.is_persistent and framing.kind is not Kind.CLOSE and body.is_received and not body.excess:
                 self._kept = stream
@@ -113,8 +113,8 @@ class HTTPCheck:
             kind = StaleConnection if reused else ConnectFailed
             raise kind(f"connection lost while the request was sent: {exc}") from exc
         reader = HeadReader(answer, self._limits, reused, self._parse)
-        while (head := reader.read(_NOBODY, left_s, time.monotonic)).status < 200:
-            reader.relay(head, _NOBODY)
+        while (head := reader.read(NO_CLIENT, left_s, time.monotonic)).status < 200:
+            reader.relay(head, NO_CLIENT)
         return head, reader
 
     def _judge(self, head: ResponseHead, body: BodyReader, framing: Framing, answer: _Answer) -> tuple[bool, str]:
@@ -153,21 +153,6 @@ class _Answer:
 
     def receive_or(self, limit: int, timeout_s: float, watched: Watched) -> bytes | None:
         return self.receive(limit, timeout_s)
-
-
-class _Nobody:
-    """The client of a check: it never leaves, and interim responses are not for it."""
-
-    waiting: object = None
-
-    def is_gone(self) -> bool:
-        return False
-
-    def relay(self, head: ResponseHead) -> None:
-        pass
-
-
-_NOBODY = _Nobody()
 
 
 def _read(body: BodyReader) -> bytes:

@@ -21,6 +21,21 @@ RESPONSE_PIECE_BYTES = 128 * 1024  # of a response's body, received at a time
 _MOST_INTERIM = 64
 
 
+class _NoClient:
+    """The downstream of a request that this host makes itself: it never leaves, and gets no interim responses."""
+
+    waiting: object = None
+
+    def is_gone(self) -> bool:
+        return False
+
+    def relay(self, head: ResponseHead) -> None:
+        pass
+
+
+NO_CLIENT = _NoClient()
+
+
 class HeadReader:
     """Reads the heads of one response from a server's stream."""
 

@@ -17,6 +17,7 @@ from prefork_lb.balance.policy import Policy
 from prefork_lb.config import Config
 from prefork_lb.errors import CapacityError, ProxyError
 from prefork_lb.proxy.engine import Engine, Plan
+from prefork_lb.proxy.inbound import NO_CLIENT
 from prefork_lb.proxy.outbound import NOTHING
 from prefork_lb.proxy.request import Request
 from prefork_lb.routing.match import Route, Router
@@ -33,7 +34,7 @@ from prefork_lb.upstream.pool import Pool
 from prefork_lb.upstream.runtime import BLOCKING
 from prefork_lb.upstream.server import UNLIMITED, Server
 from prefork_lb.wire.forwarded import ClientInfo
-from prefork_lb.wire.head import ResponseHead, parse_request
+from prefork_lb.wire.head import parse_request
 from prefork_lb.wire.target import destination
 from prefork_lb.wiring.pools import PoolNeeds, make_pool
 from prefork_lb.wiring.room import pool_entries
@@ -74,18 +75,6 @@ class Explanation:
     servers: list[ServerExplained] = field(default_factory=list)
 
 
-class _Nobody:
-    """The client of a request that nobody sends."""
-
-    waiting: object = None
-
-    def is_gone(self) -> bool:
-        return False
-
-    def relay(self, head: ResponseHead) -> None:
-        pass
-
-
 def explain(segment: Segment, config: Config, block: bytes, client: str, scheme: str, port: int) -> Explanation:
     """What would become of the request with the head `block` from the address `client` at this moment.
 
@@ -102,7 +91,7 @@ def explain(segment: Segment, config: Config, block: bytes, client: str, scheme:
     try:
         head = parse_request(block, head_limits(config))
         peer = ClientInfo(client, scheme.encode(), port, is_trusted(client))
-        request = Request(head, peer, NOTHING, _Nobody())
+        request = Request(head, peer, NOTHING, NO_CLIENT)
         plan = Engine(make_router(config), pools, make_settings(config, BLOCKING)).plan(request)
     except ProxyError as exc:
         found.answer = f"{exc.status}: {exc}"
