@@ -17,7 +17,7 @@ from prefork_lb.proxy.request import Request
 from prefork_lb.upstream.lease import Lease
 from prefork_lb.upstream.server import Server
 from prefork_lb.wire import proxy_protocol
-from prefork_lb.wire.framing import Kind, response_framing
+from prefork_lb.wire.framing import BY_LENGTH, response_framing
 from prefork_lb.wire.head import HeadLimits, ResponseHead
 
 
@@ -88,7 +88,7 @@ def finish(lease: Lease, request: Request, reader: HeadReader, early: ResponseHe
     framing = response_framing(head, request.method)
     data = reader.rest
     contents: BodyReader | None = None
-    if head.status != 101 and (framing.kind is not Kind.LENGTH or len(data) != framing.length):
+    if head.status != 101 and (framing.kind is not BY_LENGTH or len(data) != framing.length):
         contents = BodyReader(stream, framing, data, settings.limits, settings.timeouts.idle, request.downstream)
     reply = Reply(head, framing, contents, data, lease, early is None, settings.pseudonym)
     lease.keep()

@@ -9,7 +9,7 @@ from prefork_lb.proxy.carried import final_fields, final_lines
 from prefork_lb.proxy.inbound import RESPONSE_PIECE_BYTES, BodyReader
 from prefork_lb.upstream.lease import Lease
 from prefork_lb.upstream.server import Server
-from prefork_lb.wire.framing import Framing, Kind, content_length
+from prefork_lb.wire.framing import BY_CLOSE, BY_LENGTH, BY_NOTHING, Framing, content_length
 from prefork_lb.wire.head import Fields, ResponseHead
 
 
@@ -36,7 +36,7 @@ class Reply:
         self._data = data
         self._lease = lease
         self._pseudonym = pseudonym
-        self._reusable = request_sent and head.is_persistent and framing.kind is not Kind.CLOSE
+        self._reusable = request_sent and head.is_persistent and framing.kind is not BY_CLOSE
         if (body is None and head.status != 101) or (body is not None and body.is_received):
             self._release()
 
@@ -134,9 +134,9 @@ class Reply:
 
 def _told_length(head: ResponseHead, framing: Framing) -> int | None:
     """What Content-Length tells the client; None: there is none."""
-    if framing.kind is Kind.LENGTH:
+    if framing.kind is BY_LENGTH:
         return framing.length
-    if framing.kind is Kind.NONE and head.status != 204:
+    if framing.kind is BY_NOTHING and head.status != 204:
         # RFC 9110 8.6: to HEAD, and with 304, it tells the length of the body that is not sent.
         return content_length(head.index)
     return None

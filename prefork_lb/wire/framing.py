@@ -17,6 +17,11 @@ class Kind(enum.Enum):
     CLOSE = "close"  # responses only: the body ends with the connection
 
 
+# How a body is ended. Python 3.11 looks a member up through the metaclass of its Enum, which costs as much as several calls:
+# these names are for what is done for every request.
+BY_NOTHING, BY_LENGTH, BY_CHUNKS, BY_CLOSE = Kind.NONE, Kind.LENGTH, Kind.CHUNKED, Kind.CLOSE
+
+
 class Framing(NamedTuple):
     kind: Kind
     length: int = 0  # of Kind.LENGTH, in bytes

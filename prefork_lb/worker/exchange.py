@@ -15,7 +15,7 @@ from prefork_lb.proxy.refusals import tell_refusal
 from prefork_lb.proxy.reply import Reply
 from prefork_lb.proxy.request import BodySource, Downstream, Request
 from prefork_lb.wire.forwarded import ClientInfo
-from prefork_lb.wire.framing import NO_BODY, Kind, request_framing
+from prefork_lb.wire.framing import BY_CHUNKS, BY_CLOSE, BY_NOTHING, NO_BODY, request_framing
 from prefork_lb.wire.head import RequestHead
 from prefork_lb.wire.lines import field_lines
 from prefork_lb.wire.proxy_protocol import SocketAddress
@@ -94,11 +94,11 @@ def _respond(client: Client, head: RequestHead, reply: Reply, body: ClientBody |
     block = reply_block(reply, service.date)
     if reply.added:
         block += field_lines(reply.added)
-    chunked = kind is Kind.CHUNKED
+    chunked = kind is BY_CHUNKS
     goes_on = True
-    if head.minor == 0 or kind is Kind.CLOSE or not service.keeps or body is not None or b"connection" in head.index:
+    if head.minor == 0 or kind is BY_CLOSE or not service.keeps or body is not None or b"connection" in head.index:
         chunked = chunked and head.minor == 1
-        goes_on = (kind is not Kind.CLOSE and (chunked or kind is not Kind.CHUNKED) and service.keeps
+        goes_on = (kind is not BY_CLOSE and (chunked or kind is not BY_CHUNKS) and service.keeps
                    and head.is_persistent and (body is None or _is_used_up(client, body)))
         if not goes_on:
             block += b"Connection: close\r\n"
@@ -107,13 +107,13 @@ def _respond(client: Client, head: RequestHead, reply: Reply, body: ClientBody |
     block += b"Transfer-Encoding: chunked\r\n\r\n" if chunked else b"\r\n"
     # A body that ends with the connection looks whole to the client whenever the connection ends. So until it is whole, each end
     # is a reset: the server breaks off, the client takes nothing, the worker is killed.
-    ends_with_connection = kind is Kind.CLOSE or (kind is Kind.CHUNKED and not chunked)
+    ends_with_connection = kind is BY_CLOSE or (kind is BY_CHUNKS and not chunked)
     if ends_with_connection:
         client.stream.reset_at_close(True)
     client.body_sent = 0
     status = reply.status
     try:
-        if kind is Kind.NONE:
+        if kind is BY_NOTHING:
             client.send(block)
         elif chunked:
             send_chunked(client, reply, block)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from prefork_lb.proxy.carried import notes_on
 from prefork_lb.proxy.pages import reason
 from prefork_lb.proxy.reply import Reply
-from prefork_lb.wire.framing import Kind
+from prefork_lb.wire.framing import BY_NOTHING
 
 
 def status_line(status: int, text: bytes = b"") -> bytes:
@@ -22,10 +22,10 @@ def reply_block(reply: Reply, date: Callable[[], bytes]) -> bytes:
     head = reply.head
     notes = notes_on(head)
     block = notes.block
-    if block is None or reply.framing.kind is Kind.NONE:
+    if block is None or reply.framing.kind is BY_NOTHING:
         block = status_line(head.status, head.reason) + reply.lines
         if b"date" not in head.index:
             return block + b"Date: %b\r\n" % date()
-        if reply.framing.kind is not Kind.NONE:  # without a body the block depends on the request's method too
+        if reply.framing.kind is not BY_NOTHING:  # without a body the block depends on the request's method too
             notes.block = block
     return block
