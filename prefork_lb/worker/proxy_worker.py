@@ -21,7 +21,7 @@ from prefork_lb.green.streams import GreenStream, wait_any
 from prefork_lb.gunicorn.internals import Worker, ssl_context
 from prefork_lb.net.address import Address
 from prefork_lb.net.descriptors import Descriptors, limit, most_clients
-from prefork_lb.net.tls import Certificate, ClientTLS, choose_by_name
+from prefork_lb.net.tls import Certificate, ClientTLS, choose_by_name, tell_cuts
 from prefork_lb.upstream.runtime import Runtime
 from prefork_lb.wire.head import HeadLimits
 from prefork_lb.worker.acceptor import Acceptor
@@ -249,8 +249,10 @@ def _client_context(settings: Any, certificates: Sequence[Certificate]) -> ssl.S
     named: dict[str, ssl.SSLContext] = {}
     for certificate in certificates:
         context = ssl_context(_OtherCertificate(settings, certificate))
+        tell_cuts(context)
         context.set_alpn_protocols(["http/1.1"])
         named.update((host.lower().removesuffix("."), context) for host in certificate.hosts)
+    tell_cuts(default)
     default.set_alpn_protocols(["http/1.1"])
     choose_by_name(default, named)
     return default

@@ -15,6 +15,7 @@ from greenlet import getcurrent
 from prefork_lb.green.hub import Hub
 from prefork_lb.green.streams import GreenStream, TLSStream
 from prefork_lb.net.stream import StreamClosed, StreamTimeout
+from prefork_lb.net.tls import tell_cuts
 from tests.support.certificates import Pair, make_pair, needs_openssl
 from tests.support.watched import Watching
 from tests.unit.green.running import DEADLINE_S, run
@@ -220,6 +221,7 @@ def contexts(pair: Pair) -> tuple[ssl.SSLContext, ssl.SSLContext]:
     """Of a server, and of a client that believes it."""
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server.load_cert_chain(pair.certificate, pair.key)
+    tell_cuts(server)
     return server, ssl.create_default_context(cafile=str(pair.certificate))
 
 
