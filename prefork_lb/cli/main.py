@@ -1,7 +1,11 @@
 """The command `prefork-lb`: one group, whose commands are in the files of this package."""
 from __future__ import annotations
 
+import contextlib
 import errno
+import io
+import os
+import sys
 from importlib import import_module
 from typing import Any
 
@@ -47,7 +51,16 @@ class Commands(click.Group):
             # click handles a closed pipe (EPIPE). When the output fails, the work of the command has already been done.
             if exc.errno not in _FULL or exc.filename is not None:
                 raise
+            _drop_output()
             raise click.ClickException(f"the output cannot be written: {exc.strerror}") from exc
+
+
+def _drop_output() -> None:
+    """Let what is buffered for the output go nowhere: Python would fail to write it once more when it ends, and exit with 120."""
+    with contextlib.suppress(io.UnsupportedOperation):  # no real file, as in a test
+        descriptor = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(descriptor, sys.stdout.fileno())
+        os.close(descriptor)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

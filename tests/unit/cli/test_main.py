@@ -202,11 +202,12 @@ def test_check_goes_on_where_an_instance_cannot_be_looked_at(folder: Path, monke
         0, "warning: whether there is room cannot be seen: /dev/shm/x: Too many open files\n")
 
 
-def test_an_output_without_room_is_told_in_a_line(folder: Path) -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_an_output_without_room_is_told_in_a_line(folder: Path, unbuffered: str) -> None:
     (folder / "prefork_lb.toml").write_text(GOOD)
     with open("/dev/full", "wb") as full:
         done = subprocess.run([sys.executable, "-m", "prefork_lb", "check"], stdout=full, stderr=subprocess.PIPE, text=True,
-                              check=False, timeout=60, env=clean_environment())
+                              check=False, timeout=60, env={**clean_environment(), "PYTHONUNBUFFERED": unbuffered})
     assert done.returncode == 1
     assert done.stderr.splitlines() == ["Error: the output cannot be written: No space left on device"]
 
