@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from prefork_lb.config import Config
 from prefork_lb.config.load import load
 from prefork_lb.errors import ConfigError
 
@@ -13,16 +14,17 @@ def content(public: str, more: str = 'mode = "redirect"', server: str = "") -> s
     return f'[pools.web]\n{more}\nservers = [\n  {{ address = "127.0.0.1:8001", public = "{public}"{server} }},\n]\n'
 
 
-def load_text(tmp_path: Path, text: str) -> None:
+def load_text(tmp_path: Path, text: str) -> Config:
     (tmp_path / "a.toml").write_text(text)
-    load(tmp_path / "a.toml")
+    return load(tmp_path / "a.toml")
 
 
 @pytest.mark.parametrize("public", ["https://s1.example.com", "http://s1:8080", "https://s1.example.com/", "http://[2001:db8::1]:80",
                                     "http://127.0.0.1:8001", "https://xn--bcher-kva.example"])
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
 def test_good_ones(tmp_path: Path, public: str, status: int) -> None:
-    load_text(tmp_path, content(public, f'mode = "redirect"\nredirect_status = {status}'))
+    pool = load_text(tmp_path, content(public, f'mode = "redirect"\nredirect_status = {status}')).pools["web"]
+    assert (pool.mode, pool.redirect_status, pool.servers[0].public) == ("redirect", status, public)
 
 
 @pytest.mark.parametrize("public", [
