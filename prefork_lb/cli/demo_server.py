@@ -10,6 +10,7 @@ import threading
 import time
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 SERVED_BY = "X-Served-By"  # what prefork_lb.cli.traffic looks for; imported from there it would bring requests and rich
 
@@ -21,6 +22,11 @@ class _Server(ThreadingHTTPServer):
     def __init__(self, name: str, delay_s: float) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.name, self.delay_s = name, delay_s
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        # A client that left is no error. And Python aborts when a daemon thread writes to stderr while the process ends.
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -5,6 +5,8 @@ import json
 import os
 import re
 import signal
+import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +18,7 @@ import requests
 
 from tests.support import processes
 from tests.support.balancer import segments
+from tests.support.client import fetch
 from tests.support.place import clean_environment
 from tests.support.waiting import wait_until
 
@@ -149,6 +152,21 @@ def test_traffic_refuses_what_is_no_url() -> None:
     found = subprocess.run(command("traffic", "127.0.0.1:80"), env=environment(), capture_output=True, text=True, timeout=60)
     assert found.returncode == 2
     assert "Invalid value for URL: '127.0.0.1:80' is not a URL such as http://127.0.0.1:8000/" in found.stderr
+
+
+def test_a_demo_server_says_nothing_of_a_client_that_left() -> None:
+    """A thread that wrote a traceback while the server ended had Python abort."""
+    started = subprocess.Popen([sys.executable, "-m", "prefork_lb.cli.demo_server", "one", "50"], env=environment(),
+                               stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert started.stdin is not None and started.stdout is not None
+    address = "127.0.0.1", int(started.stdout.readline())
+    with socket.create_connection(address) as client:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    # This client comes after the one that left, so its answer comes after the attempt to answer that one.
+    assert fetch(address, fields=[("Host", "a")]).status == 200
+    assert started.communicate(timeout=30) == ("", "")
+    assert started.returncode == 0
 
 
 def test_an_interrupted_traffic_prints_what_there_is() -> None:
