@@ -100,10 +100,13 @@ def _take(client: Sink, reply: Reply, rest: bytes, frame: Callable[[bytes], byte
         return rest
     assert isinstance(server, GreenStream)
     most, idle_s = client.service.times.ahead, client.service.times.idle
+    may_have_room = False
     while rest and not reply.is_received:
         room = most - len(rest)
         if room > 0 and server.ready & READABLE:
             stream.hub.share()
+            # Others have run, so the client's room may have been reported while nobody waited for it, and is not reported again.
+            may_have_room = True
             try:
                 data = reply.take(room)
             except TruncatedBody:
@@ -112,6 +115,10 @@ def _take(client: Sink, reply: Reply, rest: bytes, frame: Callable[[bytes], byte
             if data:
                 client.body_sent += len(data)
                 rest += frame(data)
+            continue
+        if may_have_room:
+            may_have_room = False
+            rest = rest[client.send_now(rest):]
             continue
         waiting, deadline = stream.unacknowledged(), stream.hub.now + idle_s
         in_time = stream.wait_writable_or(server, deadline) if room > 0 else stream.wait_writable(deadline)

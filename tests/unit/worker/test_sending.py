@@ -1,6 +1,7 @@
 """A response to a client that reads slowly: what is taken from its server meanwhile, and what is not."""
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 from collections.abc import Iterator
@@ -253,3 +254,42 @@ def test_what_is_received_ahead_of_a_slow_client_lets_others_have_their_turn(exc
     hub.every(TURN_S, lambda: turns.append(1))
     run(hub, lambda: (hub.sleep(0.02), turns.clear(), sending._take(cast(Any, exchange), cast(Any, Source()), b"y", bytes)))
     assert len(turns) >= 10
+
+
+def test_room_that_a_client_makes_while_others_have_their_turn_is_used(exchanges: list[Exchange]) -> None:
+    """Its event came when nobody waited for it, and there is no second one: the response stood still until the idle timeout."""
+    exchange = Exchange(CLOSE, ahead=100, idle_s=2)
+    exchanges.append(exchange)
+    client_end, hub = exchange.client_end, exchange.hub
+    client_end.setblocking(False)
+    taken = b""
+
+    def read_all() -> bytes:
+        found = b""
+        with contextlib.suppress(BlockingIOError):
+            while data := client_end.recv(1 << 16):
+                found += data
+        return found
+
+    class Source:
+        server, is_received = exchange._lease.stream, False
+        pieces = iter((b"a", b"a", b"a", b"a", b"b" * 200))
+
+        def take(self, limit: int) -> bytes:
+            nonlocal taken
+            taken += read_all()  # from here on there is room; the worker hears of it in the others' turn
+            until = monotonic() + 4 * TURN_S
+            while monotonic() < until:
+                pass
+            return next(self.pieces)
+
+    exchange.server_end.sendall(b"never taken")
+
+    def use() -> bytes:
+        while exchange.stream.send_now(b"z" * 4096):
+            pass
+        hub.sleep(0.02)
+        return sending._take(cast(Any, exchange), cast(Any, Source()), b"y", bytes)
+
+    assert run(hub, use) == b""
+    assert (taken + read_all()).lstrip(b"z") == b"yaaaa" + b"b" * 200
