@@ -73,17 +73,17 @@ async def answer(link: Link, request: Request) -> bool:
     length, framing = request.count("n", 2), request.options.get("framing", "length")
     opening = head(link, 200, framing_fields(framing, length))
     if request.arrival.method == "HEAD":
-        await link.send(opening)
+        await link.send_last(opening)
         return True
     size = request.count("piece", PIECE_BYTES)
     if framing == "length" and length <= size:
-        await link.send(opening + pattern(0, length))  # one packet, as a fast server sends it
+        await link.send_last(opening + pattern(0, length))  # one packet, as a fast server sends it
         return True
     await link.send(opening)
     for offset in range(0, length, size):
         await send_piece(link, framing, pattern(offset, min(size, length - offset)))
     if framing == "chunked":
-        await link.send(b"0\r\n\r\n")
+        await link.send_last(b"0\r\n\r\n")
     return framing != "close"
 
 
@@ -105,7 +105,7 @@ async def drip(link: Link, request: Request) -> bool:
         await link.unless_gone(asyncio.sleep(gap))
         await send_piece(link, framing, pattern(number * size, size))
     if framing == "chunked":
-        await link.send(b"0\r\n\r\n")
+        await link.send_last(b"0\r\n\r\n")
     return framing != "close"
 
 
@@ -143,7 +143,7 @@ async def late_body(link: Link, request: Request) -> bool:
     await link.server.origin.held(link)
     await send_piece(link, framing, pattern(0, length))
     if framing == "chunked":
-        await link.send(b"0\r\n\r\n")
+        await link.send_last(b"0\r\n\r\n")
     return framing != "close"
 
 

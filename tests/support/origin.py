@@ -72,6 +72,7 @@ class Link(asyncio.StreamReaderProtocol):
         self.number = -1
         self.requests = 0
         self.busy = False  # a request is running on it
+        self.counted = False  # it counts as in flight
         self.gone = asyncio.Event()  # the peer closed, reset, or half-closed
         self.close_at_next = False  # see the behavior "stale"
         self.sent = 0  # bytes of the running or last request's response handed to the kernel or about to be
@@ -103,6 +104,17 @@ class Link(asyncio.StreamReaderProtocol):
         except ConnectionError as exc:
             raise PeerGone from exc
         self.sent += len(data)
+
+    async def send_last(self, data: bytes) -> None:
+        """Hand the end of a response to the peer. Who has read it finds the request no longer in flight."""
+        self.uncount()
+        await self.send(data)
+
+    def uncount(self) -> None:
+        """Take the running request out of what is in flight, unless that is done."""
+        if self.counted:
+            self.counted = False
+            self.server.in_flight -= 1
 
     async def line(self) -> bytes:
         try:
@@ -167,6 +179,7 @@ class OriginServer:
         if request is None:
             return False
         self.in_flight += 1
+        link.counted = True
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         self.requests += 1
         link.requests += 1
@@ -178,7 +191,7 @@ class OriginServer:
             return await self.origin.behave(link, request)
         finally:
             link.busy = False
-            self.in_flight -= 1
+            link.uncount()
 
     async def _read_head(self, link: Link) -> Request | None:
         try:
