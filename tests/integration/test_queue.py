@@ -120,8 +120,9 @@ def test_a_newcomer_goes_behind_those_who_wait(rig: Rig, origin: Origin) -> None
             wait_until(lambda: len(origin.arrivals) >= begun + 2 * turn + 2, "two more come", 5)  # noqa: B023
             origin.wait_for_in_flight(2)
             origin.release()
-        origin.wait_for_in_flight(1)
+        wait_until(lambda: len(origin.arrivals) == begun + 7, "the newcomer comes, too", 5)
         assert origin.arrivals[-1].target == "/hold?turn=6"
+        origin.wait_for_in_flight(1)
         origin.release()
         assert newcomer.response().status == 200
 

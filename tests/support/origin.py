@@ -288,6 +288,7 @@ class Origin:
         """Let every request that is held now go on: at the servers with these indexes, at all when none is given."""
 
         async def open_gates() -> None:
+            await asyncio.sleep(0)  # who is in flight by now comes to the gate first
             for index in indexes or range(len(self.servers)):
                 gate, self._gates[index] = self._gates[index], asyncio.Event()
                 gate.set()
