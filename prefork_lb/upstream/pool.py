@@ -92,28 +92,32 @@ class Pool:
         """
         if self.key_of is not None:
             request.key = self.key_of(request)
-        queue = self._queue
-        if queue is None or client is None:
+        if self._queue is None or client is None:
             return self._lease_now(request, tried, session)
-        if session is not None and session.server is not None and session.server.own_queue is not None:
-            return self._lease_own(session.server.own_queue, request, client, session)
-        if not queue.length:  # else this request would overtake those that wait
-            try:
-                return self._lease_now(request, tried, session)
-            except LimitReached:
-                raise  # the pool's own limit refuses at once; the queue is for servers that are full
-            except PoolFull:
-                pass
-        return self._lease_in_turn(queue, request, client, session)
+        deadline = 0.0
+        while True:
+            queue = self._queue_of(session)
+            if not queue.length:  # else this request would overtake those that wait
+                try:
+                    return self._lease_now(request, tried, session)
+                except LimitReached:
+                    raise  # the pool's own limit refuses at once; the queue is for servers that are full
+                except SessionRefused:
+                    if queue is self._queue:
+                        raise
+                except PoolFull:
+                    pass
+            deadline = deadline or queue.deadline()
+            if (lease := self._lease_in_turn(queue, deadline, request, client, session)) is not None:
+                return lease
 
-    def _lease_own(self, queue: Queue, request: RequestInfo, client: Watched, session: Session) -> Lease:
-        """The session's server, for which the request waits in `queue` if need be."""
-        if not queue.length:
-            try:
-                return self._lease_now(request, (), session)
-            except SessionRefused:
-                pass
-        return self._lease_in_turn(queue, request, client, session)
+    def _queue_of(self, session: Session | None) -> Queue:
+        """Where a request waits: in the line of its session's server while no other server may have it, else in the pool's."""
+        assert self._queue is not None
+        if session is None or session.server is None or session.server.own_queue is None:
+            return self._queue
+        assert self._own_server is not None
+        return self._queue if self._own_server.may_move(session.server) else session.server.own_queue
 
     def _lease_now(self, request: RequestInfo, tried: Collection[Server], session: Session | None) -> Lease:
         ledger, states = self._ledger, self._states
@@ -197,11 +201,10 @@ class Pool:
         ledger.claim(picked.slot)
         return Lease(picked, ledger, self.outcomes, seen)
 
-    def _lease_in_turn(self, queue: Queue, request: RequestInfo, client: Watched,
-                       session: Session | None) -> Lease:
-        """Wait in the queue for a server. In a server's own queue the request waits until that can take it."""
-        is_own = queue is not self._queue
-        place = queue.join()
+    def _lease_in_turn(self, queue: Queue, deadline: float, request: RequestInfo, client: Watched,
+                       session: Session | None) -> Lease | None:
+        """Wait in this queue for a server; None: the request belongs into another queue now."""
+        place = queue.join(deadline)
         has_room = True
         try:
             while True:
@@ -212,6 +215,8 @@ class Pool:
                 with self._ledger.locked():
                     if view[0] != self._states.changes:
                         continue
+                    if self._queue_of(session) is not queue:
+                        return None
                     if is_turn := queue.is_turn(place):
                         try:
                             lease = self._claim(view, request, (), order, session)
@@ -220,13 +225,20 @@ class Pool:
                         except PoolFull:
                             pass
                         except SessionRefused:
-                            if not is_own:
+                            if queue is self._queue:
                                 raise
                 if not is_turn:
                     queue.wake()  # the ring came to this request, so the first in line may have missed it
                 place.wait(client)
         finally:
-            queue.leave(place, wake_next=has_room)
+            queue.leave(place)
+            if has_room:
+                self._wake_next(queue)
+
+    def _wake_next(self, queue: Queue) -> None:
+        """A request has left this queue, and a server may be free."""
+        assert self._queue is not None
+        (queue if queue.length else self._queue).wake()
 
     @property
     def choice(self) -> Choice:
@@ -312,8 +324,9 @@ class Pool:
         return [server for server in servers if totals[server.slot] < server.max_connections and server not in tried]
 
     def _has_room(self, choice: Choice) -> bool:
-        """Whether one more request would find a server; the lock must be held."""
-        return bool(self._candidates(choice.primaries, ()) or self._candidates(choice.backups, ())
+        """Whether one more request may find a server; the lock must be held."""
+        totals = self._ledger.totals
+        return bool(any(totals[server.slot] < server.max_connections for server in (*choice.primaries, *choice.backups))
                     or (choice.trials and self._due_for_trial(choice, ())))
 
     def _none_left(self, choice: Choice, tried: Collection[Server]) -> PoolFull | NoUsableServer:

@@ -70,14 +70,17 @@ class Queue:
         """Requests that wait, over all workers."""
         return self._line.length
 
-    def join(self) -> WaitingRequest:
+    def deadline(self) -> float:
+        """Until when a request may wait that begins now."""
+        return self.clock() + self._rules.timeout_s
+
+    def join(self, deadline: float) -> WaitingRequest:
         """Take a place at the end. Takes the ledger's lock; raises QueueFull, OutOfDescriptors."""
         full = QueueFull(f"pool {self._pool}: {self._rules.size} requests wait already, which is queue.size")
         if self._is_full():
             with self._ledger.locked():
                 self._line.count_refusal()
             raise full
-        deadline = self.clock() + self._rules.timeout_s
         bell = self._make_bell()
         try:
             bell.bind("")
@@ -109,13 +112,11 @@ class Queue:
         """Whether no request that came earlier may still take its turn. The ledger's lock must be held."""
         return self._line.is_first(place.ticket)
 
-    def leave(self, place: WaitingRequest, wake_next: bool) -> None:
-        """Give the place up, and wake the next request if a server may be free for it. Takes the ledger's lock."""
+    def leave(self, place: WaitingRequest) -> None:
+        """Give the place up. Takes the ledger's lock."""
         with self._ledger.locked():
             self._line.leave(place.ticket)
         place.close()
-        if wake_next:
-            self.wake()
 
     @property
     def is_answered(self) -> bool:

@@ -52,9 +52,13 @@ class OwnServer:
 
     def check_may_move(self, server: Server) -> None:
         """Raise SessionRefused when the session must not go to another server than this one."""
-        if self._rules.on_failure is not OnFailure.REBALANCE and not self._has_left(server):
+        if not self.may_move(server):
             raise SessionRefused(f"pool {self._pool}: the session's server {server.name} {self._why_not(server)}, and no other "
                                  f'one may have it (sticky.on_failure = "{self._rules.on_failure.value}")')
+
+    def may_move(self, server: Server) -> bool:
+        """Whether another server may have the sessions of this one. Needs no lock."""
+        return self._rules.on_failure is OnFailure.REBALANCE or self._has_left(server)
 
     def _has_left(self, server: Server) -> bool:
         """Whether the server is drained, and keeps sessions no more."""

@@ -75,15 +75,16 @@ def test_requests_of_a_frozen_worker_do_not_fill_the_queue(
         segment: Segment, ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     frozen = new_queue(Ledger(segment), size=2)
     queue = new_queue(ledger, size=2)
-    places = [frozen.join(), frozen.join()]
+    deadline = queue.deadline()
+    places = [frozen.join(deadline), frozen.join(deadline)]
     with pytest.raises(QueueFull):
-        queue.join()
+        queue.join(deadline)
     monkeypatch.setattr("prefork_lb.shared.line._BELIEVED_MS", 0)
     frozen.tick()  # as if it had been a second ago
-    mine = queue.join()
-    queue.leave(mine, wake_next=False)
+    mine = queue.join(deadline)
+    queue.leave(mine)
     for place in places:
-        frozen.leave(place, wake_next=False)
+        frozen.leave(place)
     assert queue.length == 0
     frozen.close()
     queue.close()
