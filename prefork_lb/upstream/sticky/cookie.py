@@ -14,6 +14,7 @@ import hmac
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import NamedTuple
 
 from itsdangerous import BadSignature, TimestampSigner
@@ -21,7 +22,7 @@ from itsdangerous.encoding import base64_decode, base64_encode, bytes_to_int, in
 
 from prefork_lb.balance.policy import RequestInfo
 from prefork_lb.upstream.server import Server
-from prefork_lb.upstream.sticky.session import NOTHING, Pairs, Session, SessionRules
+from prefork_lb.upstream.sticky.session import MOST_VALUES, NOTHING, Pairs, Session, SessionRules
 from prefork_lb.wire.cookies import cookies
 from prefork_lb.wire.head import Index
 from prefork_lb.wire.memo import Memo
@@ -108,7 +109,7 @@ class Cookie:
         """The first good cookie of this name: browsers send several when pools of one host have cookies for several paths."""
         fields = request.index.get(b"cookie")
         if fields is not None:
-            for value in cookies(fields, self.cookie):
+            for value in islice(cookies(fields, self.cookie), MOST_VALUES):
                 found = self._verified(value) if len(value) <= _LONGEST else None
                 if found is not None:
                     return _Told(found, is_https)

@@ -2,12 +2,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 
 from prefork_lb.balance.policy import RequestInfo
 from prefork_lb.shared.sessions import SessionKeys, SessionTable
 from prefork_lb.shared.states import now_ms
 from prefork_lb.upstream.server import Server
-from prefork_lb.upstream.sticky.session import NOTHING, Pairs, Session, SessionRules
+from prefork_lb.upstream.sticky.session import MOST_VALUES, NOTHING, Pairs, Session, SessionRules
 from prefork_lb.wire.cookies import cookies
 from prefork_lb.wire.head import Index
 
@@ -35,12 +36,12 @@ class Learn:
         self._none = Session(None)
 
     def read(self, request: RequestInfo, is_https: bool) -> object:
-        """The keys of the values that the client has."""
+        """The keys of the first values that the client has."""
         if self._cookie:
             values: Iterator[bytes] | Sequence[bytes] = cookies(request.index.get(b"cookie", ()), self._cookie)
         else:
             values = request.index.get(self._header, ())
-        return tuple(self._keys.session(value) for value in values if 0 < len(value) <= _LONGEST) or None
+        return tuple(self._keys.session(value) for value in islice(values, MOST_VALUES) if 0 < len(value) <= _LONGEST) or None
 
     def find(self, told: object) -> Session:
         if not isinstance(told, tuple):

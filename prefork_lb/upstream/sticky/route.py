@@ -6,10 +6,11 @@ its session's ID; nothing is added to a response here.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 
 from prefork_lb.balance.policy import RequestInfo
 from prefork_lb.upstream.server import Server
-from prefork_lb.upstream.sticky.session import NOTHING, Pairs, Session, SessionRules
+from prefork_lb.upstream.sticky.session import MOST_VALUES, NOTHING, Pairs, Session, SessionRules
 from prefork_lb.wire.cookies import cookies
 from prefork_lb.wire.head import Index
 
@@ -31,7 +32,7 @@ class Route:
     def read(self, request: RequestInfo, is_https: bool) -> object:
         """The server whose route stands in a cookie of this name, else in the path parameter."""
         if self._name:
-            for value in cookies(request.index.get(b"cookie", ()), self._name):
+            for value in islice(cookies(request.index.get(b"cookie", ()), self._name), MOST_VALUES):
                 if (server := self._servers.get(_route(value.strip(b'"')))) is not None:
                     return server
         if self._parameter:

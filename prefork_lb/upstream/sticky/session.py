@@ -21,6 +21,10 @@ Pairs = Sequence[tuple[bytes, bytes]]
 
 NOTHING: Pairs = ()
 
+MOST_VALUES = 4
+"""Values of one request that are looked at, the first ones. A browser sends one, or one for each path that has a cookie of this
+name, the longest path first (RFC 6265 5.4). A head has room for thousands of forged ones, each at the cost of a signature."""
+
 
 class OnFailure(enum.Enum):
     """What becomes of a request whose server is down, ejected or full."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import pytest
+from itsdangerous import BadSignature, TimestampSigner
 
 from prefork_lb.upstream.server import Server
 from prefork_lb.upstream.sticky.cookie import Cookie, CookieRules
@@ -192,3 +193,25 @@ def test_attributes_are_those_of_the_configuration() -> None:
     site = Site(name="id", path="/app/", domain="example.org", http_only=False, same_site="none", secure="always")
     cookie = site.visit(serve=0)[1]
     assert cookie.startswith(b"id=") and cookie.partition(b"; ")[2] == b"Path=/app/; Domain=example.org; Secure; SameSite=None"
+
+
+def test_a_head_full_of_forged_values_costs_few_signatures(monkeypatch: pytest.MonkeyPatch) -> None:
+    site = Site()
+    good = pair(site.visit(serve=1)[1])
+    verified: list[bytes] = []
+
+    def unsign(signer: TimestampSigner, value: bytes, **options: object) -> object:
+        verified.append(value)
+        raise BadSignature("forged")
+
+    monkeypatch.setattr(TimestampSigner, "unsign", unsign)
+    forged = [b"; ".join(b"prefork_lb=aaaa.bbbb.cccc.%d" % number for number in range(start, start + 700)) for start in (0, 700)]
+    assert site.known(*forged, good) is None
+    assert verified == [b"aaaa.bbbb.cccc.%d" % number for number in range(4)]
+
+
+def test_the_good_value_may_be_the_last_of_those_that_a_browser_has_for_several_paths() -> None:
+    site = Site()
+    good = pair(site.visit(serve=1)[1])
+    others = [pair(Site(pool=pool).visit(serve=2)[1]) for pool in ("a", "b", "c")]
+    assert site.known(b"; ".join([*others, good])) == 1

@@ -65,6 +65,18 @@ def test_the_value_that_a_server_sets_leads_to_it_in_every_worker(ledger: Ledger
     assert site.asked(cookie=b"sid=abd") is site.asked(cookie=b"other=1") is site.asked(cookie=b"sid=") is None
 
 
+def test_only_the_first_values_of_a_request_are_looked_up(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    site = Site(ledger)
+    site.answered(1, b"set-cookie", b"sid=abc")
+    hashed: list[bytes] = []
+    real = SessionKeys.session
+    monkeypatch.setattr(SessionKeys, "session", lambda keys, value: hashed.append(value) or real(keys, value))
+    assert site.asked(cookie=b"sid=1; sid=2; sid=3; sid=abc") == 1
+    hashed.clear()
+    assert site.asked(cookie=b"; ".join(b"sid=%d" % number for number in range(3000))) is None
+    assert hashed == [b"0", b"1", b"2", b"3"]
+
+
 def test_the_value_of_a_field_is_learned(ledger: Ledger) -> None:
     site = Site(ledger, "", "X-Session")
     site.answered(2, b"x-session", b"abc")
