@@ -5,6 +5,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,8 +15,11 @@ from prefork_lb.errors import shown
 from prefork_lb.net.address import parse_address
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import Segment
-from prefork_lb.shared.states import Admin, States
+from prefork_lb.shared.states import Admin, States, now_ms
 from prefork_lb.shared.table import slots_by_key
+
+if TYPE_CHECKING:
+    from prefork_lb.cli.sessions_left import SessionsLeft
 
 _WAIT_LOOK_S = 0.05
 _SESSIONS_LOOK_S = 1.0
@@ -33,6 +37,7 @@ class Chosen:
         self.segment = segment
         self.ledger = Ledger(segment, takes_row=False)
         self.states = States(segment)
+        self.busy_ms = 0  # when a request was last seen in flight, monotonic
         with self.ledger.locked():
             table = slots_by_key(segment)
         address = _canonical(server)
@@ -50,10 +55,18 @@ class Chosen:
     def left(self, still: str = "") -> str:
         """What is left on the server, in words: requests in flight, and sessions that its pools keep; empty: nothing."""
         parts = [f"{self.in_flight}{still} in flight"] if self.in_flight else []
-        from prefork_lb.cli.sessions_left import remaining  # loads the configuration's modules, which only a drain needs
-
-        found = [remaining(self.segment, self.ledger, self.states, *key, slot) for key, slot in self.slots.items()]
+        found = [sessions.in_words(self.busy_ms) for sessions in self._sessions()]
         return ", ".join([*parts, *filter(None, found)])
+
+    def nothing(self) -> str:
+        """What it means that nothing is left, in words."""
+        quiet_s = max(sessions.quiet_s for sessions in self._sessions())
+        return "nothing in flight any more" + (f", and no request of a session for {quiet_s:g} s" if quiet_s else "")
+
+    def _sessions(self) -> list[SessionsLeft]:
+        from prefork_lb.cli.sessions_left import SessionsLeft  # loads the configuration's modules, which only a drain needs
+
+        return [SessionsLeft(self.segment, self.ledger, self.states, *key, slot) for key, slot in self.slots.items()]
 
     @property
     def in_flight(self) -> int:
@@ -80,7 +93,7 @@ def _set_state(state: Admin, server: str, pool: str | None, master: int | None, 
         click.echo(f"{server} (pool {pools}): {state.name.lower()}, {chosen.left() or '0 in flight'}")
         if wait:
             _wait(chosen, timeout_s)
-            click.echo(f"{server}: nothing in flight any more")
+            click.echo(f"{server}: {chosen.nothing()}")
 
 
 def _wait(chosen: Chosen, timeout_s: float) -> None:
@@ -89,17 +102,22 @@ def _wait(chosen: Chosen, timeout_s: float) -> None:
     looked = begun - _SESSIONS_LOOK_S
     while True:
         now = time.monotonic()
-        if not chosen.in_flight and now >= looked + _SESSIONS_LOOK_S:
+        if chosen.in_flight:
+            chosen.busy_ms = now_ms()
+        elif now >= looked + _SESSIONS_LOOK_S:
             looked = now  # a look at sessions may go through a whole table
             if not chosen.left():
                 return
         if not chosen.segment.masters():
             raise click.ClickException(f"the instance has ended, with {chosen.left() or 'nothing left'}")
         if now >= begun + timeout_s:
-            raise click.ClickException(f"{chosen.left(' still')} after {timeout_s:g} s")
+            if not (left := chosen.left(" still")):
+                return
+            raise click.ClickException(f"{left} after {timeout_s:g} s")
         if now >= told + _TELL_S:
             told = now
-            click.echo(chosen.left())
+            if left := chosen.left():
+                click.echo(left)
         time.sleep(_WAIT_LOOK_S)
 
 
@@ -118,7 +136,7 @@ def drain(server: str, pool: str | None, master: int | None, wait: bool, timeout
     """Send SERVER no new requests; those that it has go on, and so do its sessions in pools that keep them.
 
     With --wait it tells what is left: requests in flight, and sessions. Sessions that are not stored (the modes cookie and route)
-    show by their requests in the last minute.
+    show by their requests: none counts as left once none has come for a minute, or for sticky.idle seconds where that is set.
     """
     _set_state(Admin.DRAIN, server, pool, master, wait, timeout_s)
 

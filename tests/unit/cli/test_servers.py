@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from types import SimpleNamespace
 
@@ -12,8 +13,11 @@ from click.testing import CliRunner, Result
 from prefork_lb.cli import running
 from prefork_lb.cli import servers as commands
 from prefork_lb.cli.main import main
+from prefork_lb.config.model import Config, PoolConfig, ServerConfig
+from prefork_lb.config.sticky import StickyConfig
 from prefork_lb.shared import finding
 from prefork_lb.shared import layout as at
+from prefork_lb.shared.desired import lay_down
 from prefork_lb.shared.finding import DIRECTORY, visible_segments
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.making import attach_or_create
@@ -21,6 +25,7 @@ from prefork_lb.shared.segment import Segment, SegmentError
 from prefork_lb.shared.states import Admin, States
 from prefork_lb.shared.table import PoolEntry, ServerEntry, register
 from prefork_lb.shared.transitions import Check, Ejection, Event
+from prefork_lb.wiring.room import packed
 from tests.unit.balance.candidates import REQUEST, new_policy
 from tests.unit.shared.processes import Child, Master
 from tests.unit.upstream.parts import make_pool, new_server
@@ -320,6 +325,48 @@ def test_the_time_to_wait_is_five_minutes_by_default(instance: Instance, time: T
 def test_what_has_ended_in_time_is_no_timeout(instance: Instance, time: Time) -> None:
     assert said("drain", TWO, "--wait", "--timeout", "0").endswith(f"{TWO}: nothing in flight any more\n")
     assert time.naps == 0
+
+
+def keep_sessions(instance: Instance) -> None:
+    """Give the pool web sessions by cookie."""
+    servers = tuple(ServerConfig(address=address) for pool, address in instance.slots if pool == "web")
+    with instance.ledger.locked():
+        lay_down(instance.segment, packed(Config(pools={"web": PoolConfig(servers=servers, sticky=StickyConfig())})))
+
+
+def test_waiting_goes_on_until_no_session_can_be_expected(instance: Instance, time: Time) -> None:
+    keep_sessions(instance)
+    drained = instance.states.drained
+    slot = instance.slots["web", TWO]
+
+    def let_a_minute_pass() -> None:
+        drained[slot] -= 60_000
+
+    time.meanwhile = [*[lambda: None] * 199, let_a_minute_pass]
+    told = said("drain", TWO, "--wait").splitlines()
+    assert told[-1] == f"{TWO}: nothing in flight any more, and no request of a session for 60 s"
+    assert all(line.startswith("sessions that may come back (no request of one for ") for line in told[1:-1]) and len(told) > 2
+    assert 200 <= time.naps <= 220
+
+
+def test_sessions_that_may_come_back_are_no_success_when_the_time_is_over(instance: Instance, time: Time) -> None:
+    keep_sessions(instance)
+    result = invoke("drain", TWO, "--wait", "--timeout", "3")
+    assert result.exit_code == 1
+    assert re.fullmatch(r"Error: sessions that may come back \(no request of one for \d+ s, of 60 s\) after 3 s\n", result.stderr)
+
+
+def test_a_request_that_was_in_flight_may_have_been_a_session_s(instance: Instance, time: Time) -> None:
+    keep_sessions(instance)
+    slot = instance.slots["web", TWO]
+    instance.claim("web", TWO)
+
+    def end_it() -> None:
+        instance.states.drained[slot] -= 60_000
+        instance.release("web", TWO)
+
+    time.meanwhile = [end_it]
+    assert "sessions that may come back" in invoke("drain", TWO, "--wait", "--timeout", "3").stderr
 
 
 def test_without_wait_nobody_waits(instance: Instance, time: Time) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from prefork_lb.cli.sessions_left import remaining
+from prefork_lb.cli.sessions_left import SessionsLeft
 from prefork_lb.config.model import Config, PoolConfig, ServerConfig
 from prefork_lb.config.sticky import StickyConfig
 from prefork_lb.shared.desired import lay_down
@@ -25,12 +25,20 @@ class Instance:
         self.ledger = Ledger(self.segment)
         self.states = States(self.segment)
 
-    def left(self, sticky: StickyConfig | None, state: Admin = Admin.DRAIN) -> str:
+    def left(self, sticky: StickyConfig | None, state: Admin = Admin.DRAIN, busy_ms: int = 0) -> str:
+        return self.sessions(sticky, state).in_words(busy_ms)
+
+    def sessions(self, sticky: StickyConfig | None, state: Admin = Admin.DRAIN) -> SessionsLeft:
         config = Config(pools={"web": PoolConfig(servers=(ServerConfig(address=ADDRESS),), sticky=sticky)})
         with self.ledger.locked():
             lay_down(self.segment, packed(config))
             self.states.set_admin(0, state)
-        return remaining(self.segment, self.ledger, self.states, "web", ADDRESS, 0)
+        return SessionsLeft(self.segment, self.ledger, self.states, "web", ADDRESS, 0)
+
+    def let_pass(self, seconds: float) -> None:
+        """As if the drain and the last request of a session had been so much earlier."""
+        for column in (self.states.drained, self.states.session_at, self.states.sessions_window):
+            column[0] -= int(seconds * 1000)
 
 
 @pytest.fixture
@@ -54,20 +62,64 @@ def test_learned_sessions_are_counted_until_they_end(instance: Instance) -> None
     assert instance.left(None) == instance.left(learn, Admin.MAINTENANCE) == ""
 
 
-def test_other_sessions_show_by_their_requests(instance: Instance) -> None:
-    cookie = StickyConfig()
-    assert instance.left(cookie) == ""
+@pytest.mark.parametrize("sticky", [StickyConfig(), StickyConfig(mode="route", cookie="sid")], ids=["cookie", "route"])
+def test_other_sessions_show_by_their_requests(instance: Instance, sticky: StickyConfig) -> None:
+    assert instance.left(sticky).startswith("sessions that may come back (no request of one for 0 s, of 60 s)")
     with instance.ledger.locked():
         for _ in range(3):
             instance.states.count_session_request(0)
-    assert instance.left(cookie) == "3 requests of sessions in the last minute"
-    instance.states.session_at[0] -= 60_000
-    assert instance.left(cookie) == ""
+    assert instance.left(sticky) == "3 requests of sessions in the last minute"
+    instance.let_pass(59)
+    assert instance.left(sticky) == "3 requests of sessions in the last minute"
+    instance.let_pass(1)
+    assert instance.left(sticky) == ""
+    assert instance.sessions(sticky).quiet_s == 60
+
+
+def test_a_visitor_may_come_back_within_a_minute_after_the_drain_though_none_has_come_yet(instance: Instance) -> None:
+    assert instance.left(StickyConfig()) != ""
+    instance.let_pass(59)
+    assert instance.left(StickyConfig()) == "sessions that may come back (no request of one for 59 s, of 60 s)"
+    instance.let_pass(1)
+    assert instance.left(StickyConfig()) == ""
+
+
+@pytest.mark.parametrize("idle", [20, 600])
+def test_with_idle_a_session_may_come_back_within_that_time(instance: Instance, idle: int) -> None:
+    sticky = StickyConfig(idle=idle)
+    instance.left(sticky)
+    with instance.ledger.locked():
+        instance.states.count_session_request(0)
+    instance.let_pass(idle - 1)
+    assert instance.left(sticky) != ""
+    instance.let_pass(1)
+    assert instance.left(sticky) == ""
+    assert instance.sessions(sticky).quiet_s == idle
+
+
+def test_the_visitor_of_a_long_request_may_come_back_after_it(instance: Instance) -> None:
+    instance.left(StickyConfig())
+    instance.let_pass(100)
+    assert instance.left(StickyConfig(), busy_ms=now_ms() - 59_000) == (
+        "sessions that may come back (no request of one for 59 s, of 60 s)")
+    assert instance.left(StickyConfig(), busy_ms=now_ms() - 60_000) == ""
+
+
+def test_no_cookie_outlives_max_age_on_a_drained_server(instance: Instance) -> None:
+    sticky = StickyConfig(max_age=100)
+    assert instance.left(sticky) != ""
+    instance.let_pass(100)
+    with instance.ledger.locked():
+        instance.states.count_session_request(0)
+    assert instance.left(sticky) == "" and instance.sessions(sticky).quiet_s == 0
+
+
+@pytest.mark.parametrize("sticky", [None, StickyConfig(mode="source"), StickyConfig(mode="header:X-Key")], ids=str)
+def test_a_pool_that_keeps_no_sessions_has_none_left(instance: Instance, sticky: StickyConfig | None) -> None:
+    assert instance.left(sticky) == "" and instance.sessions(sticky).quiet_s == 0
 
 
 def test_nothing_is_left_when_the_sessions_have_gone_to_others(instance: Instance) -> None:
-    with instance.ledger.locked():
-        instance.states.count_session_request(0)
     assert instance.left(StickyConfig(drain_timeout=5)) != ""
-    instance.states.drained[0] -= 5000
+    instance.let_pass(5)
     assert instance.left(StickyConfig(drain_timeout=5)) == ""
