@@ -45,7 +45,7 @@ setup(
                            depends=["prefork_lb/native/answers.h"], optional=not NATIVE_IS_REQUIRED,
                            extra_compile_args=["-O2", *(["-Wall", "-Wextra", "-Werror"] if NATIVE_IS_REQUIRED else [])])
                  for name in ("claims", "heads", "chunks")],
-    package_data={"prefork_lb": ["py.typed"]},
+    package_data={"prefork_lb": ["py.typed", "admin/static/*"]},
     zip_safe=False,
     python_requires=">=3.11",
     install_requires=[
@@ -53,6 +53,7 @@ setup(
         "werkzeug>=3.0",
         "requests>=2.31",
         "itsdangerous>=2.1",
+        "waitress>=3.0.1",
         "greenlet>=3.1",  # the first with wheels for Python 3.13
         "msgspec>=0.19",  # the first with wheels for Python 3.13
         "click>=8.1",
@@ -72,6 +73,7 @@ setup(
             "ruff>=0.6",
             "types-greenlet>=3.1",
             "types-requests>=2.31",
+            "types-waitress>=3.0",
             "websockets>=13",
         ],
     },

@@ -42,7 +42,7 @@ def load_as_worker() -> Config:
 def load_or_keep() -> Config:
     """The configuration that is found, or the last good one when that fails. Raises ConfigError when there is none.
 
-    What it asks for and this version does not do is logged, once for a master and its workers.
+    Its notices are logged, once for a master and its workers.
     """
     global _last_good, _told
     try:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from prefork_lb.config.admin import is_of_this_host
 from prefork_lb.config.decode import decode
 from prefork_lb.config.model import Config
 from prefork_lb.config.positions import Path, key_lines
@@ -33,7 +34,7 @@ class Loaded(NamedTuple):
 
     config: Config
     notices: tuple[str, ...]
-    """What the file asks for and this version does not do: a line each."""
+    """What an operator should know and no error is, a line each."""
 
 
 def load(path: str | FilePath | None = None, environ: Mapping[str, str] | None = None, cwd: FilePath | None = None) -> Config:
@@ -97,8 +98,10 @@ def _from_file(name: str) -> Loaded:
 
 
 def _notices(config: Config, lines: Mapping[Path, int]) -> tuple[str, ...]:
-    asked: list[Path] = [("admin",)] if config.admin else []
-    return tuple(f"{_place(config.source, lines, path)}: accepted, but not active in this version" for path in asked)
+    if config.admin is None or is_of_this_host(config.admin.address):
+        return ()
+    return (f"{_place(config.source, lines, ('admin', 'bind'))}: reached from other hosts, without TLS: tokens can be "
+            "read on the way; put a proxy with TLS in front, or use a tunnel to an address of this host",)
 
 
 def _checked(values: dict[str, object], source: str, lines: Mapping[Path, int]) -> Loaded:

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, field
 
+from prefork_lb.config.admin import AdminConfig
 from prefork_lb.config.section import Seconds, Section, meta
 from prefork_lb.config.sticky import StickyConfig
 
@@ -50,12 +51,6 @@ class ListenConfig(Section, frozen=True):
     def worker_count(self) -> int:
         """The number of worker processes."""
         return len(os.sched_getaffinity(0)) if self.workers == "auto" else self.workers
-
-
-class AdminConfig(Section, frozen=True):
-    """The administration interface. Accepted, not active in this version."""
-
-    bind: Annotated[str, meta("Address of API, metrics and dashboard.")]
 
 
 class TimeoutsConfig(Section, frozen=True):

@@ -8,6 +8,7 @@ import msgspec
 
 from prefork_lb.balance.registry import POLICY_NAMES
 from prefork_lb.config import model
+from prefork_lb.config.admin import AdminConfig
 from prefork_lb.config.load import LOCAL_FILE, SYSTEM_FILE
 from prefork_lb.config.sticky import StickyConfig
 
@@ -21,7 +22,7 @@ _SECTIONS: tuple[tuple[str, type[msgspec.Struct]], ...] = (
     ("[pools.NAME.retries]", model.RetriesConfig),
     ("[pools.NAME.queue]", model.QueueConfig), ("[pools.NAME.breaker]", model.BreakerConfig),
     ("[pools.NAME.sticky]", StickyConfig), ("[[routes]]", model.RouteConfig),
-    ("[state]", model.StateConfig), ("[admin]", model.AdminConfig),
+    ("[state]", model.StateConfig), ("[admin]", AdminConfig),
 )
 
 _INTRODUCTION = f"""# Configuration

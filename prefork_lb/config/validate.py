@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 
 from prefork_lb.balance.registry import KEYED_POLICIES, POLICY_NAMES
+from prefork_lb.config.admin_rules import check_admin
 from prefork_lb.config.decode import ReportProblem, did_you_mean
 from prefork_lb.config.model import CertificateConfig, Config, HealthConfig, PoolConfig, RouteConfig
 from prefork_lb.config.redirect_rules import check_redirecting
@@ -31,7 +32,8 @@ def validate(config: Config, report: ReportProblem) -> None:
     if config.listen:
         _listen(config, report)
     if config.admin:
-        _own_address(config.admin.bind, ("admin", "bind"), report)
+        if _own_address(config.admin.bind, ("admin", "bind"), report):
+            check_admin(config.admin, config.pools or {}, report)
     for index, network in enumerate(config.proxy.trusted_proxies or () if config.proxy else ()):
         try:
             ipaddress.ip_network("::" if network is None else network, strict=False)
@@ -217,7 +219,11 @@ def _address(text: str | None, path: tuple[str | int, ...], report: ReportProble
     return True
 
 
-def _own_address(text: str | None, path: tuple[str | int, ...], report: ReportProblem) -> None:
+def _own_address(text: str | None, path: tuple[str | int, ...], report: ReportProblem) -> bool:
     """Check an address to listen on."""
-    if _address(text, path, report) and "://" in (text or ""):
+    if not _address(text, path, report):
+        return False
+    if "://" in (text or ""):
         report(path, f"{shown(text)} has a scheme; expected HOST:PORT or unix:/path (TLS comes with [[listen.certificates]])")
+        return False
+    return True

@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import fcntl
 import logging
-import logging.handlers
 import os
 import signal
-import sys
 import threading
 import time
 
 from prefork_lb.config.published import decode_published
 from prefork_lb.controller.active_checks import ActiveChecks
+from prefork_lb.controller.admin_process import AdminProcess
 from prefork_lb.controller.duties import Duties
 from prefork_lb.controller.launch import ANOTHER_RUNS
 from prefork_lb.controller.saving import Saver
+from prefork_lb.error_log import log_to
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.desired import published
 from prefork_lb.shared.finding import open_inherited
@@ -40,7 +40,7 @@ def run(segment_name: str, descriptor: int, error_log: str = "") -> int:
 
     `descriptor` is the segment's file as the worker has passed it on: the file may have lost its name.
     """
-    _log_to(error_log)
+    log_to(error_log)
     segment = open_inherited(descriptor, segment_name)
     os.close(descriptor)
     if segment is None:
@@ -55,24 +55,26 @@ def run(segment_name: str, descriptor: int, error_log: str = "") -> int:
         signal.signal(number, lambda *_: stop.set())
     for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)  # the master's; it may be signalled as a group
-    Controller(segment).run(stop)
+    Controller(segment, error_log).run(stop)
     return 0
 
 
 class Controller:
     """What is done again and again, a few times a second."""
 
-    def __init__(self, segment: Segment) -> None:
+    def __init__(self, segment: Segment, error_log: str) -> None:
         self._segment = segment
         self._ledger = Ledger(segment, takes_row=False)
         states = States(segment)
         self._checks = ActiveChecks(segment, self._ledger, states)
         self._saver = Saver(segment, states)
+        self._admin = AdminProcess(segment, error_log)
         self._is_over = False
         self._duties = Duties({
             "see whether the instance runs": self._look_for_masters,
             "take over the configuration": self._take_over_configuration,
             "hand out checks": self._checks.look,
+            "keep the administration interface running": self._admin.look,
             "sweep": Sweeper(segment, self._ledger, states).sweep,
         })
         self._mark = 0
@@ -91,6 +93,7 @@ class Controller:
                 if stop.wait(_EVERY_S):
                     break
         finally:
+            self._admin.close()
             self._checks.close()
             self._saver.close()
 
@@ -115,6 +118,7 @@ class Controller:
             log.warning("%s: this version of the controller does not know %s; it goes by the rest",
                         config.source, ", ".join(left_out))
         self._checks.set_configuration(config)
+        self._admin.use(config.admin)
         self._saver.use(config.state.file, config.state.max_age, os.path.abspath(config.source))
         self._mark = mark
 
@@ -133,16 +137,3 @@ def _is_locked(descriptor: int) -> bool:
             if time.monotonic() >= deadline:
                 return False
         time.sleep(_LOCK_LOOK_S)
-
-
-def _log_to(error_log: str) -> None:
-    # WatchedFileHandler opens the file anew when it was moved away, as log rotation does.
-    handler: logging.Handler = logging.handlers.WatchedFileHandler(error_log) if error_log else logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("[%(asctime)s] [%(process)d] [%(levelname)s] %(message)s", _date_format()))
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
-    log.propagate = False
-
-
-def _date_format() -> str:
-    return "%Y-%m-%d %H:%M:%S " + time.strftime("%z")  # as gunicorn writes it

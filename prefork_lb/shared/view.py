@@ -10,7 +10,9 @@ from prefork_lb.shared.rows import Rows
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import Admin, States, now_ms
 from prefork_lb.shared.text import read_text
-from prefork_lb.shared.transitions import Check
+from prefork_lb.shared.transitions import Check, Ejection
+
+_EJECTIONS = {Ejection.NONE: "", Ejection.EJECTED: "ejected", Ejection.TRIAL_DUE: "trial", Ejection.ON_TRIAL: "trial"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,8 @@ class ServerView:
     checked_s: float | None  # how long ago the last check ended; None: there has been none
     ejected_s: float  # the time left of its ejection; 0: it is not ejected, or a trial is due
     usable: bool  # ready, up or not checked, and not ejected
+    ejection: str = ""  # "ejected", or "trial" when a request is to decide, or decides, whether it comes back; "": neither
+    weight_configured: int = 1  # `weight` unless a command has set another one
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +96,8 @@ def view(segment: Segment) -> InstanceView:
                 bool(get(at.C_BACKUP, slot)), get(at.C_TOTAL, slot), requests[slot], failures[slot],
                 Admin(states.admin[slot]).name.lower(), Check(states.check[slot]).name.lower(), states.note(slot),
                 _age_s(states.checked[slot] if states.check[slot] else 0, now),
-                max(0, states.ejected_until[slot] - now) / 1000, states.is_usable(slot)))
+                max(0, states.ejected_until[slot] - now) / 1000, states.is_usable(slot),
+                _EJECTIONS[Ejection(states.ejection[slot])], get(at.C_WEIGHT, slot)))
     states.close()
     workers = []
     for row in rows:

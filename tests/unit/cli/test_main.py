@@ -223,11 +223,13 @@ def test_check_fails_when_there_is_no_configuration_at_all() -> None:
     assert "PREFORK_LB_SERVERS=127.0.0.1:8001" in found.stderr
 
 
-def test_check_warns_of_what_is_not_active_yet(folder: Path) -> None:
-    (folder / "new.toml").write_text('[pools.web]\nservers = ["10.0.0.1:80"]\n\n[admin]\nbind = "127.0.0.1:9900"\n')
+def test_check_warns_of_an_administration_interface_without_tls(folder: Path) -> None:
+    (folder / "tokens").write_text("reader 0123456789abcdef\n")
+    (folder / "new.toml").write_text('[pools.web]\nservers = ["10.0.0.1:80"]\n\n'
+                                     '[admin]\nbind = "0.0.0.0:9900"\ntoken_file = "tokens"\n')
     found = invoke("check", "new.toml")
     assert found.exit_code == 0
-    assert re.fullmatch(r"warning: new\.toml:4: admin: accepted,? but not active.*\n", found.stderr)
+    assert re.fullmatch(r"warning: new\.toml:5: admin\.bind: reached from other hosts, without TLS.*\n", found.stderr)
     assert found.stdout.startswith("new.toml: good\n")
 
 

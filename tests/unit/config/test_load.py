@@ -236,10 +236,18 @@ def test_a_file_that_cannot_be_read_is_a_problem_too(tmp_path: Path) -> None:
         load(tmp_path / "latin.toml")
 
 
-def test_sections_that_are_not_active_are_noticed(tmp_path: Path) -> None:
+def with_admin(folder: Path, bind: str) -> str:
+    """A configuration whose administration interface is reached from elsewhere, which a notice tells."""
+    (folder / "tokens").write_text("operator 0123456789abcdef\n")
+    return GOOD + f'[admin]\nbind = "{bind}"\ntoken_file = "{folder / "tokens"}"\n'
+
+
+@pytest.mark.parametrize(("bind", "noticed"), [("0.0.0.0:9900", True), ("lb.example:9900", True), ("127.0.0.1:9900", False),
+                                               ("[::1]:9900", False), ("localhost:9900", False), ("unix:/run/admin", False)])
+def test_an_administration_interface_beyond_this_host_is_noticed(tmp_path: Path, bind: str, noticed: bool) -> None:
     file = tmp_path / "a.toml"
-    file.write_text(GOOD + '[admin]\nbind = "127.0.0.1:9900"\n')
-    assert [notice.split(": ")[0:2] for notice in find_and_load(file).notices] == [[f"{file}:3", "admin"]]
+    file.write_text(with_admin(tmp_path, bind))
+    assert [notice.split(": ")[0:2] for notice in find_and_load(file).notices] == [[f"{file}:4", "admin.bind"]] * noticed
 
 
 def test_a_file_that_went_bad_leaves_the_last_good_one_in_force(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
@@ -258,20 +266,20 @@ def test_a_file_that_went_bad_leaves_the_last_good_one_in_force(tmp_path: Path, 
 
 def test_a_byte_order_mark_is_passed_over(tmp_path: Path) -> None:
     file = tmp_path / "a.toml"
-    file.write_text(GOOD + '[admin]\nbind = "127.0.0.1:9900"\n', encoding="utf-8-sig")
+    file.write_text(with_admin(tmp_path, "0.0.0.0:9900"), encoding="utf-8-sig")
     config, notices = find_and_load(file)
-    assert list(config.pools) == ["web"] and notices[0].startswith(f"{file}:3: admin")
+    assert list(config.pools) == ["web"] and notices[0].startswith(f"{file}:4: admin.bind")
 
 
 def test_a_file_is_read_once(tmp_path: Path) -> None:
     """A pipe gives its text once, as a file does that an editor writes anew meanwhile."""
     pipe = tmp_path / "a.toml"
     os.mkfifo(pipe)
-    writer = threading.Thread(target=pipe.write_text, args=(GOOD + '[admin]\nbind = "127.0.0.1:9900"\n',))
+    writer = threading.Thread(target=pipe.write_text, args=(with_admin(tmp_path, "0.0.0.0:9900"),))
     writer.start()
     _, notices = find_and_load(pipe)
     writer.join(10)
-    assert notices[0].startswith(f"{pipe}:3: admin")
+    assert notices[0].startswith(f"{pipe}:4: admin.bind")
 
 
 def test_a_worker_goes_by_what_its_master_has_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

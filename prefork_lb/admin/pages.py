@@ -1,0 +1,27 @@
+"""The dashboard's files. They hold nothing of the instance, so they need no token."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from werkzeug.utils import send_from_directory
+from werkzeug.wrappers import Request, Response
+
+from prefork_lb.admin.routes import Route
+
+_STATIC = Path(__file__).with_name("static")
+
+
+class Pages:
+    """The handlers of files."""
+
+    def routes(self) -> Sequence[Route]:
+        return [Route("GET", "/", self.index, is_open=True), Route("GET", "/static/<name>", self.file, is_open=True)]
+
+    def index(self, request: Request) -> Response:
+        """The dashboard."""
+        return self.file(request, "index.html")
+
+    def file(self, request: Request, name: str) -> Response:
+        """One of its files; a browser asks each time whether it has changed."""
+        return send_from_directory(_STATIC, name, request.environ, max_age=0)

@@ -1,0 +1,56 @@
+"""The process of the administration interface: from shared memory to a server that answers.
+
+It never takes the ledger's lock to read, so neither a worker that holds the lock and does not run nor a killed controller keeps
+anybody from looking. Killed itself, it leaves nothing behind: the lock is robust, and the controller starts another one.
+"""
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import signal
+
+from prefork_lb.admin.application import Application
+from prefork_lb.admin.listening import listen, remove
+from prefork_lb.admin.publishing import Publisher
+from prefork_lb.admin.serving import Server
+from prefork_lb.error_log import log_to
+from prefork_lb.observe.snapshot import Snapshots, configuration_in_force
+from prefork_lb.shared.finding import open_inherited
+
+_PR_SET_PDEATHSIG = 1
+
+log = logging.getLogger("prefork_lb")
+
+
+def run(segment_name: str, descriptor: int, controller: int, error_log: str = "") -> int:
+    """Serve the instance with this segment until the controller with this pid ends; the process' exit code.
+
+    `descriptor` is the segment's file as the controller has passed it on.
+    """
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != controller:
+        return 0  # it ended before the call
+    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_IGN)  # the master's; it may be signalled as a group
+    log_to(error_log)
+    segment = open_inherited(descriptor, segment_name)
+    os.close(descriptor)
+    config = configuration_in_force(segment) if segment is not None else None
+    if segment is None or config is None or config.admin is None:
+        return 0  # the controller looks again
+    address = config.admin.address
+    listener = listen(address)
+
+    def end(*_: object) -> None:
+        remove(address)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    signal.signal(signal.SIGTERM, end)
+    publisher = Publisher(Snapshots(segment))
+    publisher.start()
+    server = Server(Application(segment, config.admin, publisher), listener)
+    log.info("administration interface at %s", address)
+    server.run()
+    return 0

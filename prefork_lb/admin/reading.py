@@ -1,0 +1,87 @@
+"""What readers of the API get. All of it is of the newest look, so a thousand readers cost what one does."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from werkzeug.wrappers import Request, Response
+
+from prefork_lb.admin.answers import Problem, json_response
+from prefork_lb.admin.publishing import Publisher
+from prefork_lb.admin.routes import Route
+
+
+class Reading:
+    """The handlers, over the newest frame."""
+
+    def __init__(self, publisher: Publisher) -> None:
+        self._publisher = publisher
+
+    def routes(self) -> Sequence[Route]:
+        return [
+            Route("GET", "/healthz", self.healthz, is_open=True),
+            Route("GET", "/readyz", self.readyz, is_open=True),
+            Route("GET", "/api/v1/instance", self.instance),
+            Route("GET", "/api/v1/workers", self.workers),
+            Route("GET", "/api/v1/pools", self.pools),
+            Route("GET", "/api/v1/pools/<name>", self.pool),
+            Route("GET", "/api/v1/pools/<name>/servers", self.servers),
+            Route("GET", "/api/v1/pools/<name>/servers/<path:address>", self.server),
+        ]
+
+    def healthz(self, request: Request) -> Response:
+        """Alive: this process answers."""
+        return Response("alive\n", content_type="text/plain")
+
+    def readyz(self, request: Request) -> Response:
+        """Whether each pool has a server that may be used."""
+        lacking = [pool["name"] for pool in self._document["pools"] if not any(server["usable"] for server in pool["servers"])]
+        if lacking:
+            return Response(f"no usable server: {', '.join(lacking)}\n", 503, content_type="text/plain")
+        return Response("ready\n", content_type="text/plain")
+
+    def instance(self, request: Request) -> Response:
+        """The whole document."""
+        return json_response(self._publisher.newest.encoded())
+
+    def workers(self, request: Request) -> Response:
+        """The worker processes."""
+        return json_response({"workers": self._document["workers"]})
+
+    def pools(self, request: Request) -> Response:
+        """All pools, with their servers."""
+        return json_response({"pools": self._document["pools"]})
+
+    def pool(self, request: Request, name: str) -> Response:
+        """One pool, with its servers."""
+        return json_response(find_pool(self._document, name))
+
+    def servers(self, request: Request, name: str) -> Response:
+        """The servers of a pool."""
+        return json_response({"servers": find_pool(self._document, name)["servers"]})
+
+    def server(self, request: Request, name: str, address: str) -> Response:
+        """One server, with its ETag."""
+        server = find_server(self._document, name, address)
+        return json_response(server, headers={"ETag": server["etag"]} if server["etag"] else None)
+
+    @property
+    def _document(self) -> dict[str, Any]:
+        return self._publisher.newest.document
+
+
+def find_pool(document: dict[str, Any], name: str) -> dict[str, Any]:
+    """The pool with this name. Raises Problem."""
+    for pool in document["pools"]:
+        if pool["name"] == name:
+            return dict(pool)
+    raise Problem(404, f"there is no pool {name!r}; there are {', '.join(pool['name'] for pool in document['pools'])}")
+
+
+def find_server(document: dict[str, Any], name: str, address: str) -> dict[str, Any]:
+    """The server of a pool with this address. Raises Problem."""
+    pool = find_pool(document, name)
+    for server in pool["servers"]:
+        if server["address"] == address:
+            return dict(server)
+    raise Problem(404, f"there is no server {address!r} in the pool {name}")

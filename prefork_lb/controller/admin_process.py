@@ -1,0 +1,90 @@
+"""Keeps the process of the administration interface running, while the configuration in force has `[admin]`."""
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+
+from prefork_lb.clock import Clock, monotonic
+from prefork_lb.config.admin import AdminConfig
+from prefork_lb.shared.segment import Segment
+
+_COMMAND = (sys.executable, "-m", "prefork_lb.admin")
+_LONGEST_WAIT_S = 30.0
+_WELL_S = 10.0  # a process that has run for so long is started again at once
+_PATIENCE_S = 5.0  # from SIGTERM to SIGKILL
+
+log = logging.getLogger("prefork_lb")
+
+
+class AdminProcess:
+    """The one process, which reads the configuration by itself. It is no part of the controller, so that a page with many
+    visitors delays no check; and it ends with the controller, however that ends."""
+
+    def __init__(self, segment: Segment, error_log: str, command: Sequence[str] = _COMMAND, clock: Clock = monotonic) -> None:
+        """`error_log` is the file that its messages go to; empty: standard error."""
+        self._arguments = [*command, segment.name, "--descriptor", str(segment.descriptor), "--controller", str(os.getpid()),
+                           *(("--log", error_log) if error_log else ())]
+        self._descriptor = segment.descriptor
+        self._clock = clock
+        self._wanted: AdminConfig | None = None
+        self._served: AdminConfig | None = None  # by the process that runs
+        self._process: subprocess.Popen[bytes] | None = None
+        self._started_at = self._next_start = self._kill_at = 0.0
+        self._failures = 0  # in a row
+
+    def use(self, admin: AdminConfig | None) -> None:
+        """Serve this section from the next look on; None: nothing."""
+        self._wanted = admin
+
+    def look(self) -> None:
+        """Start, end or replace the process if that is needed. Call this a few times a second, from the main thread: the kernel
+        ends the process when the thread that started it ends."""
+        if self._process is not None and self._process.poll() is not None:
+            self._note_end(self._process.returncode)
+        if self._process is not None:
+            if self._served != self._wanted:
+                self._end(self._process)
+        elif self._wanted is not None and self._clock() >= self._next_start:
+            self._start(self._wanted)
+
+    def close(self) -> None:
+        """End the process."""
+        if self._process is not None:
+            self._process.terminate()
+
+    def _start(self, admin: AdminConfig) -> None:
+        self._started_at, self._kill_at, self._served = self._clock(), 0.0, admin
+        try:
+            self._process = subprocess.Popen(self._arguments, stdin=subprocess.DEVNULL, pass_fds=[self._descriptor])
+        except OSError as exc:
+            log.error("the administration interface cannot be started, which is tried again in %.0f s: %s: %s", self._wait_s(),
+                      self._arguments[0], exc)
+
+    def _end(self, process: subprocess.Popen[bytes]) -> None:
+        now = self._clock()
+        if not self._kill_at:
+            self._kill_at = now + _PATIENCE_S
+            process.terminate()
+        elif now >= self._kill_at:
+            process.kill()
+
+    def _note_end(self, code: int) -> None:
+        self._process = None
+        if self._kill_at:
+            self._failures, self._next_start = 0, 0.0
+            return
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+        log.error("the administration interface %s; it is started again in %.0f s", how, self._wait_s())
+
+    def _wait_s(self) -> float:
+        """The time until the next start after a failure now: 0, 1, 3, 7 s and so on."""
+        now = self._clock()
+        if now - self._started_at >= _WELL_S:
+            self._failures = 0
+        wait_s = min(2.0 ** self._failures - 1, _LONGEST_WAIT_S)
+        self._failures = min(self._failures + 1, 10)
+        self._next_start = now + wait_s
+        return wait_s
