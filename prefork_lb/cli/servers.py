@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from prefork_lb.cli.number import Number
 from prefork_lb.cli.running import running_segment
-from prefork_lb.cli.seconds import Seconds
 from prefork_lb.errors import shown
 from prefork_lb.net.address import parse_address
 from prefork_lb.shared.ledger import Ledger
@@ -122,7 +122,7 @@ def _wait(chosen: Chosen, timeout_s: float) -> None:
 
 
 def _waits(command: Callable[..., None]) -> Callable[..., None]:
-    command = click.option("--timeout", "timeout_s", type=Seconds(min=0), default=300.0, show_default=True,
+    command = click.option("--timeout", "timeout_s", type=Number(min=0), default=300.0, show_default=True,
                            help="Seconds to wait at most; then the exit code is 1.")(command)
     return click.option("--wait", is_flag=True, help="Wait until nothing is left on it.")(command)
 

@@ -16,6 +16,7 @@ from rich.table import Table
 from prefork_lb.balance.policy import PolicyOptions
 from prefork_lb.balance.registry import POLICY_NAMES, own_policy_class
 from prefork_lb.cli.check import fail
+from prefork_lb.cli.number import Number
 from prefork_lb.cli.own_policies import find_own_policies
 from prefork_lb.cli.tables import print_table
 from prefork_lb.config import find_and_load
@@ -27,7 +28,7 @@ from prefork_lb.simulate.ejection import EjectionModel
 from prefork_lb.simulate.figures import Figures
 from prefork_lb.simulate.load import DescribedLoad, Load
 from prefork_lb.simulate.picture import svg
-from prefork_lb.simulate.servers import ServerModel, check_troubles, parse_server, parse_trouble
+from prefork_lb.simulate.servers import ServerModel, Trouble, check_troubles, parse_server, parse_trouble
 from prefork_lb.simulate.service import Service, parse_service
 
 _LARGE = 200_000  # requests of a log beyond which one run is enough
@@ -50,11 +51,11 @@ class _Pool:
 
 @click.command()
 @click.argument("log", required=False, metavar="[LOG]")
-@click.option("--rate", type=click.FloatRange(min=0, min_open=True), metavar="N", help="Requests a second, at random (Poisson).")
+@click.option("--rate", type=Number(0.001, 1_000_000), metavar="N", help="Requests a second, at random (Poisson).")
 @click.option("--requests", type=click.IntRange(1, 10_000_000), default=20_000, show_default=True, help="Of a described load.")
 @click.option("--service", metavar="TIMES", help='How long a server takes: "constant:30ms", "exponential:30ms", '
               '"lognormal:30ms,1" (mean, sigma) or "pareto:30ms,2.5" (mean, exponent). With a LOG: in place of what it says.')
-@click.option("--speed", type=click.FloatRange(min=0, min_open=True), default=1.0, show_default=True,
+@click.option("--speed", type=Number(0.001, 1_000_000), default=1.0, show_default=True,
               help="Let the LOG go by so many times as fast: 2 is twice the traffic.")
 @click.option("--servers", "count", type=click.IntRange(1, 1000),
               help=f"So many servers that are alike: a, b, ...  [{_DEFAULT_SERVERS}]")
@@ -89,9 +90,8 @@ def simulate(log: str | None, rate: float | None, requests: int, service: str | 
         for name in names:
             if name not in POLICY_NAMES:
                 own_policy_class(name)
-        found_troubles = [parse_trouble(text, [server.name for server in pool.servers]) for text in troubles]
-        check_troubles(found_troubles)
-        load = _load(log, rate, requests, parse_service(service) if service else None, speed)
+        found_troubles = _troubles(troubles, [server.name for server in pool.servers])
+        load = _load(log, rate, requests, _service(service) if service else None, speed)
     except ValueError as exc:
         raise click.ClickException(str(exc)) from exc
     scene = Scene(load, pool.servers, found_troubles, pool.queue_size, pool.queue_timeout_s, pool.options,
@@ -111,6 +111,22 @@ def simulate(log: str | None, rate: float | None, requests: int, service: str | 
         _show(scene, troubles, runs, means, choice)
 
 
+def _troubles(texts: Sequence[str], names: Sequence[str]) -> list[Trouble]:
+    try:
+        troubles = [parse_trouble(text, names) for text in texts]
+        check_troubles(troubles)
+    except ValueError as exc:
+        raise click.ClickException(f"--when: {exc}") from exc
+    return troubles
+
+
+def _service(text: str) -> Service:
+    try:
+        return parse_service(text)
+    except ValueError as exc:
+        raise click.ClickException(f"--service: {exc}") from exc
+
+
 def _pool(count: int | None, described: Sequence[str], pool_name: str | None, config_file: str | None, workers: int) -> _Pool:
     if sum((count is not None, bool(described), bool(pool_name or config_file))) > 1:
         raise click.UsageError("--servers, --server and --pool: give one of them")
@@ -120,7 +136,7 @@ def _pool(count: int | None, described: Sequence[str], pool_name: str | None, co
         servers = [parse_server(text, workers) for text in described] or [
             ServerModel(_letters(number), workers=workers) for number in range(count or _DEFAULT_SERVERS)]
     except ValueError as exc:
-        raise click.ClickException(str(exc)) from exc
+        raise click.ClickException(f"--server: {exc}") from exc
     if len({server.name for server in servers}) < len(servers):
         raise click.ClickException("--server: two servers have one name")
     if all(server.backup for server in servers):

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from prefork_lb.cli.seconds import Seconds
+from prefork_lb.cli.number import Number
 from prefork_lb.cli.tables import print_table
 from prefork_lb.errors import shown
 
@@ -231,7 +231,7 @@ def _reason(exc: requests.RequestException) -> str:
 @click.argument("url")
 @click.option("--requests", "count", type=click.IntRange(min=1), default=200, show_default=True, help="How many.")
 @click.option("--clients", type=click.IntRange(1, 1000), default=8, show_default=True, help="How many at once.")
-@click.option("--timeout", "timeout_s", type=Seconds(min=0, max=86400, min_open=True), default=30.0, show_default=True,
+@click.option("--timeout", "timeout_s", type=Number(min=0, max=86400, min_open=True), default=30.0, show_default=True,
               help="Seconds to wait for a connection, and for each part of an answer.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def traffic(url: str, count: int, clients: int, timeout_s: float, as_json: bool) -> None:

@@ -5,6 +5,7 @@ $request_time, gunicorn's %(L)s) or `3000` (microseconds, a whole number: Apache
 """
 from __future__ import annotations
 
+import math
 import re
 from array import array
 from collections.abc import Iterable
@@ -82,6 +83,8 @@ def read_log(lines: Iterable[bytes]) -> AccessLog:
             time, seconds, client, target = _json(text, clock) if text.startswith("{") else _combined(text, clock)
             if seconds is not None and not 0 <= seconds <= _LONGEST_S:
                 raise ValueError("no duration")
+            if not math.isfinite(time):
+                raise ValueError("no time")
         except (ValueError, TypeError, OverflowError, msgspec.DecodeError):
             log.bad += 1
             if len(log.first_bad) < _SHOWN:

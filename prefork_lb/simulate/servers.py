@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from prefork_lb.errors import shown
 from prefork_lb.simulate.service import parse_seconds
 
 UNLIMITED = 1 << 40
@@ -58,8 +59,8 @@ def parse_trouble(text: str, names: Sequence[str]) -> Trouble:
         factor = float(found["factor"].lstrip("x"))
     except ValueError:
         factor = 0.0
-    if not 0 < factor < float("inf"):
-        raise ValueError(f"{text!r}: {found['factor']!r} is no factor; expected a number above 0")
+    if not 0.001 <= factor <= 10_000:
+        raise ValueError(f"{text!r}: {found['factor']!r} is no factor; expected a number from 0.001 to 10000")
     return Trouble(found["server"], begin_s, end_s, factor)
 
 
@@ -84,8 +85,9 @@ def parse_server(text: str, default_workers: int) -> ServerModel:
         key, _, value = option.partition("=")
         if option == "backup":
             backup = True
-        elif key in values and value.isascii() and value.isdigit() and least[key] <= int(value) <= 1_000_000:
+        elif key in values and re.fullmatch("[0-9]{1,7}", value) and least[key] <= int(value) <= 1_000_000:
             values[key] = int(value)
         else:
-            raise ValueError(f"server {name}: {option!r} is no option; expected weight=N, workers=N, max_connections=N or backup")
+            raise ValueError(f"server {name}: {shown(option)} is no option; expected weight=N, workers=N, max_connections=N or "
+                             "backup")
     return ServerModel(name, values["weight"], values["workers"], values["max_connections"], backup)

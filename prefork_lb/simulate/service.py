@@ -13,6 +13,7 @@ Draw = Callable[[random.Random], float]
 _UNITS = {"": 1.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "m": 60.0, "h": 3600.0}
 _TIME = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(s|ms|us|m|h|)")
 _LONGEST_S = 1e7
+_LEAST_MEAN_S, _MOST_MEAN_S = 1e-6, 86400.0
 
 
 def parse_seconds(text: str) -> float:
@@ -41,8 +42,8 @@ def parse_service(text: str) -> Service:
         raise ValueError(f'{text!r}: expected "constant:TIME", "exponential:TIME", "lognormal:TIME,SIGMA" or '
                          '"pareto:TIME,EXPONENT"')
     mean_s = parse_seconds(mean_text)
-    if mean_s <= 0:
-        raise ValueError(f"{text!r}: the mean must be above 0")
+    if not _LEAST_MEAN_S <= mean_s <= _MOST_MEAN_S:
+        raise ValueError(f"{text!r}: the mean must be from 1us to 24h")
     make, default, least = _KINDS[kind]
     if shape_text and default is None:
         raise ValueError(f"{text!r}: {kind} has a mean only")

@@ -107,6 +107,12 @@ def test_a_closed_pipe_is_no_traceback(tmp_path: Path) -> None:
     ((*LOAD, "--when", "z fail from 1s to 2s"), "there is no server 'z'"),
     ((*LOAD, "--when", "a fail from 1s to 3s", "--when", "a slow 2 from 2s to 3s"), "before the one from 1 s on has ended"),
     ((*LOAD[:2], "--service", "exponential"), "'exponential': expected"),
+    ((*LOAD, "--when", "a slow 1e300 from 1s"), "--when: 'a slow 1e300 from 1s': '1e300' is no factor; expected"),
+    ((*LOAD[:2], "--service", "constant:0.0001us"), "--service: 'constant:0.0001us': the mean must be from 1us to 24h"),
+    ((*LOAD, "--server", "a weight=" + "9" * 5000), "--server: server a: 'weight=9999"),
+    *(((option, number), f"Invalid value for '{option}': {shown}") for option in ("--rate", "--speed") for number, shown in (
+        ("nan", "nan is no number"), ("inf", "inf is not in the range 0.001<=x<=1000000."),
+        ("1e-300", "1e-300 is not in the range 0.001<=x<=1000000."), ("0", "0.0 is not in the range 0.001<=x<=1000000."))),
     ((*LOAD, "--svg", "/nowhere/x.svg"), "/nowhere/x.svg: No such file"),
     ((*LOAD, "--config", "nowhere.toml"), "nowhere.toml: cannot be read"),
 ])
@@ -114,6 +120,13 @@ def test_what_is_wrong_is_told_in_a_line(arguments: tuple[str, ...], message: st
     found = simulate(*arguments, input="")
     assert found.exit_code in (1, 2)
     assert message in found.stderr and "Traceback" not in found.output
+
+
+def test_the_ends_of_the_ranges_are_simulated() -> None:
+    for described in (("--rate", "0.001", "--service", "exponential:24h", "--when", "a slow 10000 from 0"),
+                      ("--rate", "1000000", "--service", "pareto:1us,1.01", "--when", "a slow 0.001 from 0")):
+        found = simulate(*described, "--requests", "200", "--runs", "1")
+        assert found.exit_code == 0 and "choose " in found.stdout and "nan" not in found.stdout, found.output
 
 
 def test_an_overload_is_said_to_be_one() -> None:

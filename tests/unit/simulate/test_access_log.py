@@ -42,7 +42,8 @@ def test_json_of_several_programs(line: bytes) -> None:
     b"hello", b"{", b"[]", b'{"seconds": 1}', b'{"time": "yesterday"}', b'{"time": null}',
     b'{"time": "2026-11-25", "seconds": "x"}',
     b'{"time": 1, "seconds": -1}', b'{"time": 1, "seconds": 1e9}', b'{"time": [1]}', b"\xff\x00\xfe", COMBINED[:40],
-    COMBINED.replace(b"Nov", b"Foo"), b'{"time": 1e400, "seconds": 1}', b'{"time": NaN}'])
+    COMBINED.replace(b"Nov", b"Foo"), b'{"time": 1e400, "seconds": 1}', b'{"time": NaN}',
+    b'{"time": "' + b"9" * 400 + b'", "seconds": 1}'])
 def test_what_is_no_line_is_counted_with_its_number(line: bytes) -> None:
     log = read_log([COMBINED, b"\n", line, COMBINED])
     assert (len(log.times), log.bad, log.first_bad) == (2, 1, [3])

@@ -30,8 +30,8 @@ def test_every_distribution_has_the_mean_that_it_was_given(text: str) -> None:
     assert statistics.fmean(service.draw(rng) for _ in range(50_000)) == pytest.approx(0.03, rel=0.05)
 
 
-@pytest.mark.parametrize("text", ["", "constant", "uniform:3ms", "constant:0", "constant:3ms,1", "pareto:3ms,1", "pareto:3ms,x",
-                                  "lognormal:3ms,-1", "lognormal:3ms,nan"])
+@pytest.mark.parametrize("text", ["", "constant", "uniform:3ms", "constant:0", "constant:25h", "constant:3ms,1", "pareto:3ms,1",
+                                  "pareto:3ms,x", "lognormal:3ms,-1", "lognormal:3ms,nan"])
 def test_what_is_no_distribution_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=repr(text)[1:-1] or "expected"):
         parse_service(text)
@@ -58,7 +58,7 @@ def test_troubles_in_words(text: str, trouble: Trouble) -> None:
 
 
 @pytest.mark.parametrize("text", ["b", "c fail from 1s", "b slow from 1s", "b slow 0 from 1s", "b slow x from 1s",
-                                  "b fail from 2s to 1s",
+                                  "b slow nan from 1s", "b fail from 2s to 1s",
                                   "b stall from 1s", "b slow 2 from now"])
 def test_wrong_troubles_are_refused(text: str) -> None:
     with pytest.raises(ValueError):

@@ -1,4 +1,4 @@
-"""Seconds as an option of a command."""
+"""A number as an option of a command."""
 from __future__ import annotations
 
 import math
@@ -7,11 +7,11 @@ from typing import Any
 import click
 
 
-class Seconds(click.FloatRange):
-    """A range of seconds. A comparison with nan is never true, so nan would lie in every range, and its time never be over."""
+class Number(click.FloatRange):
+    """A number in a range. A comparison with nan is never true, so nan would lie in every range of click's own type."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         number = float(super().convert(value, param, ctx))
         if math.isnan(number):
-            self.fail("nan is no time; expected seconds", param, ctx)
+            self.fail("nan is no number", param, ctx)
         return number
