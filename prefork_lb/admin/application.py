@@ -3,16 +3,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from werkzeug.exceptions import HTTPException
-from werkzeug.wrappers import Request, Response
+from werkzeug.wrappers import Response
 
+from prefork_lb.admin.access import READS, Access
 from prefork_lb.admin.answers import Problem, of_exception, problem_response
 from prefork_lb.admin.pages import Pages
 from prefork_lb.admin.publishing import Publisher
 from prefork_lb.admin.reading import Reading
-from prefork_lb.admin.routes import Routes
+from prefork_lb.admin.requests import AdminRequest
+from prefork_lb.admin.routes import Route, Routes
+from prefork_lb.admin.signing_in import SigningIn
 from prefork_lb.admin.streaming import Streaming
 from prefork_lb.config.admin import AdminConfig
 from prefork_lb.shared.segment import Segment
@@ -36,19 +39,23 @@ class Application:
     """Answers every request: with what its route gives, or with a problem."""
 
     def __init__(self, segment: Segment, admin: AdminConfig, publisher: Publisher) -> None:
-        self.routes = Routes([*Reading(publisher).routes(), *Streaming(publisher).routes(), *Pages().routes()])
+        self._access = Access(admin, segment.secret)
+        self.routes = Routes([*Reading(publisher).routes(), *Streaming(publisher).routes(), *SigningIn(self._access).routes(),
+                              *Pages().routes()])
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        request = Request(environ)
+        request = AdminRequest(environ)
         response = self._answer(request)
         for name, value in _SECURITY.items():
             response.headers[name] = value
         response.headers.setdefault("Cache-Control", "no-store")
         return response(environ, start_response)
 
-    def _answer(self, request: Request) -> Response:
+    def _answer(self, request: AdminRequest) -> Response:
         try:
-            route, variables = self.routes.find(request)
+            self._access.check_place(request)
+            request.caller = self._access.caller(request)
+            route, variables = self._allowed(request)
             return route.handler(request, **variables)
         except Problem as exc:
             return problem_response(exc.status, exc.detail, exc.place, exc.headers)
@@ -57,3 +64,16 @@ class Application:
         except Exception:
             log.exception("the administration interface cannot answer %s %r", request.method, request.path[:200])
             return problem_response(500, "a defect of prefork_lb; the error log has more")
+
+    def _allowed(self, request: AdminRequest) -> tuple[Route, dict[str, Any]]:
+        """The route of a request and its path's variables, if the caller may take it. Raises Problem, HTTPException."""
+        route, variables = self.routes.find(request)
+        if route.is_open:
+            return route, variables
+        if request.caller is None:
+            raise Problem(401, "a token is needed: Authorization: Bearer TOKEN", headers={"WWW-Authenticate": "Bearer"})
+        if route.method not in READS:
+            if not request.caller.is_operator:
+                raise Problem(403, f"{request.caller.name} is a reader; changes need the token of an operator")
+            self._access.check_change(request, request.caller)
+        return route, variables

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from werkzeug.utils import send_from_directory
-from werkzeug.wrappers import Request, Response
+from werkzeug.wrappers import Response
 
+from prefork_lb.admin.requests import AdminRequest
 from prefork_lb.admin.routes import Route
 
 _STATIC = Path(__file__).with_name("static")
@@ -18,10 +19,10 @@ class Pages:
     def routes(self) -> Sequence[Route]:
         return [Route("GET", "/", self.index, is_open=True), Route("GET", "/static/<name>", self.file, is_open=True)]
 
-    def index(self, request: Request) -> Response:
+    def index(self, request: AdminRequest) -> Response:
         """The dashboard."""
         return self.file(request, "index.html")
 
-    def file(self, request: Request, name: str) -> Response:
+    def file(self, request: AdminRequest, name: str) -> Response:
         """One of its files; a browser asks each time whether it has changed."""
         return send_from_directory(_STATIC, name, request.environ, max_age=0)

@@ -4,10 +4,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from werkzeug.wrappers import Request, Response
+from werkzeug.wrappers import Response
 
 from prefork_lb.admin.answers import Problem, json_response
 from prefork_lb.admin.publishing import Publisher
+from prefork_lb.admin.requests import AdminRequest
 from prefork_lb.admin.routes import Route
 
 
@@ -29,38 +30,40 @@ class Reading:
             Route("GET", "/api/v1/pools/<name>/servers/<path:address>", self.server),
         ]
 
-    def healthz(self, request: Request) -> Response:
+    def healthz(self, request: AdminRequest) -> Response:
         """Alive: this process answers."""
         return Response("alive\n", content_type="text/plain")
 
-    def readyz(self, request: Request) -> Response:
+    def readyz(self, request: AdminRequest) -> Response:
         """Whether each pool has a server that may be used."""
         lacking = [pool["name"] for pool in self._document["pools"] if not any(server["usable"] for server in pool["servers"])]
         if lacking:
-            return Response(f"no usable server: {', '.join(lacking)}\n", 503, content_type="text/plain")
+            # The answer needs no token; the names do.
+            names = f": {', '.join(lacking)}" if request.caller is not None else ""
+            return Response(f"no usable server{names}\n", 503, content_type="text/plain")
         return Response("ready\n", content_type="text/plain")
 
-    def instance(self, request: Request) -> Response:
+    def instance(self, request: AdminRequest) -> Response:
         """The whole document."""
         return json_response(self._publisher.newest.encoded())
 
-    def workers(self, request: Request) -> Response:
+    def workers(self, request: AdminRequest) -> Response:
         """The worker processes."""
         return json_response({"workers": self._document["workers"]})
 
-    def pools(self, request: Request) -> Response:
+    def pools(self, request: AdminRequest) -> Response:
         """All pools, with their servers."""
         return json_response({"pools": self._document["pools"]})
 
-    def pool(self, request: Request, name: str) -> Response:
+    def pool(self, request: AdminRequest, name: str) -> Response:
         """One pool, with its servers."""
         return json_response(find_pool(self._document, name))
 
-    def servers(self, request: Request, name: str) -> Response:
+    def servers(self, request: AdminRequest, name: str) -> Response:
         """The servers of a pool."""
         return json_response({"servers": find_pool(self._document, name)["servers"]})
 
-    def server(self, request: Request, name: str, address: str) -> Response:
+    def server(self, request: AdminRequest, name: str, address: str) -> Response:
         """One server, with its ETag."""
         server = find_server(self._document, name, address)
         return json_response(server, headers={"ETag": server["etag"]} if server["etag"] else None)

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from werkzeug.routing import Map, Rule
-from werkzeug.wrappers import Request, Response
+from werkzeug.wrappers import Response
+
+from prefork_lb.admin.requests import AdminRequest
 
 Handler = Callable[..., Response]
 """Takes the request, and the path's variables by name."""
@@ -31,7 +33,7 @@ class Routes:
         self._map = Map([Rule(route.path, methods=[route.method], endpoint=number) for number, route in enumerate(routes)],
                         merge_slashes=False, redirect_defaults=False, strict_slashes=False)
 
-    def find(self, request: Request) -> tuple[Route, dict[str, Any]]:
+    def find(self, request: AdminRequest) -> tuple[Route, dict[str, Any]]:
         """The route, and the path's variables. Raises werkzeug's NotFound and MethodNotAllowed."""
         number, variables = self._map.bind("admin").match(request.path, request.method)
         return self.routes[number], dict(variables)

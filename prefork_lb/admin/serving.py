@@ -14,11 +14,12 @@ from waitress.adjustments import Adjustments
 from waitress.channel import HTTPChannel
 from waitress.server import BaseWSGIServer, TcpWSGIServer, UnixWSGIServer
 
+from prefork_lb.admin.requests import BODY_LIMIT
+
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
 THREADS = 32
-BODY_LIMIT = 64 * 1024
 _CONNECTIONS = 200
 _HEAD_LIMIT = 16 * 1024
 _IDLE_S = 60
@@ -76,7 +77,7 @@ class Server:
         logging.getLogger("waitress").setLevel(logging.CRITICAL)  # what clients do is no news
         adjustments = Adjustments(
             threads=THREADS, connection_limit=_CONNECTIONS + 10, channel_timeout=_IDLE_S, cleanup_interval=1, ident=None,
-            max_request_header_size=_HEAD_LIMIT, max_request_body_size=BODY_LIMIT, inbuf_overflow=BODY_LIMIT,
+            max_request_header_size=_HEAD_LIMIT, max_request_body_size=BODY_LIMIT + 1, inbuf_overflow=BODY_LIMIT,
             outbuf_overflow=1 << 20, outbuf_high_watermark=1 << 20, log_socket_errors=False, asyncore_use_poll=True,
             clear_untrusted_proxy_headers=True, log_untrusted_proxy_headers=False)
         adjustments.socket_options = [

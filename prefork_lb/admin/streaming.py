@@ -4,10 +4,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 
-from werkzeug.wrappers import Request, Response
+from werkzeug.wrappers import Response
 
 from prefork_lb.admin.answers import Problem
 from prefork_lb.admin.publishing import Publisher
+from prefork_lb.admin.requests import AdminRequest
 from prefork_lb.admin.routes import Route
 
 MOST_STREAMS = 24
@@ -26,7 +27,7 @@ class Streaming:
     def routes(self) -> Sequence[Route]:
         return [Route("GET", "/api/v1/stream", self.stream)]
 
-    def stream(self, request: Request) -> Response:
+    def stream(self, request: AdminRequest) -> Response:
         """One page's stream. It ends when the page is closed: the next write finds that out."""
         if request.method == "HEAD":
             return Response(content_type="text/event-stream")

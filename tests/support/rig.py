@@ -17,7 +17,7 @@ class Rig:
     """Starts balancers and origins; a context manager that ends them all."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         self._stack = ExitStack()
         self._started = 0
 
@@ -36,7 +36,7 @@ class Rig:
     def new_balancer(self, config: str | None, *arguments: Any, **more: Any) -> Balancer:
         """The same, not yet started; it is stopped with the others."""
         self._started += 1
-        balancer = Balancer(self._folder / f"balancer-{self._started}", config, *arguments, **more)
+        balancer = Balancer(self.folder / f"balancer-{self._started}", config, *arguments, **more)
         RUNNING.append(balancer)
         self._stack.callback(RUNNING.remove, balancer)
         self._stack.callback(balancer.stop)
@@ -44,6 +44,6 @@ class Rig:
 
     def origin(self, servers: int = 4, family: str = "inet") -> Origin:
         """Start an origin of so many servers."""
-        folder = self._folder
+        folder = self.folder
         folder.mkdir(parents=True, exist_ok=True)
         return self._stack.enter_context(Origin(servers, behave, family, folder))

@@ -1,0 +1,52 @@
+"""A request to the administration interface, and who makes it."""
+from __future__ import annotations
+
+from typing import NamedTuple, TypeVar
+
+import msgspec
+from werkzeug.exceptions import RequestEntityTooLarge
+from werkzeug.wrappers import Request
+
+from prefork_lb.admin.answers import Problem
+
+BODY_LIMIT = 64 * 1024
+
+_Body = TypeVar("_Body")
+
+
+class Caller(NamedTuple):
+    """Who makes a request, as the tokens say."""
+
+    role: str  # operator or reader
+    name: str
+    csrf: str = ""  # what a browser has to send with a change
+
+    @property
+    def is_operator(self) -> bool:
+        return self.role == "operator"
+
+
+class AdminRequest(Request):
+    """A request; `caller` is None without a token that is right."""
+
+    max_content_length = BODY_LIMIT
+    caller: Caller | None = None
+
+    @property
+    def who(self) -> str:
+        """The caller and the address, for the log."""
+        return f"{self.caller.name if self.caller else 'nobody'} ({self.remote_addr or 'unix socket'})"
+
+    def body_as(self, kind: type[_Body]) -> _Body:
+        """The body, which is JSON, as a value of this type. Raises Problem."""
+        if self.mimetype != "application/json":
+            raise Problem(415, f"the body is {self.mimetype or 'of no type'}; expected Content-Type: application/json")
+        try:
+            return msgspec.json.decode(self.get_data(), type=kind)
+        except RequestEntityTooLarge as exc:
+            raise Problem(413, f"the body is longer than {BODY_LIMIT} bytes") from exc
+        except msgspec.ValidationError as exc:
+            what, _, place = str(exc).partition(" - at `$")
+            raise Problem(400, what, place.strip("`.")) from exc
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+            raise Problem(400, f"the body is not JSON: {exc}") from exc
