@@ -1,8 +1,8 @@
 """The errors of prefork_lb. Each class carries its facts as attributes, so handlers need not test for kinds.
 
-A `ProxyError` has the side that failed (`side`), the status of the answer to the client (`status`), its name in the access log
-(`phase`) and whether another attempt may be made (`retry`). Messages are for the operator's log; the client gets only the status
-and its short text.
+A `ProxyError` has the side that failed (`side`), the status of the answer to the client (`status`), the phase in which it failed
+(`phase`), how the exchange ends by it in words of the access log (`ending`), and whether another attempt may be made (`retry`).
+Messages are for the operator's log; the client gets only the status and its short text.
 """
 from __future__ import annotations
 
@@ -61,6 +61,7 @@ class ProxyError(PreforkLBError):
     side = "proxy"
     status = 500
     phase = "internal"
+    ending = "internal error"
     retry = Retry.NEVER
 
 
@@ -68,6 +69,7 @@ class DownstreamError(ProxyError):
     """The client caused the failure. Never counts against a server."""
 
     side = "downstream"
+    ending = "refused"
 
 
 class BadRequest(DownstreamError):
@@ -82,6 +84,7 @@ class RequestTimeout(DownstreamError):
 
     status = 408
     phase = "request"
+    ending = "client timed out"
 
 
 class TargetTooLong(DownstreamError):
@@ -152,6 +155,7 @@ class ClientGone(DownstreamError):
 
     status = 499
     phase = "client"
+    ending = "client left"
 
 
 class UpstreamError(ProxyError):
@@ -159,6 +163,7 @@ class UpstreamError(ProxyError):
 
     side = "upstream"
     status = 502
+    ending = "server failed"
     condition = ""  # its name in `retries.on` of the configuration; empty: it cannot be named there
 
 
@@ -174,6 +179,7 @@ class ConnectTimeout(UpstreamError):
     """The server did not accept within the connect timeout."""
 
     status = 504
+    ending = "server timed out"
     phase = "connect"
     condition = "connect"
     retry = Retry.NOTHING_SENT
@@ -198,6 +204,7 @@ class ResponseTimeout(UpstreamError):
     """The response head did not come within the response timeout."""
 
     status = 504
+    ending = "server timed out"
     phase = "response"
     condition = "timeout"
     retry = Retry.IF_IDEMPOTENT
@@ -207,6 +214,7 @@ class SendTimeout(UpstreamError):
     """The server took no byte of the request for the idle timeout."""
 
     status = 504
+    ending = "server timed out"
     phase = "request body"
     condition = "timeout"
     retry = Retry.IF_IDEMPOTENT
@@ -216,6 +224,7 @@ class TruncatedBody(UpstreamError):
     """The server's body ended early after the head was passed on: the client's connection must be aborted."""
 
     phase = "body"
+    ending = "server broke off"
 
 
 class CapacityError(ProxyError):
@@ -223,6 +232,7 @@ class CapacityError(ProxyError):
 
     status = 503
     phase = "pick"
+    ending = "no server"
     retry_after_s = 1  # for the client's Retry-After: such a shortage usually lasts for moments
 
 
@@ -267,3 +277,4 @@ class Overloaded(CapacityError):
     """This worker has more requests than it can serve. A request that is refused early costs least."""
 
     phase = "overload"
+    ending = "overloaded"

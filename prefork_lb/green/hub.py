@@ -150,7 +150,7 @@ class Hub:
     """The loop. `run` is called in the thread's main greenlet; jobs run in greenlets whose parent is the main one."""
 
     def __init__(self, clock: Clock = monotonic) -> None:
-        self._clock = clock
+        self.clock = clock
         self.now = clock()  # monotonic seconds, read once a round and before each turn
         self.events_this_round = 0
         self._most_events = _EVENTS_AT_ONCE
@@ -281,7 +281,7 @@ class Hub:
 
     def share(self) -> None:
         """Let other greenlets run first, if `now` was read longer than a turn ago. Called in a greenlet."""
-        if self._clock() - self.now > TURN_S:
+        if self.clock() - self.now > TURN_S:
             self._turns.append(getcurrent().switch)
             self.switch()
 
@@ -296,9 +296,9 @@ class Hub:
         """Resume the greenlets that called `share`, each at most once. Start no turn after `until`."""
         turns = self._turns
         for _ in range(len(turns)):
-            self.now = self._clock()
+            self.now = self.clock()
             turns.popleft()()
-            if self._clock() >= until:
+            if self.clock() >= until:
                 break
 
     def sleep(self, seconds: float) -> None:
@@ -336,7 +336,7 @@ class Hub:
         """Handle events until `stop`."""
         self._stopped = False
         channels, watchers, soon, ended, timers = self._channels, self._watchers, self._soon, self._ended, self._timers
-        poll, clock, turns = self._epoll.poll, self._clock, self._turns
+        poll, clock, turns = self._epoll.poll, self.clock, self._turns
         while not self._stopped:
             if soon or turns:
                 wait_s = 0.0

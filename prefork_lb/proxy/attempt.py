@@ -62,7 +62,7 @@ def begin(lease: Lease, request: Request, block: bytes, body: OutboundBody, fres
     stream = None if fresh else server.idle.take()
     reused = stream is not None
     if stream is None:
-        stream = settings.dial(server.address, settings.timeouts.connect, server.tls, _preamble(server, request))
+        stream = _connect(server, request, settings)
     lease.stream = stream
     reader = HeadReader(stream, settings.limits, reused, settings.parse, bool(request.upgrade))
     early = None
@@ -99,6 +99,14 @@ def _retry_after_s(head: ResponseHead) -> float:
     """What Retry-After says, if it is a number of seconds (RFC 9110 10.2.3); dates are rare, and need clocks that agree."""
     values = head.index.get(b"retry-after", ())
     return float(values[0]) if len(values) == 1 and len(values[0]) < 10 and values[0].isdigit() else 0.0
+
+
+def _connect(server: Server, request: Request, settings: Settings) -> Stream:
+    begun = settings.clock()
+    try:
+        return settings.dial(server.address, settings.timeouts.connect, server.tls, _preamble(server, request))
+    finally:
+        request.connect_s += settings.clock() - begun
 
 
 def _preamble(server: Server, request: Request) -> bytes:

@@ -3,10 +3,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from prefork_lb.errors import LoopDetected, MethodNotAllowed, UpstreamError
+from prefork_lb.errors import DownstreamError, LoopDetected, MethodNotAllowed, UpstreamError
 from prefork_lb.proxy.attempt import Settings, attempt
 from prefork_lb.proxy.hedging import hedged, may_hedge
 from prefork_lb.proxy.outbound import EMPTY, OutboundBody, request_block
+from prefork_lb.proxy.plan import Plan
 from prefork_lb.proxy.redirecting import check_redirectable, drop_body, redirect
 from prefork_lb.proxy.reply import Reply
 from prefork_lb.proxy.request import Request
@@ -14,26 +15,12 @@ from prefork_lb.proxy.retrying import Retrying
 from prefork_lb.routing.match import Router
 from prefork_lb.upstream.pool import Pool
 from prefork_lb.upstream.server import Server
-from prefork_lb.wire.forwarded import ClientInfo, client_scheme, times_passed
-from prefork_lb.wire.framing import NO_BODY, Framing, Kind, request_framing
+from prefork_lb.wire.forwarded import client_scheme, times_passed
+from prefork_lb.wire.framing import NO_BODY, Kind, request_framing
 from prefork_lb.wire.target import destination
 
 # A request may pass several balancers of the same name in a row, but not go in circles.
 _MOST_PASSES = 8
-
-
-class Plan:
-    """What follows from a head and its client alone. Heads come again, and then it need not be worked out again."""
-
-    __slots__ = ("block", "engine", "framing", "peer", "pool", "target", "told")
-
-    def __init__(self, engine: Engine, peer: ClientInfo, pool: Pool, framing: Framing, block: bytes, target: bytes,
-                 told: object) -> None:
-        self.engine, self.peer = engine, peer
-        self.pool, self.framing = pool, framing
-        self.block = block  # the head as it goes to a server
-        self.target = target  # in origin-form
-        self.told = told  # what it says of its session
 
 
 class Engine:
@@ -55,6 +42,7 @@ class Engine:
         plan = request.head.kept
         if not isinstance(plan, Plan) or plan.peer is not request.peer or plan.engine is not self:
             plan = self.plan(request)
+        request.plan = plan
         sticky = plan.pool.sticky
         if sticky is None:
             return self._exchange(plan, request)
@@ -81,6 +69,7 @@ class Engine:
         try:
             return self._attempts(plan.pool, request, plan.block, body)
         finally:
+            request.bytes_in = body.received
             body.forget()
 
     def plan(self, request: Request) -> Plan:
@@ -108,12 +97,16 @@ class Engine:
         if plan.framing is not NO_BODY and not request.relays_continue:
             drop_body(request.body)
         lease = pool.lease(request, (), request.downstream, request.session)
+        request.leased_at = request.answered_at = settings.clock()
         return redirect(lease, pool.redirect_status, request.method, plan.target, settings.pseudonym)
 
     def _attempts(self, pool: Pool, request: Request, block: bytes, body: OutboundBody) -> Reply:
         settings = self._settings
+        asked = settings.clock() if pool.has_queue else 0.0
         lease = pool.lease(request, (), request.downstream, request.session)
-        begun = settings.clock()
+        begun = request.leased_at = settings.clock()
+        if asked:
+            request.queue_s = begun - asked
         failed: list[Server] = []  # of a hedged request
         try:
             with lease:
@@ -124,7 +117,11 @@ class Engine:
         except UpstreamError as exc:
             server = failed.pop() if failed else lease.server
             return Retrying(pool, request, block, body, settings).after_failure(server, exc, failed)
-        pool.outcomes.times.note(settings.clock() - begun)
+        except DownstreamError:
+            request.failed_at = lease.server
+            raise
+        request.answered_at = answered = settings.clock()
+        pool.outcomes.times.note(answered - begun)
         if reply.status in pool.retries.statuses:
             return Retrying(pool, request, block, body, settings).after_reply(reply.served_by, reply, failed)
         return reply

@@ -83,6 +83,8 @@ class _Race:
             return self._finish_alone(first)
         try:
             with pool.lease(self._request, (first.lease.server,), session=self._request.session) as lease:
+                self._request.attempts += 1
+                self._request.retries += 1
                 second = self._ask_second(lease, block, delay_s)
                 if second is not None:
                     return self._first_answer([first, second])
@@ -169,6 +171,7 @@ class _Race:
         lease.end_with(failure)
         if failure.retry is not Retry.IF_REUSED:  # a kept-alive connection that had gone stale says nothing about its server
             self._failed.append(lease.server)
+        self._request.note_failure(lease.server, failure.phase, str(failure))
         pool, server = self._pool.name, lease.server.name
         summary.tell(logging.WARNING, (pool, server, "hedged", failure.phase),
                      "pool %s: server %s: hedged %s failed, the other one goes on: %s: %s",

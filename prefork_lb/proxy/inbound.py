@@ -2,12 +2,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 from prefork_lb.clock import Clock
 from prefork_lb.errors import BadResponse, ClientGone, ResponseTimeout, StaleConnection, TruncatedBody
 from prefork_lb.net.stream import Source, StreamClosed, StreamTimeout, Watched
 from prefork_lb.proxy.carried import interim_fields
-from prefork_lb.proxy.request import Downstream
 from prefork_lb.wire.chunked import ChunkedDecoder
 from prefork_lb.wire.framing import Framing, Kind
 from prefork_lb.wire.head import Fields, HeadLimits, ResponseHead, head_end
@@ -19,6 +19,13 @@ _HEAD_BYTES = 64 * 1024
 RESPONSE_PIECE_BYTES = 128 * 1024  # of a response's body, received at a time
 # Interim responses to one request. Each has the whole timeout: without a bound a server could go on for ever.
 _MOST_INTERIM = 64
+
+
+class Downstream(Watched, Protocol):
+    """What the engine asks of the client's connection while it works."""
+
+    def relay(self, head: ResponseHead) -> None:
+        """Pass an interim response (1xx) on. Raises ClientGone."""
 
 
 class _NoClient:

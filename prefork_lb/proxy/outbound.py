@@ -129,6 +129,7 @@ class OutboundBody:
         self._keep_limit = 0
         self._kept_bytes = self._again = 0  # of what is kept: in all, and of it still to be sent again
         self._source_ended = framing.kind is Kind.NONE
+        self.received = 0  # bytes of its data that came from the client
         self.first = self._read_first(collect) if read_ahead else b""
 
     @property
@@ -210,12 +211,14 @@ class OutboundBody:
         if self._framing.kind is Kind.LENGTH:
             data = self._source.read(min(REQUEST_PIECE_BYTES, self._left)) if self._left else b""
             self._left -= len(data)
+            self.received += len(data)
             if not data and self._left:
                 raise InvariantError("a body source ended early without saying why")
             self._source_ended = self._left == 0
             return data
         data = self._source.read(REQUEST_PIECE_BYTES)
         if data:
+            self.received += len(data)
             return encode_chunk(data)
         self._source_ended = True
         trailers = allowed_trailers(self._source.trailers())

@@ -1,19 +1,32 @@
 """A request as the front ends hand it to the engine."""
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
-from prefork_lb.net.stream import Stream, Watched
+from prefork_lb.errors import ClientGone, ProxyError
+from prefork_lb.net.stream import Stream
+from prefork_lb.proxy.inbound import Downstream
+from prefork_lb.proxy.plan import Plan
+from prefork_lb.proxy.reply import Reply
+from prefork_lb.upstream.server import Server
 from prefork_lb.upstream.sticky.session import Session
 from prefork_lb.wire.forwarded import ClientInfo
-from prefork_lb.wire.head import Fields, Index, RequestHead, ResponseHead
+from prefork_lb.wire.head import Fields, Index, RequestHead
 from prefork_lb.wire.proxy_protocol import SocketAddress
 
 # RFC 9110 9.2.2. TRACE is idempotent, too, but never gets this far.
 _IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"))
 
+
+FINISHED = "finished"
+"""How an exchange ended that came to its end; else it is the `ending` of an error."""
+
+FieldPairs = Sequence[tuple[bytes, bytes]]
+
+NO_HEAD = RequestHead(b"-", b"-", 1, [])
+"""In the place of a head that could not be read."""
 
 
 class BodySource(Protocol):
@@ -36,16 +49,26 @@ class BodySource(Protocol):
         """The trailer fields, once `read` came to the end."""
 
 
-class Downstream(Watched, Protocol):
-    """What the engine asks of the client's connection while it works."""
+class _Seldom:
+    """What few requests have of the record below. As attributes of the class they cost the others nothing."""
 
-    def relay(self, head: ResponseHead) -> None:
-        """Pass an interim response (1xx) on. Raises ClientGone."""
+    queue_s: float = 0.0  # of waits in a queue
+    connect_s: float = 0.0  # of connecting to servers, all attempts together
+    attempts: int = 1  # if a server was claimed at all
+    retries: int = 0  # those of them that went to another server than the first
+    bytes_in: int = 0  # of the request's body
+    failures: tuple[str, ...] = ()  # of attempts, each with its server
+    failed_at: Server | None = None  # the server of the last attempt that came to nothing
+    error: str = ""  # that ended it, in words
 
 
 @dataclass(slots=True)
-class Request:
-    """One client request; to a policy, the `RequestInfo`."""
+class Request(_Seldom):
+    """One client request; to a policy, the `RequestInfo`.
+
+    It is also the record of its exchange: the engine and the front end note in it what became of the request, and the front end
+    hands it to whoever counts or logs exchanges (`Ended`).
+    """
 
     head: RequestHead
     peer: ClientInfo
@@ -53,10 +76,23 @@ class Request:
     downstream: Downstream
     source: SocketAddress | None = None  # of the client's connection, for servers that want the PROXY header
     destination: SocketAddress | None = None
+    started: float = 0.0  # instant, of the engine's clock as those below
     relays_continue: bool = False  # the client waits for 100 Continue, and shall have the server's
     upgrade: bytes = b""  # what the client wants to switch to, when the front end can tunnel
     session: Session | None = None  # with which server it has to do; the engine finds it. None: the pool has no sessions
     key: bytes = b""  # what the pool's key is in this request; the pool sets it
+    # The record.
+    plan: Plan | None = None  # None: refused before a pool was found
+    leased_at: float = 0.0  # the first server was claimed; 0: none was
+    answered_at: float = 0.0  # the head of the response had come; 0: none came
+    # At the end, and only if somebody wants to know.
+    status: int = field(init=False)  # 499: the client left before it had all
+    server: Server | None = field(init=False)  # that answered; without an answer the one of the last attempt
+    reply: Reply | None = field(init=False)  # None: the answer is a page of ours, or there is none
+    page: FieldPairs = field(init=False)  # the fields of such a page
+    bytes_out: int = field(init=False)  # of the response's body
+    ended_at: float = field(init=False)
+    ending: str = field(init=False)  # FINISHED, or the `ending` of an error
 
     @property
     def method(self) -> bytes:
@@ -79,6 +115,42 @@ class Request:
         """Whether the server may see it twice: by its method, or since its Idempotency-Key lets the server know it again
         (draft-ietf-httpapi-idempotency-key-header)."""
         return self.head.method in _IDEMPOTENT or b"idempotency-key" in self.head.index
+
+    def note_failure(self, server: Server, phase: str, why: str) -> None:
+        """An attempt at this server has failed."""
+        self.failed_at = server
+        self.failures += (f"{server.name}: {phase}: {why}",)
+
+    def end(self, now: float, bytes_out: int, error: Exception | None, reply: Reply | None, page: FieldPairs = (),
+            status: int = 0) -> None:
+        """The exchange is over. `error` is why it did not finish; None: it did. `status` is for an answer of neither a server nor
+        an error."""
+        self.ended_at, self.bytes_out, self.reply, self.page, self.ending = now, bytes_out, reply, page, FINISHED
+        if reply is not None:
+            self.server, self.status = reply.served_by, reply.status
+        else:
+            self.server, self.status = self.failed_at, status
+        if error is not None:
+            known = error if isinstance(error, ProxyError) else ProxyError(repr(error))
+            self.ending, self.error = known.ending, f"{known.phase}: {known}"
+            if reply is None or isinstance(error, ClientGone):
+                self.status = known.status
+
+
+Ended = Callable[[Request], None]
+"""Hears of every exchange that is over, once, with its record. It stands on the way of requests: it neither waits nor raises."""
+
+
+def tell_all(listeners: Sequence[Ended]) -> Ended | None:
+    """One function in the place of several; None for none."""
+    if len(listeners) < 2:
+        return listeners[0] if listeners else None
+
+    def ended(request: Request) -> None:
+        for listener in listeners:
+            listener(request)
+
+    return ended
 
 
 TrustCheck = Callable[[str], bool]

@@ -79,17 +79,21 @@ class Retrying:
         pool = self._pool
         self._body.rewind()
         fresh, self._fresh = self._fresh, False
+        request = self._request
         try:
-            lease = pool.lease(self._request, self._tried, session=self._request.session)
+            lease = pool.lease(request, self._tried, session=request.session)
             server = lease.server
+            request.attempts += 1
+            request.retries += not fresh
             with lease:
-                reply = attempt(lease, self._request, self._block, self._body, fresh, self._settings)
+                reply = attempt(lease, request, self._block, self._body, fresh, self._settings)
         except CapacityError:  # no server is left, or this host has no socket for one
             return self._last_answer()
         except UpstreamError as exc:
             self._end_retry()
             return None if self._note(server, exc) else self._last_answer()
         self._end_retry()
+        request.answered_at = self._settings.clock()
         if self._held is not None:
             self._held.close()
             self._held = None
@@ -147,5 +151,6 @@ class Retrying:
         raise self._failure
 
     def _tell(self, server: Server, what: str, phase: str, why: str) -> None:
+        self._request.note_failure(server, phase, why)
         summary.tell(logging.WARNING, (self._pool.name, server.name, what, phase), "pool %s: server %s: %s %s: %s: %s",
                      self._pool.name, server.name, self._request.method.decode("latin-1"), what, phase, why)

@@ -63,6 +63,7 @@ class Pool:
         self._make_fast_claims = make_fast_claims
         self.hedge_after_s = 0.0  # seconds until a second server is asked; 0: not known yet
         self._queue = queue
+        self.has_queue = queue is not None
         self._limit = limit
         self._note_panic = note_panic
         self.key_of = key_of

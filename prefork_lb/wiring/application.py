@@ -76,7 +76,7 @@ class Application:
                 setup = self._worker.setup
                 self._front_end = WSGIFrontEnd(setup.engine, setup.is_trusted, ClientRules(
                     setup.limits, setup.idle_timeout_s, setup.body_timeout_s, setup.body_rate,
-                    setup.ahead_bytes))
+                    setup.ahead_bytes), setup.ended)
             return self._front_end
 
     def _try_until_made(self, runtime: Runtime) -> Worker:

@@ -16,9 +16,10 @@ from prefork_lb.balance.keyed import KeyedPolicy
 from prefork_lb.balance.policy import Policy
 from prefork_lb.config import Config
 from prefork_lb.errors import CapacityError, ProxyError
-from prefork_lb.proxy.engine import Engine, Plan
+from prefork_lb.proxy.engine import Engine
 from prefork_lb.proxy.inbound import NO_CLIENT
 from prefork_lb.proxy.outbound import NOTHING
+from prefork_lb.proxy.plan import Plan
 from prefork_lb.proxy.request import Request
 from prefork_lb.routing.match import Route, Router
 from prefork_lb.shared import layout as at

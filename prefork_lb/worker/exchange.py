@@ -2,18 +2,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from typing import Protocol
 
 from prefork_lb.errors import ClientGone, DownstreamError, Overloaded, ProxyError, TruncatedBody
 from prefork_lb.green.streams import GreenStream
 from prefork_lb.log_summary import summary
 from prefork_lb.net.stream import StreamClosed, StreamTimeout
+from prefork_lb.proxy.inbound import Downstream
 from prefork_lb.proxy.outbound import NOTHING
 from prefork_lb.proxy.pages import error_page
 from prefork_lb.proxy.refusals import tell_refusal
 from prefork_lb.proxy.reply import Reply
-from prefork_lb.proxy.request import BodySource, Downstream, Request
+from prefork_lb.proxy.request import NO_HEAD, BodySource, FieldPairs, Request
 from prefork_lb.wire.forwarded import ClientInfo
 from prefork_lb.wire.framing import BY_CHUNKS, BY_CLOSE, BY_NOTHING, NO_BODY, request_framing
 from prefork_lb.wire.head import RequestHead
@@ -57,6 +57,7 @@ def answer(client: Client) -> bool:
     assert head is not None
     body: ClientBody | None = None
     source: BodySource = NOTHING
+    request: Request | None = None
     try:
         if service.overload.is_high and service.overload.must_refuse() or client.is_turned_away:
             client.is_turned_away = False
@@ -69,27 +70,27 @@ def answer(client: Client) -> bool:
         engine = service.engine
         if engine is None:
             return _call_wsgi(client, head, body)
-        request = Request(head, client.peer, source, client, client.source, client.destination)
+        request = Request(head, client.peer, source, client, client.source, client.destination, client.started)
         if client.continue_due:
             request.relays_continue = True
         elif body is None and b"upgrade" in head.index:
             request.upgrade = offered(head)
         reply = engine.exchange(request)
-    except ClientGone:
-        _log(client, 499, (), 0)
+    except ClientGone as exc:
+        _tell_end(client, request, 0, exc)
         raise
     except Exception as exc:  # a site's own policy may raise anything: the client gets an answer, the log the traceback
-        return refuse(client, exc, body, may_go_on=not isinstance(exc, DownstreamError))
+        return refuse(client, exc, body, not isinstance(exc, DownstreamError), request)
     try:
         if reply.status == 101:
-            return _tunnel(client, reply)
-        return _respond(client, head, reply, body)
+            return _tunnel(client, request, reply)
+        return _respond(client, request, reply, body)
     finally:
         reply.close()
 
 
-def _respond(client: Client, head: RequestHead, reply: Reply, body: ClientBody | None) -> bool:
-    service = client.service
+def _respond(client: Client, request: Request, reply: Reply, body: ClientBody | None) -> bool:
+    service, head = client.service, request.head
     kind = reply.framing.kind
     block = reply_block(reply, service.date)
     if reply.added:
@@ -111,7 +112,7 @@ def _respond(client: Client, head: RequestHead, reply: Reply, body: ClientBody |
     if ends_with_connection:
         client.stream.reset_at_close(True)
     client.body_sent = 0
-    status = reply.status
+    error: Exception | None = None
     try:
         if kind is BY_NOTHING:
             client.send(block)
@@ -121,15 +122,16 @@ def _respond(client: Client, head: RequestHead, reply: Reply, body: ClientBody |
             send_plain(client, reply, block)
         if ends_with_connection:
             client.stream.reset_at_close(False)
-    except ClientGone:
-        status = 499
-        raise
     except TruncatedBody as exc:
+        error = exc
         summary.tell(logging.WARNING, "broken off", "response broken off: %s", exc)
         return False
+    except Exception as exc:
+        error = exc
+        raise
     finally:
-        if service.access_log is not None:
-            _log(client, status, reply.fields, client.body_sent)
+        if service.ended is not None:
+            _tell_end(client, request, client.body_sent, error, reply)
     service.requests += 1
     if not goes_on and body is not None and not body.is_whole:
         client.linger()
@@ -146,8 +148,11 @@ def _is_used_up(client: Client, body: ClientBody) -> bool:
     return body.is_whole
 
 
-def refuse(client: Client, exc: Exception, body: ClientBody | None, may_go_on: bool) -> bool:
-    """Answer with an error page. Return whether the connection can serve another request. Raises ClientGone."""
+def refuse(client: Client, exc: Exception, body: ClientBody | None, may_go_on: bool, request: Request | None = None) -> bool:
+    """Answer with an error page. Return whether the connection can serve another request. Raises ClientGone.
+
+    `request` is the one that is refused, if it came so far.
+    """
     service, head = client.service, client.head
     error = exc if isinstance(exc, ProxyError) else ProxyError("internal")
     is_overload = isinstance(error, Overloaded)  # Overload logs these; they come in masses, so each must be cheap
@@ -167,10 +172,10 @@ def refuse(client: Client, exc: Exception, body: ClientBody | None, may_go_on: b
         page = b""
     try:
         client.send(block + b"\r\n" + page)
-    except ClientGone:
-        _log(client, 499, fields, 0)
+    except ClientGone as gone:
+        _tell_end(client, request, 0, gone, page=fields)
         raise
-    _log(client, error.status, fields, len(page))
+    _tell_end(client, request, len(page), exc, page=fields)
     service.requests += 1
     if not goes_on and head is not None:
         client.linger()
@@ -184,14 +189,14 @@ def _is_used_up_safely(client: Client, body: ClientBody) -> bool:
         return False
 
 
-def _tunnel(client: Client, reply: Reply) -> bool:
+def _tunnel(client: Client, request: Request, reply: Reply) -> bool:
     server = reply.server
     assert isinstance(server, GreenStream)
     data = reply.read()  # came with the head
     try:
         client.send(switch_block(reply) + data)
-    except ClientGone:
-        _log(client, 499, reply.fields, 0)
+    except ClientGone as exc:
+        _tell_end(client, request, 0, exc, reply)
         raise
     sent = len(data)
     early, client.buffer = client.buffer, b""
@@ -203,7 +208,7 @@ def _tunnel(client: Client, reply: Reply) -> bool:
         log.debug("tunnel ended: %s", exc)
     finally:
         reply.end_tunnel()
-    _log(client, 101, reply.fields, sent)
+    _tell_end(client, request, sent, None, reply)
     client.service.requests += 1
     return False
 
@@ -218,15 +223,18 @@ def _call_wsgi(client: Client, head: RequestHead, body: ClientBody | None) -> bo
         raise
     if goes_on and body is not None:
         goes_on = _is_used_up_safely(client, body)
-    _log(client, call.status, call.fields, call.sent)
+    _tell_end(client, None, call.sent, page=call.fields, status=call.status)
     service.requests += 1
     return goes_on
 
 
-def _log(client: Client, status: int, fields: Sequence[tuple[bytes, bytes]], sent: int) -> None:
+def _tell_end(client: Client, request: Request | None, bytes_out: int, error: Exception | None = None, reply: Reply | None = None,
+              page: FieldPairs = (), status: int = 0) -> None:
+    """Tell whoever wants to know that an exchange is over. Without a `request` it did not come so far."""
     service = client.service
-    if service.access_log is not None:
-        port = client.source[1] if client.source else 0
-        service.access_log.write(client.head, client.peer, port, status, fields, sent, service.hub.now - client.started)
-
-
+    if service.ended is None:
+        return
+    if request is None:
+        request = Request(client.head or NO_HEAD, client.peer, NOTHING, client, client.source, client.destination, client.started)
+    request.end(service.hub.clock(), bytes_out, error, reply, page, status)
+    service.ended(request)

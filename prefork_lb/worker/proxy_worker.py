@@ -22,6 +22,7 @@ from prefork_lb.gunicorn.internals import Worker, ssl_context
 from prefork_lb.net.address import Address
 from prefork_lb.net.descriptors import Descriptors, limit, most_clients
 from prefork_lb.net.tls import Certificate, ClientTLS, choose_by_name, tell_cuts
+from prefork_lb.proxy.request import Ended, tell_all
 from prefork_lb.upstream.runtime import Runtime
 from prefork_lb.wire.head import HeadLimits
 from prefork_lb.worker.acceptor import Acceptor
@@ -119,9 +120,12 @@ class ProxyWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
             times = Times(_PLAIN_TIMEOUT_S, cfg.keepalive, _PLAIN_TIMEOUT_S)
         is_logged = cfg.accesslog or cfg.logconfig or cfg.logconfig_dict or cfg.logconfig_json or (
             cfg.syslog and not cfg.disable_redirect_access_to_syslog)
-        access_log = AccessLog(self.log) if is_logged else None
+        listeners: list[Ended] = [AccessLog(self.log).write] if is_logged else []
+        if setup and setup.ended is not None:
+            listeners.append(setup.ended)
         return Service(self.hub, setup.engine if setup else None, self.wsgi, setup.is_trusted if setup else lambda _: False,
-                       limits, times, access_log, cfg, setup.siblings if setup else None, setup.most_lag_s if setup else 0.0)
+                       limits, times, tell_all(listeners), cfg, setup.siblings if setup else None,
+                       setup.most_lag_s if setup else 0.0)
 
     def _listen(self, setup: ProxySetup | None) -> list[Acceptor]:
         cfg = self.cfg

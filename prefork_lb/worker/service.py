@@ -9,11 +9,10 @@ from typing import Any, Protocol
 
 from prefork_lb.green.hub import Hub
 from prefork_lb.proxy.engine import Engine
-from prefork_lb.proxy.request import TrustCheck
+from prefork_lb.proxy.request import Ended, TrustCheck
 from prefork_lb.wire.forwarded import ClientInfo
 from prefork_lb.wire.head import HeadLimits, RequestHead, kept_bytes, parse_request
 from prefork_lb.wire.memo import Memo
-from prefork_lb.worker.access import AccessLog
 from prefork_lb.worker.overload import Overload
 from prefork_lb.worker.setup import SiblingClients
 
@@ -45,15 +44,16 @@ class Service:
     """One worker's settings for its client connections, and the connections."""
 
     def __init__(self, hub: Hub, engine: Engine | None, app: WSGIApp, is_trusted: TrustCheck, limits: HeadLimits, times: Times,
-                 access_log: AccessLog | None, settings: Any, siblings: SiblingClients | None, most_lag_s: float = 0.0) -> None:
-        """Without an engine all requests go to the WSGI application. `settings` are gunicorn's."""
+                 ended: Ended | None, settings: Any, siblings: SiblingClients | None, most_lag_s: float = 0.0) -> None:
+        """Without an engine all requests go to the WSGI application. `ended` hears of exchanges; None: nobody wants to know of
+        them. `settings` are gunicorn's."""
         self.hub = hub
         self.engine = engine
         self.app = app
         self.is_trusted = is_trusted
         self.limits = limits
         self.times = times
-        self.access_log = access_log
+        self.ended = ended
         self.settings = settings
         self.requests = 0  # answered
         self.closing = False  # the worker ends

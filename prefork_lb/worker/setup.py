@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 
 from prefork_lb.net.tls import Certificate
 from prefork_lb.proxy.engine import Engine
-from prefork_lb.proxy.request import TrustCheck
+from prefork_lb.proxy.request import Ended, TrustCheck
 from prefork_lb.wire.head import HeadLimits
 
 
@@ -46,6 +46,7 @@ class ProxySetup:
     linger_s: float  # how long a replaced worker may serve the connections that it has; 0: for gunicorn's graceful_timeout
     close_idle: Callable[[], int]  # closes the idle connections to servers; how many that were
     instance_lives: Callable[[], bool]  # whether a gunicorn master of this instance runs
+    ended: Ended | None = None  # hears of exchanges
 
 
 @runtime_checkable

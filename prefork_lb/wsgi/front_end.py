@@ -11,13 +11,15 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from prefork_lb.clock import monotonic
 from prefork_lb.errors import ClientGone, InvariantError, ProxyError, TruncatedBody
 from prefork_lb.log_summary import summary
 from prefork_lb.proxy.engine import Engine
+from prefork_lb.proxy.outbound import NOTHING
 from prefork_lb.proxy.pages import error_page, reason
 from prefork_lb.proxy.refusals import tell_refusal
 from prefork_lb.proxy.reply import Reply
-from prefork_lb.proxy.request import Request, TrustCheck
+from prefork_lb.proxy.request import NO_HEAD, Ended, Request, TrustCheck
 from prefork_lb.wire.framing import Kind
 from prefork_lb.wire.memo import Memo
 from prefork_lb.wsgi.body import WSGIBody
@@ -36,39 +38,52 @@ log = logging.getLogger("prefork_lb")
 class WSGIFrontEnd:
     """The WSGI callable over an engine."""
 
-    def __init__(self, engine: Engine, is_trusted: TrustCheck, rules: ClientRules) -> None:
+    def __init__(self, engine: Engine, is_trusted: TrustCheck, rules: ClientRules, ended: Ended | None = None) -> None:
+        """`ended` hears of exchanges; None: nobody wants to know of them."""
         self._engine = engine
+        self._ended = ended
         self._request_head = RequestHeads(rules.limits)
         self._is_trusted = is_trusted
         self._rules = rules
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterator[bytes]:
         client = WSGIClient(environ, self._rules)
+        started = monotonic() if self._ended is not None else 0.0
+        request: Request | None = None
         try:
             peer = client_info(environ, client.is_tls, self._is_trusted)
-            request = Request(self._request_head(environ), peer, WSGIBody(environ, client, self._rules), client)
+            request = Request(self._request_head(environ), peer, WSGIBody(environ, client, self._rules), client, started=started)
             if self._engine.tells_addresses:
                 request.source, request.destination = client.addresses(environ)
             reply = self._engine.exchange(request)
         except ClientGone as exc:
             log.debug("%s", exc)
             start_response(f"{exc.status} {reason(exc.status)}", [])
+            self._tell_refused(request, environ, client, started, exc, 0)
             return _nothing(exc)
         except (ProxyError, InvariantError) as exc:
-            return self._refuse(exc, environ, start_response)
+            page = self._refuse(exc, environ, start_response)
+            self._tell_refused(request, environ, client, started, exc, len(page))
+            return iter([page] if page else [])
+        except Exception as exc:  # of a site's own policy; gunicorn answers
+            self._tell_refused(request, environ, client, started, exc, 0)
+            raise
         text = reply.reason.decode("latin-1") or reason(reply.status)
         try:
             start_response(f"{reply.status} {text}", _wsgi_fields([*reply.fields, *reply.added] if reply.added else reply.fields))
         except BaseException:
             reply.close()
             raise
-        if reply.is_received:  # the lease was given back, and nothing can fail
+        ended = self._ended
+        if reply.is_received and ended is None:  # the lease was given back, and nothing can fail
             return iter((reply.read(),))
-        client.expect_slow_reader()
-        return _ReplyBody(reply, client, self._rules.ahead_bytes)
+        if not reply.is_received:
+            client.expect_slow_reader()
+        body = _ReplyBody(reply, client, self._rules.ahead_bytes)
+        return body if ended is None else _ToldBody(body, request, reply, ended)
 
-    def _refuse(self, exc: ProxyError | InvariantError, environ: Environ,
-                start_response: StartResponse) -> Iterator[bytes]:
+    def _refuse(self, exc: ProxyError | InvariantError, environ: Environ, start_response: StartResponse) -> bytes:
+        """Begin to answer with an error page. Return its body."""
         error = exc if isinstance(exc, ProxyError) else ProxyError("internal")
         what = f"{environ.get('REQUEST_METHOD')} {environ.get('RAW_URI', '')[:200]}"
         tell_refusal(exc, environ.get("REMOTE_ADDR", ""), what.encode("ascii", "backslashreplace").decode())
@@ -77,7 +92,17 @@ class WSGIFrontEnd:
             _close_afterwards(start_response)
         fields, body = error_page(error, environ.get("HTTP_ACCEPT", ""))
         start_response(f"{error.status} {reason(error.status)}", _wsgi_fields(fields))
-        return iter([] if environ.get("REQUEST_METHOD") == "HEAD" else [body])
+        return b"" if environ.get("REQUEST_METHOD") == "HEAD" else body
+
+    def _tell_refused(self, request: Request | None, environ: Environ, client: WSGIClient, started: float, exc: Exception,
+                      bytes_out: int) -> None:
+        """Tell of an exchange that ends without an answer of a server; without a `request`, its head was refused."""
+        if self._ended is not None:
+            if request is None:
+                peer = client_info(environ, client.is_tls, self._is_trusted)
+                request = Request(NO_HEAD, peer, NOTHING, client, started=started)
+            request.end(monotonic(), bytes_out, exc, None)
+            self._ended(request)
 
 
 class _ReplyBody:
@@ -135,6 +160,44 @@ class _ReplyBody:
 
     def close(self) -> None:
         self._reply.close()
+
+
+class _ToldBody:
+    """A response's body, whose end is told to whoever wants to know."""
+
+    def __init__(self, body: _ReplyBody, request: Request, reply: Reply, ended: Ended) -> None:
+        self._body = body
+        self._request, self._reply, self._ended = request, reply, ended
+        self._sent = 0
+        self._is_finished = self._is_told = False
+        self._error: Exception | None = None
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        try:
+            data = next(self._body)
+        except StopIteration:
+            self._is_finished = True
+            raise
+        except OSError as exc:
+            self._error = exc.__cause__ if isinstance(exc.__cause__, ProxyError) else exc
+            raise
+        self._sent += len(data)
+        return data
+
+    def close(self) -> None:
+        self._body.close()
+        if self._is_told:
+            return
+        self._is_told = True
+        error = self._error
+        if not self._is_finished and error is None:
+            # The server asks for the next data when it has sent the last; it does not when that failed.
+            error = ClientGone("the client left, or took no byte of the response for too long")
+        self._request.end(monotonic(), self._sent, error, self._reply)
+        self._ended(self._request)
 
 
 def _nothing(exc: ClientGone) -> Iterator[bytes]:

@@ -34,7 +34,8 @@ def whole(body: bytes, *fields: bytes) -> Any:
     """A reply that is here whole, as the engine gives it."""
     lines = b"".join(field + b"\r\n" for field in fields)
     head = parse_response(b"HTTP/1.1 200 OK\r\nDate: now\r\nContent-Length: %d\r\n%b\r\n" % (len(body), lines), HeadLimits())
-    lease = SimpleNamespace(is_open=True, stream=None, succeed=lambda reusable: None, abandon=lambda: None, fail=lambda: None)
+    lease = SimpleNamespace(is_open=True, stream=None, server=None, succeed=lambda reusable: None, abandon=lambda: None,
+                            fail=lambda: None)
     return Reply(head, response_framing(head, b"GET"), None, body, cast(Any, lease), True, b"lb")
 
 
@@ -72,9 +73,8 @@ class Client:
     def _run(self, mine: socket.socket) -> None:
         self.hub = hub = Hub()
         engine = cast(Engine, SimpleNamespace(exchange=self._exchange, tells_addresses=False))
-        log = cast(Any, SimpleNamespace(write=lambda head, peer, port, status, *rest: self.logged.append(status)))
         service = Service(hub, engine if self._has_engine else None, self._application, lambda address: False, self._limits,
-                          self._times, log, Config(), None)
+                          self._times, lambda request: self.logged.append(request.status), Config(), None)
         self.service = service
         connection = Connection(service, GreenStream(hub, mine), client_info("192.0.2.1", b"http", 80, False), None, None, False)
         hub.soon(connection.serve)

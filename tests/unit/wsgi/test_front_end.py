@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from prefork_lb.proxy.request import NO_HEAD, Request
 from prefork_lb.wire.head import HeadLimits
 from prefork_lb.wsgi.client import ClientRules
 from prefork_lb.wsgi.front_end import WSGIFrontEnd
@@ -55,6 +56,7 @@ class Front:
     """One request through the front end, with a real connection to a client."""
 
     def __init__(self, rig: Rig) -> None:
+        self._rig = rig
         self._application = WSGIFrontEnd(rig.engine, lambda address: False, RULES)
         self.started = Started()
         self.client, self.accepted = tcp_pair()
@@ -66,6 +68,12 @@ class Front:
     def __exit__(self, *_: object) -> None:
         self.client.close()
         self.accepted.close()
+
+    def records(self) -> list[Request]:
+        """The records of exchanges that are over, from now on."""
+        found: list[Request] = []
+        self._application = WSGIFrontEnd(self._rig.engine, lambda address: False, RULES, found.append)
+        return found
 
     def environ(self, **more: Any) -> dict[str, Any]:
         return {
@@ -301,3 +309,44 @@ def test_a_server_other_than_gunicorn_has_no_socket_to_give() -> None:
         Front(rig) as front,
     ):
         assert front.fetch(**{"gunicorn.socket": None}) == b"hi"
+
+
+def test_the_end_of_an_exchange_is_told_once() -> None:
+    with ScriptedServer(saying(HI)) as server, Rig(server.address) as rig, Front(rig) as front:
+        records = front.records()
+        body = front.call()
+        assert records == [], "the client has not got it yet"
+        assert b"".join(body) == b"hi"
+        body.close()  # type: ignore[attr-defined]
+        body.close()  # type: ignore[attr-defined]
+        (record,) = records
+        assert (record.status, record.bytes_out, record.ending, record.server) == (200, 2, "finished", rig.servers[0])
+        assert 0 < record.started <= record.leased_at <= record.answered_at <= record.ended_at
+
+
+def test_a_response_that_is_closed_before_its_end_was_left_by_the_client() -> None:
+    with ScriptedServer(saying(HI)) as server, Rig(server.address) as rig, Front(rig) as front:
+        records = front.records()
+        body = front.call()
+        next(body)
+        body.close()  # type: ignore[attr-defined]
+        assert [(record.status, record.ending) for record in records] == [(499, "client left")]
+
+
+def test_a_refused_request_and_a_refused_head_are_told() -> None:
+    with Rig() as rig, Front(rig) as front:
+        records = front.records()
+        front.fetch()
+        front.fetch(SERVER_PROTOCOL="HTTP/2.0")
+        assert [(record.status, record.ending, record.head is NO_HEAD) for record in records] == [
+            (503, "no server", False), (505, "refused", True)]
+        assert all(record.bytes_out for record in records)
+
+
+def test_a_response_that_breaks_off_is_told() -> None:
+    with ScriptedServer(saying(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhi")) as server, Rig(server.address) as rig, \
+            Front(rig) as front:
+        records = front.records()
+        with pytest.raises(OSError):
+            front.fetch()
+        assert [(record.status, record.ending, record.bytes_out) for record in records] == [(200, "server broke off", 2)]

@@ -1,0 +1,21 @@
+"""What follows from a head and its client alone. Heads come again, and then it need not be worked out again."""
+from __future__ import annotations
+
+from prefork_lb.upstream.pool import Pool
+from prefork_lb.wire.forwarded import ClientInfo
+from prefork_lb.wire.framing import Framing
+
+
+class Plan:
+    """How the requests with a head are passed on; the engine keeps it with the head."""
+
+    __slots__ = ("block", "engine", "framing", "logged", "peer", "pool", "target", "told")
+
+    def __init__(self, engine: object, peer: ClientInfo, pool: Pool, framing: Framing, block: bytes, target: bytes,
+                 told: object) -> None:
+        self.engine, self.peer = engine, peer  # whose plan it is, and for which client
+        self.pool, self.framing = pool, framing
+        self.block = block  # the head as it goes to a server
+        self.target = target  # in origin-form
+        self.told = told  # what it says of its session
+        self.logged = b""  # of the access log: what a line holds of the head; empty: not worked out yet
