@@ -86,6 +86,7 @@ class ActiveChecks:
                 return
             before = self._states.check[slot]
             self._states.set_check(slot, found, outcome.reason)
+            self._states.count_check(slot, bool(outcome.passed))
         if before != found:
             assert isinstance(key, tuple)
             log.warning("pool %s: server %s is %s: %s", key[0], key[1], state.value, outcome.reason)

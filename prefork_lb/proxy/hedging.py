@@ -79,7 +79,7 @@ class _Race:
     def run(self, first: _Side, block: bytes, delay_s: float) -> Reply:
         """The answer of one of the two."""
         pool = self._pool
-        if not pool.budget.take():
+        if not pool.budget.take(is_hedge=True):
             return self._finish_alone(first)
         try:
             with pool.lease(self._request, (first.lease.server,), session=self._request.session) as lease:

@@ -12,6 +12,7 @@ reader that takes no lock sees one of the two.
     rows            one block for each worker process: pid and start time, its claims, its statistics
     configuration   two buffers for the configuration in force, compressed; a header cell says which one is current
     own lines       for each row the requests that wait for one server; only if a pool asked for it at the start
+    statistics      what clients were answered: for each row, of rows given back (twice), and what is left out; only on request
     sessions        the table of learned sessions; only if a pool learned at the start
 
 Processes of different versions meet in /dev/shm: an upgrade starts the new version beside the old one. So three parts of the
@@ -23,7 +24,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 MAGIC = 0x3142_4C4B_5246_5250
-VERSION = 7
+VERSION = 8
 CELL = 8
 
 # Header cells.
@@ -49,12 +50,16 @@ H_CONTROLLER_MASTER = 32  # the pid of the master whose workers started the cont
 H_STARTED = 33  # when a worker last started a controller, in milliseconds of the monotonic clock
 H_STARTS = 34  # controllers started since a controller last began its work
 H_SWEPT = 35  # when a process last looked for ended workers, in milliseconds of the monotonic clock
+H_DIED = 36  # workers whose rows were given back: those that died, and in the next cell those that ended of their own
+H_ENDED = 37
 H_CONFIGURATION_BYTES = 40  # of each of the two buffers
 H_ROW_WANTED = 42  # when a new worker last found no row, in milliseconds of the monotonic clock
 H_REMOVED = 41  # 1: the file's removal is accounted for: the instance has ended, or the removal has been logged
 H_OWN_LINES = 43  # 1: there is room for the lines of single servers
 H_ANSWER_TIMES = 45  # 1: there is room for requests whose answer is awaited
 H_SESSIONS = 44  # sessions that the table of learned ones has room for
+H_STATISTICS = 46  # 1: there is room for statistics
+H_FOLDS = 47  # rows whose statistics were added to the past: see `statistics`
 H_SECRET = 48  # four cells of random bytes, made with the segment: what signs cookies, and keys hashes, of this instance
 SECRET_BYTES = 32
 H_SECRET_TOLD = 52  # 1: the log tells that a restart forgets the sessions that this secret signs
@@ -99,7 +104,9 @@ C_SESSION_AT = 34  # drained: when the last request of a session came
 # when it was quick again. Microseconds of the monotonic clock.
 C_LEVEL, C_HEARD, C_PICKED, C_BACK = range(35, 39)
 C_UNANSWERED = 39  # requests of such a pool whose response's head has not come, over all rows
-SERVER_COLUMNS = 40
+C_CHECKS_PASSED, C_CHECKS_FAILED = 40, 41  # checks so far
+C_TIMES_EJECTED = 42  # so far; C_EJECTIONS counts those in a row
+SERVER_COLUMNS = 43
 POLICY_COLUMNS = (C_POLICY, C_POLICY + 1, C_POLICY + 2, C_LEVEL, C_HEARD, C_PICKED, C_BACK)
 """What a policy remembers of each server; the column of unanswered requests follows them in what a policy sees."""
 
@@ -118,13 +125,17 @@ P_LIMIT = 17  # breaker.in_flight; 0: no limit. This cell and the next two copy 
 P_QUEUE_SIZE = 18
 P_RETRY_LIMIT = 19
 P_PANIC = 20  # 1: too few servers are up by their checks, and all are used
-POOL_HEAD_CELLS = POLICY_CELLS + 14
+P_RETRIED, P_HEDGED = 21, 22  # further attempts so far: after a failure, and beside an attempt that took long
+P_QUEUED, P_QUEUED_US = 23, 24  # requests that have waited in the queue, and for how long in all, in microseconds
+POOL_HEAD_CELLS = POLICY_CELLS + 18
 
 # Cells at the head of a worker's row; then three arrays indexed by slot.
 R_PID = 0  # 0: the row is free
 R_START = 1  # the process' start time in clock ticks since boot: pids come again, this pair does not
 R_GENERATION = 2  # the generation this worker's view was built from
 R_CLIENTS = 3  # client connections that this worker has, plus one; 0: it does not accept, or does not tell
+R_LAG = 4  # how far its loop lags: microseconds, plus one; 0: it does not measure this
+R_ENDS = 5  # 1: it ends in good order
 R_LINGERS = 6  # since when its worker lingers (wall clock, seconds): replaced, it serves what it has. 0: it does not
 R_LINGERING = 7  # client connections that a lingering worker has
 ROW_HEAD_CELLS = 8
@@ -139,6 +150,20 @@ SERVER_ARRAYS, ROW_ARRAYS = 5, 9
 # ticket and bell of the first.
 O_WAITING, O_TICKET, O_BELL = range(3)
 OWN_ARRAYS = 3
+
+# Statistics. A block has these cells at its head; then some for each server, by slot; then some for each pool.
+# Requests that reached no pool, by the class of their answer (1xx to 5xx) or, at last, left by their clients.
+N_CODES = 0
+N_SHED = 6  # requests and connections refused since the worker had too much to do
+STATISTICS_HEAD_CELLS = 8
+# Of a server: its answers to clients, by class (1xx to 5xx); bytes of bodies from and to these clients; microseconds from the
+# request's head to the answer's end. Eight cells are a line of the processor's cache.
+S_CODES, S_RECEIVED, S_SENT, S_US = 0, 5, 6, 7
+STATISTICS_SERVER_CELLS = 8
+# Of a pool: requests that this proxy answered itself, by `statistics.OWN_CODES`; all requests by the time that they took, by
+# `statistics.BOUNDS_S`; this time in all, in microseconds.
+S_OWN, S_BUCKETS, S_POOL_US = 0, 6, 22
+STATISTICS_POOL_CELLS = 24
 
 # The table of learned sessions: cells at its head, and cells of an entry (`shared.sessions`).
 SESSION_HEAD_CELLS, SESSION_CELLS = 8, 7
@@ -166,6 +191,7 @@ class Layout:
     own_lines: int = 0  # 1: room for lines of requests that wait for one server
     sessions: int = 0  # learned ones
     answer_times: int = 1  # 1: room for requests whose answer is awaited, of pools that go by the time of that
+    statistics: int = 0  # 1: room for statistics
 
     @property
     def lock_byte(self) -> int:
@@ -233,10 +259,24 @@ class Layout:
         start: int = self.configuration_byte(2) // CELL + (row * OWN_ARRAYS + array) * self.servers
         return slice(start, start + self.servers)
 
+    def statistics_block(self, number: int) -> slice:
+        """The statistics of a row; behind those of all rows, three more blocks. There is none without `statistics`."""
+        start = int(self.own_line_array(self.rows if self.own_lines else 0, 0).start)
+        stride = self.statistics_pool(self.pools) if self.statistics else 0
+        return slice(start + number * stride, start + (number + 1) * stride)
+
+    def statistics_server(self, slot: int) -> int:
+        """Where a server's cells begin in a block of statistics."""
+        return STATISTICS_HEAD_CELLS + slot * STATISTICS_SERVER_CELLS
+
+    def statistics_pool(self, number: int) -> int:
+        """Where a pool's cells begin in a block of statistics."""
+        return self.statistics_server(self.servers) + number * STATISTICS_POOL_CELLS
+
     @property
     def sessions_start(self) -> int:
         """The first cell of the table of sessions."""
-        return int(self.own_line_array(self.rows if self.own_lines else 0, 0).start)
+        return int(self.statistics_block(self.rows + 3).start)
 
     @property
     def session_buckets(self) -> int:

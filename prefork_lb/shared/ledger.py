@@ -193,6 +193,14 @@ class Ledger:
         if not self._cells[head + at.R_LINGERS]:
             self._cells[head + at.R_LINGERS] = int(time.time())
 
+    def note_lag(self, seconds: float) -> None:
+        """Tell tools how far this worker's loop lags."""
+        self._cells[self.segment.layout.row(self._row) + at.R_LAG] = int(seconds * 1e6) + 1
+
+    def note_end(self) -> None:
+        """This worker ends in good order: tools must not take it for one that died."""
+        self._cells[self.segment.layout.row(self._row) + at.R_ENDS] = 1
+
     def fewest_clients(self) -> int | None:
         """The smallest number of client connections that a sibling reports; None when no sibling reports one."""
         cells = self._cells

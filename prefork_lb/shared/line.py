@@ -38,6 +38,7 @@ class Spots(NamedTuple):
     last_ticket: int
     total: int
     refused: int
+    waited: int  # the pool's number of requests that have waited; the next cell has the time
     waiting: int
     ticket: int
     bell: int
@@ -48,7 +49,7 @@ def pool_spots(layout: Layout, number: int) -> Spots:
     """The line of a pool, by its number."""
     block = layout.pool(number)
     waiting, ticket, bell = (layout.row_array(0, array).start + number for array in (at.A_WAITING, at.A_TICKET, at.A_BELL))
-    return Spots(block + at.P_TICKET, block + at.P_WAITING, block + at.P_REFUSED, waiting, ticket, bell,
+    return Spots(block + at.P_TICKET, block + at.P_WAITING, block + at.P_REFUSED, block + at.P_QUEUED, waiting, ticket, bell,
                  layout.row(1) - layout.row(0))
 
 
@@ -56,7 +57,7 @@ def server_spots(layout: Layout, number: int, slot: int) -> Spots:
     """The own line of a server of the pool with this number. There is none without `layout.own_lines`."""
     waiting, ticket, bell = (layout.own_line_array(0, array).start + slot for array in (at.O_WAITING, at.O_TICKET, at.O_BELL))
     return Spots(layout.column(at.C_OWN_TICKET).start + slot, layout.column(at.C_OWN_WAITING).start + slot,
-                 layout.pool(number) + at.P_REFUSED, waiting, ticket, bell,
+                 layout.pool(number) + at.P_REFUSED, layout.pool(number) + at.P_QUEUED, waiting, ticket, bell,
                  layout.own_line_array(1, 0).start - layout.own_line_array(0, 0).start)
 
 
@@ -103,11 +104,13 @@ class Line:
         self._cells[self._spots.total] += 1
         return ticket
 
-    def leave(self, ticket: int) -> None:
-        """Take a request out. The ledger's lock must be held."""
+    def leave(self, ticket: int, waited_s: float) -> None:
+        """Take a request out that has waited for so long. The ledger's lock must be held."""
         self._cells[self._spots.total] -= 1
         del self._waiters[ticket]
         self._show()
+        self._cells[self._spots.waited] += 1
+        self._cells[self._spots.waited + 1] += int(waited_s * 1e6)
 
     def count_refusal(self) -> None:
         """Count a request that was refused because the line is too long. The ledger's lock must be held."""

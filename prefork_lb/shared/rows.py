@@ -14,6 +14,7 @@ from prefork_lb.shared.identity import is_alive, myself
 from prefork_lb.shared.segment import Segment, SegmentError
 from prefork_lb.shared.sessions_repair import repair_sessions
 from prefork_lb.shared.states import States, now_ms
+from prefork_lb.shared.statistics import fold
 
 _WANTED_MS = 1500  # a worker that waits for a row tries again four times a second
 
@@ -39,8 +40,7 @@ class Rows:
 
     def in_use(self) -> list[int]:
         """The rows in use, dead or alive."""
-        cells, layout = self._cells, self._layout
-        return [row for row in range(layout.rows) if cells[layout.row(row) + at.R_PID]]
+        return self._segment.rows_in_use()
 
     def dead(self, among: Collection[int] | None = None) -> list[int]:
         """The rows in use whose process has ended; `among`: of these only. One read of /proc for each row."""
@@ -60,7 +60,8 @@ class Rows:
                 pid, start = myself()
                 cells[head + at.R_START] = start
                 cells[head + at.R_GENERATION] = cells[at.H_GENERATION]
-                cells[head + at.R_CLIENTS] = cells[head + at.R_LINGERS] = cells[head + at.R_LINGERING] = 0
+                for cell in (at.R_CLIENTS, at.R_LINGERS, at.R_LINGERING, at.R_LAG, at.R_ENDS):
+                    cells[head + cell] = 0
                 cells[head + at.R_PID] = pid
                 cells[at.H_JOINS] += 1
                 return row
@@ -116,6 +117,7 @@ class Rows:
                     for place, number in enumerate(held):
                         if number:
                             held[place] = 0
+            fold(self._segment, row)
         if dead:
             with contextlib.closing(States(self._segment)) as states:
                 states.end_trials_of(dead)
@@ -123,8 +125,10 @@ class Rows:
             cells[at.H_RECLAIMED] += claims
         # Last: if this sweep is interrupted earlier, the next sweep still finds the row in use by a dead process.
         for row in dead:
-            cells[layout.row(row) + at.R_CLIENTS] = cells[layout.row(row) + at.R_LINGERS] = 0
-            cells[layout.row(row) + at.R_PID] = 0
+            head = layout.row(row)
+            cells[head + at.R_CLIENTS] = cells[head + at.R_LINGERS] = 0
+            cells[at.H_ENDED if cells[head + at.R_ENDS] else at.H_DIED] += 1
+            cells[head + at.R_PID] = 0
         return Reclaimed(len(dead), claims)
 
     def recount(self) -> None:

@@ -45,6 +45,11 @@ class Segment:
         """The pids of this instance's living gunicorn masters, oldest first."""
         return living_masters(self.cells)
 
+    def rows_in_use(self) -> list[int]:
+        """The rows that a worker has, dead or alive. May change while the ledger's lock is not held."""
+        cells, layout = self.cells, self.layout
+        return [row for row in range(layout.rows) if cells[layout.row(row) + at.R_PID]]
+
     @property
     def secret(self) -> bytes:
         """Random bytes of this instance, the same for as long as it lives."""
@@ -65,7 +70,7 @@ def map_segment(descriptor: int, name: str) -> Segment | None:
     header = read_header(descriptor)
     if header is not None and header[at.H_MAGIC] == at.MAGIC and header[at.H_VERSION] == at.VERSION:
         layout = Layout(header[at.H_ROWS], header[at.H_SERVERS], header[at.H_POOLS], header[at.H_CONFIGURATION_BYTES],
-                        header[at.H_OWN_LINES], header[at.H_SESSIONS], header[at.H_ANSWER_TIMES])
+                        header[at.H_OWN_LINES], header[at.H_SESSIONS], header[at.H_ANSWER_TIMES], header[at.H_STATISTICS])
         if os.fstat(descriptor).st_size >= layout.size:
             return Segment(descriptor, name, layout)
     os.close(descriptor)

@@ -59,6 +59,8 @@ class States:
         self.ejected_until, self.ejections, self.returned = (
             column(at.C_EJECTED_UNTIL), column(at.C_EJECTIONS), column(at.C_RETURNED))
         self.drained = column(at.C_DRAINED)
+        self.times_ejected = column(at.C_TIMES_EJECTED)
+        self.checks_passed, self.checks_failed = column(at.C_CHECKS_PASSED), column(at.C_CHECKS_FAILED)
         self.sessions_window, self.sessions, self.last_sessions = (
             column(at.C_SESSIONS_WINDOW), column(at.C_SESSIONS), column(at.C_LAST_SESSIONS))
         self.session_at = column(at.C_SESSION_AT)
@@ -104,6 +106,10 @@ class States:
             self.check[slot] = step.after
             self.count_change()
 
+    def count_check(self, slot: int, passed: bool) -> None:
+        """Count a check that has ended. The lock must be held."""
+        (self.checks_passed if passed else self.checks_failed)[slot] += 1
+
     def forget_check(self, slot: int) -> None:
         """Note that the server is no longer checked. The lock must be held."""
         if self.check[slot] != Check.NONE:
@@ -117,6 +123,8 @@ class States:
         step = after(Ejection(self.ejection[slot]), event)
         # Before the state: if the worker is killed between the two writes, the old state stays, which ignores this cell.
         self.ejected_until[slot] = until_ms
+        if event is not Event.TRIAL_LEFT:
+            self.times_ejected[slot] += 1
         self._set_ejection(slot, step.after)
 
     def begin_trial(self, slot: int, row: int) -> None:
@@ -229,5 +237,5 @@ class States:
         for view in (self.used, self.admin, self.weight_set, self.check, self.checked, self.risen, self.risen_change, self.streak,
                      self.ejection, self.trial, self.trial_until, self.ejected_until, self.ejections, self.returned, self.window,
                      self.window_failures, self.window_requests, self.drained, self.sessions_window, self.sessions,
-                     self.last_sessions, self.session_at):
+                     self.last_sessions, self.session_at, self.times_ejected, self.checks_passed, self.checks_failed):
             view.release()

@@ -13,6 +13,7 @@ from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.rows import Rows
 from prefork_lb.shared.segment import Segment, SegmentError
 from prefork_lb.shared.states import now_ms
+from prefork_lb.shared.statistics import start_pool, start_server
 from prefork_lb.shared.text import fits, read_text, write_text
 
 
@@ -191,6 +192,7 @@ class _Table:
             for column in range(at.SERVER_COLUMNS):
                 if column not in (at.C_TOTAL, at.C_PENALTY, at.C_UNANSWERED):
                     self._set(column, slot, 0)
+            start_server(self._segment, slot)
             if pool in self._pools:
                 self._set(at.C_RISEN, slot, now_ms())  # one more beside others that run already
             self._slots[key] = slot
@@ -210,6 +212,7 @@ class _Table:
             write_text(self._segment.text, self._layout.pool_key_byte(number), pool.name)
             for cell in range(start, start + at.POOL_HEAD_CELLS):
                 self._cells[cell] = 0
+            start_pool(self._segment, number)
             self._cells[start + at.P_USED] = 1
             self.changed = True
         start = self._layout.pool(number)

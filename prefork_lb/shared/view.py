@@ -9,6 +9,7 @@ from prefork_lb.shared.identity import is_alive
 from prefork_lb.shared.rows import Rows
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import Admin, States, now_ms
+from prefork_lb.shared.statistics import InstanceNumbers, Numbers, PoolNumbers, ServerNumbers
 from prefork_lb.shared.text import read_text
 from prefork_lb.shared.transitions import Check, Ejection
 
@@ -33,6 +34,10 @@ class ServerView:
     usable: bool  # ready, up or not checked, and not ejected
     ejection: str = ""  # "ejected", or "trial" when a request is to decide, or decides, whether it comes back; "": neither
     weight_configured: int = 1  # `weight` unless a command has set another one
+    times_ejected: int = 0  # so far
+    checks_passed: int = 0
+    checks_failed: int = 0
+    numbers: ServerNumbers | None = None  # None: the instance keeps no statistics. So it is with pools and the instance
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +54,11 @@ class PoolView:
     refused: int  # requests and retries that a limit of the pool has refused so far
     panic: bool  # too few servers are up by their checks: all are used
     tripped: list[str]  # the limits that are reached at this moment: in_flight, retries, queue, max_connections
+    retried: int  # further attempts so far, each after a failure
+    hedged: int  # further attempts so far, each beside one that took long
+    queued: int  # requests that have waited in the queue so far
+    queued_s: float  # for how long they did, in all
+    numbers: PoolNumbers | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +68,8 @@ class WorkerView:
     in_flight: int
     lingers_s: int = 0  # how long it has lingered: it was replaced and serves its open connections. 0: it was not replaced
     lingering: int = 0  # the client connections that a lingering worker has
+    clients: int | None = None  # its client connections; None: it does not tell
+    lag_s: float | None = None  # how far its loop lags; None: it does not measure this
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +81,14 @@ class InstanceView:
     repairs: int  # times a worker died inside the lock
     controller: int  # its pid; 0: none is at work
     controller_silent_s: float | None  # how long ago it last gave a sign of life; None: none is at work
+    started: int  # seconds since the epoch
+    workers_started: int  # so far
+    workers_ended: int  # so far, in good order, of those whose rows were given back
+    workers_died: int  # so far, otherwise
     workers: list[WorkerView]
     pools: list[PoolView]
     servers: list[ServerView]
+    numbers: InstanceNumbers | None
 
 
 def view(segment: Segment) -> InstanceView:
@@ -87,6 +104,7 @@ def view(segment: Segment) -> InstanceView:
 
     states = States(segment)
     now = now_ms()
+    numbers = Numbers(segment) if layout.statistics else None
     servers = []
     for slot in range(layout.servers):
         if get(at.C_USED, slot):
@@ -97,23 +115,28 @@ def view(segment: Segment) -> InstanceView:
                 Admin(states.admin[slot]).name.lower(), Check(states.check[slot]).name.lower(), states.note(slot),
                 _age_s(states.checked[slot] if states.check[slot] else 0, now),
                 max(0, states.ejected_until[slot] - now) / 1000, states.is_usable(slot),
-                _EJECTIONS[Ejection(states.ejection[slot])], get(at.C_WEIGHT, slot)))
+                _EJECTIONS[Ejection(states.ejection[slot])], get(at.C_WEIGHT, slot), states.times_ejected[slot],
+                states.checks_passed[slot], states.checks_failed[slot], numbers.server(slot) if numbers else None))
     states.close()
-    workers = []
-    for row in rows:
-        pid = found.owner(row)
-        if pid:
-            head = layout.row(row)
-            since = cells[head + at.R_LINGERS]
-            workers.append(WorkerView(pid, cells[head + at.R_GENERATION], sum(cells[layout.row_array(row, at.A_CLAIMS)].tolist()),
-                                      max(1, int(time.time()) - since) if since else 0, cells[head + at.R_LINGERING]))
+    workers = [_worker(segment, row, pid) for row in rows if (pid := found.owner(row))]
     masters = segment.masters()
     # A controller without a beat still loads its modules, or will end before it begins its work.
     beat = cells[at.H_BEAT]
     controller = cells[at.H_CONTROLLER] if beat and is_alive(cells[at.H_CONTROLLER], cells[at.H_CONTROLLER + 1]) else 0
     return InstanceView(masters[-1] if masters else 0, segment.name, cells[at.H_GENERATION], cells[at.H_RECLAIMED],
-                        cells[at.H_REPAIRS], controller, _age_s(beat, now) if controller else None, workers,
-                        _pools(segment, rows, servers), servers)
+                        cells[at.H_REPAIRS], controller, _age_s(beat, now) if controller else None, cells[at.H_CREATED],
+                        cells[at.H_JOINS], cells[at.H_ENDED], cells[at.H_DIED], workers,
+                        _pools(segment, rows, servers, numbers), servers, numbers.instance if numbers else None)
+
+
+def _worker(segment: Segment, row: int, pid: int) -> WorkerView:
+    cells, layout = segment.cells, segment.layout
+    head = layout.row(row)
+    since, clients, lag = cells[head + at.R_LINGERS], cells[head + at.R_CLIENTS], cells[head + at.R_LAG]
+    return WorkerView(pid, cells[head + at.R_GENERATION], sum(cells[layout.row_array(row, at.A_CLAIMS)].tolist()),
+                      max(1, int(time.time()) - since) if since else 0, cells[head + at.R_LINGERING],
+                      cells[head + at.R_LINGERING] if since else clients - 1 if clients else None,
+                      (lag - 1) / 1e6 if lag else None)
 
 
 def _age_s(instant_ms: int, now: int) -> float | None:
@@ -121,7 +144,7 @@ def _age_s(instant_ms: int, now: int) -> float | None:
     return max(0, now - instant_ms) / 1000 if instant_ms else None
 
 
-def _pools(segment: Segment, rows: list[int], servers: list[ServerView]) -> list[PoolView]:
+def _pools(segment: Segment, rows: list[int], servers: list[ServerView], numbers: Numbers | None) -> list[PoolView]:
     cells, layout = segment.cells, segment.layout
     found = []
     for number in range(layout.pools):
@@ -140,7 +163,9 @@ def _pools(segment: Segment, rows: list[int], servers: list[ServerView]) -> list
         if usable and all(0 < server.max_connections <= server.in_flight for server in usable):
             tripped.append("max_connections")
         found.append(PoolView(name, in_flight, limits[0], waiting, limits[1], retries, limits[2],
-                              cells[start + at.P_REFUSED], bool(cells[start + at.P_PANIC]), tripped))
+                              cells[start + at.P_REFUSED], bool(cells[start + at.P_PANIC]), tripped,
+                              cells[start + at.P_RETRIED], cells[start + at.P_HEDGED], cells[start + at.P_QUEUED],
+                              cells[start + at.P_QUEUED_US] / 1e6, numbers.pool(number) if numbers else None))
     return sorted(found, key=lambda pool: pool.name)
 
 

@@ -26,12 +26,13 @@ class QueueRules:
 class WaitingRequest:
     """One request's place in the queue."""
 
-    __slots__ = ("_bell", "_deadline", "_queue", "ticket")
+    __slots__ = ("_began", "_bell", "_deadline", "_queue", "ticket")
 
-    def __init__(self, queue: Queue, bell: Stream, ticket: int, deadline: float) -> None:
+    def __init__(self, queue: Queue, bell: Stream, ticket: int, began: float, deadline: float) -> None:
         self._queue = queue
         self._bell = bell
         self.ticket = ticket
+        self._began = began
         self._deadline = deadline
 
     def wait(self, client: Watched) -> None:
@@ -45,6 +46,11 @@ class WaitingRequest:
                 raise ClientGone("left while it waited for a server")
         except (StreamTimeout, StreamClosed) as exc:
             raise self._queue.too_late() from exc
+
+    @property
+    def waited_s(self) -> float:
+        """How long the request has waited."""
+        return self._queue.clock() - self._began
 
     def close(self) -> None:
         """Let go of the bell."""
@@ -91,7 +97,8 @@ class Queue:
             raise
         with self._ledger.locked():
             if not self._is_full():
-                return WaitingRequest(self, stream, self._line.join(int(name[1:], 16) + 1, int(deadline * 1000)), deadline)
+                ticket = self._line.join(int(name[1:], 16) + 1, int(deadline * 1000))
+                return WaitingRequest(self, stream, ticket, self.clock(), deadline)
             self._line.count_refusal()
         stream.close()
         raise full
@@ -115,7 +122,7 @@ class Queue:
     def leave(self, place: WaitingRequest) -> None:
         """Give the place up. Takes the ledger's lock."""
         with self._ledger.locked():
-            self._line.leave(place.ticket)
+            self._line.leave(place.ticket, place.waited_s)
         place.close()
 
     @property

@@ -41,8 +41,9 @@ class RetryBudget:
         self._floor = floor
         self._most_at_once = most_at_once
 
-    def take(self) -> bool:
-        """Whether one more retry may begin. If so, `give_back` is to be called at its end."""
+    def take(self, is_hedge: bool = False) -> bool:
+        """Whether one more retry may begin. If so, `give_back` is to be called at its end. `is_hedge`: no attempt has failed, the
+        retry goes on beside the first attempt."""
         cells = self._cells
         with self._ledger.locked():
             if self._most_at_once and self._ledger.retries_under_way(self._number) >= self._most_at_once:
@@ -63,6 +64,7 @@ class RetryBudget:
             if retries >= max(self._floor, of * self._percent / 100):
                 return False
             cells[at.P_RETRIES] += 1
+            cells[at.P_HEDGED if is_hedge else at.P_RETRIED] += 1
             self._ledger.count_retry(self._number, 1)
             return True
 

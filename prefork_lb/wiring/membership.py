@@ -37,7 +37,7 @@ class Membership:
         """
         self.master = master
         self.segment = attach_or_create(master, room.rows, room.servers, predecessor, room.pools, room.configuration_bytes,
-                                        room.own_lines, room.sessions, room.answer_times)
+                                        room.own_lines, room.sessions, room.answer_times, room.statistics)
         self.ledger = Ledger(self.segment, one_thread)
         self.states = States(self.segment)
         self.sweeper = Sweeper(self.segment, self.ledger, self.states)
@@ -50,6 +50,8 @@ class Membership:
         data = packed(config)
         if problems := problems_of_extras(config, self.segment):
             raise SegmentError(f"{self.segment.name}: {'; '.join(problems)}")
+        if config.admin is not None and not self.segment.layout.statistics:
+            log.warning("no room for statistics, since there was no [admin] at the start; restart gunicorn to make it")
         with self.ledger.locked():
             check_room(self.segment.layout, data)
             slots = enter(self.segment, self.ledger, pool_entries(config))

@@ -37,7 +37,7 @@ def join(ledger: Ledger, line: Line, bell: int = 1, patience_ms: int = 60_000) -
 
 def leave(ledger: Ledger, line: Line, ticket: int) -> None:
     with ledger.locked():
-        line.leave(ticket)
+        line.leave(ticket, 0.5)
 
 
 def first_of(line: Line, tickets: list[int]) -> list[int]:

@@ -496,7 +496,7 @@ def test_a_lock_file_that_is_removed_while_others_wait_for_it_locks_nobody_out(
 
 @pytest.mark.parametrize("sizes", [(1, 1, 1), (256, 256, 256), (3, 1000, 17)])
 def test_no_two_parts_of_the_layout_overlap(sizes: tuple[int, int, int]) -> None:
-    layout = Layout(*sizes)
+    layout = Layout(*sizes, own_lines=1, sessions=3, statistics=1)
     rows, servers, pools = sizes
     key_cells = at.KEY_BYTES // at.CELL
     parts = [(0, at.H_MASTERS), (at.H_MASTERS, at.H_MASTERS + 2 * at.MASTERS),
@@ -512,6 +512,11 @@ def test_no_two_parts_of_the_layout_overlap(sizes: tuple[int, int, int]) -> None
         parts += [(layout.row_array(row, array).start, layout.row_array(row, array).stop) for array in range(at.ROW_ARRAYS)]
     for byte in map(layout.configuration_byte, (0, 1)):
         parts.append((byte // at.CELL, (byte + layout.configuration_bytes) // at.CELL))
+    for row in range(rows):
+        lines = [layout.own_line_array(row, array) for array in range(at.OWN_ARRAYS)]
+        parts += [(line.start, line.stop) for line in lines]
+    parts += [(block.start, block.stop) for block in map(layout.statistics_block, range(rows + 3))]
+    parts.append((layout.sessions_start, layout.cells))
     parts.sort()
     for (_, end), (start, _) in zip(parts, parts[1:], strict=False):
         assert end <= start

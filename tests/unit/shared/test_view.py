@@ -38,7 +38,8 @@ def test_an_instance_is_shown_as_it_is(segment: Segment, master: Master, signals
         assert (shown.master, shown.segment, shown.generation) == (master.pid, segment.name, 2)
         assert (shown.reclaimed, shown.repairs) == (0, 0)
         assert shown.workers == [WorkerView(os.getpid(), 2, 2), WorkerView(worker.pid, 2, 1)]
-        well = {"state": "ready", "check": "none", "note": "", "checked_s": None, "ejected_s": 0.0, "usable": True}
+        well = {"state": "ready", "check": "none", "note": "", "checked_s": None, "ejected_s": 0.0, "usable": True,
+                "times_ejected": 0, "checks_passed": 0, "checks_failed": 0, "numbers": None}
         assert shown.servers == [
             ServerView("web", "10.0.0.1:80", 2, 7, False, in_flight=1, requests=2, failures=1, weight_configured=2, **well),
             ServerView("web", "unix:/run/b.sock", 1, 0, True, in_flight=2, requests=2, failures=0, **well),
@@ -58,8 +59,8 @@ def test_a_pools_limits_are_shown_and_which_are_reached(segment: Segment) -> Non
     entry = PoolEntry("web", [ServerEntry("10.0.0.1:80", 1, 2, False), ServerEntry("10.0.0.2:80", 1, 2, False)], 3, 5, 1)
     slots = register(segment, ledger, [entry, PoolEntry("api", [ServerEntry("10.0.0.1:80", 1, 0, False)])])["web"].slots
     api, web = view(segment).pools
-    assert api == PoolView("api", 0, 0, 0, 0, 0, 0, 0, False, [])
-    assert web == PoolView("web", 0, 3, 0, 5, 0, 1, 0, False, [])
+    assert api == PoolView("api", 0, 0, 0, 0, 0, 0, 0, False, [], 0, 0, 0, 0.0, None)
+    assert web == PoolView("web", 0, 3, 0, 5, 0, 1, 0, False, [], 0, 0, 0, 0.0, None)
     for slot in (slots[0], slots[0], slots[1]):
         claim(ledger, slot)
     with ledger.locked():
@@ -69,6 +70,29 @@ def test_a_pools_limits_are_shown_and_which_are_reached(segment: Segment) -> Non
     assert view(segment).pools[1].tripped == ["in_flight", "retries", "max_connections"]
     segment.cells[segment.layout.column(at.C_ADMIN)][slots[0]] = 1  # drained: the others decide
     assert view(segment).pools[1].tripped[-1] == "max_connections"
+
+
+def test_a_workers_clients_and_the_lag_of_its_loop_are_shown(segment: Segment) -> None:
+    ledger = Ledger(segment)
+    assert (view(segment).workers[0].clients, view(segment).workers[0].lag_s) == (None, None)
+    ledger.note_clients(0)
+    ledger.note_lag(0.0)
+    assert (view(segment).workers[0].clients, view(segment).workers[0].lag_s) == (0, 0.0)
+    ledger.note_lag(0.25)
+    ledger.note_clients(-1)
+    ledger.note_lingering(3)
+    assert (view(segment).workers[0].clients, view(segment).workers[0].lag_s) == (3, 0.25)
+
+
+def test_workers_that_end_are_told_from_those_that_die(segment: Segment) -> None:
+    survivor = Ledger(segment)
+    Child(lambda: Ledger(segment).note_end()).wait()
+    survivor.reclaim_dead()
+    for _ in range(2):
+        Child(lambda: Ledger(segment)).wait()
+        survivor.reclaim_dead()
+    shown = view(segment)
+    assert (shown.workers_started, shown.workers_ended, shown.workers_died) == (4, 1, 2)
 
 
 def test_looking_takes_no_lock(segment: Segment) -> None:

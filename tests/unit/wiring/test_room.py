@@ -1,6 +1,7 @@
 """How much shared memory a configuration asks for, and what a running instance has no room for."""
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 from collections.abc import Callable, Iterator
 
@@ -9,6 +10,7 @@ import pytest
 
 from prefork_lb.cli.room import lacks_of_room
 from prefork_lb.config import Config, load
+from prefork_lb.config.admin import AdminConfig
 from prefork_lb.shared import desired
 from prefork_lb.shared.finding import DIRECTORY
 from prefork_lb.shared.layout import Layout
@@ -34,7 +36,9 @@ def config(servers: int, pools: int = 1, suffix: str = "") -> Config:
 
 @pytest.mark.parametrize("servers", [256, 500, 2000])
 def test_a_server_takes_4_kib_at_most_for_8_workers(servers: int) -> None:
-    assert room_for(config(servers), 8).size <= servers * 4 * KIB
+    """Beside what does not grow with their number."""
+    room = room_for(config(servers), 8)
+    assert room.size - dataclasses.replace(room, servers=0).size <= servers * 4 * KIB
 
 
 def test_few_servers_take_little_and_may_become_256() -> None:
@@ -115,3 +119,17 @@ def test_a_reload_to_a_policy_by_times_needs_their_room_from_the_start(master: M
     with pytest.raises(SegmentError, match="restart gunicorn"):
         member.put_into_force(timed)
     assert configuration_of(member.segment) == plain
+
+
+def test_statistics_take_room_only_with_admin(master: Master, caplog: pytest.LogCaptureFixture) -> None:
+    """A reload that adds it puts the rest of the configuration into force."""
+    without = config(2)
+    asked = msgspec.structs.replace(without, admin=AdminConfig(bind="127.0.0.1:9900"))
+    assert room_for(asked, 2).size > room_for(without, 2).size
+    assert (room_for(without, 2).statistics, room_for(asked, 2).statistics) == (0, 1)
+    member = Membership(master.pid, 0, room_for(without, 2), one_thread=True)
+    member.put_into_force(without)
+    assert "no room for statistics" not in caplog.text
+    member.put_into_force(asked)
+    assert configuration_of(member.segment) == asked
+    assert "no room for statistics" in caplog.text
