@@ -21,6 +21,7 @@ from prefork_lb.controller.saving import Saver
 from prefork_lb.error_log import log_to
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.desired import published
+from prefork_lb.shared.events import Kind, record
 from prefork_lb.shared.finding import open_inherited
 from prefork_lb.shared.identity import myself
 from prefork_lb.shared.ledger import Ledger
@@ -80,6 +81,7 @@ class Controller:
         self._mark = 0
         with self._ledger.locked():
             segment.cells[at.H_CONTROLLER], segment.cells[at.H_CONTROLLER + 1] = myself()
+            record(segment, Kind.CONTROLLER_STARTED, f"controller {os.getpid()} started")
 
     def run(self, stop: threading.Event) -> None:
         """Go on until `stop` is set or the instance has ended."""

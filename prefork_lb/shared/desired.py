@@ -37,15 +37,19 @@ def publish(segment: Segment, ledger: Ledger, data: bytes) -> None:
         lay_down(segment, pack(data))
 
 
-def lay_down(segment: Segment, packed: bytes) -> None:
-    """Like `publish`, with a configuration that is compressed already. The ledger's lock must be held."""
+def lay_down(segment: Segment, packed: bytes) -> bool:
+    """Like `publish`, with a configuration that is compressed already. Returns whether it is another one than before.
+
+    The ledger's lock must be held.
+    """
     check_room(segment.layout, packed)
     length, buffer, checksum = _parts(segment.cells[at.H_CONFIGURATION])
     if (length, checksum) == (len(packed), zlib.crc32(packed)):
-        return
+        return False
     start = segment.layout.configuration_byte(1 - buffer)
     segment.text[start:start + len(packed)] = packed
     segment.cells[at.H_CONFIGURATION] = len(packed) << 33 | (1 - buffer) << 32 | zlib.crc32(packed)
+    return True
 
 
 def published(segment: Segment) -> tuple[int, bytes]:

@@ -5,6 +5,7 @@ is one instruction on the machines we run on, so a process that is killed leaves
 reader that takes no lock sees one of the two.
 
     header          the cells named H_ below, then the lock
+    events          a ring of the last ones
     server columns  one array a column, indexed by slot
     server keys     pool and address, as text
     server notes    why the last check passed or failed, as text
@@ -24,7 +25,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 MAGIC = 0x3142_4C4B_5246_5250
-VERSION = 8
+VERSION = 9
 CELL = 8
 
 # Header cells.
@@ -52,6 +53,7 @@ H_STARTS = 34  # controllers started since a controller last began its work
 H_SWEPT = 35  # when a process last looked for ended workers, in milliseconds of the monotonic clock
 H_DIED = 36  # workers whose rows were given back: those that died, and in the next cell those that ended of their own
 H_ENDED = 37
+H_EVENTS = 38  # the number of the last event, which counts from 1; written last of an event
 H_CONFIGURATION_BYTES = 40  # of each of the two buffers
 H_ROW_WANTED = 42  # when a new worker last found no row, in milliseconds of the monotonic clock
 H_REMOVED = 41  # 1: the file's removal is accounted for: the instance has ended, or the removal has been logged
@@ -65,6 +67,13 @@ SECRET_BYTES = 32
 H_SECRET_TOLD = 52  # 1: the log tells that a restart forgets the sessions that this secret signs
 H_LOCK = 64  # eight cells for a pthread_mutex_t: 40 bytes on x86-64, 48 on aarch64
 HEADER_CELLS = 128
+
+# The ring of events (`shared.events`): an event with the number N is entry N % EVENTS.
+EVENTS, EVENT_CELLS = 256, 72
+# An entry has its number, the wall clock in milliseconds, length and checksum of its text, and the text.
+V_NUMBER, V_AT, V_CHECK, V_TEXT = range(4)
+EVENT_TEXT_BYTES = (EVENT_CELLS - V_TEXT) * CELL
+TABLE_START = HEADER_CELLS + EVENTS * EVENT_CELLS  # the first cell of the server columns
 
 # Server columns.
 C_TOTAL = 0  # in flight, over all rows
@@ -127,6 +136,7 @@ P_RETRY_LIMIT = 19
 P_PANIC = 20  # 1: too few servers are up by their checks, and all are used
 P_RETRIED, P_HEDGED = 21, 22  # further attempts so far: after a failure, and beside an attempt that took long
 P_QUEUED, P_QUEUED_US = 23, 24  # requests that have waited in the queue, and for how long in all, in microseconds
+P_REFUSED_AT = 25  # when a limit last refused a request, in milliseconds of the monotonic clock; 0: never
 POOL_HEAD_CELLS = POLICY_CELLS + 18
 
 # Cells at the head of a worker's row; then three arrays indexed by slot.
@@ -203,12 +213,12 @@ class Layout:
 
     def column(self, number: int) -> slice:
         """A server column: `servers` cells."""
-        start = HEADER_CELLS + number * self.servers
+        start = TABLE_START + number * self.servers
         return slice(start, start + self.servers)
 
     def server_key_byte(self, slot: int) -> int:
         """Where the text of a slot's key begins: `KEY_BYTES` bytes, ended by NUL."""
-        return (HEADER_CELLS + SERVER_COLUMNS * self.servers) * CELL + slot * KEY_BYTES
+        return (TABLE_START + SERVER_COLUMNS * self.servers) * CELL + slot * KEY_BYTES
 
     def server_note_byte(self, slot: int) -> int:
         """Where the note on a slot's server begins: `NOTE_BYTES` bytes, ended by NUL."""

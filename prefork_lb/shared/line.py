@@ -23,6 +23,7 @@ from typing import NamedTuple
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.layout import Layout
 from prefork_lb.shared.ledger import Ledger
+from prefork_lb.shared.refusals import count_refusal
 from prefork_lb.shared.states import now_ms
 
 # How long siblings wait for a worker that does not run. It renews four times a second; a busy loop may be late.
@@ -37,7 +38,7 @@ class Spots(NamedTuple):
 
     last_ticket: int
     total: int
-    refused: int
+    pool: int  # its number
     waited: int  # the pool's number of requests that have waited; the next cell has the time
     waiting: int
     ticket: int
@@ -49,7 +50,7 @@ def pool_spots(layout: Layout, number: int) -> Spots:
     """The line of a pool, by its number."""
     block = layout.pool(number)
     waiting, ticket, bell = (layout.row_array(0, array).start + number for array in (at.A_WAITING, at.A_TICKET, at.A_BELL))
-    return Spots(block + at.P_TICKET, block + at.P_WAITING, block + at.P_REFUSED, block + at.P_QUEUED, waiting, ticket, bell,
+    return Spots(block + at.P_TICKET, block + at.P_WAITING, number, block + at.P_QUEUED, waiting, ticket, bell,
                  layout.row(1) - layout.row(0))
 
 
@@ -57,7 +58,7 @@ def server_spots(layout: Layout, number: int, slot: int) -> Spots:
     """The own line of a server of the pool with this number. There is none without `layout.own_lines`."""
     waiting, ticket, bell = (layout.own_line_array(0, array).start + slot for array in (at.O_WAITING, at.O_TICKET, at.O_BELL))
     return Spots(layout.column(at.C_OWN_TICKET).start + slot, layout.column(at.C_OWN_WAITING).start + slot,
-                 layout.pool(number) + at.P_REFUSED, layout.pool(number) + at.P_QUEUED, waiting, ticket, bell,
+                 number, layout.pool(number) + at.P_QUEUED, waiting, ticket, bell,
                  layout.own_line_array(1, 0).start - layout.own_line_array(0, 0).start)
 
 
@@ -114,7 +115,7 @@ class Line:
 
     def count_refusal(self) -> None:
         """Count a request that was refused because the line is too long. The ledger's lock must be held."""
-        self._cells[self._spots.refused] += 1
+        count_refusal(self._ledger.segment, self._spots.pool, "requests are refused: the queue is full (queue.size)")
 
     def is_first(self, ticket: int) -> bool:
         """Whether this request is the first in the line that is not skipped. The ledger's lock must be held."""

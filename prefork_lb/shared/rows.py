@@ -10,6 +10,7 @@ from collections.abc import Collection
 from typing import NamedTuple
 
 from prefork_lb.shared import layout as at
+from prefork_lb.shared.events import Kind, record
 from prefork_lb.shared.identity import is_alive, myself
 from prefork_lb.shared.segment import Segment, SegmentError
 from prefork_lb.shared.sessions_repair import repair_sessions
@@ -64,6 +65,7 @@ class Rows:
                     cells[head + cell] = 0
                 cells[head + at.R_PID] = pid
                 cells[at.H_JOINS] += 1
+                record(self._segment, Kind.WORKER_STARTED, f"worker {pid} started")
                 return row
         cells[at.H_ROW_WANTED] = now_ms()
         raise NoRowLeft(f"{self._segment.name}: all {layout.rows} rows for worker processes are in use; "
@@ -97,7 +99,7 @@ class Rows:
     def give_back(self, dead: list[int]) -> Reclaimed:
         """Free these rows: give back their claims, keep their statistics. The lock must be held."""
         cells, layout = self._cells, self._layout
-        claims = 0
+        claims = dict.fromkeys(dead, 0)
         for row in dead:
             for array, past in ((at.A_REQUESTS, at.C_PAST_REQUESTS), (at.A_FAILURES, at.C_PAST_FAILURES)):
                 with cells[layout.row_array(row, array)] as counted, cells[layout.column(past)] as column:
@@ -108,7 +110,7 @@ class Rows:
             for array in (at.A_CLAIMS, at.A_PENALTIES, at.A_UNANSWERED, at.A_RETRIES, at.A_WAITING, at.A_TICKET, at.A_BELL):
                 with cells[layout.row_array(row, array)] as held:
                     if array == at.A_CLAIMS:
-                        claims += sum(held)
+                        claims[row] = sum(held)
                     for place, number in enumerate(held):
                         if number:
                             held[place] = 0
@@ -122,14 +124,21 @@ class Rows:
             with contextlib.closing(States(self._segment)) as states:
                 states.end_trials_of(dead)
             self.recount()
-            cells[at.H_RECLAIMED] += claims
+            cells[at.H_RECLAIMED] += sum(claims.values())
         # Last: if this sweep is interrupted earlier, the next sweep still finds the row in use by a dead process.
         for row in dead:
             head = layout.row(row)
             cells[head + at.R_CLIENTS] = cells[head + at.R_LINGERS] = 0
             cells[at.H_ENDED if cells[head + at.R_ENDS] else at.H_DIED] += 1
-            cells[head + at.R_PID] = 0
-        return Reclaimed(len(dead), claims)
+            pid, cells[head + at.R_PID] = cells[head + at.R_PID], 0
+            self._tell_of_end(pid, bool(cells[head + at.R_ENDS]), claims[row])
+        return Reclaimed(len(dead), sum(claims.values()))
+
+    def _tell_of_end(self, pid: int, is_orderly: bool, claims: int) -> None:
+        """Record that a worker is gone. The lock must be held."""
+        kind, how = (Kind.WORKER_ENDED, "ended") if is_orderly else (Kind.WORKER_DIED, "died")
+        left = f" with {claims} request{'s' if claims != 1 else ''} in flight" if claims else ""
+        record(self._segment, kind, f"worker {pid} {how}{left}")
 
     def recount(self) -> None:
         """Recount the totals from the rows, which are right when the totals are not. The lock must be held."""

@@ -13,6 +13,7 @@ import time
 from collections.abc import Collection
 
 from prefork_lb.shared import layout as at
+from prefork_lb.shared.events import Kind, record_of_server
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.text import read_note, write_note
 from prefork_lb.shared.transitions import Check, Ejection, Event, after
@@ -105,6 +106,8 @@ class States:
                 self._rise(slot)
             self.check[slot] = step.after
             self.count_change()
+            if state is Check.DOWN or step.rises:
+                record_of_server(self._segment, slot, Kind.SERVER_DOWN if state is Check.DOWN else Kind.SERVER_UP, note)
 
     def count_check(self, slot: int, passed: bool) -> None:
         """Count a check that has ended. The lock must be held."""
@@ -117,15 +120,17 @@ class States:
             write_note(self._segment.text, self._segment.layout.server_note_byte(slot), "")
             self.count_change()
 
-    def eject(self, slot: int, event: Event, until_ms: int) -> None:
+    def eject(self, slot: int, event: Event, until_ms: int, reason: str = "") -> None:
         """Eject a server for `event` until that instant. The lock must be held. Raises InvariantError where the table lacks
-        the step."""
+        the step. Without a `reason` that of the table is told."""
         step = after(Ejection(self.ejection[slot]), event)
         # Before the state: if the worker is killed between the two writes, the old state stays, which ignores this cell.
         self.ejected_until[slot] = until_ms
         if event is not Event.TRIAL_LEFT:
             self.times_ejected[slot] += 1
         self._set_ejection(slot, step.after)
+        seconds = max(0, until_ms - now_ms()) / 1000
+        record_of_server(self._segment, slot, Kind.SERVER_EJECTED, f"for {seconds:.1f} s: {reason or step.cause}")
 
     def begin_trial(self, slot: int, row: int) -> None:
         """The worker in this row sends the server its trial. The lock must be held. Raises InvariantError unless one is due.
@@ -136,6 +141,7 @@ class States:
         # Before the state: these cells are read only when the state says ON_TRIAL.
         self.trial[slot], self.trial_until[slot] = row + 1, now_ms() + _BELIEVED_MS
         self._set_ejection(slot, step.after)
+        record_of_server(self._segment, slot, Kind.SERVER_TRIAL, step.cause)
 
     def has_trial(self, slot: int, row: int) -> bool:
         """Whether the server is on trial by a request of the worker in this row. Certain only while the lock is held."""
@@ -160,6 +166,7 @@ class States:
         self.streak[slot] = 0
         self._set_ejection(slot, step.after)
         self.ejected_until[slot] = 0
+        record_of_server(self._segment, slot, Kind.SERVER_RETURNED, step.cause)
 
     def end_trials_of(self, rows: Collection[int]) -> None:
         """Make a new trial due for servers whose trial's worker, in one of these rows, has died. The lock must be held."""

@@ -162,6 +162,6 @@ class Ejections:
         number = max(0, states.ejections[slot] - well_ms // rules.ms) + 1
         ms = min(rules.ms * number, rules.max_ms)
         ms += int(ms * _JITTER * self._rng.random())
-        states.eject(slot, event, now + ms)
+        states.eject(slot, event, now + ms, reason)
         states.ejections[slot] = number
         log.warning("pool %s: server %s is ejected for %.1f s: %s", self._pool, server.name, ms / 1000, reason)

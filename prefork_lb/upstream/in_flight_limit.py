@@ -3,19 +3,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from prefork_lb.shared import layout as at
 from prefork_lb.shared.ledger import Ledger
+from prefork_lb.shared.refusals import count_refusal
 
 
 class InFlightLimit:
     """Refuses requests while `most` are in flight on the pool's servers."""
 
-    def __init__(self, ledger: Ledger, slots: Sequence[int], cells: memoryview, most: int) -> None:
-        """`cells` are the pool's block in shared memory, in which refusals are counted."""
+    def __init__(self, ledger: Ledger, slots: Sequence[int], pool: int, most: int) -> None:
+        """`pool` is the pool's number in shared memory."""
         self.most = most
         self._ledger = ledger
         self._slots = slots
-        self._cells = cells
+        self._pool = pool
 
     def is_reached(self) -> bool:
         """Whether one more would be too many. The ledger's lock must be held."""
@@ -24,4 +24,5 @@ class InFlightLimit:
 
     def count_refusal(self) -> None:
         """A request was refused for it. The ledger's lock must be held."""
-        self._cells[at.P_REFUSED] += 1
+        count_refusal(self._ledger.segment, self._pool,
+                      f"requests are refused: {self.most} are in flight, which is breaker.in_flight")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.ledger import Ledger
+from prefork_lb.shared.refusals import count_refusal
 from prefork_lb.shared.states import now_ms
 
 _WINDOW_MS = 10_000
@@ -47,7 +48,8 @@ class RetryBudget:
         cells = self._cells
         with self._ledger.locked():
             if self._most_at_once and self._ledger.retries_under_way(self._number) >= self._most_at_once:
-                cells[at.P_REFUSED] += 1
+                count_refusal(self._ledger.segment, self._number,
+                              f"retries are refused: {self._most_at_once} are under way, which is breaker.retries")
                 return False
             now, requests = now_ms(), self._ledger.requests(self._slots)
             age = now - cells[at.P_WINDOW]

@@ -109,8 +109,12 @@ class Application:
             if before is None or before == self._config:
                 raise
             log.error("the configuration cannot be put into force, the one before stays:\n%s", exc)
+            problem = "; ".join(str(exc).splitlines())
             self._config = before
-        return self._make_worker_for(before, runtime)
+        worker = self._make_worker_for(before, runtime)
+        if self._member is not None:
+            self._member.tell_of_refusal(problem)
+        return worker
 
     def _make_worker_for(self, config: Config, runtime: Runtime) -> Worker:
         # Steps that may fail outside of shared memory come first. Then this worker takes its row, for its whole life.

@@ -3,14 +3,17 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 
 from prefork_lb.config import Config
+from prefork_lb.config.difference import differences
 from prefork_lb.config.published import decode_published
 from prefork_lb.shared.desired import check_room, lay_down, published
+from prefork_lb.shared.events import Kind, recent, record
 from prefork_lb.shared.finding import find
 from prefork_lb.shared.layout import Layout
 from prefork_lb.shared.ledger import Ledger
@@ -23,6 +26,8 @@ from prefork_lb.shared.sweeping import Sweeper
 from prefork_lb.shared.table import PoolSlots, enter
 from prefork_lb.shared.transitions import Check
 from prefork_lb.wiring.room import packed, pool_entries, problems_of_extras
+
+_SAME_RELOAD_S = 10.0
 
 log = logging.getLogger("prefork_lb")
 
@@ -52,16 +57,27 @@ class Membership:
             raise SegmentError(f"{self.segment.name}: {'; '.join(problems)}")
         if config.admin is not None and not self.segment.layout.statistics:
             log.warning("no room for statistics, since there was no [admin] at the start; restart gunicorn to make it")
+        before = configuration_of(self.segment)
+        changes = "; ".join(differences(before, config)) if before is not None else "configuration of the start"
         with self.ledger.locked():
             check_room(self.segment.layout, data)
             slots = enter(self.segment, self.ledger, pool_entries(config))
             self._begin_checks(config, slots)
-            lay_down(self.segment, data)
+            if lay_down(self.segment, data):
+                record(self.segment, Kind.RELOAD, f"{config.source} is in force: {changes or 'it says the same as before'}")
         if config.state.file:
             told = restore(Path(config.state.file), config.state.max_age, self.segment, self.ledger, self.states)
             if told:
                 log.warning("%s", told)
         return slots
+
+    def tell_of_refusal(self, problem: str) -> None:
+        """Record that a new configuration could not be put into force; once for all workers of a reload."""
+        text = f"the configuration before stays in force: {problem}"
+        with self.ledger.locked():
+            since = time.time() - _SAME_RELOAD_S
+            if not any(event.text == text and event.at >= since for event in recent(self.segment)):
+                record(self.segment, Kind.RELOAD, text)
 
     def _begin_checks(self, config: Config, slots: Mapping[str, PoolSlots]) -> None:
         """Set the first state of servers whose checks begin now, and clear the state of servers whose checks have ended."""

@@ -101,7 +101,7 @@ def make_pool(name: str, pool: model.PoolConfig, config: Config, needs: PoolNeed
         RetryBudget(ledger, slots.block, slots.number, slots.slots, retries.budget, retries.floor,
                     pool.breaker.retries),
         lambda usable, seen: None if most or waits else fast_claims(policy, usable, slots, ledger, seen, answering), queue,
-        InFlightLimit(ledger, slots.slots, slots.block, most) if most else None,
+        InFlightLimit(ledger, slots.slots, slots.number, most) if most else None,
         functools.partial(slots.block.__setitem__, at.P_PANIC),
         key_finder(pool.key, trust_check(config.proxy.trusted_proxies)) if pool.key else None,
         make_sticky(name, pool, servers, needs.secrets, ledger, trust_check(config.proxy.trusted_proxies)),

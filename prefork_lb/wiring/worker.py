@@ -49,6 +49,7 @@ class Worker:
             config.listen.linger, self._close_idle, lambda: bool(member.segment.masters()))
         runtime.every(INTERVAL_S, self._look_after)
         atexit.register(summary.flush)
+        atexit.register(member.ledger.note_end)
         # What is here now stays: the collector need not look at it again in the middle of requests.
         gc.collect()
         gc.freeze()

@@ -1,0 +1,33 @@
+"""What a worker that starts tells of the configuration that it puts into force."""
+from __future__ import annotations
+
+import msgspec
+
+from prefork_lb.shared.events import Kind, recent
+from prefork_lb.wiring.membership import Membership
+from prefork_lb.wiring.room import room_for
+from tests.unit.shared.processes import Master
+from tests.unit.wiring.test_room import config, master  # noqa: F401
+
+
+def told(member: Membership) -> list[str]:
+    return [event.text for event in recent(member.segment) if event.kind == Kind.RELOAD]
+
+
+def test_a_configuration_is_told_once_for_all_workers_with_what_changed(master: Master) -> None:  # noqa: F811
+    before = config(2)
+    first, second = (Membership(master.pid, 0, room_for(before, 2), one_thread=True) for _ in range(2))
+    first.put_into_force(before)
+    second.put_into_force(before)
+    assert told(first) == ["prefork_lb.toml is in force: configuration of the start"]
+    after = msgspec.structs.replace(config(3), source="other.toml")
+    second.put_into_force(after)
+    first.put_into_force(after)
+    assert told(first)[1:] == ["other.toml is in force: pool p0: server 10.0.2.7:8080: added"]
+
+
+def test_a_refused_one_is_told_once_for_all_workers(master: Master) -> None:  # noqa: F811
+    member = Membership(master.pid, 0, room_for(config(2), 2), one_thread=True)
+    for _ in range(3):
+        member.tell_of_refusal("no room")
+    assert told(member) == ["the configuration before stays in force: no room"]
