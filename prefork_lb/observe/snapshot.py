@@ -2,49 +2,58 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 
 from prefork_lb import __version__
+from prefork_lb.clock import Clock, monotonic
 from prefork_lb.config.model import Config, PoolConfig
 from prefork_lb.config.published import decode_published
 from prefork_lb.observe.conditions import condition
+from prefork_lb.observe.percentiles import percentile_ms
 from prefork_lb.observe.rates import Growth
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.desired import published
 from prefork_lb.shared.segment import Segment
+from prefork_lb.shared.statistics import BOUNDS_S, CLASSES
 from prefork_lb.shared.view import InstanceView, PoolView, ServerView, WorkerView, view
 
 _RATES_S = 5.0
+_TIMES_S = 10.0
+_BUCKETS = range(len(BOUNDS_S) + 1)
+
+Document = dict[str, Any]
 
 
 class Snapshots:
     """Takes documents of one instance. Rates are over the last seconds, so it is to be asked about once a second."""
 
-    def __init__(self, segment: Segment) -> None:
+    def __init__(self, segment: Segment, clock: Clock = monotonic) -> None:
         self._segment = segment
-        self._growth = Growth(_RATES_S)
+        self._recent, self._times = Growth(_RATES_S, clock), Growth(_TIMES_S, clock)
         self._mark = 0
         self._config: Config | None = None
 
-    def take(self) -> dict[str, Any]:
-        """The document of this moment."""
+    def take(self) -> Document:
+        """The document of this moment. Numbers that the instance does not keep are None."""
         now = view(self._segment)
         config = self._configuration()
-        self._growth.note({("requests", server.pool, server.address): server.requests for server in now.servers})
-        cells = self._segment.cells
+        self._note(now)
+        pools = [self._pool(pool, [server for server in now.servers if server.pool == pool.name],
+                            config.pools.get(pool.name) if config is not None else None) for pool in now.pools]
         return {
             "version": __version__,
             "now": round(time.time(), 3),
-            "started": cells[at.H_CREATED],
+            "started": now.started,
             "master": now.master,
             "generation": now.generation,
-            "controller": {"pid": now.controller, "silent_s": now.controller_silent_s} if now.controller else None,
-            "statistics": False,
-            "totals": _totals(now),
+            "controller": {"pid": now.controller, "silent_s": _rounded(now.controller_silent_s)} if now.controller else None,
+            "statistics": now.numbers is not None,
+            "totals": self._totals(now, pools),
             "workers": [_worker(worker) for worker in now.workers],
-            "pools": [self._pool(pool, now, config.pools.get(pool.name) if config is not None else None) for pool in now.pools],
+            "pools": pools,
         }
 
     def _configuration(self) -> Config | None:
@@ -53,8 +62,40 @@ class Snapshots:
             self._config = _decoded(data)
         return self._config
 
-    def _pool(self, pool: PoolView, instance: InstanceView, config: PoolConfig | None) -> dict[str, Any]:
-        servers = [server for server in instance.servers if server.pool == pool.name]
+    def _note(self, now: InstanceView) -> None:
+        """Take over the counters that rates and times are worked out from."""
+        counters: dict[Any, float] = {}
+        times: dict[Any, float] = {}
+        for server in now.servers:
+            key = server.pool, server.address
+            counters["attempts", *key] = server.requests
+            if server.numbers is not None:
+                counters["5xx", *key] = server.numbers.codes["5xx"]
+                counters["bytes_out", *key] = server.numbers.bytes_out
+                times["answers", *key], times["seconds", *key] = server.numbers.answers, server.numbers.seconds
+        for pool in now.pools:
+            if pool.numbers is not None:
+                counters["requests", pool.name] = sum(pool.numbers.buckets)
+                counters["own 5xx", pool.name] = _own(pool)["5xx"]
+                times |= {("bucket", pool.name, number): count for number, count in enumerate(pool.numbers.buckets)}
+        if now.numbers is not None:
+            counters["requests"] = sum(now.numbers.codes.values())
+            counters["5xx"] = now.numbers.codes["5xx"]
+        self._recent.note(counters)
+        self._times.note(times)
+
+    def _pool(self, pool: PoolView, servers: list[ServerView], config: PoolConfig | None) -> Document:
+        shown = [self._server(server) for server in servers]
+        numbers: Document = dict.fromkeys(("requests", "rate", "codes", "error_rate", "p50_ms", "p99_ms"))
+        if pool.numbers is not None:
+            buckets = [self._times.of(("bucket", pool.name, number)) for number in _BUCKETS]
+            errors = [("own 5xx", pool.name), *(("5xx", server.pool, server.address) for server in servers)]
+            numbers = {
+                "requests": sum(pool.numbers.buckets), "rate": self._recent.rate(("requests", pool.name)),
+                "codes": _sums([_own(pool), *(server["codes"] for server in shown)]),
+                "error_rate": self._recent.rate(*errors),
+                "p50_ms": percentile_ms(buckets, 0.5), "p99_ms": percentile_ms(buckets, 0.99),
+            }
         return {
             "name": pool.name,
             "policy": config.policy if config is not None else None,
@@ -64,12 +105,13 @@ class Snapshots:
             "waiting": pool.waiting, "queue_size": pool.queue_size,
             "retries": pool.retries, "retries_limit": pool.retries_limit,
             "refused": pool.refused, "panic": pool.panic, "tripped": pool.tripped,
-            "requests": None, "rate": None, "codes": None, "error_rate": None, "p50_ms": None, "p99_ms": None,
-            "servers": [self._server(server) for server in servers],
+            **numbers, "servers": shown,
         }
 
-    def _server(self, server: ServerView) -> dict[str, Any]:
+    def _server(self, server: ServerView) -> Document:
         state, reason = condition(server)
+        key, numbers = (server.pool, server.address), server.numbers
+        answers = self._times.of(("answers", *key))
         return {
             "pool": server.pool, "address": server.address, "state": state, "reason": reason,
             "admin": server.state, "check": server.check, "note": server.note,
@@ -78,8 +120,35 @@ class Snapshots:
             "max_connections": server.max_connections, "max_connections_configured": server.max_connections,
             "backup": server.backup, "origin": "configuration",
             "in_flight": server.in_flight, "requests": server.requests, "failures": server.failures,
-            "rate": self._growth.rate(("requests", server.pool, server.address)),
-            "codes": None, "bytes_in": None, "bytes_out": None, "latency_ms": None, "sessions": None, "etag": "",
+            "rate": self._recent.rate(("attempts", *key)),
+            "codes": numbers.codes if numbers is not None else None,
+            "bytes_in": numbers.bytes_in if numbers is not None else None,
+            "bytes_out": numbers.bytes_out if numbers is not None else None,
+            "latency_ms": round(1000 * self._times.of(("seconds", *key)) / answers, 3) if answers else None,
+            "sessions": None, "etag": "",
+        }
+
+    def _totals(self, now: InstanceView, pools: list[Document]) -> Document:
+        clients = [worker.clients for worker in now.workers if worker.clients is not None]
+        totals: Document = {
+            **dict.fromkeys(("requests", "rate")),
+            "in_flight": sum(pool["in_flight"] for pool in pools), "waiting": sum(pool["waiting"] for pool in pools),
+            "clients": sum(clients) if clients else None,
+            **dict.fromkeys(("errors", "error_rate", "bytes_in", "bytes_out", "bytes_out_rate", "p50_ms", "p99_ms")),
+        }
+        if now.numbers is None:
+            return totals
+        servers = [server for pool in pools for server in pool["servers"]]
+        buckets = [sum(self._times.of(("bucket", pool["name"], number)) for pool in pools) for number in _BUCKETS]
+        return totals | {
+            "requests": sum(now.numbers.codes.values()) + sum(pool["requests"] for pool in pools),
+            "rate": round(self._recent.rate("requests") + sum(pool["rate"] for pool in pools), 3),
+            "errors": now.numbers.codes["5xx"] + sum(pool["codes"]["5xx"] for pool in pools),
+            "error_rate": round(self._recent.rate("5xx") + sum(pool["error_rate"] for pool in pools), 3),
+            "bytes_in": sum(server["bytes_in"] for server in servers),
+            "bytes_out": sum(server["bytes_out"] for server in servers),
+            "bytes_out_rate": self._recent.rate(*(("bytes_out", server.pool, server.address) for server in now.servers)),
+            "p50_ms": percentile_ms(buckets, 0.5), "p99_ms": percentile_ms(buckets, 0.99),
         }
 
 
@@ -95,17 +164,25 @@ def _decoded(data: bytes) -> Config | None:
         return None
 
 
-def _totals(instance: InstanceView) -> dict[str, Any]:
-    return {
-        "requests": None, "rate": None, "in_flight": sum(pool.in_flight for pool in instance.pools),
-        "waiting": sum(pool.waiting for pool in instance.pools), "clients": None, "errors": None, "error_rate": None,
-        "bytes_in": None, "bytes_out": None, "bytes_out_rate": None, "p50_ms": None, "p99_ms": None,
-    }
+def _own(pool: PoolView) -> dict[str, int]:
+    """The answers that this proxy made itself to requests of a pool, by class. 4xx holds clients that left, too."""
+    found = dict.fromkeys(CLASSES, 0)
+    for code, count in (pool.numbers.own if pool.numbers is not None else {}).items():
+        found[f"{code[0]}xx"] += count
+    return found
 
 
-def _worker(worker: WorkerView) -> dict[str, Any]:
-    return {"pid": worker.pid, "generation": worker.generation, "in_flight": worker.in_flight, "clients": None,
-            "lingers_s": worker.lingers_s, "lag_ms": None}
+def _sums(parts: Iterable[dict[str, int]]) -> dict[str, int]:
+    found = dict.fromkeys(CLASSES, 0)
+    for part in parts:
+        for name, count in part.items():
+            found[name] += count
+    return found
+
+
+def _worker(worker: WorkerView) -> Document:
+    return {"pid": worker.pid, "generation": worker.generation, "in_flight": worker.in_flight, "clients": worker.clients,
+            "lingers_s": worker.lingers_s, "lag_ms": round(1000 * worker.lag_s, 3) if worker.lag_s is not None else None}
 
 
 def _rounded(value: float | None) -> float | None:

@@ -6,14 +6,18 @@ from typing import Any
 
 import pytest
 
+from prefork_lb.clock import ManualClock
 from prefork_lb.observe.conditions import condition
 from prefork_lb.observe.snapshot import Snapshots
 from prefork_lb.shared.desired import publish
 from prefork_lb.shared.ledger import Ledger
+from prefork_lb.shared.making import attach_or_create
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import Admin, States
+from prefork_lb.shared.statistics import Tally
 from prefork_lb.shared.table import PoolEntry, ServerEntry, register
 from prefork_lb.shared.view import ServerView
+from tests.unit.shared.processes import Master
 
 WEB = PoolEntry("web", [ServerEntry("10.0.0.1:80", 2, 7, False), ServerEntry("unix:/run/b.sock", 1, 0, True)])
 CONFIG = {"pools": {"web": {"servers": [{"address": "10.0.0.1:80"}], "policy": "first", "sticky": {"mode": "source"}}}}
@@ -42,6 +46,44 @@ def test_a_document_says_what_is_in_shared_memory_and_in_the_configuration(segme
     assert document["totals"]["in_flight"] == 1
     assert [worker["in_flight"] for worker in document["workers"]] == [1]
     json.dumps(document)
+
+
+def test_numbers_and_rates_are_of_the_last_seconds(master: Master) -> None:
+    segment = attach_or_create(master.pid, 4, 4, pools=2, statistics=1)
+    ledger, clock = Ledger(segment), ManualClock()
+    register(segment, ledger, [WEB, PoolEntry("api", [ServerEntry("10.0.0.9:80", 1, 0, False)])])
+    tally, snapshots = Tally(segment, ledger.row, one_thread=True), Snapshots(segment, clock)
+    snapshots.take()
+    for _ in range(8):
+        tally.count_answer(0, 0, 200, 10, 1000, 0.0015)
+    tally.count_answer(0, 0, 503, 0, 100, 0.009)
+    tally.count_own(0, 504, 0.004)
+    tally.count_own(0, 499, 0.004)
+    tally.count_without_pool(404)
+    clock.advance(2)
+    document = snapshots.take()
+    totals, (api, web) = document["totals"], document["pools"]
+    assert (web["requests"], web["rate"], web["error_rate"]) == (11, 5.5, 1.0)
+    assert web["codes"] == {"1xx": 0, "2xx": 8, "3xx": 0, "4xx": 1, "5xx": 2}
+    assert 1 < web["p50_ms"] < 2 and 5 < web["p99_ms"] <= 10
+    assert (api["requests"], api["rate"], api["p50_ms"], api["servers"][0]["latency_ms"]) == (0, 0, None, None)
+    server = web["servers"][0]
+    assert (server["bytes_in"], server["bytes_out"], server["latency_ms"]) == (80, 8100, round((8 * 1.5 + 9) / 9, 3))
+    assert (totals["requests"], totals["rate"], totals["errors"], totals["error_rate"]) == (12, 6.0, 2, 1.0)
+    assert (totals["bytes_in"], totals["bytes_out"], totals["bytes_out_rate"]) == (80, 8100, 4050)
+    assert document["statistics"] is True
+    for _ in range(2):
+        clock.advance(20)
+        document = snapshots.take()
+    assert (document["totals"]["rate"], document["totals"]["p50_ms"], document["totals"]["requests"]) == (0, None, 12)
+
+
+def test_without_statistics_numbers_are_none(segment: Segment) -> None:
+    register(segment, Ledger(segment), [WEB])
+    document = Snapshots(segment).take()
+    assert document["statistics"] is False
+    (pool,) = document["pools"]
+    assert document["totals"]["requests"] is pool["codes"] is pool["servers"][0]["bytes_in"] is None
 
 
 @pytest.mark.parametrize(("change", "expected"), [
