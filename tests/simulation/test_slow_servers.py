@@ -150,7 +150,7 @@ def test_no_pick_differs_from_least_connections_while_all_answer_alike() -> None
 @pytest.mark.parametrize("kind", ["fixed", "exponential"])
 @pytest.mark.parametrize("seed", SEEDS)
 def test_failing_at_once_attracts_nobody(kind: str, seed: int) -> None:
-    """Of 1500 requests in 5 s. Measured: 11 or 12; least-connections sends most of them there."""
+    """Of 1500 requests in 5 s. Measured: 11 to 13; least-connections sends most of them there."""
     found = run("peak-ewma", Scene(5, 10, fails=True), 12, seed, KINDS[kind])
     assert sum(each.failed for each in found.sent) <= 30
 
