@@ -30,7 +30,7 @@ class Choice(NamedTuple):
     trials: tuple[Server, ...] = ()  # ejected, and due to be tried with one request
     is_panic: bool = False  # too few servers are up by their checks, so checks are ignored
     is_ramping: bool = False  # weights change with time
-    keeping: tuple[Server, ...] = ()  # drained: no pick chooses them, and sessions that they have may stay
+    keeping: tuple[Server, ...] = ()  # drained: no pick chooses them, and sessions that they have may stay, or try an ejected one
 
 
 def choose(servers: Sequence[Server], states: States, rules: AvailabilityRules, now_ms: int) -> Choice:
@@ -47,8 +47,8 @@ def choose(servers: Sequence[Server], states: States, rules: AvailabilityRules, 
     if not here:
         here = taken  # every server is ejected: one that failed is better than none
     drained = (server for server in servers if states.admin[server.slot] == Admin.DRAIN)
-    keeping = tuple(server for server in drained
-                    if (is_panic or states.check[server.slot] <= Check.UP) and not states.is_ejected(server.slot))
+    keeping = tuple(server for server in drained if (is_panic or states.check[server.slot] <= Check.UP)
+                    and states.ejection[server.slot] in (Ejection.NONE, Ejection.TRIAL_DUE))
     is_ramping = _set_weights(servers, states, rules, now_ms)
     return Choice(tuple(server for server in here if not server.backup), tuple(server for server in here if server.backup),
                   trials, is_panic, is_ramping, keeping)

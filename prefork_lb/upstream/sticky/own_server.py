@@ -32,23 +32,22 @@ class OwnServer:
         ledger, states, slot = self._ledger, self._states, server.slot
         if server in tried or ledger.totals[slot] >= server.max_connections:
             return None
-        if server in choice.trials:
-            if states.ejection[slot] != Ejection.TRIAL_DUE:
-                return None  # another request is its trial by now
-            ledger.claim(slot)
-            return Lease(server, ledger, self._outcomes, seen, self._outcomes.ejections.begin_trial(server))
-        if server in choice.primaries:
-            if self._took is not None:
-                self._took(server, choice.primaries)
-        elif server in choice.keeping:
+        is_ejected = server in choice.trials or (server in choice.keeping and states.is_ejected(slot))
+        if is_ejected and states.ejection[slot] != Ejection.TRIAL_DUE:
+            return None  # another request is its trial by now
+        if server in choice.keeping:
             if self._has_left(server):
                 return None
             states.count_session_request(slot)
+        elif server in choice.primaries:
+            if self._took is not None and not is_ejected:
+                self._took(server, choice.primaries)
         # A backup stands in for the others. It may be a page that says sorry: so its sessions leave it, when another can be used.
-        elif server not in choice.backups or self._has_room(choice.primaries, tried):
+        elif not is_ejected and (server not in choice.backups or self._has_room(choice.primaries, tried)):
             return None
         ledger.claim(slot)
-        return Lease(server, ledger, self._outcomes, seen)
+        trial = self._outcomes.ejections.begin_trial(server) if is_ejected else None
+        return Lease(server, ledger, self._outcomes, seen, trial)
 
     def check_may_move(self, server: Server) -> None:
         """Raise SessionRefused when the session must not go to another server than this one."""

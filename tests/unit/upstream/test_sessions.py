@@ -137,6 +137,24 @@ def test_the_own_session_is_the_trial_of_an_ejected_server(segment: Segment, led
     assert states.ejection[0] == Ejection.NONE
 
 
+@pytest.mark.parametrize("rules", [REBALANCE, STRICT], ids=["rebalance", "strict"])
+def test_an_ejected_server_that_is_drained_is_tried_by_its_own_sessions(
+        segment: Segment, ledger: Ledger, servers: Sequence[Server], rules: SessionRules) -> None:
+    """No other request would try it, so it would be lost to its sessions."""
+    pool, states = sessions(ledger, *servers, rules=rules), States(segment)
+    with ledger.locked():
+        states.set_admin(0, Admin.DRAIN)
+        states.eject(0, Event.FAILED, 0)
+        states.let_time_pass()
+    assert pool.lease(REQUEST, ()).server is servers[1] and states.ejection[0] == Ejection.TRIAL_DUE
+    lease = pool.lease(REQUEST, (), session=Session(servers[0]))
+    assert lease.server is servers[0] and states.ejection[0] == Ejection.ON_TRIAL
+    assert states.session_requests_lately(0) == 1
+    lease.succeed(reusable=False)
+    assert states.ejection[0] == Ejection.NONE
+    assert served(pool, servers[0]) is servers[0]
+
+
 def test_sessions_leave_a_backup_when_another_server_can_be_used(segment: Segment, ledger: Ledger) -> None:
     first, backup = new_server(0), new_server(1, backup=True)
     pool = sessions(ledger, first, backup)
