@@ -20,6 +20,7 @@ from prefork_lb.net.stream import StreamClosed, StreamTimeout
 from prefork_lb.net.tls import ClientTLS
 
 _FULL_QUEUE_PAUSE_S = 0.005
+_LEAST_PAUSE_S = 0.001
 
 
 class Dialer:
@@ -97,7 +98,7 @@ class _Attempt:
 
     def __init__(self, hub: Hub, address: Address, timeout_s: float, tls: ClientTLS | None, preamble: bytes) -> None:
         self.hub = hub
-        self.deadline = hub.now + timeout_s
+        self.deadline = hub.clock() + timeout_s  # `hub.now` may be so old that no time would be left
         self._address = address
         self._timeout_s = timeout_s
         self._tls = tls
@@ -198,10 +199,10 @@ class _Race:
                 attempts.update(*self._resolver.so_far(self._name))
                 while (endpoint := attempts.due(hub.now)) is not None:
                     hub.soon(functools.partial(self._try, endpoint))
-                if attempts.is_over(hub.now):
-                    in_tls = any(isinstance(stream, TLSStream) for stream in self._under_way.values())
-                    raise attempts.error(self._attempt.timed_out(in_tls))
-                self._bell.wait(attempts.look_at(hub.now))
+                if attempts.is_over(hub.now) and not self._under_way:
+                    raise attempts.error(self._attempt.timed_out())
+                # At the deadline each attempt under way ends by itself: it may be connected, and its event behind others.
+                self._bell.wait(max(attempts.look_at(hub.now), hub.now + _LEAST_PAUSE_S))
                 if self._winner is not None:
                     return self._winner
                 if self._unexpected is not None:

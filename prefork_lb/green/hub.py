@@ -8,6 +8,9 @@ Facts of the world and what they force on us:
   next arrival is a new edge. The end of the peer's side is an edge as well, and stays in `ready` for good.
 - A greenlet costs some 6 KiB while it waits. So a connection that only waits for its client holds no greenlet. When an event
   comes, the hub calls the channel's `owner`, and the owner runs a job on a spare greenlet.
+- epoll returns a limited number of events at once, and to handle them may take seconds. So when a wait is over its deadline,
+  its event may have come long ago and be behind others. The hub looks at the descriptor. If it is ready, the wait goes on until
+  its event comes, or a later round had room for the event and brought none.
 - The kernel gives the number of a closed descriptor to the next one that is opened. epoll returns many events at once, and a
   later one of them may be for a channel that was closed just now. So the hub closes descriptors at the end of a round.
 - Greenlets are not preempted: a greenlet runs until it waits, and a greenlet with fast peers never waits. So code that finds
@@ -29,6 +32,7 @@ from typing import Protocol
 from greenlet import getcurrent, greenlet
 
 from prefork_lb.clock import Clock, monotonic
+from prefork_lb.net.readable import Readable
 
 READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
@@ -43,6 +47,8 @@ _EVENTS_AT_ONCE = 256
 TURN_S = 0.001
 """How long a greenlet that never waits keeps the loop. A turn costs one epoll_wait and one switch: a 200th of this time."""
 _SPARE_GREENLETS = 128
+_OVERDUE = -NEVER  # a channel's deadline when it is over but the descriptor is ready: its event may be behind others
+_LOOK_AGAIN_S = 0.001
 _MOST_FORGOTTEN = 1000
 
 Job = Callable[[], None]
@@ -151,7 +157,7 @@ class Hub:
 
     def __init__(self, clock: Clock = monotonic) -> None:
         self.clock = clock
-        self.now = clock()  # monotonic seconds, read once a round and before each turn
+        self.now = clock()  # monotonic seconds, read once a round and before each turn: as old as the round is long
         self.events_this_round = 0
         self._most_events = _EVENTS_AT_ONCE
         self._epoll = select.epoll()
@@ -344,7 +350,8 @@ class Hub:
                 wait_s = max(0.0, timers[0][0] - clock())
             else:
                 wait_s = -1
-            events = poll(wait_s, self._most_events)
+            most = self._most_events
+            events = poll(wait_s, most)
             self.now = began = clock()
             self.events_this_round = len(events) + len(turns)
             for descriptor, mask in events:
@@ -370,7 +377,7 @@ class Hub:
                         channel.reader = None
                     waiter.switch(channel)
             if timers and timers[0][0] <= self.now:
-                self._run_timers()
+                self._run_timers(is_round_full=len(events) == most)
             for _ in range(len(soon)):
                 self.run_job(soon.popleft())
             if turns:
@@ -381,7 +388,7 @@ class Hub:
                     connected.close()
                 ended.clear()
 
-    def _run_timers(self) -> None:
+    def _run_timers(self, is_round_full: bool) -> None:
         timers, now = self._timers, self.now
         while timers and timers[0][0] <= now:
             when, _, target = heapq.heappop(timers)
@@ -394,8 +401,19 @@ class Hub:
                     continue
                 if target.deadline > now:
                     self.arm(target, target.deadline)
+                elif is_round_full if target.deadline == _OVERDUE else self._is_ready(target):
+                    self.arm(target, now + _LOOK_AGAIN_S)
+                    target.deadline = _OVERDUE
                 else:
                     self._expired(target)
+
+    @staticmethod
+    def _is_ready(channel: Channel) -> bool:
+        """Whether there is what the channel is waited for, whatever the events have said so far."""
+        wanted = WRITE if channel.writer is not None else 0
+        if channel.reader is not None or not wanted:
+            wanted |= READ | HALF_CLOSED
+        return Readable(channel.descriptor, wanted).now()
 
     @staticmethod
     def _expired(channel: Channel) -> None:

@@ -65,9 +65,7 @@ class Clients:
 
 def start(rig: Rig, folder: Path, lag: float) -> Balancer:
     (folder / "slow_policy.py").write_text(SLOW)
-    # A round of 100 clients takes the loop 5 s. Connections to the server, which it comes back to after that, must not be late.
-    limits = f"[proxy.limits]\nlag = {lag}\n[proxy.timeouts]\nconnect = 60\n"
-    text = limits + pool_text(rig.origin(1).addresses, "slow_policy:Slow")
+    text = f"[proxy.limits]\nlag = {lag}\n" + pool_text(rig.origin(1).addresses, "slow_policy:Slow")
     return rig.balancer(text, PROXY, workers=1, environ={"PYTHONPATH": str(folder)})
 
 

@@ -5,6 +5,7 @@ import os
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from prefork_lb.clock import ManualClock
 from prefork_lb.errors import ConnectFailed, ConnectTimeout, OutOfDescriptors
 from prefork_lb.green.dial import Dialer
 from prefork_lb.green.hub import Hub
+from prefork_lb.green.streams import GreenStream
 from prefork_lb.net.address import Address
 from prefork_lb.net.names import Endpoint
 from prefork_lb.net.resolver import Resolver
@@ -82,6 +84,27 @@ def test_a_refusal_and_a_silence(hub: Hub) -> None:
             run(hub, lambda: Dialer(hub).dial(Address(HOST, int(silent.rpartition(":")[2])), 0.05))
 
 
+def test_a_connect_has_its_time_however_late_it_begins() -> None:
+    """What ran before it in the round took longer than a connect may."""
+    stalled_s = 0.0
+
+    def clock() -> float:
+        return time.monotonic() + stalled_s
+
+    hub = Hub(clock)
+    with silent_address() as silent:
+        def connect() -> float:
+            nonlocal stalled_s
+            stalled_s = 6
+            began = clock()
+            with pytest.raises(ConnectTimeout):
+                Dialer(hub).dial(Address(HOST, int(silent.rpartition(":")[2])), 0.2)
+            return clock() - began
+
+        assert run(hub, connect) >= 0.2
+    hub.close()
+
+
 def test_no_descriptor_for_a_connection_is_not_the_server_s_failure(hub: Hub, listener: socket.socket) -> None:
     with no_descriptor_left(), pytest.raises(OutOfDescriptors, match="Too many open files"):
         run(hub, lambda: Dialer(hub).dial(Address(HOST, port_of(listener)), DEADLINE_S))
@@ -128,6 +151,32 @@ def test_an_attempt_that_fails_as_none_should_ends_the_dial_at_once(hub: Hub, li
     dialer = Dialer(hub, Resolver(lambda _: [(socket.AF_INET, no_port), (socket.AF_INET, (HOST, "none either"))]))
     with pytest.raises(TypeError):
         run(hub, lambda: dialer.dial(Address("app.test", 80), 10 * DEADLINE_S))
+
+
+def test_a_race_is_not_over_while_the_event_of_a_connection_is_behind_others(listener: socket.socket) -> None:
+    stalled_s = 0.0
+
+    def stall() -> None:
+        nonlocal stalled_s
+        stalled_s = DEADLINE_S / 2
+
+    hub = Hub(lambda: time.monotonic() + stalled_s)
+    dialer = Dialer(hub, Resolver(lambda _: [local(port_of(listener)), (socket.AF_INET, ("127.0.0.2", port_of(listener)))]))
+    run(hub, lambda: dialer.dial(Address("app.test", 80), DEADLINE_S).close())  # the name is known from here on
+    hub.limit_round(1)
+    pairs = [socket.socketpair() for _ in range(5)]
+    streams = [GreenStream(hub, mine) for mine, _ in pairs]
+
+    def connect() -> None:
+        for _, theirs in pairs:
+            theirs.send(b"x")
+        hub.soon(lambda: hub.soon(stall))  # behind the first attempt
+        dialer.dial(Address("app.test", 80), DEADLINE_S / 4).close()
+
+    run(hub, connect)
+    for stream in streams:
+        stream.close()
+    hub.close()
 
 
 def test_a_name_none_of_whose_addresses_answers(hub: Hub) -> None:

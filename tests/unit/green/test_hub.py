@@ -10,8 +10,9 @@ import time
 import pytest
 from greenlet import getcurrent
 
+from prefork_lb.clock import ManualClock
 from prefork_lb.green.event import OneShotEvent
-from prefork_lb.green.hub import NEVER, TURN_S, Hub
+from prefork_lb.green.hub import NEVER, READ, TURN_S, Hub
 from prefork_lb.green.streams import GreenStream
 from prefork_lb.net.stream import StreamClosed, StreamTimeout
 from tests.unit.green.running import run
@@ -182,6 +183,91 @@ def test_events_without_end_leave_turns_their_half() -> None:
     run(hub, busy)
     hub.close()
     assert 0 < spent["events"] < 20_000, spent
+
+
+def test_a_wait_is_not_over_while_its_event_is_behind_others() -> None:
+    """A round takes one event, and the first job takes longer than the others' waits may last."""
+    clock = ManualClock()
+    hub = Hub(clock)
+    hub.limit_round(1)
+    pairs = [pair(hub) for _ in range(4)]
+    seen: list[str] = []
+
+    def receive(stream: GreenStream) -> None:
+        try:
+            seen.append(stream.receive(9, 3).decode())
+        except StreamTimeout:
+            seen.append("late")
+        clock.advance(10)
+        if len(seen) == len(pairs):
+            hub.stop()
+
+    for stream, other in pairs:
+        hub.soon(lambda stream=stream: receive(stream))  # type: ignore[misc]
+        other.sendall(b"x")
+    hub.run()
+    hub.close()
+    assert seen == ["x"] * 4
+
+
+def test_a_wait_is_not_over_because_the_process_was_stopped() -> None:
+    """The hub has looked for events; before it reads the clock the process stands still for long, and the event comes."""
+    stood_still_s = 0.0
+    looks: list[str] = []  # at the clock, once the stop is due: before the hub looks for events, and after it
+
+    def clock() -> float:
+        nonlocal stood_still_s
+        if looks and looks.pop() == "after":
+            other.sendall(b"x")
+            stood_still_s = 6
+        return time.monotonic() + stood_still_s
+
+    hub = Hub(clock)
+    stream, other = pair(hub)
+    hub.call_at(hub.now + 0.01, lambda: looks.extend(["after", "before"]))
+    hub.call_at(hub.now + 0.03, lambda: None)
+    assert run(hub, lambda: stream.receive(9, 5)) == b"x"
+    assert stood_still_s
+    hub.close()
+
+
+def test_an_idle_connection_is_not_late_while_its_event_is_behind_others() -> None:
+    clock = ManualClock()
+    hub = Hub(clock)
+    hub.limit_round(1)
+    (first, first_end), (second, second_end) = pair(hub), pair(hub)
+    seen: list[str] = []
+
+    class Owner:
+        def __init__(self, name: str) -> None:
+            self._name = name
+
+        def on_events(self, events: int) -> None:
+            seen.append(self._name)
+            clock.advance(10)
+            if len(seen) == 2:
+                hub.stop()
+
+        def on_deadline(self) -> None:
+            seen.append(f"{self._name} is late")
+            hub.stop()
+
+    first.owner, second.owner = Owner("first"), Owner("second")
+    hub.arm(second, 3)
+    first_end.send(b"x")
+    second_end.send(b"x")
+    hub.run()
+    hub.close()
+    assert seen == ["first", "second"]
+
+
+def test_a_wait_is_over_though_something_is_there_that_makes_no_event(hub: Hub) -> None:
+    """What was looked at and left in the socket is no news."""
+    stream, other = pair(hub)
+    other.sendall(b"x")
+    run(hub, lambda: hub.sleep(0.001))
+    assert stream.ready & READ
+    assert not run(hub, lambda: stream.wait_readable(hub.now + 0.02))
 
 
 def test_system_exit_in_a_job_ends_the_loop(hub: Hub) -> None:
