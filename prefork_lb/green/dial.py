@@ -9,7 +9,8 @@ import socket
 from greenlet import getcurrent, greenlet
 
 from prefork_lb.errors import ConnectFailed, ConnectTimeout, OutOfDescriptors
-from prefork_lb.green.hub import WRITABLE, Hub
+from prefork_lb.green.channel import WRITABLE
+from prefork_lb.green.hub import Hub
 from prefork_lb.green.streams import GreenStream, TLSStream
 from prefork_lb.net.address import Address
 from prefork_lb.net.failures import connect_error, connect_timeout

@@ -13,8 +13,7 @@ Facts of the world and what they force on us:
   its event comes, or a later round had room for the event and brought none.
 - The kernel gives the number of a closed descriptor to the next one that is opened. epoll returns many events at once, and a
   later one of them may be for a channel that was closed just now. So the hub closes descriptors at the end of a round.
-- Greenlets are not preempted: a greenlet runs until it waits, and a greenlet with fast peers never waits. So code that finds
-  data without a wait calls `share` first. A greenlet that has run for longer than a turn then lets the new events go first.
+- Greenlets are not preempted: a greenlet runs until it waits, and a greenlet with fast peers never waits (`green.turns`).
 
 The hub and its greenlets run in one thread. Other threads may call `wake` only.
 """
@@ -27,25 +26,16 @@ import os
 import select
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
 
 from greenlet import getcurrent, greenlet
 
 from prefork_lb.clock import Clock, monotonic
+from prefork_lb.green.channel import HALF_CLOSED, NEVER, READ, READABLE, WRITABLE, WRITE, Channel, SocketLike
+from prefork_lb.green.turns import Turns
 from prefork_lb.net.readable import Readable
-
-READ = select.EPOLLIN
-WRITE = select.EPOLLOUT
-HALF_CLOSED = select.EPOLLRDHUP  # the peer will send nothing more
-BROKEN = select.EPOLLHUP | select.EPOLLERR  # both sides have ended, or a reset
-READABLE = READ | HALF_CLOSED | BROKEN
-WRITABLE = WRITE | BROKEN
-NEVER = float("inf")
 
 _EVERYTHING = READ | WRITE | HALF_CLOSED | select.EPOLLET
 _EVENTS_AT_ONCE = 256
-TURN_S = 0.001
-"""How long a greenlet that never waits keeps the loop. A turn costs one epoll_wait and one switch: a 200th of this time."""
 _SPARE_GREENLETS = 128
 _OVERDUE = -NEVER  # a channel's deadline when it is over but the descriptor is ready: its event may be behind others
 _LOOK_AGAIN_S = 0.001
@@ -54,89 +44,6 @@ _MOST_FORGOTTEN = 1000
 Job = Callable[[], None]
 
 log = logging.getLogger("prefork_lb")
-
-
-class Owner(Protocol):
-    """Gets the events of a channel while no greenlet waits for it. The hub calls its methods, so they must not wait."""
-
-    def on_events(self, events: int) -> None:
-        """These events came."""
-
-    def on_deadline(self) -> None:
-        """The channel's deadline has passed."""
-
-
-class SocketLike(Protocol):
-    """A socket, as far as the hub is concerned."""
-
-    def fileno(self) -> int: ...
-
-    def close(self) -> None: ...
-
-
-class Channel:
-    """A registered descriptor, and the greenlets that wait for it."""
-
-    __slots__ = ("deadline", "descriptor", "hub", "looked_at", "owner", "reader", "ready", "writer")
-
-    def __init__(self, hub: Hub, descriptor: int) -> None:
-        self.hub = hub
-        self.descriptor = descriptor  # -1 after the end
-        self.ready = 0  # events that came and are not yet used up
-        self.reader: greenlet | None = None
-        self.writer: greenlet | None = None
-        self.owner: Owner | None = None
-        self.deadline = NEVER  # of the present wait
-        self.looked_at = NEVER  # when the timers check the deadline next; NEVER: no entry
-        hub.register(self)
-
-    def wait_readable(self, deadline: float) -> bool:
-        """Wait until something can be received; False when the deadline came first."""
-        hub = self.hub
-        hub.arm(self, deadline)
-        self.reader = getcurrent()
-        return hub.switch() is not None
-
-    def wait_writable(self, deadline: float) -> bool:
-        """Wait until something can be sent; False when the deadline came first."""
-        self.hub.arm(self, deadline)
-        self.writer = getcurrent()
-        return self.hub.switch() is not None
-
-    def wait_either(self, other: Channel, deadline: float) -> bool:
-        """Wait until something can be received from this channel or from the other; False when the deadline came first."""
-        self.hub.arm(self, deadline)
-        other.deadline = deadline  # not that of its last wait
-        self.reader = other.reader = getcurrent()
-        try:
-            return self.hub.switch() is not None
-        finally:
-            self.reader = other.reader = None
-
-    def wait_writable_or(self, other: Channel, deadline: float) -> bool:
-        """Wait until something can be sent to this channel, or received from the other; False when the deadline came first."""
-        self.hub.arm(self, deadline)
-        other.deadline = deadline  # not that of its last wait
-        self.writer = other.reader = getcurrent()
-        try:
-            return self.hub.switch() is not None
-        finally:
-            self.writer = other.reader = None
-
-    def wait_for_answer_or_room(self, deadline: float) -> bool:
-        """Wait until something can be received or sent; False when the deadline came first."""
-        self.hub.arm(self, deadline)
-        self.reader = self.writer = getcurrent()
-        return self.hub.switch() is not None
-
-    def break_off(self) -> None:
-        """Resume the greenlets that wait for this channel, as if an event had come. Called in the hub."""
-        reader, writer = self.reader, self.writer
-        self.reader = self.writer = None
-        if reader is not None:
-            reader.switch(self)
-        if writer is not None and writer is not reader:
-            writer.switch(self)
 
 
 class Timer:
@@ -166,7 +73,7 @@ class Hub:
         self._forgotten = 0  # upper bound: timer entries whose channel has ended
         self._number = itertools.count()
         self._soon: deque[Job] = deque()
-        self._turns: deque[Callable[[], object]] = deque()  # resume greenlets that called `share`, and jobs behind them
+        self.turns = Turns(self)
         self._calls: deque[Job] = deque()  # from other threads
         self._ended: list[SocketLike] = []
         self._spare: list[greenlet] = []
@@ -285,28 +192,6 @@ class Hub:
             del job  # a spare greenlet must not keep a connection's objects alive
             job = switch()  # type: ignore[assignment]
 
-    def share(self) -> None:
-        """Let other greenlets run first, if `now` was read longer than a turn ago. Called in a greenlet."""
-        if self.clock() - self.now > TURN_S:
-            self._turns.append(getcurrent().switch)
-            self.switch()
-
-    def after_turns(self, job: Job) -> None:
-        """Call `job` when every greenlet that has called `share` by now has had its turn. Called in the hub."""
-        if self._turns:
-            self._turns.append(job)
-        else:
-            job()
-
-    def _run_turns(self, until: float) -> None:
-        """Resume the greenlets that called `share`, each at most once. Start no turn after `until`."""
-        turns = self._turns
-        for _ in range(len(turns)):
-            self.now = self.clock()
-            turns.popleft()()
-            if self.clock() >= until:
-                break
-
     def sleep(self, seconds: float) -> None:
         """Let other greenlets run for a while."""
         waiter = getcurrent()
@@ -342,7 +227,7 @@ class Hub:
         """Handle events until `stop`."""
         self._stopped = False
         channels, watchers, soon, ended, timers = self._channels, self._watchers, self._soon, self._ended, self._timers
-        poll, clock, turns = self._epoll.poll, self.clock, self._turns
+        poll, clock, turns = self._epoll.poll, self.clock, self.turns.waiting
         while not self._stopped:
             if soon or turns:
                 wait_s = 0.0
@@ -382,7 +267,7 @@ class Hub:
                 self.run_job(soon.popleft())
             if turns:
                 # Turns get as long as the rest of the round took. So turns and events get half of the loop each.
-                self._run_turns(2 * clock() - began)
+                self.turns.run(2 * clock() - began)
             if ended:
                 for connected in ended:
                     connected.close()

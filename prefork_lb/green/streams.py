@@ -22,7 +22,8 @@ from collections.abc import Callable, Sequence
 
 from greenlet import getcurrent
 
-from prefork_lb.green.hub import BROKEN, HALF_CLOSED, READ, READABLE, Channel, Hub
+from prefork_lb.green.channel import BROKEN, HALF_CLOSED, READ, READABLE, Channel
+from prefork_lb.green.hub import Hub
 from prefork_lb.net.failures import failure_text
 from prefork_lb.net.stream import Stream, StreamClosed, StreamTimeout, Watched
 
@@ -70,7 +71,7 @@ class GreenStream(Channel):
     def receive(self, limit: int, timeout_s: float) -> bytes:
         hub = self.hub
         if self.ready & READABLE:
-            hub.share()  # with a fast peer this greenlet would never wait
+            hub.turns.share()  # with a fast peer this greenlet would never wait
         deadline = hub.now + timeout_s
         while True:
             if self.ready & READABLE:
@@ -85,7 +86,7 @@ class GreenStream(Channel):
     def receive_or(self, limit: int, timeout_s: float, watched: Watched) -> bytes | None:
         hub = self.hub
         if self.ready & READABLE:
-            hub.share()
+            hub.turns.share()
         deadline = hub.now + timeout_s
         while True:
             if self.ready & READABLE:
@@ -269,7 +270,7 @@ class TLSStream(GreenStream):
                 self.ready &= ~READ
                 in_time = self.wait_readable(deadline)
                 # A handshake's signature takes a millisecond. When many clients come at once, other work runs between two.
-                self.hub.share()
+                self.hub.turns.share()
                 if self.descriptor < 0:
                     raise StreamClosed("closed on this side") from None
             except ssl.SSLWantWriteError:

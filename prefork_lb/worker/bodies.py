@@ -4,7 +4,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from prefork_lb.errors import BadRequest, ClientGone, RequestTimeout
-from prefork_lb.green.hub import READABLE
+from prefork_lb.green.channel import READABLE
 from prefork_lb.green.streams import GreenStream
 from prefork_lb.net.stream import Stream, StreamClosed, StreamTimeout
 from prefork_lb.proxy.patience import Patience

@@ -4,7 +4,7 @@ from __future__ import annotations
 import logging
 
 from prefork_lb.errors import BadRequest, ClientGone, DownstreamError, HeadTooLarge, RequestTimeout, TargetTooLong
-from prefork_lb.green.hub import BROKEN, HALF_CLOSED, READABLE
+from prefork_lb.green.channel import BROKEN, HALF_CLOSED, READABLE
 from prefork_lb.green.streams import GreenStream, TLSStream
 from prefork_lb.net.address import unmapped
 from prefork_lb.net.stream import StreamClosed, StreamTimeout
@@ -158,7 +158,7 @@ class Connection:
                 if not self.buffer and not self.stream.ready & READABLE:
                     self._wait_for_client()
                     return
-                self.stream.hub.share()  # requests that came together may all be answered without a wait
+                self.stream.hub.turns.share()  # requests that came together may all be answered without a wait
         except (StreamClosed, StreamTimeout, ClientGone) as exc:
             log.debug("%s: %s", self.peer.address, exc)
             self.close()
@@ -241,7 +241,7 @@ class Connection:
                         self._begin(buffer, end)
                         return True
                     self._check_size(buffer)
-                stream.hub.share()  # over TLS each byte may come in a record of its own
+                stream.hub.turns.share()  # over TLS each byte may come in a record of its own
             data = stream.receive_now(_RECEIVE_BYTES) if stream.ready & READABLE else None
             if data is None:
                 self._wait_for_client()

@@ -86,7 +86,7 @@ class Overload:
 
     def _came_back(self) -> None:
         os.eventfd_read(self._probe)
-        self._hub.after_turns(self._measure)  # the lag includes the turns: a new client's handshake waits for them too
+        self._hub.turns.after(self._measure)  # the lag includes the turns: a new client's handshake waits for them too
 
     def _measure(self) -> None:
         now = self._clock()

@@ -39,7 +39,7 @@ class PendingConnections:
             self._hub.call_at(self._hub.now, self._next)
 
     def _next(self) -> None:
-        self._hub.after_turns(self._let_in)
+        self._hub.turns.after(self._let_in)
 
     def _let_in(self) -> None:
         waiting, clock = self._waiting, self._clock

@@ -123,7 +123,7 @@ class PlainCall:
         return int(self._response.sent)
 
     def _write(self, response: Any, chunks: Iterator[bytes]) -> None:
-        share = self._service.hub.share
+        share = self._service.hub.turns.share
         for chunk in chunks:
             response.write(chunk)
             share()  # a client that takes many chunks at once would else keep the loop

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from prefork_lb.errors import ClientGone, TruncatedBody
-from prefork_lb.green.hub import READABLE
+from prefork_lb.green.channel import READABLE
 from prefork_lb.green.streams import GreenStream
 from prefork_lb.proxy.reply import Reply
 from prefork_lb.wire.chunked import encode_chunk, encode_last_chunk
@@ -104,7 +104,7 @@ def _take(client: Sink, reply: Reply, rest: bytes, frame: Callable[[bytes], byte
     while rest and not reply.is_received:
         room = most - len(rest)
         if room > 0 and server.ready & READABLE:
-            stream.hub.share()
+            stream.hub.turns.share()
             # Others have run, so the client's room may have been reported while nobody waited for it, and is not reported again.
             may_have_room = True
             try:

@@ -1,10 +1,12 @@
-"""Runs a function in a greenlet under a hub, until it returns."""
+"""Runs a function in a greenlet under a hub, until it returns; a stream of the hub with its other end."""
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from typing import TypeVar
 
 from prefork_lb.green.hub import Hub
+from prefork_lb.green.streams import GreenStream
 
 T = TypeVar("T")
 DEADLINE_S = 10.0  # far beyond what anything here takes
@@ -31,3 +33,11 @@ def run(hub: Hub, function: Callable[[], T]) -> T:
     if not results:
         raise TimeoutError(f"not done within {DEADLINE_S:g} s")
     return results[0]
+
+
+def pair(hub: Hub) -> tuple[GreenStream, socket.socket]:
+    """A connection whose first end belongs to the hub."""
+    mine, theirs = socket.socketpair()
+    mine.setblocking(False)
+    theirs.settimeout(10)
+    return GreenStream(hub, mine), theirs

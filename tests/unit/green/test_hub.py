@@ -1,9 +1,7 @@
 """The hub: timers, jobs, blocking calls, descriptors whose numbers come again."""
 from __future__ import annotations
 
-import itertools
 import logging
-import socket
 import threading
 import time
 
@@ -11,18 +9,12 @@ import pytest
 from greenlet import getcurrent
 
 from prefork_lb.clock import ManualClock
+from prefork_lb.green.channel import NEVER, READ
 from prefork_lb.green.event import OneShotEvent
-from prefork_lb.green.hub import NEVER, READ, TURN_S, Hub
+from prefork_lb.green.hub import Hub
 from prefork_lb.green.streams import GreenStream
 from prefork_lb.net.stream import StreamClosed, StreamTimeout
-from tests.unit.green.running import run
-
-
-def pair(hub: Hub) -> tuple[GreenStream, socket.socket]:
-    mine, theirs = socket.socketpair()
-    mine.setblocking(False)
-    theirs.settimeout(10)
-    return GreenStream(hub, mine), theirs
+from tests.unit.green.running import pair, run
 
 
 def test_timers_come_in_order_and_a_cancelled_one_does_not(hub: Hub) -> None:
@@ -68,121 +60,6 @@ def test_a_job_that_fails_is_logged_and_its_greenlet_used_again(hub: Hub, caplog
         hub.soon(failing)
         run(hub, lambda: hub.sleep(0.001))
     assert len(greenlets) == 2 and caplog.text.count("LookupError: on purpose") == 2
-
-
-class Ticking:
-    """A clock that moves on by a tenth of a turn with every look."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        self.now += TURN_S / 10
-        return self.now
-
-
-def test_a_greenlet_that_never_waits_lets_timers_and_events_come(hub: Hub) -> None:
-    stream, other = pair(hub)
-    seen: list[str] = []
-
-    def listen() -> None:
-        seen.append(stream.receive(9, 10).decode())
-
-    def busy() -> None:
-        hub.call_at(hub.now + 0.01, lambda: seen.append("timer"))
-        hub.soon(listen)
-        other.sendall(b"event")
-        deadline = time.monotonic() + 10
-        while len(seen) < 2 and time.monotonic() < deadline:
-            hub.share()
-
-    run(hub, busy)
-    assert sorted(seen) == ["event", "timer"]
-    stream.close()
-
-
-def test_data_that_is_always_there_lets_timers_come(hub: Hub) -> None:
-    """A peer that sends as fast as it is read: no receive has to wait."""
-    stream, other = pair(hub)
-    other.sendall(bytes(10))
-    seen: list[str] = []
-
-    def busy() -> None:
-        hub.call_at(hub.now + 0.01, lambda: seen.append("timer"))
-        deadline = time.monotonic() + 10
-        while not seen and time.monotonic() < deadline:
-            other.sendall(stream.receive(1, 10))
-
-    run(hub, busy)
-    assert seen == ["timer"]
-    stream.close()
-
-
-def test_those_that_never_wait_have_equal_turns() -> None:
-    hub = Hub(Ticking())
-    turns: list[str] = []
-
-    def busy(name: str) -> None:
-        while len(turns) < 3000:
-            turns.append(name)
-            hub.share()
-
-    for name in "abc":
-        hub.soon(lambda name=name: busy(name))  # type: ignore[misc]
-    run(hub, lambda: busy("d"))
-    hub.close()
-    counts = [turns.count(name) for name in "abcd"]
-    assert max(counts) - min(counts) <= 40, counts
-    longest = max(len(list(group)) for _, group in itertools.groupby(turns))
-    assert longest <= 12, "ten looks at the clock are a turn"
-
-
-def test_a_job_behind_the_turns_waits_for_those_that_gave_way_before() -> None:
-    hub = Hub(Ticking())
-    order: list[str] = []
-
-    def busy(name: str) -> None:
-        for _ in range(25):  # two turns and a half
-            hub.share()
-        order.append(name)
-
-    def look() -> None:
-        hub.after_turns(lambda: order.append("looked"))
-
-    hub.soon(lambda: busy("a"))
-    hub.soon(lambda: busy("b"))
-    hub.call_at(hub.now + TURN_S / 2, look)
-    run(hub, lambda: hub.sleep(10 * TURN_S))
-    hub.call_at(hub.now, look)
-    run(hub, lambda: hub.sleep(TURN_S))
-    hub.close()
-    assert sorted(order) == ["a", "b", "looked", "looked"]
-    assert order.index("looked") < 3 and order[-1] == "looked", order
-
-
-def test_events_without_end_leave_turns_their_half() -> None:
-    clock = Ticking()
-    hub = Hub(clock)
-    stream, other = pair(hub)
-    spent = {"events": 0, "turns": 0}
-
-    def answer() -> None:  # each byte is answered with the next: an event every round
-        while spent["turns"] < 1000:
-            other.sendall(stream.receive(1, 1000))
-            for _ in range(50):
-                clock()
-            spent["events"] += 50
-
-    def busy() -> None:
-        while spent["turns"] < 1000:
-            spent["turns"] += 1
-            hub.share()
-
-    hub.soon(answer)
-    other.sendall(b"x")
-    run(hub, busy)
-    hub.close()
-    assert 0 < spent["events"] < 20_000, spent
 
 
 def test_a_wait_is_not_over_while_its_event_is_behind_others() -> None:

@@ -355,7 +355,7 @@ def test_a_handshake_lets_others_go_before_its_signature(hub: Hub, pair: Pair, m
         hub.call_at(hub.now, lambda: others.pop()())
         hub.switch()
 
-    monkeypatch.setattr(hub, "share", give_way)
+    monkeypatch.setattr(hub.turns, "share", give_way)
 
     def serve() -> None:
         stream = TLSStream(hub, mine, server, server_side=True)

@@ -25,6 +25,7 @@ class Hub:
         self.came_back: Callable[[], None] | None = None
         self.round = 0
         self.jobs: list[Callable[[], None]] = []
+        self.turns = self
 
     def watch(self, descriptor: int, callback: Callable[[], None]) -> None:
         self.came_back, self.descriptor = callback, descriptor
@@ -41,7 +42,7 @@ class Hub:
     def run_job(self, job: Callable[[], None]) -> None:
         self.jobs.append(job)
 
-    def after_turns(self, job: Callable[[], None]) -> None:
+    def after(self, job: Callable[[], None]) -> None:
         job()
 
     def limit_round(self, events: int) -> None:

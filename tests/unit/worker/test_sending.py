@@ -12,8 +12,9 @@ import pytest
 
 from prefork_lb.clock import monotonic
 from prefork_lb.errors import ClientGone, TruncatedBody
-from prefork_lb.green.hub import TURN_S, Hub
+from prefork_lb.green.hub import Hub
 from prefork_lb.green.streams import GreenStream
+from prefork_lb.green.turns import TURN_S
 from prefork_lb.net.stream import StreamClosed
 from prefork_lb.proxy.inbound import BodyReader
 from prefork_lb.proxy.reply import Reply
