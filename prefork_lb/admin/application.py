@@ -10,6 +10,7 @@ from werkzeug.wrappers import Response
 
 from prefork_lb.admin.access import READS, Access
 from prefork_lb.admin.answers import Problem, of_exception, problem_response
+from prefork_lb.admin.events import Events
 from prefork_lb.admin.pages import Pages
 from prefork_lb.admin.publishing import Publisher
 from prefork_lb.admin.reading import Reading
@@ -40,8 +41,9 @@ class Application:
 
     def __init__(self, segment: Segment, admin: AdminConfig, publisher: Publisher) -> None:
         self._access = Access(admin, segment.secret)
-        self.routes = Routes([*Reading(publisher).routes(), *Streaming(publisher).routes(), *SigningIn(self._access).routes(),
-                              *Pages().routes()])
+        events = Events(segment)
+        parts = Reading(segment, publisher), events, Streaming(publisher, events), SigningIn(self._access), Pages()
+        self.routes = Routes([route for part in parts for route in part.routes()])
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         request = AdminRequest(environ)

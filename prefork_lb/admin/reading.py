@@ -10,13 +10,16 @@ from prefork_lb.admin.answers import Problem, json_response
 from prefork_lb.admin.publishing import Publisher
 from prefork_lb.admin.requests import AdminRequest
 from prefork_lb.admin.routes import Route
+from prefork_lb.config.masked import masked
+from prefork_lb.observe.snapshot import configuration_in_force
+from prefork_lb.shared.segment import Segment
 
 
 class Reading:
     """The handlers, over the newest frame."""
 
-    def __init__(self, publisher: Publisher) -> None:
-        self._publisher = publisher
+    def __init__(self, segment: Segment, publisher: Publisher) -> None:
+        self._segment, self._publisher = segment, publisher
 
     def routes(self) -> Sequence[Route]:
         return [
@@ -24,6 +27,7 @@ class Reading:
             Route("GET", "/readyz", self.readyz, is_open=True),
             Route("GET", "/api/v1/instance", self.instance),
             Route("GET", "/api/v1/workers", self.workers),
+            Route("GET", "/api/v1/config", self.config),
             Route("GET", "/api/v1/pools", self.pools),
             Route("GET", "/api/v1/pools/<name>", self.pool),
             Route("GET", "/api/v1/pools/<name>/servers", self.servers),
@@ -50,6 +54,13 @@ class Reading:
     def workers(self, request: AdminRequest) -> Response:
         """The worker processes."""
         return json_response({"workers": self._document["workers"]})
+
+    def config(self, request: AdminRequest) -> Response:
+        """The configuration in force, without its secrets."""
+        config = configuration_in_force(self._segment)
+        if config is None:
+            raise Problem(503, "no configuration is in force yet, or this version cannot read it")
+        return json_response(masked(config))
 
     def pools(self, request: AdminRequest) -> Response:
         """All pools, with their servers."""

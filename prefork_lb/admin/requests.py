@@ -8,6 +8,7 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.wrappers import Request
 
 from prefork_lb.admin.answers import Problem
+from prefork_lb.errors import shown
 
 BODY_LIMIT = 64 * 1024
 
@@ -36,6 +37,15 @@ class AdminRequest(Request):
     def who(self) -> str:
         """The caller and the address, for the log."""
         return f"{self.caller.name if self.caller else 'nobody'} ({self.remote_addr or 'unix socket'})"
+
+    def number(self, name: str, default: int, least: int, most: int) -> int:
+        """A number of the query. Raises Problem."""
+        text = self.args.get(name)
+        if text is None:
+            return default
+        if not (text.isascii() and text.isdigit() and len(text) <= 20 and least <= int(text) <= most):
+            raise Problem(400, f"{name} is {shown(text)}; expected a number in {least}..{most}", name)
+        return int(text)
 
     def body_as(self, kind: type[_Body]) -> _Body:
         """The body, which is JSON, as a value of this type. Raises Problem."""

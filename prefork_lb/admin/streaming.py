@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from werkzeug.wrappers import Response
 
 from prefork_lb.admin.answers import Problem
+from prefork_lb.admin.events import Events
 from prefork_lb.admin.publishing import Publisher
 from prefork_lb.admin.requests import AdminRequest
 from prefork_lb.admin.routes import Route
@@ -20,8 +21,8 @@ _AGAIN_MS = 2000  # a page whose stream ended connects again after so long
 class Streaming:
     """The open streams."""
 
-    def __init__(self, publisher: Publisher) -> None:
-        self._publisher = publisher
+    def __init__(self, publisher: Publisher, events: Events) -> None:
+        self._publisher, self._events = publisher, events
         self._room = threading.Semaphore(MOST_STREAMS)
 
     def routes(self) -> Sequence[Route]:
@@ -33,14 +34,20 @@ class Streaming:
             return Response(content_type="text/event-stream")
         if not self._room.acquire(blocking=False):
             raise Problem(503, f"{MOST_STREAMS} pages are open already; close one", headers={"Retry-After": "10"})
-        response = Response(self._messages(), content_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
+        known = request.headers.get("Last-Event-ID", "")
+        seen = int(known) if known.isascii() and known.isdigit() and len(known) <= 18 else self._events.last
+        response = Response(self._messages(seen), content_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
         response.call_on_close(self._room.release)
         return response
 
-    def _messages(self) -> Iterator[bytes]:
+    def _messages(self, seen: int) -> Iterator[bytes]:
+        """`seen` is the number of the last event that the page knows."""
         frame = self._publisher.newest
-        yield b"retry: %d\n" % _AGAIN_MS + _message("snapshot", frame.encoded())
+        yield b"retry: %d\nid: %d\n" % (_AGAIN_MS, seen) + _message("snapshot", frame.encoded())
         while True:
+            for number, event in self._events.messages(seen):
+                seen = number
+                yield b"id: %d\n" % number + _message("event", event)
             newer = self._publisher.wait(frame.number, _HEARTBEAT_S)
             if newer is None:
                 yield b": nothing new\n\n"

@@ -1,0 +1,19 @@
+"""A configuration for others' eyes."""
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from prefork_lb.config.model import Config
+
+MASK = "***"
+
+
+def masked(config: Config) -> dict[str, Any]:
+    """The configuration as plain values, without the secrets in it: the fields that health checks send may be credentials."""
+    values: dict[str, Any] = msgspec.to_builtins(config)
+    for pool in values["pools"].values():
+        if pool["health"] is not None:
+            pool["health"]["headers"] = dict.fromkeys(pool["health"]["headers"], MASK)
+    return values
