@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from dataclasses import dataclass
 
 from prefork_lb.shared import layout as at
@@ -47,7 +48,7 @@ class PoolView:
     name: str
     in_flight: int
     in_flight_limit: int
-    waiting: int  # requests in the queue
+    waiting: int  # requests in the queue, and in the lines of sessions that wait for their server
     queue_size: int
     retries: int  # under way
     retries_limit: int
@@ -106,9 +107,11 @@ def view(segment: Segment) -> InstanceView:
     now = now_ms()
     numbers = Numbers(segment) if layout.statistics else None
     servers = []
+    own_waiting: Counter[str] = Counter()  # by pool
     for slot in range(layout.servers):
         if get(at.C_USED, slot):
             pool, _, address = read_text(segment.text, layout.server_key_byte(slot)).partition("\n")
+            own_waiting[pool] += get(at.C_OWN_WAITING, slot)
             servers.append(ServerView(
                 pool, address, states.weight_set[slot] or get(at.C_WEIGHT, slot), get(at.C_MAX_CONNECTIONS, slot),
                 bool(get(at.C_BACKUP, slot)), get(at.C_TOTAL, slot), requests[slot], failures[slot],
@@ -126,7 +129,7 @@ def view(segment: Segment) -> InstanceView:
     return InstanceView(masters[-1] if masters else 0, segment.name, cells[at.H_GENERATION], cells[at.H_RECLAIMED],
                         cells[at.H_REPAIRS], controller, _age_s(beat, now) if controller else None, cells[at.H_CREATED],
                         cells[at.H_JOINS], cells[at.H_ENDED], cells[at.H_DIED], workers,
-                        _pools(segment, rows, servers, numbers), servers, numbers.instance if numbers else None)
+                        _pools(segment, rows, servers, own_waiting, numbers), servers, numbers.instance if numbers else None)
 
 
 def _worker(segment: Segment, row: int, pid: int) -> WorkerView:
@@ -144,7 +147,8 @@ def _age_s(instant_ms: int, now: int) -> float | None:
     return max(0, now - instant_ms) / 1000 if instant_ms else None
 
 
-def _pools(segment: Segment, rows: list[int], servers: list[ServerView], numbers: Numbers | None) -> list[PoolView]:
+def _pools(segment: Segment, rows: list[int], servers: list[ServerView], own_waiting: Counter[str],
+           numbers: Numbers | None) -> list[PoolView]:
     cells, layout = segment.cells, segment.layout
     found = []
     for number in range(layout.pools):
@@ -154,15 +158,15 @@ def _pools(segment: Segment, rows: list[int], servers: list[ServerView], numbers
         name = read_text(segment.text, layout.pool_key_byte(number))
         mine = [server for server in servers if server.pool == name]
         in_flight = sum(server.in_flight for server in mine)
-        waiting, retries = cells[start + at.P_WAITING], sum(cells[layout.row_array(row, at.A_RETRIES)][number] for row in rows)
+        queued, retries = cells[start + at.P_WAITING], sum(cells[layout.row_array(row, at.A_RETRIES)][number] for row in rows)
         limits = cells[start + at.P_LIMIT], cells[start + at.P_QUEUE_SIZE], cells[start + at.P_RETRY_LIMIT]
         usable = [server for server in mine if server.usable]
         tripped = [what for what, count, limit in (
-            ("in_flight", in_flight, limits[0]), ("queue", waiting, limits[1]), ("retries", retries, limits[2]),
+            ("in_flight", in_flight, limits[0]), ("queue", queued, limits[1]), ("retries", retries, limits[2]),
         ) if limit and count >= limit]
         if usable and all(0 < server.max_connections <= server.in_flight for server in usable):
             tripped.append("max_connections")
-        found.append(PoolView(name, in_flight, limits[0], waiting, limits[1], retries, limits[2],
+        found.append(PoolView(name, in_flight, limits[0], queued + own_waiting[name], limits[1], retries, limits[2],
                               cells[start + at.P_REFUSED], bool(cells[start + at.P_PANIC]), tripped,
                               cells[start + at.P_RETRIED], cells[start + at.P_HEDGED], cells[start + at.P_QUEUED],
                               cells[start + at.P_QUEUED_US] / 1e6, numbers.pool(number) if numbers else None))

@@ -112,13 +112,18 @@ class Pool:
             if (lease := self._lease_in_turn(queue, deadline, request, client, session)) is not None:
                 return lease
 
+    def only_server(self, session: Session | None) -> Server | None:
+        """The one server that a request of this session may have; None: it may have others."""
+        if session is None or session.server is None or self._own_server is None or self._own_server.may_move(session.server):
+            return None
+        return session.server
+
     def _queue_of(self, session: Session | None) -> Queue:
-        """Where a request waits: in the line of its session's server while no other server may have it, else in the pool's."""
-        assert self._queue is not None
-        if session is None or session.server is None or session.server.own_queue is None:
-            return self._queue
-        assert self._own_server is not None
-        return self._queue if self._own_server.may_move(session.server) else session.server.own_queue
+        """Where a request waits: in the line of the only server that it may have, if that has one, else in the pool's."""
+        only = self.only_server(session)
+        queue = self._queue if only is None or only.own_queue is None else only.own_queue
+        assert queue is not None
+        return queue
 
     def _lease_now(self, request: RequestInfo, tried: Collection[Server], session: Session | None) -> Lease:
         ledger, states = self._ledger, self._states

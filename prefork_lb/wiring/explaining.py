@@ -142,8 +142,9 @@ class _Picking:
             found.notes.append("panic: too few servers are up by their checks; all are used")
         if self._config.policy in _BY_CHANCE:
             found.notes.append("the policy draws by chance: another request may get another server")
-        if waiting := self._slots.block[at.P_WAITING]:
-            found.notes.append(f"{waiting} requests wait in the pool's queue: this one would wait behind them")
+        waiting, where = self._waiting(pool.only_server(request.session))
+        if waiting:
+            found.notes.append(f"{waiting} requests wait {where}: this one would wait behind them")
         times = _Times(pool.policy, self._slots, pool.servers)
         before = [(ledger.totals[server.slot], ledger.penalties[server.slot]) for server in pool.servers]
         due = {server for server in choice.trials if self._states.ejection[server.slot] == Ejection.TRIAL_DUE}
@@ -164,6 +165,13 @@ class _Picking:
             limit = server.max_connections if server.max_connections < UNLIMITED else 0
             found.servers.append(ServerExplained(server.name, total, penalties, limit, server.weight, times.average_ms(server),
                                                  server is picked, why.of(server, total, penalties)))
+
+    def _waiting(self, only: Server | None) -> tuple[int, str]:
+        """How many requests wait in the line of a request that may have the server `only`, or any, and for what."""
+        if only is None or self._config.sticky is None or self._config.sticky.on_failure != "wait":
+            return self._slots.block[at.P_WAITING], "in the pool's queue"
+        segment = self._ledger.segment
+        return segment.cells[segment.layout.column(at.C_OWN_WAITING)][only.slot], f"for {only.name}"
 
 
 class _Times:

@@ -14,6 +14,7 @@ from prefork_lb.balance.answer_times import AnswerTimes
 from prefork_lb.balance.policy import PolicyMemory, PolicySetup
 from prefork_lb.cli.main import main
 from prefork_lb.config.load import load
+from prefork_lb.shared import layout as at
 from prefork_lb.shared.desired import lay_down
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.making import attach_or_create
@@ -199,6 +200,13 @@ def test_a_session_has_its_server_and_waits_or_moves_when_that_is_full(instance:
     assert [server["why"] for server in found["servers"]] == [
         "full: 1 of 1 in flight", "the session belongs to 10.0.4.1:80, and no other may have it"]
     assert "the request would wait in it" in found["notes"][0]
+    instance.places["patient"].block[at.P_WAITING] = 7
+    layout = instance.segment.layout
+    instance.segment.cells[layout.column(at.C_OWN_WAITING)][instance.slots["patient"][0]] = 2
+    assert instance.explain("http://patient.example/", *cookie)["notes"][0] == (
+        "2 requests wait for 10.0.4.1:80: this one would wait behind them")
+    assert instance.explain("http://patient.example/")["notes"][0] == (
+        "7 requests wait in the pool's queue: this one would wait behind them")
     assert instance.explain("http://learning.example/", "-H", "Cookie: sid=unknown")["session"] == "none; it would begin one"
 
 

@@ -72,6 +72,17 @@ def test_a_pools_limits_are_shown_and_which_are_reached(segment: Segment) -> Non
     assert view(segment).pools[1].tripped[-1] == "max_connections"
 
 
+def test_sessions_that_wait_for_their_server_are_counted_with_those_in_the_queue(segment: Segment) -> None:
+    entry = PoolEntry("web", [ServerEntry("10.0.0.1:80", 1, 2, False), ServerEntry("10.0.0.2:80", 1, 2, False)], 0, 4)
+    slots = register(segment, Ledger(segment), [entry])["web"].slots
+    cells, layout = segment.cells, segment.layout
+    cells[layout.pool(0) + at.P_WAITING] = 3
+    for slot, count in zip(slots, (2, 5), strict=True):
+        cells[layout.column(at.C_OWN_WAITING)][slot] = count
+    [pool] = view(segment).pools
+    assert (pool.waiting, pool.queue_size, pool.tripped) == (10, 4, []), "each line has its own limit"
+
+
 def test_a_workers_clients_and_the_lag_of_its_loop_are_shown(segment: Segment) -> None:
     ledger = Ledger(segment)
     assert (view(segment).workers[0].clients, view(segment).workers[0].lag_s) == (None, None)
