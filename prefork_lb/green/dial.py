@@ -9,7 +9,7 @@ import socket
 from greenlet import getcurrent, greenlet
 
 from prefork_lb.errors import ConnectFailed, ConnectTimeout, OutOfDescriptors
-from prefork_lb.green.channel import WRITABLE
+from prefork_lb.green.channel import NEVER, WRITABLE
 from prefork_lb.green.hub import Hub
 from prefork_lb.green.streams import GreenStream, TLSStream
 from prefork_lb.net.address import Address
@@ -17,7 +17,7 @@ from prefork_lb.net.failures import connect_error, connect_timeout
 from prefork_lb.net.happy_eyeballs import Attempts, Failure
 from prefork_lb.net.names import Endpoint, known_endpoint
 from prefork_lb.net.resolver import Name, Resolver
-from prefork_lb.net.stream import StreamClosed, StreamTimeout
+from prefork_lb.net.stream import Stream, StreamClosed, StreamTimeout, Unneeded
 from prefork_lb.net.tls import ClientTLS
 
 _FULL_QUEUE_PAUSE_S = 0.005
@@ -31,15 +31,14 @@ class Dialer:
         self._hub = hub
         self._resolver = resolver or Resolver()
 
-    def dial(self, address: Address, timeout_s: float, tls: ClientTLS | None = None, preamble: bytes = b"") -> GreenStream:
-        """Connect to a server; the addresses of a name are tried as `net.happy_eyeballs` says, within `timeout_s` in all.
-
-        `preamble` is sent before anything else. Raises ConnectTimeout, ConnectFailed, OutOfDescriptors.
-        """
+    def dial(self, address: Address, timeout_s: float, tls: ClientTLS | None = None, preamble: bytes = b"",
+             unless: Stream | None = None) -> GreenStream:
+        """A `net.dial.Dial`."""
+        assert unless is None or isinstance(unless, GreenStream)
         attempt = _Attempt(self._hub, address, timeout_s, tls, preamble)
         endpoint = known_endpoint(address)
         if endpoint is not None:
-            return attempt.connect(endpoint)
+            return attempt.connect(endpoint, {}, unless)
         resolver = self._resolver
         name = resolver.find(address)
         if name.asked_at is not None:
@@ -47,8 +46,8 @@ class Dialer:
         resolver.require(name, timeout_s)
         endpoints, may_grow = resolver.so_far(name)
         if len(endpoints) == 1 and not may_grow:
-            return attempt.connect(endpoints[0])
-        endpoint, stream = _Race(attempt, resolver, name).run()
+            return attempt.connect(endpoints[0], {}, unless)
+        endpoint, stream = _Race(attempt, resolver, name, unless).run()
         resolver.note_worked(name, endpoint)
         return stream
 
@@ -81,16 +80,20 @@ class _Bell:
             waiter, self._waiter = self._waiter, None
             waiter.switch()
 
-    def wait(self, until: float) -> None:
-        """Wait for a ring, at most until this instant."""
+    def wait(self, until: float, beside: GreenStream | None = None) -> None:
+        """Wait for a ring, at most until this instant, or for an event of the stream `beside`."""
         if not self._is_rung:
             timer = self._hub.call_at(until, self.ring)
             self._waiter = getcurrent()
+            if beside is not None:
+                beside.deadline, beside.reader = NEVER, self._waiter
             try:
                 self._hub.switch()
             finally:
                 self._waiter = None
                 timer.cancel()
+                if beside is not None:
+                    beside.reader = None
         self._is_rung = False
 
 
@@ -105,18 +108,15 @@ class _Attempt:
         self._tls = tls
         self._preamble = preamble
 
-    def connect(self, endpoint: Endpoint, under_way: dict[Endpoint, GreenStream] | None = None) -> GreenStream:
-        """Connect to one address; meanwhile the stream is in `under_way`.
-
-        Raises ConnectTimeout, ConnectFailed, OutOfDescriptors.
-        """
-        under_way = {} if under_way is None else under_way
+    def connect(self, endpoint: Endpoint, under_way: dict[Endpoint, GreenStream],
+                unless: GreenStream | None = None) -> GreenStream:
+        """Connect to one address; meanwhile the stream is in `under_way`. Raises as a `net.dial.Dial`."""
         try:
-            self._connect(endpoint, under_way)
+            self._connect(endpoint, under_way, unless)
             if self._preamble:
                 under_way[endpoint].send(self._preamble, self.deadline - self.hub.now)
             if self._tls is not None:
-                self._secure(self._tls, endpoint, under_way)
+                self._secure(self._tls, endpoint, under_way, unless)
         except BaseException as exc:
             stream = under_way.pop(endpoint, None)
             if stream is not None:
@@ -134,7 +134,7 @@ class _Attempt:
         """The error when there is no time left; `is_connected`: only the TLS handshake was missing."""
         return connect_timeout(self._address, self._timeout_s, is_connected)
 
-    def _connect(self, endpoint: Endpoint, under_way: dict[Endpoint, GreenStream]) -> None:
+    def _connect(self, endpoint: Endpoint, under_way: dict[Endpoint, GreenStream], unless: GreenStream | None) -> None:
         hub, deadline = self.hub, self.deadline
         family, where = endpoint
         connected = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
@@ -147,6 +147,7 @@ class _Attempt:
                 # The server's queue is full. No event tells when a unix socket has room (connect(2)), so we try again.
                 if hub.now >= deadline:
                     raise StreamTimeout
+                _check_is_needed(unless)
                 hub.sleep(_FULL_QUEUE_PAUSE_S)
                 code = connected.connect_ex(where)
             if code not in (0, errno.EINPROGRESS):
@@ -157,13 +158,16 @@ class _Attempt:
             raise
         if code == errno.EINPROGRESS:
             # The first event means that the connect has ended; SO_ERROR says how.
-            if not stream.ready & WRITABLE and not stream.wait_writable(deadline):
-                raise StreamTimeout
+            while not stream.ready & WRITABLE:
+                _check_is_needed(unless)
+                if not (stream.wait_writable(deadline) if unless is None else stream.wait_writable_or(unless, deadline)):
+                    raise StreamTimeout
             code = connected.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             if code:
                 raise OSError(code, os.strerror(code))
 
-    def _secure(self, tls: ClientTLS, endpoint: Endpoint, under_way: dict[Endpoint, GreenStream]) -> None:
+    def _secure(self, tls: ClientTLS, endpoint: Endpoint, under_way: dict[Endpoint, GreenStream],
+                unless: GreenStream | None) -> None:
         connected = under_way.pop(endpoint).detach()
         try:
             secured = under_way[endpoint] = TLSStream(
@@ -171,17 +175,23 @@ class _Attempt:
         except BaseException:
             connected.close()
             raise
-        secured.handshake(self.deadline - self.hub.now)
+        secured.handshake(self.deadline - self.hub.now, unless)
+
+
+def _check_is_needed(unless: GreenStream | None) -> None:
+    if unless is not None and not unless.is_quiet():
+        raise Unneeded
 
 
 class _Race:
     """The attempts of one dial to a name, each on a greenlet of its own."""
 
-    def __init__(self, attempt: _Attempt, resolver: Resolver, name: Name) -> None:
+    def __init__(self, attempt: _Attempt, resolver: Resolver, name: Name, unless: GreenStream | None) -> None:
         self._attempt = attempt
         self._hub = attempt.hub
         self._resolver = resolver
         self._name = name
+        self._unless = unless
         self._attempts = Attempts(attempt.deadline)
         self._under_way: dict[Endpoint, GreenStream] = {}
         self._winner: tuple[Endpoint, GreenStream] | None = None
@@ -192,7 +202,7 @@ class _Race:
     def run(self) -> tuple[Endpoint, GreenStream]:
         """Return the first connection and its address, and end the other attempts.
 
-        Raises as `_Attempt.connect`, and at once what an attempt raised beside that.
+        Raises as a `net.dial.Dial`, and at once what an attempt raised beside that.
         """
         attempts, hub = self._attempts, self._hub
         try:
@@ -203,7 +213,8 @@ class _Race:
                 if attempts.is_over(hub.now) and not self._under_way:
                     raise attempts.error(self._attempt.timed_out())
                 # At the deadline each attempt under way ends by itself: it may be connected, and its event behind others.
-                self._bell.wait(max(attempts.look_at(hub.now), hub.now + _LEAST_PAUSE_S))
+                _check_is_needed(self._unless)
+                self._bell.wait(max(attempts.look_at(hub.now), hub.now + _LEAST_PAUSE_S), self._unless)
                 if self._winner is not None:
                     return self._winner
                 if self._unexpected is not None:

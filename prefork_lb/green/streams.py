@@ -25,7 +25,7 @@ from greenlet import getcurrent
 from prefork_lb.green.channel import BROKEN, HALF_CLOSED, READ, READABLE, Channel
 from prefork_lb.green.hub import Hub
 from prefork_lb.net.failures import failure_text
-from prefork_lb.net.stream import Stream, StreamClosed, StreamTimeout, Watched
+from prefork_lb.net.stream import Stream, StreamClosed, StreamTimeout, Unneeded, Watched
 
 _ENDED = HALF_CLOSED | BROKEN
 _LINGER_0, _LINGER_OFF = struct.pack("ii", 1, 0), struct.pack("ii", 0, 0)  # socket(7)
@@ -258,8 +258,8 @@ class TLSStream(GreenStream):
             if not self.wait_readable(deadline):
                 raise StreamTimeout
 
-    def handshake(self, timeout_s: float) -> None:
-        """Agree on keys. Raises StreamTimeout, and StreamClosed with what went wrong."""
+    def handshake(self, timeout_s: float, unless: GreenStream | None = None) -> None:
+        """Agree on keys. Raises StreamTimeout, StreamClosed with what went wrong, and Unneeded as a `net.dial.Dial`."""
         deadline = self.hub.now + timeout_s
         while True:
             try:
@@ -268,7 +268,12 @@ class TLSStream(GreenStream):
                 return
             except ssl.SSLWantReadError:
                 self.ready &= ~READ
-                in_time = self.wait_readable(deadline)
+                if unless is None:
+                    in_time = self.wait_readable(deadline)
+                elif unless.is_quiet():
+                    in_time = self.wait_either(unless, deadline)
+                else:
+                    raise Unneeded from None
                 # A handshake's signature takes a millisecond. When many clients come at once, other work runs between two.
                 self.hub.turns.share()
                 if self.descriptor < 0:

@@ -5,6 +5,7 @@ import select
 import threading
 import time
 from collections.abc import Callable, Iterable
+from typing import Protocol
 
 from prefork_lb.errors import ConnectTimeout
 from prefork_lb.net.address import Address
@@ -14,14 +15,23 @@ from prefork_lb.net.happy_eyeballs import Attempts
 from prefork_lb.net.names import Endpoint, known_endpoint
 from prefork_lb.net.resolver import Name, Resolver
 from prefork_lb.net.sockets import SocketStream
-from prefork_lb.net.stream import Stream
+from prefork_lb.net.stream import Stream, Unneeded
 from prefork_lb.net.tls import ClientTLS
-
-Dial = Callable[[Address, float, ClientTLS | None, bytes], Stream]
-"""Connects to a server within some seconds and sends the bytes given before anything else, TLS included."""
 
 SoFar = Callable[[], tuple[Iterable[Endpoint], bool]]
 """The addresses of a server that are known by now, and whether others may come."""
+
+
+class Dial(Protocol):
+    """Connects to servers."""
+
+    def __call__(self, address: Address, timeout_s: float, tls: ClientTLS | None = None, preamble: bytes = b"",
+                 unless: Stream | None = None) -> Stream:
+        """Connect to a server; the addresses of a name are tried as `net.happy_eyeballs` says, within `timeout_s` in all.
+
+        `preamble` is sent before anything else, TLS included. The connection is not needed once the stream `unless` has something
+        to receive, or has ended. Raises Unneeded, ConnectTimeout, ConnectFailed, OutOfDescriptors.
+        """
 
 
 class Dialer:
@@ -30,21 +40,20 @@ class Dialer:
     def __init__(self, resolver: Resolver | None = None) -> None:
         self._resolver = resolver or Resolver()
 
-    def dial(self, address: Address, timeout_s: float, tls: ClientTLS | None = None, preamble: bytes = b"") -> SocketStream:
-        """Connect to a server; the addresses of a name are tried as `net.happy_eyeballs` says, within `timeout_s` in all.
-
-        `preamble` is sent before anything else. Raises ConnectTimeout, ConnectFailed, OutOfDescriptors.
-        """
+    def dial(self, address: Address, timeout_s: float, tls: ClientTLS | None = None, preamble: bytes = b"",
+             unless: Stream | None = None) -> SocketStream:
+        """A `Dial`."""
         deadline = time.monotonic() + timeout_s
         endpoint = known_endpoint(address)
         if endpoint is not None:
-            return SocketStream(_Race(address, timeout_s, deadline, tls, preamble).run(lambda: ((endpoint,), False)).connection)
+            race = _Race(address, timeout_s, deadline, tls, preamble, unless)
+            return SocketStream(race.run(lambda: ((endpoint,), False)).connection)
         resolver = self._resolver
         name = resolver.find(address)
         if name.asked_at is not None:
             self._await_answer(name, resolver.wait_s(name, timeout_s))
         resolver.require(name, timeout_s)
-        winner = _Race(address, timeout_s, deadline, tls, preamble).run(lambda: resolver.so_far(name))
+        winner = _Race(address, timeout_s, deadline, tls, preamble, unless).run(lambda: resolver.so_far(name))
         resolver.note_worked(name, winner.endpoint)
         return SocketStream(winner.connection)
 
@@ -58,16 +67,18 @@ class Dialer:
 class _Race:
     """The attempts of one dial, in one thread."""
 
-    def __init__(self, address: Address, timeout_s: float, deadline: float, tls: ClientTLS | None, preamble: bytes) -> None:
+    def __init__(self, address: Address, timeout_s: float, deadline: float, tls: ClientTLS | None, preamble: bytes,
+                 unless: Stream | None) -> None:
         self._address = address
         self._timeout_s = timeout_s
         self._tls = tls
         self._preamble = preamble
+        self._unless = unless
         self._attempts = Attempts(deadline)
         self._under_way: list[Connecting] = []
 
     def run(self, so_far: SoFar) -> Connecting:
-        """The first attempt that is done; all others are ended. Raises ConnectTimeout, ConnectFailed, OutOfDescriptors."""
+        """The first attempt that is done; all others are ended. Raises as a `Dial`."""
         attempts = self._attempts
         try:
             while True:
@@ -81,6 +92,8 @@ class _Race:
                         return attempt
                 if attempts.is_over(now):
                     raise attempts.error(self._timed_out())
+                if self._unless is not None and not self._unless.is_quiet():
+                    raise Unneeded
                 self._wait(attempts.look_at(now) - now)
         finally:
             for attempt in self._under_way:
@@ -106,6 +119,8 @@ class _Race:
     def _wait(self, seconds: float) -> None:
         """Wait until an attempt can go on, and let it go on."""
         poller = select.poll()
+        if self._unless is not None:
+            poller.register(self._unless.fileno(), select.POLLIN)
         for attempt in self._under_way:
             if attempt.waits_for == FULL_QUEUE:
                 seconds = min(seconds, FULL_QUEUE_PAUSE_S)

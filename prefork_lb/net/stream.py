@@ -13,6 +13,10 @@ class StreamClosed(Exception):
     """The peer, or the network, ended the connection."""
 
 
+class Unneeded(Exception):
+    """A connection was not needed any more before it was made."""
+
+
 class Watched(Protocol):
     """The other side, usually the client, which may leave while the caller waits for a stream."""
 

@@ -4,17 +4,17 @@ After Dean and Barroso, "The Tail at Scale" (CACM 56, 2013): the second request 
 95 % of the pool's responses do, so that it costs little and cuts the tail. Only for what may be sent twice.
 
 A client must be no worse off than without the second request: a failure of the second server counts only if the first one fails
-too. One cost is left: while the second server is being connected to, an answer of the first one waits, for up to the time after
-which a second one is asked (50 ms at least). With a kept-alive connection to the second server there is no such wait.
+too, and what the first one says ends the attempt to connect to the second.
 """
 from __future__ import annotations
 
+import functools
 import logging
 from dataclasses import dataclass, replace
 
-from prefork_lb.errors import CapacityError, ClientGone, ConnectTimeout, ResponseTimeout, Retry, UpstreamError
+from prefork_lb.errors import CapacityError, ClientGone, ResponseTimeout, Retry, UpstreamError
 from prefork_lb.log_summary import summary
-from prefork_lb.net.stream import Stream, StreamTimeout
+from prefork_lb.net.stream import Stream, StreamTimeout, Unneeded
 from prefork_lb.proxy.attempt import Settings, begin, finish
 from prefork_lb.proxy.inbound import HeadReader
 from prefork_lb.proxy.outbound import EMPTY
@@ -24,8 +24,6 @@ from prefork_lb.upstream.lease import Lease
 from prefork_lb.upstream.pool import Pool
 from prefork_lb.upstream.server import Server
 from prefork_lb.wire.head import ResponseHead
-
-_LEAST_CONNECT_S = 0.05
 
 
 @dataclass(slots=True)
@@ -62,7 +60,7 @@ def hedged(pool: Pool, lease: Lease, request: Request, block: bytes, settings: S
         if settings.wait_any([first.stream], delay_s, request.downstream) is None:
             raise ClientGone("left while the server worked")
     except StreamTimeout:
-        return _Race(pool, request, settings, failed).run(first, block, delay_s)
+        return _Race(pool, request, settings, failed).run(first, block)
     return _finish(first, request, settings)
 
 
@@ -76,7 +74,7 @@ class _Race:
         self._failed = failed
         self._held: Reply | None = None  # an answer with a status that is a failure, while the other server may have a better one
 
-    def run(self, first: _Side, block: bytes, delay_s: float) -> Reply:
+    def run(self, first: _Side, block: bytes) -> Reply:
         """The answer of one of the two."""
         pool = self._pool
         if not pool.budget.take(is_hedge=True):
@@ -85,7 +83,7 @@ class _Race:
             with pool.lease(self._request, (first.lease.server,), session=self._request.session) as lease:
                 self._request.attempts += 1
                 self._request.retries += 1
-                second = self._ask_second(lease, block, delay_s)
+                second = self._ask_second(lease, block, first.stream)
                 if second is not None:
                     return self._first_answer([first, second])
         except CapacityError:
@@ -94,20 +92,16 @@ class _Race:
             pool.budget.give_back()
         return self._finish_alone(first)
 
-    def _ask_second(self, lease: Lease, block: bytes, delay_s: float) -> _Side | None:
-        """Send the request to the second server. None when that failed: the first one goes on alone."""
-        timeouts = self._settings.timeouts
-        # An answer of the first server waits while this one is connected to. So this one gets less than `timeouts.connect`.
-        connect_s = min(timeouts.connect, max(delay_s, _LEAST_CONNECT_S))
-        quick = replace(self._settings, timeouts=replace(timeouts, connect=connect_s))
+    def _ask_second(self, lease: Lease, block: bytes, first: Stream) -> _Side | None:
+        """Send the request to the second server. None when that failed, or the first one spoke before: it goes on alone."""
+        settings = replace(self._settings, dial=functools.partial(self._settings.dial, unless=first))
         try:
-            return _begin(lease, self._request, block, quick)
+            return _begin(lease, self._request, block, settings)
+        except Unneeded:
+            lease.abandon()
         except UpstreamError as exc:
-            if isinstance(exc, ConnectTimeout) and connect_s < timeouts.connect:
-                lease.abandon()  # the server had less time than it may take: no failure
-            else:
-                self._note_failure(lease, exc)
-            return None
+            self._note_failure(lease, exc)
+        return None
 
     def _first_answer(self, sides: list[_Side]) -> Reply:
         while True:

@@ -21,6 +21,7 @@ from prefork_lb.green.streams import GreenStream, wait_any
 from prefork_lb.gunicorn.internals import Worker, ssl_context
 from prefork_lb.net.address import Address
 from prefork_lb.net.descriptors import Descriptors, limit, most_clients
+from prefork_lb.net.stream import Stream
 from prefork_lb.net.tls import Certificate, ClientTLS, choose_by_name, tell_cuts
 from prefork_lb.proxy.request import Ended, tell_all
 from prefork_lb.upstream.runtime import Runtime
@@ -64,14 +65,15 @@ class ProxyWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         self.runtime = Runtime(self._dial, self.hub.every, True, self._stream, wait_any, self.hub.sleep)
         super().load_wsgi()
 
-    def _dial(self, address: Address, timeout_s: float, tls: ClientTLS | None = None, preamble: bytes = b"") -> GreenStream:
+    def _dial(self, address: Address, timeout_s: float, tls: ClientTLS | None = None, preamble: bytes = b"",
+              unless: Stream | None = None) -> GreenStream:
         try:
-            return self._dialer.dial(address, timeout_s, tls, preamble)
+            return self._dialer.dial(address, timeout_s, tls, preamble, unless)
         except OutOfDescriptors:
             if not self._descriptors.free():
                 raise
         self.hub.sleep(_CLOSED_S)
-        return self._dialer.dial(address, timeout_s, tls, preamble)
+        return self._dialer.dial(address, timeout_s, tls, preamble, unless)
 
     def _free_idle(self) -> int:
         return self._setup.close_idle() if self._setup is not None else 0

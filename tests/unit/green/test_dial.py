@@ -20,12 +20,13 @@ from prefork_lb.green.streams import GreenStream
 from prefork_lb.net.address import Address
 from prefork_lb.net.names import Endpoint
 from prefork_lb.net.resolver import Resolver
+from prefork_lb.net.stream import Unneeded
 from prefork_lb.net.tls import ClientTLS, upstream_context
 from tests.support.certificates import make_pair, needs_openssl
 from tests.support.descriptors import no_descriptor_left
 from tests.support.place import HOST
 from tests.support.ports import refusing_address, silent_address
-from tests.unit.green.running import DEADLINE_S, run
+from tests.unit.green.running import DEADLINE_S, pair, run
 
 
 @pytest.fixture
@@ -177,6 +178,27 @@ def test_a_race_is_not_over_while_the_event_of_a_connection_is_behind_others(lis
     for stream in streams:
         stream.close()
     hub.close()
+
+
+def test_a_connection_that_is_not_needed_any_more_is_given_up(hub: Hub, listener: socket.socket) -> None:
+    """It is needed unless another stream has something to receive, whatever the dial waits for."""
+    with silent_address() as silent:
+        endpoint = local(port_in(silent))
+        of_a_name = Dialer(hub, Resolver(lambda _: [endpoint, (socket.AF_INET, ("127.0.0.2", port_in(silent)))]))
+        tls = ClientTLS(upstream_context(verify=False), "one.example")
+        for dialer, address, secured in ((Dialer(hub), Address(HOST, port_in(silent)), None),
+                                         (of_a_name, Address("app.test", 80), None),
+                                         (Dialer(hub), Address(HOST, port_of(listener)), tls)):
+            other, peer = pair(hub)
+            before = set(os.listdir("/proc/self/fd"))
+            hub.call_at(hub.now + 0.05, lambda peer=peer: peer.send(b"x"))  # type: ignore[misc]
+            for _ in range(2):  # the second time it is there from the beginning
+                with pytest.raises(Unneeded):
+                    run(hub, lambda: dialer.dial(address, 2 * DEADLINE_S, secured, b"", other))  # noqa: B023
+            run(hub, lambda: hub.sleep(0.01))
+            assert set(os.listdir("/proc/self/fd")) <= before
+            assert run(hub, lambda: other.receive(9, DEADLINE_S)) == b"x"  # noqa: B023
+            other.close()
 
 
 def test_a_name_none_of_whose_addresses_answers(hub: Hub) -> None:

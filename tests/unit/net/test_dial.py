@@ -19,6 +19,7 @@ from prefork_lb.net.dial import Dialer
 from prefork_lb.net.names import Endpoint
 from prefork_lb.net.resolver import Resolver
 from prefork_lb.net.sockets import SocketStream
+from prefork_lb.net.stream import Unneeded
 from prefork_lb.net.tls import ClientTLS, upstream_context
 from tests.support.certificates import make_pair, needs_openssl
 from tests.support.descriptors import no_descriptor_left
@@ -202,6 +203,25 @@ def test_an_address_that_drops_packets_does_not_keep_the_others_from_being_tried
                 listener.accept()[0].close()
             # The one that worked goes first: time for the other alone would not do.
             dialer.dial(Address("app.test", port), 0.1).close()
+
+
+def test_a_connection_that_is_not_needed_any_more_is_given_up(listener: socket.socket) -> None:
+    """It is needed unless another stream has something to receive, whatever the dial waits for."""
+    tls = ClientTLS(upstream_context(verify=False), "one.example")
+    with silent_address() as silent:
+        host, _, port = silent.rpartition(":")
+        for address, secured in ((Address(host, int(port)), None), (Address("127.0.0.1", port_of(listener)), tls)):
+            mine, peer = socket.socketpair()
+            other = SocketStream(mine)
+            timer = threading.Timer(0.05, lambda peer=peer: peer.send(b"x"))
+            timer.start()
+            for _ in range(2):  # the second time it is there from the beginning
+                with pytest.raises(Unneeded):
+                    Dialer().dial(address, 2 * DEADLINE_S, secured, b"", other)
+            timer.join()
+            assert other.receive(9, DEADLINE_S) == b"x"
+            other.close()
+            peer.close()
 
 
 @needs_openssl

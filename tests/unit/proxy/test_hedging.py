@@ -3,17 +3,18 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 
 import pytest
 
 from prefork_lb.errors import BadResponse, ConnectTimeout
 from prefork_lb.net.address import Address
-from prefork_lb.net.dial import ClientTLS
-from prefork_lb.net.stream import Stream
+from prefork_lb.net.stream import Stream, StreamTimeout, Watched
 from prefork_lb.proxy.attempt import Timeouts
 from prefork_lb.shared.states import States
 from prefork_lb.upstream.retries import RetryRules
+from tests.support.ports import silent_address
 from tests.support.waiting import wait_until
 from tests.unit.proxy.loopback import DEADLINE_S, Connection, ScriptedServer
 from tests.unit.proxy.rig import Rig, request
@@ -81,6 +82,22 @@ def when_the_second_has_failed(rig: Callable[[], Rig], then: Callable[[Connectio
     return script
 
 
+def when_the_second_is_claimed(rig: Callable[[], Rig], then: Callable[[Connection], None]) -> Callable[[Connection], None]:
+    """What the first server does, when the balancer is about to connect to the second."""
+
+    def script(connection: Connection) -> None:
+        connection.head()
+        wait_until(lambda: rig().in_flight[1] == 1, "the second one is claimed", DEADLINE_S, every=0.005)
+        then(connection)
+
+    return script
+
+
+def at(address: str) -> Address:
+    host, _, port = address.rpartition(":")
+    return Address(host, int(port))
+
+
 def test_when_both_fail_neither_is_asked_again() -> None:
     course = Course()
     with ScriptedServer(course.slow(reset)) as one, ScriptedServer(course.quick(reset)) as two, \
@@ -108,50 +125,38 @@ def test_both_count_as_attempts() -> None:
         assert three.accepted == 0 and rig.in_flight == [0, 0, 0]
 
 
-class Dialer:
-    """Connects, but for one address: there it notes the time it is given, and that time is over."""
+def test_what_the_first_server_says_ends_the_connect_to_the_second() -> None:
+    """One that drops packets must not hold up an answer that is there, however long answers take, and has not failed."""
+    minute = Timeouts(connect=60, response=60, idle=60)
 
-    def __init__(self, rig: Rig, unreachable: Address, course: Course) -> None:
-        self.given_s = 0.0
-        self._dial, self._unreachable, self._course = rig.settings.dial, unreachable, course
-        rig.engine._settings = dataclasses.replace(rig.settings, dial=self)
+    def is_slow_at_once(streams: Sequence[Stream], timeout_s: float, watched: Watched) -> Stream | None:
+        raise StreamTimeout
 
-    def __call__(self, address: Address, timeout_s: float, tls: ClientTLS | None = None, preamble: bytes = b"") -> Stream:
-        if address is not self._unreachable:
-            return self._dial(address, timeout_s, tls, preamble)
-        self.given_s = timeout_s
-        self._course.go_on.set()
-        raise ConnectTimeout(f"not within {timeout_s} s")
-
-
-def test_a_second_server_that_does_not_accept_at_once_has_not_failed() -> None:
-    """It got less time than a server has a right to."""
-    course = Course()
-    with ScriptedServer(course.slow(say(200, b"first"))) as one, hedging_rig(one.address, Address("127.0.0.1", 1)) as rig:
-        dialer = Dialer(rig, rig.servers[1].address, course)
+    with silent_address() as silent, ScriptedServer(when_the_second_is_claimed(lambda: rig, say(200, b"first"))) as one, \
+            hedging_rig(one.address, at(silent), timeouts=minute) as rig:
+        rig.pool.hedge_after_s = 30
+        rig.engine._settings = dataclasses.replace(rig.settings, wait_any=is_slow_at_once)
+        began = time.monotonic()
         assert rig.fetch() == (200, b"first")
-        assert 0 < dialer.given_s < DEADLINE_S
-        assert streaks(rig) == [0, 0] and rig.in_flight == [0, 0]
+        assert time.monotonic() - began < 20
+        assert streaks(rig) == [0, 0] and rig.in_flight == [0, 0] and rig.ledger.retries_under_way(0) == 0
 
 
-def test_it_may_be_asked_again_with_all_the_time_it_has_a_right_to() -> None:
-    course = Course()
-    with ScriptedServer(course.slow(reset)) as one, hedging_rig(one.address, Address("127.0.0.1", 1)) as rig:
-        dialer = Dialer(rig, rig.servers[1].address, course)
+def test_the_second_server_may_be_asked_again_when_the_first_broke_off_meanwhile() -> None:
+    times = Timeouts(connect=0.3, response=DEADLINE_S, idle=DEADLINE_S)
+    with silent_address() as silent, ScriptedServer(when_the_second_is_claimed(lambda: rig, reset)) as one, \
+            hedging_rig(one.address, at(silent), timeouts=times) as rig:
         with pytest.raises(ConnectTimeout):
             rig.exchange(request())
-        assert dialer.given_s == DEADLINE_S
         assert streaks(rig) == [1, 1] and rig.in_flight == [0, 0]
 
 
 def test_a_second_server_that_had_all_its_time_to_accept_has_failed() -> None:
-    course = Course()
-    timeouts = Timeouts(connect=0.05, response=DEADLINE_S, idle=DEADLINE_S)
-    with ScriptedServer(course.slow(say(200))) as one, \
-            hedging_rig(one.address, Address("127.0.0.1", 1), timeouts=timeouts) as rig:
-        dialer = Dialer(rig, rig.servers[1].address, course)
+    times = Timeouts(connect=0.05, response=DEADLINE_S, idle=DEADLINE_S)
+    with silent_address() as silent, ScriptedServer(when_the_second_has_failed(lambda: rig, say(200))) as one, \
+            hedging_rig(one.address, at(silent), timeouts=times) as rig:
         assert rig.fetch()[0] == 200
-        assert dialer.given_s == 0.05 and streaks(rig) == [0, 1]
+        assert streaks(rig) == [0, 1]
 
 
 STATUSES = dataclasses.replace(RULES, statuses=frozenset({503}))
