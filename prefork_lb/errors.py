@@ -55,6 +55,22 @@ class InvariantError(PreforkLBError):
     """A defect of prefork_lb: a state that must not occur. Answered with 500, never retried."""
 
 
+class SteeringError(PreforkLBError):
+    """A change of a running instance that was not made; nothing is changed."""
+
+
+class NotThere(SteeringError):
+    """There is no such pool, or no such server in it."""
+
+
+class Refused(SteeringError):
+    """The instance's state does not allow the change at the moment."""
+
+
+class BadValue(SteeringError):
+    """A value that no server may have."""
+
+
 class ProxyError(PreforkLBError):
     """A request that cannot be served as asked."""
 

@@ -27,6 +27,8 @@ MODULES = {
     "ready": "servers",
     "maintenance": "servers",
     "weight": "servers",
+    "add": "servers",
+    "remove": "servers",
 }
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -1,6 +1,8 @@
 """The instances that run, as the commands see them: those of this user, for root those of all users."""
 from __future__ import annotations
 
+import os
+import pwd
 from collections.abc import Iterator
 
 import click
@@ -19,6 +21,14 @@ def running_segments() -> Iterator[Segment]:
                 segment.close()
     except SegmentError as exc:
         raise click.ClickException(str(exc)) from exc
+
+
+def who() -> str:
+    """The user who runs the command, for the record of changes."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return f"uid {os.getuid()}"
 
 
 def running_segment(master: int | None) -> Segment:

@@ -1,4 +1,4 @@
-"""`prefork-lb drain`, `ready`, `maintenance`, `weight`: set a server's state or weight in shared memory, for all workers."""
+"""`prefork-lb drain`, `ready`, `maintenance`, `weight`, `add`, `remove`: what operators do to servers, for all workers."""
 from __future__ import annotations
 
 import re
@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 import click
 
 from prefork_lb.cli.number import Number
-from prefork_lb.cli.running import running_segment
-from prefork_lb.errors import shown
+from prefork_lb.cli.running import running_segment, who
+from prefork_lb.errors import SteeringError, shown
 from prefork_lb.net.address import parse_address
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import Admin, States, now_ms
-from prefork_lb.shared.table import slots_by_key
+from prefork_lb.shared.steering import Steering
+from prefork_lb.shared.table import owner_of, slots_by_key
 
 if TYPE_CHECKING:
     from prefork_lb.cli.sessions_left import SessionsLeft
@@ -46,11 +47,14 @@ class Chosen:
             known = ", ".join(f"{name} (pool {of})" for of, name in sorted(table))
             raise click.ClickException(f"no server {shown(server)}{f' in pool {shown(pool)}' if pool else ''}; there are {known}")
 
-    def change(self, apply: Callable[[int], None]) -> None:
-        """Call `apply` with each slot while the lock is held."""
-        with self.ledger.locked():
-            for slot in self.slots.values():
-                apply(slot)
+    def change(self, apply: Callable[[Steering, str, str], object]) -> None:
+        """Call `apply` with the pool and address of each. Raises ClickException."""
+        steering = Steering(self.segment, self.ledger, self.states)
+        try:
+            for pool, address in self.slots:
+                apply(steering, pool, address)
+        except SteeringError as exc:
+            raise click.ClickException(str(exc)) from exc
 
     def left(self, still: str = "") -> str:
         """What is left on the server, in words: requests in flight, and sessions that its pools keep; empty: nothing."""
@@ -71,7 +75,8 @@ class Chosen:
     @property
     def in_flight(self) -> int:
         """Requests in flight on the server, in the pools chosen."""
-        return sum(self.ledger.totals[slot] for slot in self.slots.values())
+        # A server that was removed has its slot for as long as it has requests.
+        return sum(self.ledger.totals[slot] for key, slot in self.slots.items() if owner_of(self.segment, slot) == key)
 
 
 def _canonical(server: str) -> str:
@@ -88,7 +93,7 @@ def _chosen(server: str, pool: str | None, master: int | None) -> Iterator[Chose
 
 def _set_state(state: Admin, server: str, pool: str | None, master: int | None, wait: bool, timeout_s: float) -> None:
     with _chosen(server, pool, master) as chosen:
-        chosen.change(lambda slot: chosen.states.set_admin(slot, state))
+        chosen.change(lambda steering, pool, address: steering.set_admin(pool, address, state, who()))
         pools = ", ".join(key[0] for key in chosen.slots)
         click.echo(f"{server} (pool {pools}): {state.name.lower()}, {chosen.left() or '0 in flight'}")
         if wait:
@@ -169,7 +174,46 @@ def weight(server: str, weight: str, pool: str | None, master: int | None) -> No
     """Give SERVER another WEIGHT (1 to 1000), or "default" for that of the configuration."""
     if weight != "default" and not (re.fullmatch(r"0*[0-9]{1,4}", weight) and 1 <= int(weight[-4:]) <= 1000):
         raise click.BadParameter(f'{shown(weight)} is no weight; expected 1 to 1000, or "default"', param_hint="WEIGHT")
-    number = 0 if weight == "default" else int(weight[-4:])
+    number = None if weight == "default" else int(weight[-4:])
     with _chosen(server, pool, master) as chosen:
-        chosen.change(lambda slot: chosen.states.set_weight(slot, number))
+        chosen.change(lambda steering, pool, address: steering.set_weight(pool, address, number, who()))
         click.echo(f"{server} (pool {', '.join(key[0] for key in chosen.slots)}): weight {weight}")
+
+
+@click.command()
+@_server
+@click.option("--pool", metavar="NAME", required=True, help="The pool that it joins.")
+@click.option("--weight", type=int, default=1, show_default=True, help="Its share of the load against the other servers.")
+@click.option("--max-connections", type=int, default=0, help="The most requests in flight on it; 0: no limit.")
+@click.option("--backup", is_flag=True, help="Use it only while no other server can be used.")
+@_master
+def add(server: str, pool: str, weight: int, max_connections: int, backup: bool, master: int | None) -> None:
+    """Add SERVER to a pool of the running instance, until it is removed.
+
+    Checks of the pool begin at once. A reload keeps it; the state file, if there is one, keeps it over a restart.
+    """
+    segment = running_segment(master)
+    steering = Steering(segment, Ledger(segment, takes_row=False), States(segment))
+    try:
+        address = steering.add_server(pool, server, weight, max_connections, backup, who=who())
+    except SteeringError as exc:
+        raise click.ClickException(str(exc)) from exc
+    click.echo(f"{address} (pool {pool}): added")
+
+
+@click.command()
+@_server
+@_pool
+@_master
+@_waits
+def remove(server: str, pool: str | None, master: int | None, wait: bool, timeout_s: float) -> None:
+    """Remove SERVER: it gets no new requests, and those that it has finish.
+
+    A server of the configuration is back after the next reload.
+    """
+    with _chosen(server, pool, master) as chosen:
+        chosen.change(lambda steering, pool, address: steering.remove_server(pool, address, who=who()))
+        click.echo(f"{server} (pool {', '.join(key[0] for key in chosen.slots)}): removed, {chosen.in_flight} in flight")
+        if wait:
+            _wait(chosen, timeout_s)
+            click.echo(f"{server}: nothing in flight any more")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 
 from prefork_lb.config.load import find_and_load
 from prefork_lb.config.model import Config
@@ -18,15 +19,24 @@ log = logging.getLogger("prefork_lb")
 
 _last_good: Config | None = None
 _told: tuple[str, ...] = ()  # the notices of the last good one, which are in the log already
+_read_at = 0
 _master = 0  # the process that loads it with its settings, for itself and its workers; 0: there is none
 
 
 def load_as_master() -> Config:
     """`load_or_keep`, by gunicorn's master: its workers do not read the file again."""
-    global _master
+    global _master, _read_at
     config = load_or_keep()
-    _master = os.getpid()
+    _master, _read_at = os.getpid(), time.monotonic_ns()
     return config
+
+
+def read_at() -> int:
+    """When this worker's master last read the configuration, in nanoseconds of the monotonic clock: at its start, or at a reload.
+
+    0: the master reads none, its workers do.
+    """
+    return _read_at if _master not in (0, os.getpid()) else 0
 
 
 def load_as_worker() -> Config:

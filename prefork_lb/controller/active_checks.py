@@ -3,8 +3,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 
+from prefork_lb.config.added import added_server
 from prefork_lb.config.model import Config, HealthConfig, PoolConfig, ServerConfig, TLSConfig
 from prefork_lb.config.statuses import parse_statuses
 from prefork_lb.controller.probe import Outcome, Probe, Prober
@@ -14,7 +15,7 @@ from prefork_lb.net.address import parse_address
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import Admin, States
-from prefork_lb.shared.table import key_of, slots_by_key
+from prefork_lb.shared.table import Standing, key_of, slots_by_key
 from prefork_lb.shared.transitions import Check
 from prefork_lb.wire.head import HeadLimits
 
@@ -54,22 +55,26 @@ class ActiveChecks:
         limits = self._config.proxy.limits
         head_limits = HeadLimits(limits.head_bytes, limits.line_bytes, limits.fields)
         with self._ledger.locked():
-            slots = slots_by_key(self._segment)
-            for name, pool in self._config.pools.items():
-                for server in pool.servers:
-                    key = name, server.address
-                    slot = slots.get(key)
-                    if slot is None:
-                        continue
-                    if pool.health is None:
-                        # The first worker did so when it came, but a check may have been under way.
-                        self._states.forget_check(slot)
-                    elif self._states.admin[slot] != Admin.MAINTENANCE:
-                        checked[key] = slot
-                        targets.append(_target(key, server, pool, head_limits, Check(self._states.check[slot])))
+            for key, server, slot in self._servers(self._config):
+                pool = self._config.pools[key[0]]
+                if pool.health is None:
+                    # The first worker did so when it came, but a check may have been under way.
+                    self._states.forget_check(slot)
+                elif self._states.admin[slot] != Admin.MAINTENANCE:
+                    checked[key] = slot
+                    targets.append(_target(key, server, pool, head_limits, Check(self._states.check[slot])))
             self._slots = checked
         self._checks.set_targets(targets)
         self._seen = changes  # last: what failed is made again at the next look
+
+    def _servers(self, config: Config) -> Iterator[tuple[tuple[str, str], ServerConfig, int]]:
+        """The servers that the pools of a configuration have, with their slots. The lock must be held."""
+        named = {(name, server.address): server for name, pool in config.pools.items() for server in pool.servers}
+        for key, slot in slots_by_key(self._segment).items():
+            if key in named:
+                yield key, named[key], slot
+            elif key[0] in config.pools and self._states.standing[slot] == Standing.ADDED:
+                yield key, added_server(config.pools[key[0]], key[1]), slot
 
     def close(self) -> None:
         """End the checks."""

@@ -54,6 +54,8 @@ H_SWEPT = 35  # when a process last looked for ended workers, in milliseconds of
 H_DIED = 36  # workers whose rows were given back: those that died, and in the next cell those that ended of their own
 H_ENDED = 37
 H_EVENTS = 38  # the number of the last event, which counts from 1; written last of an event
+H_MEMBERS = 39  # times so far that a server joined or left a pool at run time (`shared.members`)
+H_READ = 53  # when the newest master read its configuration, in nanoseconds of the monotonic clock; 0: masters read none
 H_CONFIGURATION_BYTES = 40  # of each of the two buffers
 H_ROW_WANTED = 42  # when a new worker last found no row, in milliseconds of the monotonic clock
 H_REMOVED = 41  # 1: the file's removal is accounted for: the instance has ended, or the removal has been logged
@@ -115,7 +117,15 @@ C_LEVEL, C_HEARD, C_PICKED, C_BACK = range(35, 39)
 C_UNANSWERED = 39  # requests of such a pool whose response's head has not come, over all rows
 C_CHECKS_PASSED, C_CHECKS_FAILED = 40, 41  # checks so far
 C_TIMES_EJECTED = 42  # so far; C_EJECTIONS counts those in a row
-SERVER_COLUMNS = 43
+C_STANDING = 43  # table.Standing
+C_MOVED = 44  # H_MEMBERS when the server last joined or left at run time; 0: it has not
+SERVER_COLUMNS = 45
+STATE_COLUMNS = (C_ADMIN, C_WEIGHT_SET, C_CHECK, C_CHECKED, C_RISEN, C_STREAK, C_EJECTED_UNTIL, C_EJECTIONS, C_RETURNED, C_TRIAL,
+                 C_WINDOW, C_WINDOW_FAILURES, C_WINDOW_REQUESTS, C_EJECTION, C_RISEN_CHANGE, C_TRIAL_UNTIL, C_DRAINED,
+                 C_SESSIONS_WINDOW, C_SESSIONS, C_LAST_SESSIONS, C_SESSION_AT)
+"""What is known of a server's state, by operators, checks and requests."""
+SUMS = (C_TOTAL, C_PENALTY, C_UNANSWERED, C_OWN_WAITING)
+"""Columns that count over all rows what is under way on a server."""
 POLICY_COLUMNS = (C_POLICY, C_POLICY + 1, C_POLICY + 2, C_LEVEL, C_HEARD, C_PICKED, C_BACK)
 """What a policy remembers of each server; the column of unanswered requests follows them in what a policy sees."""
 
@@ -137,7 +147,9 @@ P_PANIC = 20  # 1: too few servers are up by their checks, and all are used
 P_RETRIED, P_HEDGED = 21, 22  # further attempts so far: after a failure, and beside an attempt that took long
 P_QUEUED, P_QUEUED_US = 23, 24  # requests that have waited in the queue, and for how long in all, in microseconds
 P_REFUSED_AT = 25  # when a limit last refused a request, in milliseconds of the monotonic clock; 0: never
-POOL_HEAD_CELLS = POLICY_CELLS + 18
+P_FIRST_CHECK = 26  # the transitions.Check in which a server begins
+P_NEEDS_PUBLIC = 27  # 1: servers need a public address, which only a configuration can give
+POOL_HEAD_CELLS = POLICY_CELLS + 20
 
 # Cells at the head of a worker's row; then three arrays indexed by slot.
 R_PID = 0  # 0: the row is free
@@ -148,7 +160,8 @@ R_LAG = 4  # how far its loop lags: microseconds, plus one; 0: it does not measu
 R_ENDS = 5  # 1: it ends in good order
 R_LINGERS = 6  # since when its worker lingers (wall clock, seconds): replaced, it serves what it has. 0: it does not
 R_LINGERING = 7  # client connections that a lingering worker has
-ROW_HEAD_CELLS = 8
+R_MEMBERS = 8  # the H_MEMBERS that all pools of this worker have taken into account
+ROW_HEAD_CELLS = 9
 # By slot.
 A_CLAIMS, A_REQUESTS, A_FAILURES, A_PENALTIES, A_UNANSWERED = range(5)
 # By pool: retries under way, requests that wait, and of those the one that came first: its ticket, and its bell with the

@@ -178,6 +178,14 @@ class Ledger:
         """The oldest generation that a worker's view was built from. The lock must be held."""
         return self._rows.oldest_generation()
 
+    def adopt_members(self, changes: int) -> None:
+        """Note that this worker's pools have taken so many changes of membership into account."""
+        self._cells[self.segment.layout.row(self._row) + at.R_MEMBERS] = changes
+
+    def has_claims(self, slot: int) -> bool:
+        """Whether this worker has requests in flight on a server."""
+        return bool(self._claims[slot])
+
     def must_yield_row(self) -> bool:
         """Whether this worker has to end: a new worker waits for a row, and this worker has lingered longest."""
         return self._rows.must_yield(self._row)

@@ -63,6 +63,7 @@ class Rows:
                 cells[head + at.R_GENERATION] = cells[at.H_GENERATION]
                 for cell in (at.R_CLIENTS, at.R_LINGERS, at.R_LINGERING, at.R_LAG, at.R_ENDS):
                     cells[head + cell] = 0
+                cells[head + at.R_MEMBERS] = cells[at.H_MEMBERS]
                 cells[head + at.R_PID] = pid
                 cells[at.H_JOINS] += 1
                 record(self._segment, Kind.WORKER_STARTED, f"worker {pid} started")
@@ -95,6 +96,18 @@ class Rows:
         heads = [layout.row(row) for row in self.in_use()]
         found = [cells[head + at.R_GENERATION] for head in heads if with_lingering or not cells[head + at.R_LINGERS]]
         return min(found, default=int(cells[at.H_GENERATION]))
+
+    def oldest_members(self) -> int:
+        """The changes of membership (`H_MEMBERS`) that every worker's pools have taken into account."""
+        cells, layout = self._cells, self._layout
+        return min((cells[layout.row(row) + at.R_MEMBERS] for row in self.in_use()), default=int(cells[at.H_MEMBERS]))
+
+    def forget(self, slot: int) -> None:
+        """Zero what the rows have counted of a server that is gone, for the next one in its slot. The lock must be held."""
+        cells, layout = self._cells, self._layout
+        for row in range(layout.rows):
+            for array in (at.A_REQUESTS, at.A_FAILURES):
+                cells[layout.row_array(row, array).start + slot] = 0
 
     def give_back(self, dead: list[int]) -> Reclaimed:
         """Free these rows: give back their claims, keep their statistics. The lock must be held."""
@@ -174,4 +187,6 @@ class Rows:
                 cells[cell] = 0
         repair_sessions(self._segment)
         cells[at.H_REPAIRS] += 1
-        cells[at.H_CHANGES] += 1  # the interrupted section may have changed a server's state without counting the change
+        # The interrupted section may have changed a server's state, or a pool's servers, without counting the change.
+        cells[at.H_MEMBERS] += 1
+        cells[at.H_CHANGES] += 1

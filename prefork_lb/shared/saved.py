@@ -1,4 +1,4 @@
-"""The state file: the states and weights that operators have set, kept for the instance after a restart.
+"""The state file: the states and weights that operators have set, and the servers that were added, kept over a restart.
 
 The controller writes it (`StateFile`) whenever its content changes, and now and then without a change: the time in the file
 tells the next instance how long ago this one was alive. The first worker of an instance reads it, once (`restore`). Two
@@ -19,12 +19,14 @@ from typing import Annotated, Literal
 import msgspec
 
 from prefork_lb.clock import Clock, monotonic
+from prefork_lb.errors import SteeringError
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.ledger import Ledger
+from prefork_lb.shared.members import add, member
 from prefork_lb.shared.saved_lock import Holder, describe, holder, take
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import Admin, States
-from prefork_lb.shared.table import slots_by_key
+from prefork_lb.shared.table import ServerEntry, Standing, slots_by_key
 
 # Seconds between two writes when nothing has changed. A quarter of state.max_age is used when that is less.
 _REFRESH_S = 60.0
@@ -36,9 +38,18 @@ _PATIENCE_S = 3.0
 log = logging.getLogger("prefork_lb")
 
 
+class _Added(msgspec.Struct, omit_defaults=True):
+    """The rules of a server that was added at run time."""
+
+    weight: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 1
+    max_connections: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 0
+    backup: bool = False
+
+
 class _Entry(msgspec.Struct, omit_defaults=True):
     state: Literal["ready", "drain", "maintenance"] = "ready"
     weight: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 0  # 0: that of the configuration
+    added: _Added | None = None  # None: the configuration's
 
 
 _Pools = dict[str, dict[str, _Entry]]
@@ -123,7 +134,7 @@ class StateFile:
 def restore(path: Path, max_age_s: float, segment: Segment, ledger: Ledger, states: States) -> str:
     """Set the states and weights that the file holds, once for an instance. Returns a line for the log, "" when nothing was done.
 
-    Ignores servers that are not in the table, and a file older than `max_age_s`.
+    Adds the servers that were added before. Ignores others that are not in the table, and a file older than `max_age_s`.
     """
     if segment.cells[at.H_RESTORED]:
         return ""
@@ -133,7 +144,7 @@ def restore(path: Path, max_age_s: float, segment: Segment, ledger: Ledger, stat
         if segment.cells[at.H_RESTORED]:  # another worker was faster
             return ""
         try:
-            return found if isinstance(found, str) else _take_over(found, path, segment, states)
+            return found if isinstance(found, str) else _take_over(found, path, segment, ledger, states)
         finally:
             # Last: if this worker is killed before, the next one reads the file again.
             segment.cells[at.H_RESTORED] = 1
@@ -152,9 +163,15 @@ def folder_problem(path: Path) -> str:
 
 def _set_by_operators(segment: Segment, states: States) -> _Pools:
     pools: _Pools = {}
-    for (pool, address), slot in slots_by_key(segment).items():
-        if states.admin[slot] or states.weight_set[slot]:
-            entry = {"state": Admin(states.admin[slot]).name.lower(), "weight": states.weight_set[slot]}
+    slots = slots_by_key(segment)
+    # In the order in which they came: so they are added again in this order.
+    for (pool, address), slot in sorted(slots.items(), key=lambda item: states.moved[item[1]]):
+        added = None
+        if states.standing[slot] == Standing.ADDED:
+            rules = member(segment, slot, address).rules
+            added = {"weight": rules.weight, "max_connections": rules.max_connections, "backup": rules.backup}
+        if states.admin[slot] or states.weight_set[slot] or added:
+            entry = {"state": Admin(states.admin[slot]).name.lower(), "weight": states.weight_set[slot], "added": added}
             pools.setdefault(pool, {})[address] = msgspec.convert(entry, _Entry)
     return pools
 
@@ -202,9 +219,16 @@ def _content(path: Path) -> bytes:
         return file.read()
 
 
-def _take_over(told: _File, path: Path, segment: Segment, states: States) -> str:
+def _take_over(told: _File, path: Path, segment: Segment, ledger: Ledger, states: States) -> str:
     entries = [(pool, address, entry) for pool, servers in told.pools.items() for address, entry in servers.items()]
     slots = slots_by_key(segment)
+    for pool, address, entry in entries:
+        if entry.added is not None and (pool, address) not in slots:
+            rules = ServerEntry(address, entry.added.weight, entry.added.max_connections, entry.added.backup)
+            try:
+                slots[pool, address] = add(segment, ledger, states, pool, rules)
+            except SteeringError as exc:
+                log.warning("%s: the server %s is not added again: %s", path, address, exc)
     known = [(slots[pool, address], entry) for pool, address, entry in entries if (pool, address) in slots]
     for slot, entry in known:
         states.set_admin(slot, Admin[entry.state.upper()])

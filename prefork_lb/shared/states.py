@@ -24,6 +24,9 @@ _BELIEVED_MS = 5000
 # Requests of sessions on drained servers are counted in windows of a minute.
 SESSIONS_WINDOW_MS = 60_000
 
+NOT_CHECKED_YET = "not checked yet"
+"""The note of a server whose checks begin."""
+
 _EVENT_OF = {Check.UP: Event.ROSE, Check.DOWN: Event.FELL, Check.CHECKING: Event.CHECKS_BEGAN, Check.NONE: Event.CHECKS_ENDED}
 
 
@@ -51,7 +54,7 @@ class States:
         def column(number: int) -> memoryview:
             return segment.cells[layout.column(number)]
 
-        self.used = column(at.C_USED)
+        self.used, self.standing, self.moved = column(at.C_USED), column(at.C_STANDING), column(at.C_MOVED)
         self.admin, self.weight_set = column(at.C_ADMIN), column(at.C_WEIGHT_SET)
         self.check, self.checked = column(at.C_CHECK), column(at.C_CHECKED)
         self.risen, self.risen_change = column(at.C_RISEN), column(at.C_RISEN_CHANGE)
@@ -241,8 +244,9 @@ class States:
 
     def close(self) -> None:
         """Release the views, so that the memory can be unmapped."""
-        for view in (self.used, self.admin, self.weight_set, self.check, self.checked, self.risen, self.risen_change, self.streak,
-                     self.ejection, self.trial, self.trial_until, self.ejected_until, self.ejections, self.returned, self.window,
-                     self.window_failures, self.window_requests, self.drained, self.sessions_window, self.sessions,
-                     self.last_sessions, self.session_at, self.times_ejected, self.checks_passed, self.checks_failed):
+        for view in (self.used, self.standing, self.moved, self.admin, self.weight_set, self.check, self.checked, self.risen,
+                     self.risen_change, self.streak, self.ejection, self.trial, self.trial_until, self.ejected_until,
+                     self.ejections, self.returned, self.window, self.window_failures, self.window_requests, self.drained,
+                     self.sessions_window, self.sessions, self.last_sessions, self.session_at,
+                     self.times_ejected, self.checks_passed, self.checks_failed):
             view.release()

@@ -2,9 +2,11 @@
 
 A worker enters the servers of its configuration. A known server keeps its slot, and so its counts; a new server gets a free
 slot. After a reload, a server of the old configuration stays until no worker's view names it and it has nothing in flight.
+Servers that join or leave a pool at run time (`members`) have slots here, too.
 """
 from __future__ import annotations
 
+import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,6 +17,15 @@ from prefork_lb.shared.segment import Segment, SegmentError
 from prefork_lb.shared.states import now_ms
 from prefork_lb.shared.statistics import start_pool, start_server
 from prefork_lb.shared.text import fits, read_text, write_text
+from prefork_lb.shared.transitions import Check
+
+
+class Standing(enum.IntEnum):
+    """Which workers have a server in their pool."""
+
+    NAMED = 0  # those whose configuration names it
+    ADDED = 1  # all: it was added at run time
+    REMOVED = 2  # none: it was removed at run time, though a configuration may name it
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +47,8 @@ class PoolEntry:
     in_flight: int = 0
     queue_size: int = 0
     retries: int = 0
+    first_check: Check = Check.NONE  # the state in which its servers begin
+    needs_public: bool = False  # servers need a public address
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +71,19 @@ def register(segment: Segment, ledger: Ledger, pools: Sequence[PoolEntry]) -> di
         return enter(segment, ledger, pools)
 
 
-def enter(segment: Segment, ledger: Ledger, pools: Sequence[PoolEntry]) -> dict[str, PoolSlots]:
-    """Like `register`; the ledger's lock must be held."""
-    table = _Table(segment)
+def enter(segment: Segment, ledger: Ledger, pools: Sequence[PoolEntry], is_reload: bool = False) -> dict[str, PoolSlots]:
+    """Like `register`; the ledger's lock must be held.
+
+    At a reload, servers that were removed at run time are back if the configuration names them, and added ones that it names are
+    the configuration's from now on. At other times a worker enters what its siblings have already, and changes neither.
+    """
+    table = Table(segment)
     table.free_unused(ledger)
     problems = table.problems(pools)
     if problems:
         raise SegmentError(f"{segment.name}: {'; '.join(problems)}")
+    if is_reload:
+        table.adopt(pools)
     for pool in pools:
         for server in pool.servers:
             table.enter_server(pool.name, server)
@@ -75,6 +94,7 @@ def enter(segment: Segment, ledger: Ledger, pools: Sequence[PoolEntry]) -> dict[
     generation = segment.cells[at.H_GENERATION]
     table.mark_seen(pools, generation)
     ledger.adopt_generation(generation)
+    ledger.adopt_members(segment.cells[at.H_MEMBERS])
     found = {pool.name: table.pool_slots(pool) for pool in pools}
     # Again, with this worker's new generation: if the previous worker has already ended, no later step frees its servers.
     table.free_unused(ledger)
@@ -83,11 +103,11 @@ def enter(segment: Segment, ledger: Ledger, pools: Sequence[PoolEntry]) -> dict[
 
 def problems_of_room(segment: Segment, pools: Sequence[PoolEntry]) -> list[str]:
     """Why these pools and servers cannot be entered beside the present ones; may change while the lock is not held."""
-    return _Table(segment).problems(pools)
+    return Table(segment).problems(pools)
 
 
 def slots_by_key(segment: Segment) -> dict[tuple[str, str], int]:
-    """The slots in use by pool and address; may change while the lock is not held."""
+    """The slots of all servers that some pool has, by pool and address; may change while the lock is not held."""
     found = {}
     for slot in range(segment.layout.servers):
         key = key_of(segment, slot)
@@ -97,7 +117,14 @@ def slots_by_key(segment: Segment) -> dict[tuple[str, str], int]:
 
 
 def key_of(segment: Segment, slot: int) -> tuple[str, str] | None:
-    """The pool and address of the server in this slot; None if it is free. May change while the lock is not held."""
+    """The pool and address of the server in this slot; None if it is free, or was removed. May change while the lock is not
+    held."""
+    is_removed = segment.cells[segment.layout.column(at.C_STANDING).start + slot] == Standing.REMOVED
+    return None if is_removed else owner_of(segment, slot)
+
+
+def owner_of(segment: Segment, slot: int) -> tuple[str, str] | None:
+    """The pool and address of the server that this slot belongs to, be it removed or not; None if it is free."""
     layout = segment.layout
     if not segment.cells[layout.column(at.C_USED).start + slot]:
         return None
@@ -110,22 +137,30 @@ def free_unused(segment: Segment, ledger: Ledger) -> None:
 
     Takes the lock only when there is such a server.
     """
-    if _has_unused(segment, ledger.oldest_generation()):
+    if _has_unused(segment):
         with ledger.locked():
-            _Table(segment).free_unused(ledger)
+            Table(segment).free_unused(ledger)
 
 
-def _has_unused(segment: Segment, oldest: int) -> bool:
-    """Whether a server was last named before the generation `oldest` and has nothing in flight.
+def _has_unused(segment: Segment) -> bool:
+    """Whether there is a slot that `free_unused` would free. A hint, read without the lock: other processes write meanwhile."""
+    cells, layout, rows = segment.cells, segment.layout, Rows(segment)
+    oldest, known = rows.oldest_generation(), rows.oldest_members()
+    used, seen = (cells[layout.column(column)].tolist() for column in (at.C_USED, at.C_SEEN))
+    old = [slot for slot, flag in enumerate(used) if flag and seen[slot] < oldest]
+    return any(_is_unused(oldest, known, *(cells[layout.column(column).start + slot] for column in _SAYS_UNUSED)) for slot in old)
 
-    A hint, read without the lock: other processes write meanwhile.
-    """
-    layout = segment.layout
-    used, seen, totals = (segment.cells[layout.column(column)].tolist() for column in (at.C_USED, at.C_SEEN, at.C_TOTAL))
-    return any(flag and named < oldest and not total for flag, named, total in zip(used, seen, totals, strict=True))
+
+_SAYS_UNUSED = (at.C_SEEN, at.C_STANDING, at.C_MOVED, *at.SUMS)
 
 
-class _Table:
+def _is_unused(oldest: int, known: int, seen: int, standing: int, moved: int, *under_way: int) -> bool:
+    """Whether no worker has a server: by its columns, the oldest generation and the changes of membership that all know of."""
+    return (seen < oldest and not any(under_way)
+            and (standing == Standing.NAMED or standing == Standing.REMOVED and moved <= known))
+
+
+class Table:
     """The table as one section sees it. The lock must be held during its life."""
 
     def __init__(self, segment: Segment) -> None:
@@ -140,9 +175,10 @@ class _Table:
         self.changed = False
 
     def free_unused(self, ledger: Ledger) -> None:
-        oldest = ledger.oldest_generation()
+        rows = Rows(self._segment)
+        oldest, known = rows.oldest_generation(), rows.oldest_members()
         for key, slot in list(self._slots.items()):
-            if self._get(at.C_SEEN, slot) < oldest and self._get(at.C_TOTAL, slot) == 0:
+            if _is_unused(oldest, known, *(self._get(column, slot) for column in _SAYS_UNUSED)):
                 self._set(at.C_USED, slot, 0)
                 del self._slots[key]
         in_use = {key.partition("\n")[0] for key in self._slots}
@@ -170,7 +206,8 @@ class _Table:
     def _kept_for_lingering(self, named: set[str]) -> tuple[int, int]:
         """How many servers, and how many pools, are neither `named` nor in use by a worker that does not linger."""
         oldest = Rows(self._segment).oldest_generation(with_lingering=False)
-        kept = {key for key, slot in self._slots.items() if self._get(at.C_SEEN, slot) < oldest} - named
+        kept = {key for key, slot in self._slots.items()
+                if self._get(at.C_SEEN, slot) < oldest and self._get(at.C_STANDING, slot) != Standing.ADDED} - named
         others = {key.partition("\n")[0] for key in (self._slots.keys() - kept) | named}
         return len(kept), len(self._pools.keys() - others)
 
@@ -183,26 +220,100 @@ class _Table:
         current = self._cells[at.H_GENERATION]
         return any(self._get(at.C_SEEN, slot) == current for key, slot in self._slots.items() if key not in named)
 
+    def adopt(self, pools: Sequence[PoolEntry]) -> None:
+        """Let a configuration that was just read decide on the servers that it names, and on pools that it leaves out.
+
+        Servers that were added to such a pool go with it: workers that have them keep them.
+        """
+        named = {_key(pool.name, server.address) for pool in pools for server in pool.servers}
+        names = {pool.name for pool in pools}
+        moves = self._cells[at.H_MEMBERS] + 1
+        for key, slot in self._slots.items():
+            standing = self._get(at.C_STANDING, slot)
+            if key in named and standing == Standing.REMOVED:
+                self.forget(slot)
+                self._cells[at.H_MEMBERS] = moves
+                self._cells[at.H_CHANGES] += 1
+                self.appear(slot, Standing.NAMED, moves)
+                self.changed = True
+            elif standing == Standing.ADDED and (key in named or key.partition("\n")[0] not in names):
+                self._set(at.C_SEEN, slot, self._cells[at.H_GENERATION])  # as if the one before had named it
+                self._set(at.C_STANDING, slot, Standing.NAMED)
+                self.changed = True
+
     def enter_server(self, pool: str, server: ServerEntry) -> None:
-        key = _key(pool, server.address)
-        slot = self._slots.get(key)
+        slot = self.find(pool, server.address)
         if slot is None:
-            slot = self._free_slot()
-            write_text(self._segment.text, self._layout.server_key_byte(slot), key)
-            for column in range(at.SERVER_COLUMNS):
-                if column not in (at.C_TOTAL, at.C_PENALTY, at.C_UNANSWERED):
-                    self._set(column, slot, 0)
-            start_server(self._segment, slot)
-            if pool in self._pools:
-                self._set(at.C_RISEN, slot, now_ms())  # one more beside others that run already
-            self._slots[key] = slot
+            slot = self.take_slot(pool, server.address)
+            self.write(slot, server)
+            self._set(at.C_USED, slot, 1)
             self.changed = True
+        elif self._get(at.C_STANDING, slot) == Standing.NAMED and self.write(slot, server):
+            self.changed = True
+
+    def find(self, pool: str, address: str) -> int | None:
+        """The slot of a server that some worker has, or had and that was removed; None: there is none."""
+        return self._slots.get(_key(pool, address))
+
+    def pool_number(self, pool: str) -> int | None:
+        """The number of the pool with this name; None: there is none."""
+        return self._pools.get(pool)
+
+    def has_room(self) -> bool:
+        """Whether there is a slot for one more server."""
+        return any(map(self._is_free, range(self._layout.servers)))
+
+    def take_slot(self, pool: str, address: str) -> int:
+        """A slot for a new server of this pool, which holds nothing of the one before. The server appears with `C_USED`."""
+        slot = next(filter(self._is_free, range(self._layout.servers)))
+        key = _key(pool, address)
+        write_text(self._segment.text, self._layout.server_key_byte(slot), key)
+        for column in range(at.SERVER_COLUMNS):
+            if column not in (at.C_TOTAL, at.C_PENALTY, at.C_UNANSWERED):
+                self._set(column, slot, 0)
+        Rows(self._segment).forget(slot)
+        start_server(self._segment, slot)
+        if pool in self._pools:
+            self._rise(slot)  # one more beside others that run already
+        self._slots[key] = slot
+        return slot
+
+    def forget(self, slot: int) -> None:
+        """Forget what a pool and its policy knew of a server, but not its statistics: whoever has the slot next begins anew."""
+        for column in (*at.POLICY_COLUMNS, *at.STATE_COLUMNS):
+            self._set(column, slot, 0)
+        self._rise(slot)
+
+    def _rise(self, slot: int) -> None:
+        self._set(at.C_RISEN, slot, now_ms())
+        self._set(at.C_RISEN_CHANGE, slot, self._cells[at.H_CHANGES] + 1)
+
+    def appear(self, slot: int, standing: Standing, moves: int) -> None:
+        """Let a server join or leave its pool, as the change of membership with this number: by the last store."""
+        self._set(at.C_MOVED, slot, moves)
+        self._set(at.C_STANDING, slot, standing)
+        self._set(at.C_USED, slot, 1)
+
+    def is_member(self, slot: int) -> bool:
+        """Whether workers that do not linger have the server."""
+        standing = self._get(at.C_STANDING, slot)
+        oldest = Rows(self._segment).oldest_generation(with_lingering=False)
+        return standing == Standing.ADDED or standing == Standing.NAMED and self._get(at.C_SEEN, slot) >= oldest
+
+    def primaries(self, pool: str) -> list[int]:
+        """The slots of a pool's servers that workers have and that are no backups."""
+        return [slot for key, slot in self._slots.items()
+                if key.partition("\n")[0] == pool and not self._get(at.C_BACKUP, slot) and self.is_member(slot)]
+
+    def write(self, slot: int, server: ServerEntry) -> bool:
+        """Write a server's rules; whether they were others."""
+        is_changed = False
         for column, value in ((at.C_WEIGHT, server.weight), (at.C_MAX_CONNECTIONS, server.max_connections),
                               (at.C_BACKUP, int(server.backup))):
             if self._get(column, slot) != value:
                 self._set(column, slot, value)
-                self.changed = True
-        self._set(at.C_USED, slot, 1)
+                is_changed = True
+        return is_changed
 
     def enter_pool(self, pool: PoolEntry) -> None:
         number = self._pools.get(pool.name)
@@ -216,7 +327,8 @@ class _Table:
             self._cells[start + at.P_USED] = 1
             self.changed = True
         start = self._layout.pool(number)
-        for cell, value in (at.P_LIMIT, pool.in_flight), (at.P_QUEUE_SIZE, pool.queue_size), (at.P_RETRY_LIMIT, pool.retries):
+        for cell, value in ((at.P_LIMIT, pool.in_flight), (at.P_QUEUE_SIZE, pool.queue_size), (at.P_RETRY_LIMIT, pool.retries),
+                            (at.P_FIRST_CHECK, pool.first_check), (at.P_NEEDS_PUBLIC, int(pool.needs_public))):
             self._cells[start + cell] = value
 
     def _free_pool(self) -> int:
@@ -235,9 +347,6 @@ class _Table:
             block=self._cells[start:start + at.POOL_HEAD_CELLS],
             cells=self._cells[start:start + at.POLICY_CELLS],
             columns=tuple(self._cells[self._layout.column(column)] for column in (*at.POLICY_COLUMNS, at.C_UNANSWERED)))
-
-    def _free_slot(self) -> int:
-        return next(filter(self._is_free, range(self._layout.servers)))
 
     def _is_free(self, slot: int) -> bool:
         return not self._get(at.C_USED, slot) and not self._get(at.C_TOTAL, slot)

@@ -11,6 +11,7 @@ from prefork_lb.shared.rows import Rows
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import Admin, States, now_ms
 from prefork_lb.shared.statistics import InstanceNumbers, Numbers, PoolNumbers, ServerNumbers
+from prefork_lb.shared.table import Standing, owner_of
 from prefork_lb.shared.text import read_text
 from prefork_lb.shared.transitions import Check, Ejection
 
@@ -35,6 +36,7 @@ class ServerView:
     usable: bool  # ready, up or not checked, and not ejected
     ejection: str = ""  # "ejected", or "trial" when a request is to decide, or decides, whether it comes back; "": neither
     weight_configured: int = 1  # `weight` unless a command has set another one
+    origin: str = "configuration"  # or "runtime": it was added by a command or the API
     times_ejected: int = 0  # so far
     checks_passed: int = 0
     checks_failed: int = 0
@@ -108,17 +110,24 @@ def view(segment: Segment) -> InstanceView:
     numbers = Numbers(segment) if layout.statistics else None
     servers = []
     own_waiting: Counter[str] = Counter()  # by pool
+    leaving: Counter[str] = Counter()  # requests in flight on servers that were removed, by pool
     for slot in range(layout.servers):
-        if get(at.C_USED, slot):
-            pool, _, address = read_text(segment.text, layout.server_key_byte(slot)).partition("\n")
-            own_waiting[pool] += get(at.C_OWN_WAITING, slot)
+        owner = owner_of(segment, slot)
+        if owner is None:
+            continue
+        pool, address = owner
+        own_waiting[pool] += get(at.C_OWN_WAITING, slot)
+        if states.standing[slot] == Standing.REMOVED:
+            leaving[pool] += get(at.C_TOTAL, slot)
+        else:
             servers.append(ServerView(
                 pool, address, states.weight_set[slot] or get(at.C_WEIGHT, slot), get(at.C_MAX_CONNECTIONS, slot),
                 bool(get(at.C_BACKUP, slot)), get(at.C_TOTAL, slot), requests[slot], failures[slot],
                 Admin(states.admin[slot]).name.lower(), Check(states.check[slot]).name.lower(), states.note(slot),
                 _age_s(states.checked[slot] if states.check[slot] else 0, now),
                 max(0, states.ejected_until[slot] - now) / 1000, states.is_usable(slot),
-                _EJECTIONS[Ejection(states.ejection[slot])], get(at.C_WEIGHT, slot), states.times_ejected[slot],
+                _EJECTIONS[Ejection(states.ejection[slot])], get(at.C_WEIGHT, slot),
+                "runtime" if states.standing[slot] == Standing.ADDED else "configuration", states.times_ejected[slot],
                 states.checks_passed[slot], states.checks_failed[slot], numbers.server(slot) if numbers else None))
     states.close()
     workers = [_worker(segment, row, pid) for row in rows if (pid := found.owner(row))]
@@ -129,7 +138,8 @@ def view(segment: Segment) -> InstanceView:
     return InstanceView(masters[-1] if masters else 0, segment.name, cells[at.H_GENERATION], cells[at.H_RECLAIMED],
                         cells[at.H_REPAIRS], controller, _age_s(beat, now) if controller else None, cells[at.H_CREATED],
                         cells[at.H_JOINS], cells[at.H_ENDED], cells[at.H_DIED], workers,
-                        _pools(segment, rows, servers, own_waiting, numbers), servers, numbers.instance if numbers else None)
+                        _pools(segment, rows, servers, own_waiting, leaving, numbers), servers,
+                        numbers.instance if numbers else None)
 
 
 def _worker(segment: Segment, row: int, pid: int) -> WorkerView:
@@ -147,7 +157,7 @@ def _age_s(instant_ms: int, now: int) -> float | None:
     return max(0, now - instant_ms) / 1000 if instant_ms else None
 
 
-def _pools(segment: Segment, rows: list[int], servers: list[ServerView], own_waiting: Counter[str],
+def _pools(segment: Segment, rows: list[int], servers: list[ServerView], own_waiting: Counter[str], leaving: Counter[str],
            numbers: Numbers | None) -> list[PoolView]:
     cells, layout = segment.cells, segment.layout
     found = []
@@ -157,7 +167,7 @@ def _pools(segment: Segment, rows: list[int], servers: list[ServerView], own_wai
             continue
         name = read_text(segment.text, layout.pool_key_byte(number))
         mine = [server for server in servers if server.pool == name]
-        in_flight = sum(server.in_flight for server in mine)
+        in_flight = sum(server.in_flight for server in mine) + leaving[name]
         queued, retries = cells[start + at.P_WAITING], sum(cells[layout.row_array(row, at.A_RETRIES)][number] for row in rows)
         limits = cells[start + at.P_LIMIT], cells[start + at.P_QUEUE_SIZE], cells[start + at.P_RETRY_LIMIT]
         usable = [server for server in mine if server.usable]

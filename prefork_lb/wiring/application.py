@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 
 from prefork_lb.config import Config
-from prefork_lb.config.current import load_as_worker
+from prefork_lb.config.current import load_as_worker, read_at
 from prefork_lb.errors import ConfigError, InvariantError, PreforkLBError
 from prefork_lb.gunicorn.internals import AppImportError
 from prefork_lb.upstream.runtime import BLOCKING, Runtime
@@ -121,7 +121,7 @@ class Application:
         needs = obtain(config)
         if self._member is None:
             room = room_for(config, host.worker_count())
-            self._member = Membership(self._master(), host.predecessor(), room, runtime.one_thread)
+            self._member = Membership(self._master(), host.predecessor(), room, runtime.one_thread, read_at())
         return Worker(config, needs, self._member, runtime, host.error_log())
 
     def _read_again(self) -> None:

@@ -12,7 +12,8 @@ import msgspec
 from prefork_lb.config import Config
 from prefork_lb.config.difference import differences
 from prefork_lb.config.published import decode_published
-from prefork_lb.shared.desired import check_room, lay_down, published
+from prefork_lb.shared import layout as at
+from prefork_lb.shared.desired import check_room, lay_down, pack, published
 from prefork_lb.shared.events import Kind, recent, record
 from prefork_lb.shared.finding import find
 from prefork_lb.shared.layout import Layout
@@ -21,11 +22,11 @@ from prefork_lb.shared.making import attach_or_create
 from prefork_lb.shared.rows import Rows
 from prefork_lb.shared.saved import restore
 from prefork_lb.shared.segment import Segment, SegmentError
-from prefork_lb.shared.states import States
+from prefork_lb.shared.states import NOT_CHECKED_YET, States
 from prefork_lb.shared.sweeping import Sweeper
-from prefork_lb.shared.table import PoolSlots, enter
+from prefork_lb.shared.table import PoolSlots, enter, slots_by_key
 from prefork_lb.shared.transitions import Check
-from prefork_lb.wiring.room import packed, pool_entries, problems_of_extras
+from prefork_lb.wiring.room import first_check, packed, pool_entries, problems_of_extras
 
 _SAME_RELOAD_S = 10.0
 
@@ -35,12 +36,14 @@ log = logging.getLogger("prefork_lb")
 class Membership:
     """Each worker process makes one, and keeps it when a configuration cannot be put into force."""
 
-    def __init__(self, master: int, predecessor: int, room: Layout, one_thread: bool) -> None:
+    def __init__(self, master: int, predecessor: int, room: Layout, one_thread: bool, read_at: int = 0) -> None:
         """Attach to the instance of the gunicorn master with the pid `master`. A new instance is made with `room`.
+        `read_at` is when the master read the configuration, in nanoseconds of the monotonic clock; 0: this worker has read it.
 
         Raises SegmentError, and NoRowLeft when every row belongs to another process.
         """
         self.master = master
+        self._read_at = read_at
         self.segment = attach_or_create(master, room.rows, room.servers, predecessor, room.pools, room.configuration_bytes,
                                         room.own_lines, room.sessions, room.answer_times, room.statistics)
         self.ledger = Ledger(self.segment, one_thread)
@@ -61,10 +64,12 @@ class Membership:
         changes = "; ".join(differences(before, config)) if before is not None else "configuration of the start"
         with self.ledger.locked():
             check_room(self.segment.layout, data)
-            slots = enter(self.segment, self.ledger, pool_entries(config))
-            self._begin_checks(config, slots)
+            slots = enter(self.segment, self.ledger, pool_entries(config), self._is_reload(data))
+            self._begin_checks(config)
             if lay_down(self.segment, data):
                 record(self.segment, Kind.RELOAD, f"{config.source} is in force: {changes or 'it says the same as before'}")
+            # Last: if this worker is killed before, the next one does it again.
+            self.segment.cells[at.H_READ] = max(self._read_at, self.segment.cells[at.H_READ])
         if config.state.file:
             told = restore(Path(config.state.file), config.state.max_age, self.segment, self.ledger, self.states)
             if told:
@@ -79,16 +84,25 @@ class Membership:
             if not any(event.text == text and event.at >= since for event in recent(self.segment)):
                 record(self.segment, Kind.RELOAD, text)
 
-    def _begin_checks(self, config: Config, slots: Mapping[str, PoolSlots]) -> None:
+    def _is_reload(self, packed_config: bytes) -> bool:
+        """Whether the configuration was read after the one in force was. The lock must be held."""
+        if self._read_at:
+            return self._read_at > self.segment.cells[at.H_READ]
+        # Each worker has read it for itself, also one that replaces a dead one: then it is news only if it says something else.
+        return packed_config != pack(published(self.segment)[1])
+
+    def _begin_checks(self, config: Config) -> None:
         """Set the first state of servers whose checks begin now, and clear the state of servers whose checks have ended."""
         states = self.states
-        for name, pool in config.pools.items():
-            for slot in slots[name].slots:
-                if pool.health is None:
-                    states.forget_check(slot)
-                elif states.check[slot] == Check.NONE:
-                    states.set_check(slot, Check.UP if pool.health.start == "up" else Check.CHECKING, "not checked yet")
-                    states.checked[slot] = 0
+        for (name, _), slot in slots_by_key(self.segment).items():
+            if name not in config.pools:
+                continue
+            first = first_check(config.pools[name])
+            if first is Check.NONE:
+                states.forget_check(slot)
+            elif states.check[slot] == Check.NONE:
+                states.set_check(slot, first, NOT_CHECKED_YET)
+                states.checked[slot] = 0
 
 
 def in_force(master: int) -> Config | None:

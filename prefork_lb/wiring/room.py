@@ -11,6 +11,7 @@ from prefork_lb.shared.desired import check_room, pack
 from prefork_lb.shared.layout import Layout
 from prefork_lb.shared.segment import Segment, SegmentError
 from prefork_lb.shared.table import PoolEntry, ServerEntry, problems_of_room
+from prefork_lb.shared.transitions import Check
 
 _LEAST_ROWS, _MORE_ROWS = 32, 8
 _LEAST_SERVERS, _LEAST_POOLS, _LEAST_CONFIGURATION_BYTES = 256, 48, 8192
@@ -82,7 +83,15 @@ def packed(config: Config) -> bytes:
 def pool_entries(config: Config) -> list[PoolEntry]:
     """The pools as the server table takes them."""
     return [PoolEntry(name, [_server_entry(server) for server in pool.servers], pool.breaker.in_flight,
-                      pool.queue.size if pool.queue else 0, pool.breaker.retries) for name, pool in config.pools.items()]
+                      pool.queue.size if pool.queue else 0, pool.breaker.retries, first_check(pool), pool.mode == "redirect")
+            for name, pool in config.pools.items()]
+
+
+def first_check(pool: model.PoolConfig) -> Check:
+    """The state in which the servers of a pool begin."""
+    if pool.health is None:
+        return Check.NONE
+    return Check.UP if pool.health.start == "up" else Check.CHECKING
 
 
 def _server_entry(server: model.ServerConfig) -> ServerEntry:
