@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from prefork_lb.errors import NotThere, Refused
 from prefork_lb.shared import layout as at
+from prefork_lb.shared.events import Kind, record_of_server
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import NOT_CHECKED_YET, States
@@ -52,8 +53,8 @@ def member(segment: Segment, slot: int, address: str) -> Member:
     return Member(slot, address, ServerEntry(address, weight, limit, bool(backup)), Standing(standing), moved)
 
 
-def add(segment: Segment, ledger: Ledger, states: States, pool: str, server: ServerEntry) -> int:
-    """Let a server join a pool; its slot. The ledger's lock must be held.
+def add(segment: Segment, ledger: Ledger, states: States, pool: str, server: ServerEntry, who: str) -> int:
+    """Let a server join a pool; its slot. `who` did it. The ledger's lock must be held.
 
     Raises NotThere when there is no such pool, Refused when the server is there already, cannot be of use or has no room.
     """
@@ -81,11 +82,12 @@ def add(segment: Segment, ledger: Ledger, states: States, pool: str, server: Ser
         states.checked[slot] = 0
     block[at.P_REQUESTS] += ledger.requests([slot])  # what it had before is none of the window's requests
     table.appear(slot, Standing.ADDED, _next_number(segment, states))
+    record_of_server(segment, slot, Kind.SERVER_ADDED, _in_words(server), who)
     return slot
 
 
-def remove(segment: Segment, ledger: Ledger, states: States, pool: str, address: str) -> int:
-    """Let a server leave a pool: it gets no new request; its slot. The ledger's lock must be held.
+def remove(segment: Segment, ledger: Ledger, states: States, pool: str, address: str, who: str) -> int:
+    """Let a server leave a pool: it gets no new request; its slot. `who` did it. The ledger's lock must be held.
 
     Raises NotThere when there is no such server, Refused when no other server would be left that is no backup.
     """
@@ -100,7 +102,13 @@ def remove(segment: Segment, ledger: Ledger, states: States, pool: str, address:
     block[at.P_REQUESTS] -= ledger.requests([slot])
     table.appear(slot, Standing.REMOVED, _next_number(segment, states))
     table.forget(slot)
+    record_of_server(segment, slot, Kind.SERVER_REMOVED, f"with {ledger.totals[slot]} in flight", who)
     return slot
+
+
+def _in_words(server: ServerEntry) -> str:
+    limit = f", max_connections {server.max_connections}" if server.max_connections else ""
+    return f"weight {server.weight}{limit}{', backup' if server.backup else ''}"
 
 
 def _block(segment: Segment, table: Table, pool: str) -> memoryview:

@@ -226,7 +226,7 @@ def _take_over(told: _File, path: Path, segment: Segment, ledger: Ledger, states
         if entry.added is not None and (pool, address) not in slots:
             rules = ServerEntry(address, entry.added.weight, entry.added.max_connections, entry.added.backup)
             try:
-                slots[pool, address] = add(segment, ledger, states, pool, rules)
+                slots[pool, address] = add(segment, ledger, states, pool, rules, "state file")
             except SteeringError as exc:
                 log.warning("%s: the server %s is not added again: %s", path, address, exc)
     known = [(slots[pool, address], entry) for pool, address, entry in entries if (pool, address) in slots]

@@ -10,12 +10,14 @@ from contextlib import contextmanager
 from prefork_lb.errors import BadValue, NotThere, shown
 from prefork_lb.net.address import parse_address
 from prefork_lb.shared import members
+from prefork_lb.shared.events import Kind, record_of_server
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import Admin, States
 from prefork_lb.shared.table import ServerEntry, owner_of, slots_by_key
 
 MOST_WEIGHT, MOST_CONNECTIONS = 1000, 1_000_000
+_DEFAULT = "that of the configuration"
 
 
 class Steering:
@@ -32,14 +34,20 @@ class Steering:
     def set_admin(self, pool: str, address: str, state: Admin, who: str) -> None:
         """Set the administrative state."""
         with self._server(pool, address) as slot:
+            before = Admin(self._states.admin[slot])
             self._states.set_admin(slot, state)
+            if before is not state:
+                record_of_server(self._segment, slot, Kind.ADMIN, f"{state.name.lower()}, before: {before.name.lower()}", who)
 
     def set_weight(self, pool: str, address: str, weight: int | None, who: str) -> None:
         """Set the weight; None: that of the configuration. Raises BadValue."""
         if weight is not None:
             _check(weight, 1, MOST_WEIGHT, "weight")
         with self._server(pool, address) as slot:
+            before = self._states.weight_set[slot] or None
             self._states.set_weight(slot, weight or 0)
+            if before != weight:
+                record_of_server(self._segment, slot, Kind.WEIGHT, f"{weight or _DEFAULT}, before: {before or _DEFAULT}", who)
 
     def add_server(self, pool: str, address: str, weight: int = 1, max_connections: int = 0, backup: bool = False, *,
                    who: str) -> str:
@@ -52,7 +60,8 @@ class Steering:
         name = _canonical(address)
         with self._ledger.locked():
             name = self._spelling(pool, name)
-            members.add(self._segment, self._ledger, self._states, pool, ServerEntry(name, weight, max_connections, backup))
+            members.add(self._segment, self._ledger, self._states, pool, ServerEntry(name, weight, max_connections, backup),
+                        who)
         return name
 
     def remove_server(self, pool: str, address: str, *, who: str) -> int:
@@ -63,7 +72,7 @@ class Steering:
         """
         name = _canonical(address)
         with self._ledger.locked():
-            return members.remove(self._segment, self._ledger, self._states, pool, self._spelling(pool, name))
+            return members.remove(self._segment, self._ledger, self._states, pool, self._spelling(pool, name), who)
 
     @contextmanager
     def _server(self, pool: str, address: str) -> Iterator[int]:

@@ -5,6 +5,7 @@ import pytest
 
 from prefork_lb.errors import BadValue, NotThere, Refused
 from prefork_lb.shared import layout as at
+from prefork_lb.shared.events import recent
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.making import attach_or_create
 from prefork_lb.shared.members import moved_since
@@ -226,6 +227,20 @@ def test_the_retry_budget_counts_no_request_of_a_server_that_comes_or_goes(insta
     assert instance.segment.cells[block + at.P_REQUESTS] == -5, "the pool's servers have had five fewer by now"
     instance.add(C)
     assert instance.segment.cells[block + at.P_REQUESTS] == 0
+
+
+def test_what_operators_do_is_an_event(instance: Instance) -> None:
+    instance.add(C, weight=3, limit=9)
+    instance.steering.set_admin("web", C, Admin.DRAIN, "me")
+    instance.steering.set_admin("web", C, Admin.DRAIN, "me")
+    instance.steering.set_weight("web", C, 5, "me")
+    instance.steering.set_weight("web", C, None, "me")
+    instance.remove(C)
+    told = [(event.kind, event.text) for event in recent(instance.segment) if event.who == "me"]
+    assert told == [
+        ("server-added", "weight 3, max_connections 9"), ("admin", "drain, before: ready"),
+        ("weight", "5, before: that of the configuration"), ("weight", "that of the configuration, before: 5"),
+        ("server-removed", "with 0 in flight")]
 
 
 # -- workers that come, and reloads -----------------------------------------------------------------------------------
