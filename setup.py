@@ -42,7 +42,7 @@ setup(
     packages=find_packages(include=["prefork_lb", "prefork_lb.*"]),
     # Where it cannot be compiled the package does without; not in CI.
     ext_modules=[Extension(f"prefork_lb.native.{name}", [f"prefork_lb/native/{name}.c"],
-                           depends=["prefork_lb/native/answers.h"], optional=not NATIVE_IS_REQUIRED,
+                           depends=[*map(str, Path("prefork_lb/native").glob("*.h"))], optional=not NATIVE_IS_REQUIRED,
                            extra_compile_args=["-O2", *(["-Wall", "-Wextra", "-Werror"] if NATIVE_IS_REQUIRED else [])])
                  for name in ("claims", "heads", "chunks")],
     package_data={"prefork_lb": ["py.typed", "admin/static/*"]},

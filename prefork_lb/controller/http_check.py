@@ -14,7 +14,7 @@ from prefork_lb.net.sockets import SocketStream
 from prefork_lb.net.stream import StreamClosed, StreamTimeout, Watched
 from prefork_lb.proxy.inbound import NO_CLIENT, BodyReader, HeadReader
 from prefork_lb.wire import grammar
-from prefork_lb.wire.framing import Framing, Kind, response_framing
+from prefork_lb.wire.framing import BY_CLOSE, BY_LENGTH, Framing, response_framing
 from prefork_lb.wire.head import HeadLimits, ResponseHead, parse_response
 
 BODY_LIMIT_BYTES = 64 * 1024
@@ -94,7 +94,7 @@ class HTTPCheck:
             framing = response_framing(head, self._method)
             body = BodyReader(answer, framing, reader.rest, self._limits, deadline - time.monotonic(), NO_CLIENT)
             verdict = self._judge(head, body, framing, answer)
-            if head.is_persistent and framing.kind is not Kind.CLOSE and body.is_received and not body.excess:
+            if head.is_persistent and framing.kind is not BY_CLOSE and body.is_received and not body.excess:
                 self._kept = stream
             return verdict
         finally:
@@ -167,7 +167,7 @@ def _read(body: BodyReader) -> bytes:
 
 def _drain(body: BodyReader, framing: Framing, answer: _Answer) -> None:
     """Receive a body that nobody looks at, if that is a matter of a moment. Raises TruncatedBody when it is broken."""
-    if framing.kind is Kind.LENGTH and framing.length > BODY_LIMIT_BYTES:
+    if framing.kind is BY_LENGTH and framing.length > BODY_LIMIT_BYTES:
         return
     answer.deadline = min(answer.deadline, time.monotonic() + _DRAIN_S)
     try:

@@ -1,4 +1,4 @@
-/* Parses the fields of a head into names, values and an index, and writes the fields that travel on as lines, in C.
+/* Reads heads, and writes the fields that travel on as lines, in C.
  *
  * Optional. prefork_lb.wire.head and prefork_lb.wire.lines do the same in Python; both must give the same bytes, and the same tests
  * run over both. This code never reports an error of the peer: for a head that does not match the grammar or is beyond a limit it
@@ -6,113 +6,87 @@
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
-#include <string.h>
+#include "section.h"
 
-/* RFC 9110 5.6.2 tchar, and 5.5 VCHAR, obs-text, SP and HTAB; wire/grammar.py has them as expressions. */
-enum { TOKEN = 1, VALUE = 2 };
-static unsigned char kinds[256];
-
-static void fill_kinds(void) {
-    for (int c = 0; c < 256; c++) kinds[c] = c == '\t' || (c >= 0x20 && c != 0x7f) ? VALUE : 0;
-    for (const char *c = "!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"; *c; c++)
-        kinds[(unsigned char)*c] |= TOKEN;
-}
-
-/* Names repeat, so the objects of the latest names are kept: the name as it was written, and in lower case. */
-enum { SLOTS = 512, LONGEST_NAME = 40 };
-static struct {
-    PyObject *name, *lower;
-} names[SLOTS];
-
-static PyObject *lower_case(const char *text, Py_ssize_t length) {
-    PyObject *made = PyBytes_FromStringAndSize(NULL, length); /* NULL, not `text`: Python shares the objects of single bytes */
-    if (!made) return NULL;
-    char *bytes = PyBytes_AS_STRING(made);
-    for (Py_ssize_t i = 0; i < length; i++) bytes[i] = text[i] >= 'A' && text[i] <= 'Z' ? (char)(text[i] + 'a' - 'A') : text[i];
-    return made;
-}
-
-/* New references to a name and its lower case; 0, or -1 with an exception. */
-static int find_name(const char *text, Py_ssize_t length, uint32_t hash, PyObject **name, PyObject **lower) {
-    PyObject *known = names[hash % SLOTS].name;
-    if (known && PyBytes_GET_SIZE(known) == length && !memcmp(PyBytes_AS_STRING(known), text, (size_t)length)) {
-        *name = Py_NewRef(known), *lower = Py_NewRef(names[hash % SLOTS].lower);
-        return 0;
-    }
-    if (!(*name = PyBytes_FromStringAndSize(text, length))) return -1;
-    if (!(*lower = lower_case(text, length))) {
-        Py_CLEAR(*name);
+static int take_arguments(PyObject *const *args, Py_ssize_t count, const char *signature, Py_ssize_t *most_bytes,
+                          Py_ssize_t *most_fields) {
+    if (count != 3 || !PyBytes_Check(args[0])) {
+        PyErr_SetString(PyExc_TypeError, signature);
         return -1;
     }
-    if (length <= LONGEST_NAME) {
-        Py_XSETREF(names[hash % SLOTS].name, Py_NewRef(*name));
-        Py_XSETREF(names[hash % SLOTS].lower, Py_NewRef(*lower));
-    }
-    return 0;
+    *most_bytes = PyLong_AsSsize_t(args[1]), *most_fields = PyLong_AsSsize_t(args[2]);
+    return PyErr_Occurred() ? -1 : 0;
 }
 
-/* Add one field to the list and the index. Returns 0, or -1 with an exception. */
-static int add_field(PyObject *fields, PyObject *index, const char *text, Py_ssize_t length, uint32_t hash, const char *content,
-                     Py_ssize_t size) {
-    PyObject *name = NULL, *lower = NULL, *pair = NULL, *value = PyBytes_FromStringAndSize(content, size);
-    int result = -1;
-    if (value && !find_name(text, length, hash, &name, &lower) && (pair = PyTuple_Pack(2, name, value))) {
-        PyObject *values = PyDict_GetItemWithError(index, lower);
-        if (values) {
-            result = PyList_Append(values, value);
-        } else if (!PyErr_Occurred() && (values = PyList_New(1))) {
-            PyList_SET_ITEM(values, 0, Py_NewRef(value));
-            result = PyDict_SetItem(index, lower, values);
-            Py_DECREF(values);
-        }
-        if (!result) result = PyList_Append(fields, pair);
-    }
-    Py_XDECREF(name);
-    Py_XDECREF(lower);
-    Py_XDECREF(pair);
-    Py_XDECREF(value);
+/* The minor version if "HTTP/1." and a digit stand at `at`, of which there are `left` bytes; -1 otherwise. RFC 9110 2.5: a minor
+ * version that we do not know is read as the highest one that we do. */
+static int minor_version(const char *at, Py_ssize_t left) {
+    if (left < 8 || memcmp(at, "HTTP/1.", 7) || at[7] < '0' || at[7] > '9') return -1;
+    return at[7] != '0';
+}
+
+/* (first, second, minor, section), with new references taken over; NULL with an exception, or None if `section` is NULL. */
+static PyObject *head_of(PyObject *first, PyObject *second, int minor, Section *section) {
+    PyObject *result = NULL, *number = PyLong_FromLong(minor);
+    if (first && second && number && !section && !PyErr_Occurred())
+        result = Py_NewRef(Py_None);
+    else if (first && second && number && section)
+        result = PyTuple_Pack(4, first, second, number, (PyObject *)section);
+    Py_XDECREF(first);
+    Py_XDECREF(second);
+    Py_XDECREF(number);
+    Py_XDECREF((PyObject *)section);
     return result;
 }
 
-PyDoc_STRVAR(read_fields_doc,
-"read_fields(block, start, most_bytes, most_fields) -> (fields, index) or None\n\n"
-"The fields of a head from `start` to the blank line that ends `block`, and their values by lower-case name. None for anything\n"
-"that is not quite right, a line of more than `most_bytes`, or more than `most_fields` of them.");
+PyDoc_STRVAR(read_request_doc,
+"read_request(block, most_bytes, most_fields) -> (method, target, minor, section) or None\n\n"
+"A whole request head, the blank line included. None for anything that is not quite right, a line of more than `most_bytes`, or\n"
+"more than `most_fields` fields.");
 
-static PyObject *read_fields(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count) {
-    if (count != 4 || !PyBytes_Check(args[0])) {
-        PyErr_SetString(PyExc_TypeError, "read_fields(block: bytes, start, most_bytes, most_fields)");
-        return NULL;
-    }
-    Py_ssize_t start = PyLong_AsSsize_t(args[1]), most_bytes = PyLong_AsSsize_t(args[2]), most_fields = PyLong_AsSsize_t(args[3]);
-    if (PyErr_Occurred()) return NULL;
-    const char *at = PyBytes_AS_STRING(args[0]), *end = at + PyBytes_GET_SIZE(args[0]);
-    if (start < 0 || end - at - start < 2 || end[-1] != '\n' || end[-2] != '\r') Py_RETURN_NONE;
-    const char *done = at += start; /* all lines before this one are valid */
-    end -= 2; /* the CRLF behind `end` stops every loop below, so none reads beyond the block */
-    PyObject *fields = PyList_New(0), *index = PyDict_New(), *result = NULL;
-    int good = fields && index;
-    while (good && at < end) {
-        const char *line = at;
-        uint32_t hash = 2166136261u; /* FNV-1a */
-        while (kinds[(unsigned char)*at] & TOKEN) hash = (hash ^ (unsigned char)*at++) * 16777619u;
-        Py_ssize_t length = at - line;
-        if (!length || *at != ':') break;
-        for (at++; *at == ' ' || *at == '\t';) at++;
-        const char *value = at;
-        while (kinds[(unsigned char)*at] & VALUE) at++;
-        if (at >= end || at[0] != '\r' || at[1] != '\n') break;
-        const char *last = at;
-        while (last > value && (last[-1] == ' ' || last[-1] == '\t')) last--;
-        if (at - line > most_bytes || PyList_GET_SIZE(fields) >= most_fields) break;
-        good = add_field(fields, index, line, length, hash, value, last - value) == 0;
-        at += 2;
-        done = at;
-    }
-    if (good) result = done == end ? PyTuple_Pack(2, fields, index) : Py_NewRef(Py_None);
-    Py_XDECREF(fields);
-    Py_XDECREF(index);
-    return result;
+static PyObject *read_request(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count) {
+    Py_ssize_t most_bytes, most_fields;
+    if (take_arguments(args, count, "read_request(block: bytes, most_bytes, most_fields)", &most_bytes, &most_fields)) return NULL;
+    /* A bytes object has a NUL behind its last byte, which stops every loop. */
+    const char *begin = PyBytes_AS_STRING(args[0]), *end = begin + PyBytes_GET_SIZE(args[0]), *at = begin;
+    uint32_t hash = NO_HASH;
+    for (; kinds[(unsigned char)*at] & TOKEN; at++) hash = add_to_hash(hash, lower[(unsigned char)*at]);
+    Py_ssize_t method_bytes = at - begin;
+    if (!method_bytes || *at != ' ') Py_RETURN_NONE;
+    const char *target = ++at;
+    while (kinds[(unsigned char)*at] & TARGET) at++;
+    Py_ssize_t target_bytes = at - target;
+    if (!target_bytes || *at != ' ') Py_RETURN_NONE;
+    at++;
+    int minor = minor_version(at, end - at);
+    if (minor < 0 || end - at < 10 || at[8] != '\r' || at[9] != '\n' || at + 8 - begin > most_bytes) Py_RETURN_NONE;
+    Section *section = read_lines(args[0], at + 10 - begin, most_bytes, most_fields);
+    if (!section) return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
+    PyObject *method = NULL;
+    if (find_name(begin, method_bytes, hash, &method, NULL)) method = NULL;
+    return head_of(method, PyBytes_FromStringAndSize(target, target_bytes), minor, section);
+}
+
+PyDoc_STRVAR(read_response_doc,
+"read_response(block, most_bytes, most_fields) -> (status, reason, minor, section) or None\n\n"
+"A whole response head; None as `read_request`, and when the status line has no reason phrase.");
+
+static PyObject *read_response(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count) {
+    Py_ssize_t most_bytes, most_fields;
+    if (take_arguments(args, count, "read_response(block: bytes, most_bytes, most_fields)", &most_bytes, &most_fields)) return NULL;
+    const char *begin = PyBytes_AS_STRING(args[0]), *end = begin + PyBytes_GET_SIZE(args[0]), *at = begin;
+    int minor = minor_version(at, end - at);
+    if (minor < 0 || end - at < 15) Py_RETURN_NONE; /* "HTTP/1.1 200 " and CRLF */
+    at += 8;
+    if (at[0] != ' ' || at[1] < '1' || at[1] > '9' || at[2] < '0' || at[2] > '9' || at[3] < '0' || at[3] > '9' || at[4] != ' ')
+        Py_RETURN_NONE;
+    long status = (at[1] - '0') * 100 + (at[2] - '0') * 10 + (at[3] - '0');
+    const char *reason = at += 5;
+    while (kinds[(unsigned char)*at] & VALUE) at++;
+    if (end - at < 2 || at[0] != '\r' || at[1] != '\n') Py_RETURN_NONE;
+    Section *section = read_lines(args[0], at + 2 - begin, most_bytes, most_fields);
+    if (!section) return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
+    return head_of(PyLong_FromLong(status), PyBytes_FromStringAndSize(reason, at - reason), minor, section);
 }
 
 /* The length of a field's line in bytes; 0 if the field holds an invalid byte or is not a pair of bytes objects. */
@@ -170,16 +144,21 @@ static PyObject *join_fields(PyObject *Py_UNUSED(module), PyObject *const *args,
 }
 
 static PyMethodDef methods[] = {
-    {"read_fields", (PyCFunction)(void (*)(void))read_fields, METH_FASTCALL, read_fields_doc},
+    {"read_request", (PyCFunction)(void (*)(void))read_request, METH_FASTCALL, read_request_doc},
+    {"read_response", (PyCFunction)(void (*)(void))read_response, METH_FASTCALL, read_response_doc},
     {"join_fields", (PyCFunction)(void (*)(void))join_fields, METH_FASTCALL, join_fields_doc},
     {NULL, NULL, 0, NULL},
 };
 
 static struct PyModuleDef module_def = {
-    PyModuleDef_HEAD_INIT, "prefork_lb.native.heads", "Fields in and out in C; see heads.c.", -1, methods, NULL, NULL, NULL, NULL,
+    PyModuleDef_HEAD_INIT, "prefork_lb.native.heads", "Heads in C; see heads.c.", -1, methods, NULL, NULL, NULL, NULL,
 };
 
 PyMODINIT_FUNC PyInit_heads(void) {
-    fill_kinds();
-    return PyModule_Create(&module_def);
+    fill_tables();
+    for (int i = 0; i < 2; i++) frame_hashes[i] = hash_of(frames[i], (Py_ssize_t)strlen(frames[i]));
+    if (PyType_Ready(&SectionType)) return NULL;
+    PyObject *module = PyModule_Create(&module_def);
+    if (module && PyModule_AddObjectRef(module, "Section", (PyObject *)&SectionType)) Py_CLEAR(module);
+    return module;
 }

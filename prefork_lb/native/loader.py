@@ -4,7 +4,7 @@ from __future__ import annotations
 import importlib
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 log = logging.getLogger("prefork_lb")
@@ -58,13 +58,30 @@ class Native(Protocol):
                 noise: int, failure: int) -> NativeAnswers: ...
 
 
-class NativeHeads(Protocol):
-    """The compiled module of heads, `heads.c`."""
+class NativeSection(Mapping[bytes, list[bytes]]):
+    """The fields of a head: values by name in lower case. Objects are made of what is asked for, and each time anew.
 
-    def read_fields(self, block: bytes, start: int, most_bytes: int, most_fields: int,
-                    ) -> tuple[list[tuple[bytes, bytes]], dict[bytes, list[bytes]]] | None:
-        """The fields from `start` to the blank line that ends `block`, and their values by lower-case name; None when Python must
-        parse them."""
+    It tells what `heads.Section` is, which has no base class in Python.
+    """
+
+    kept: object
+    has_body: bool  # it has Content-Length or Transfer-Encoding
+    fields: list[tuple[bytes, bytes]]  # names as they came, and values without surrounding blanks, in order
+
+    def join(self, travels: dict[bytes, bool]) -> bytes | None:
+        """The lines of the fields whose names are True in `travels`; None when a name is not in it."""
+
+
+class NativeHeads(Protocol):
+    """The compiled module of heads, `heads.c`. What reads gives None for a head that Python must read."""
+
+    Section: type[NativeSection]
+
+    def read_request(self, block: bytes, most_bytes: int, most_fields: int) -> tuple[bytes, bytes, int, NativeSection] | None:
+        """Method, target, minor version and fields of a whole head, with lines of `most_bytes` at most."""
+
+    def read_response(self, block: bytes, most_bytes: int, most_fields: int) -> tuple[int, bytes, int, NativeSection] | None:
+        """Status, reason phrase, minor version and fields of a whole head."""
 
     def join_fields(self, fields: list[tuple[bytes, bytes]], travels: dict[bytes, bool]) -> bytes | None:
         """The lines of the fields whose names are True in `travels`; None when a name is not in it, or a byte is invalid."""

@@ -39,7 +39,7 @@ def final_lines(head: ResponseHead, pseudonym: bytes) -> bytes:
     notes = notes_on(head)
     lines = notes.lines
     if lines is None:
-        lines = notes.lines = b"%bVia: %b\r\n" % (_FINAL.join(head.fields, head.index), via(head.index, head.minor, pseudonym))
+        lines = notes.lines = b"%bVia: %b\r\n" % (_FINAL.join(head.section), via(head.index, head.minor, pseudonym))
     return lines
 
 

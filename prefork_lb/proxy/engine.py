@@ -16,7 +16,7 @@ from prefork_lb.routing.match import Router
 from prefork_lb.upstream.pool import Pool
 from prefork_lb.upstream.server import Server
 from prefork_lb.wire.forwarded import client_scheme, times_passed
-from prefork_lb.wire.framing import NO_BODY, Kind, request_framing
+from prefork_lb.wire.framing import BY_LENGTH, NO_BODY, request_framing
 from prefork_lb.wire.target import destination
 
 # A request may pass several balancers of the same name in a row, but not go in circles.
@@ -61,7 +61,7 @@ class Engine:
         if plan.framing is NO_BODY:
             return self._attempts(plan.pool, request, plan.block, EMPTY)
         settings = self._settings
-        collect = settings.collected_bytes if plan.framing.kind is Kind.LENGTH or settings.collects_chunked else 0
+        collect = settings.collected_bytes if plan.framing.kind is BY_LENGTH or settings.collects_chunked else 0
         body = OutboundBody(request.body, plan.framing, not request.relays_continue, collect)
         rules = plan.pool.retries
         if rules.attempts > 1 and request.is_idempotent:

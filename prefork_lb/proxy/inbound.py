@@ -9,7 +9,7 @@ from prefork_lb.errors import BadResponse, ClientGone, ResponseTimeout, StaleCon
 from prefork_lb.net.stream import Source, StreamClosed, StreamTimeout, Watched
 from prefork_lb.proxy.carried import interim_fields
 from prefork_lb.wire.chunked import ChunkedDecoder
-from prefork_lb.wire.framing import Framing, Kind
+from prefork_lb.wire.framing import BY_CHUNKS, BY_CLOSE, BY_LENGTH, BY_NOTHING, Framing
 from prefork_lb.wire.head import Fields, HeadLimits, ResponseHead, head_end
 
 ResponseParser = Callable[[bytes], ResponseHead]
@@ -150,11 +150,11 @@ class BodyReader:
         self._watched = watched
         self._kind = framing.kind
         self._left = framing.length
-        self._decoder = ChunkedDecoder(TruncatedBody, limits) if framing.kind is Kind.CHUNKED else None
+        self._decoder = ChunkedDecoder(TruncatedBody, limits) if framing.kind is BY_CHUNKS else None
         self._idle_timeout_s = idle_timeout_s
         self.is_received = False
         self.excess = False  # bytes behind the response's end: the connection is out of step
-        if framing.kind is Kind.NONE or (framing.kind is Kind.LENGTH and not framing.length):
+        if framing.kind is BY_NOTHING or (framing.kind is BY_LENGTH and not framing.length):
             self._ready = b""
             self._end(bool(rest))
         else:
@@ -168,7 +168,7 @@ class BodyReader:
     @property
     def left_bytes(self) -> int | None:
         """Bytes that are still to come; None when that is not known."""
-        return self._left if self._kind is Kind.LENGTH else None
+        return self._left if self._kind is BY_LENGTH else None
 
     @property
     def is_ready(self) -> bool:
@@ -207,7 +207,7 @@ class BodyReader:
             data = self._decoder.decode(data)
             if self._decoder.done:
                 self._end(bool(self._decoder.excess))
-        elif self._kind is Kind.LENGTH:
+        elif self._kind is BY_LENGTH:
             excess = len(data) > self._left
             if excess:
                 data = data[:self._left]
@@ -234,11 +234,11 @@ class BodyReader:
         return self._not_ended(data)
 
     def _bounded(self, limit: int) -> int:
-        if self._kind is Kind.LENGTH:
+        if self._kind is BY_LENGTH:
             return min(limit, self._left)  # what comes behind the body is seen when the connection is used again
         return limit if self._decoder is None else min(limit, self._decoder.receive_bytes)
 
     def _not_ended(self, data: bytes) -> bytes:
-        if not data and self._kind is not Kind.CLOSE:
+        if not data and self._kind is not BY_CLOSE:
             raise TruncatedBody("connection closed in the middle of the body")
         return data

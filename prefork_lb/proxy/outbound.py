@@ -13,10 +13,10 @@ from prefork_lb.proxy.request import BodySource, Request
 from prefork_lb.wire import grammar
 from prefork_lb.wire.chunked import encode_chunk, encode_last_chunk
 from prefork_lb.wire.cookies import without_cookie
-from prefork_lb.wire.fields import HOP_BY_HOP, allowed_trailers
+from prefork_lb.wire.fields import HOP_BY_HOP, allowed_trailers, nominated
 from prefork_lb.wire.forwarded import forwarded_lines, is_told_by_proxies, via
-from prefork_lb.wire.framing import NO_BODY, Framing, Kind
-from prefork_lb.wire.head import Fields, FieldSection
+from prefork_lb.wire.framing import BY_CHUNKS, BY_LENGTH, BY_NOTHING, NO_BODY, Framing
+from prefork_lb.wire.head import Fields, Section
 from prefork_lb.wire.lines import Lines, check_fields
 from prefork_lb.wire.target import Destination
 
@@ -54,9 +54,9 @@ def request_block(request: Request, destination: Destination, framing: Framing, 
         lines.append(b"Expect: 100-continue\r\n")  # else the front end has told the client to go on, and all is sent in one go
     if request.upgrade:
         lines.append(b"Connection: Upgrade\r\nUpgrade: %b\r\n" % request.upgrade)
-    if framing.kind is Kind.LENGTH:
+    if framing.kind is BY_LENGTH:
         lines.append(b"Content-Length: %d\r\n" % framing.length)
-    elif framing.kind is Kind.CHUNKED:
+    elif framing.kind is BY_CHUNKS:
         lines.append(b"Transfer-Encoding: chunked\r\n")
     start = b"%b %b HTTP/1.1" % (head.method, destination.target)
     # The last line of defence against a split request, whatever the front end let through; here and for the fields below.
@@ -72,17 +72,17 @@ def _travels(name: bytes) -> bool:
 _LINES = Lines(_travels, BadRequest)
 
 
-def _carried(section: FieldSection, own_cookies: frozenset[bytes]) -> bytes:
+def _carried(section: Section, own_cookies: frozenset[bytes]) -> bytes:
     """The lines of the fields that travel on unchanged, kept with the section. Raises BadRequest."""
     kept = section.kept
     # The names with the lines: a worker has one engine, so they are always the same; a test may have several.
     if isinstance(kept, tuple) and kept[0] == own_cookies:
         lines: bytes = kept[1]
         return lines
-    fields: Fields = section
-    if own_cookies and b"cookie" in section.by_name:
-        fields = _without_cookies(section, own_cookies)
-    lines = _LINES.join(fields, section.by_name)
+    if own_cookies and b"cookie" in section:
+        lines = _LINES.join_fields(_without_cookies(section.fields, own_cookies), nominated(section))
+    else:
+        lines = _LINES.join(section)
     section.kept = own_cookies, lines
     return lines
 
@@ -128,7 +128,7 @@ class OutboundBody:
         self._kept: SpooledTemporaryFile[bytes] | None = None
         self._keep_limit = 0
         self._kept_bytes = self._again = 0  # of what is kept: in all, and of it still to be sent again
-        self._source_ended = framing.kind is Kind.NONE
+        self._source_ended = framing.kind is BY_NOTHING
         self.received = 0  # bytes of its data that came from the client
         self.first = self._read_first(collect) if read_ahead else b""
 
@@ -208,7 +208,7 @@ class OutboundBody:
     def _read(self) -> bytes:
         if self._source_ended:
             return b""
-        if self._framing.kind is Kind.LENGTH:
+        if self._framing.kind is BY_LENGTH:
             data = self._source.read(min(REQUEST_PIECE_BYTES, self._left)) if self._left else b""
             self._left -= len(data)
             self.received += len(data)

@@ -12,7 +12,7 @@ from prefork_lb.proxy.pages import reason
 from prefork_lb.proxy.reply import Reply
 from prefork_lb.proxy.request import BodySource
 from prefork_lb.upstream.lease import Lease
-from prefork_lb.wire.framing import NO_BODY, Framing, Kind
+from prefork_lb.wire.framing import BY_LENGTH, NO_BODY, Framing
 from prefork_lb.wire.head import ResponseHead
 from prefork_lb.wire.lines import field_lines
 
@@ -53,7 +53,7 @@ def redirect(lease: Lease, status: int, method: bytes, target: bytes, pseudonym:
         # As they are: no server has sent them, so no Via tells of one.
         notes.fields, notes.lines = fields, field_lines(fields)
         is_head = method == b"HEAD"
-        reply = Reply(head, NO_BODY if is_head else Framing(Kind.LENGTH, len(page)), None, b"" if is_head else page, lease, True,
+        reply = Reply(head, NO_BODY if is_head else Framing(BY_LENGTH, len(page)), None, b"" if is_head else page, lease, True,
                       pseudonym)
         lease.keep()
     return reply

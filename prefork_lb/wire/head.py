@@ -6,10 +6,11 @@ smuggle requests (RFC 9112 11.2).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from prefork_lb.errors import BadRequest, BadResponse, HeadTooLarge, ProxyError, TargetTooLong, VersionNotSupported
+from prefork_lb.native.loader import NativeSection
 from prefork_lb.wire import compiled, grammar
 
 if TYPE_CHECKING:  # it needs the heads
@@ -27,15 +28,17 @@ _KEEP_ALIVE = [b"keep-alive"]
 LF_ALONE = "a line of the head ends with LF alone"
 
 
-class FieldSection(list[tuple[bytes, bytes]]):
-    """The fields of a head that no longer changes, with values that are computed from them once."""
+class FieldSection(dict[bytes, list[bytes]]):
+    """What `native.loader.NativeSection` is, in Python."""
 
-    __slots__ = ("by_name", "has_body", "kept")
+    __slots__ = ("fields", "has_body", "kept")
 
-    def __init__(self, fields: Iterable[tuple[bytes, bytes]], by_name: Index | None = None) -> None:
-        super().__init__(fields)
-        self.by_name: Index = index_fields(self) if by_name is None else by_name
-        self.has_body = b"content-length" in self.by_name or b"transfer-encoding" in self.by_name
+    def __init__(self, fields: Iterable[tuple[bytes, bytes]]) -> None:
+        super().__init__()
+        self.fields: Fields = list(fields)
+        for name, value in self.fields:
+            self.setdefault(name.lower(), []).append(value)
+        self.has_body = b"content-length" in self or b"transfer-encoding" in self
         self.kept: object = None  # as of RequestHead
 
 
@@ -48,7 +51,10 @@ class HeadLimits:
     fields: int = 100
 
 
-@dataclass(slots=True)
+Section = FieldSection | NativeSection
+"""The fields of a head that no longer changes: an index, the fields in order, and more."""
+
+
 class RequestHead:
     """A request's head.
 
@@ -56,40 +62,59 @@ class RequestHead:
     the layers checks that).
     """
 
-    method: bytes
-    target: bytes
-    minor: int  # of the version: 0 or 1
-    fields: Fields
-    section: FieldSection = field(init=False, repr=False, compare=False)
-    index: Index = field(init=False, repr=False, compare=False)
-    kept: object = field(init=False, repr=False, compare=False)
-    is_persistent: bool = field(init=False, repr=False, compare=False)  # the client wants to use its connection again
+    __slots__ = ("index", "is_persistent", "kept", "method", "minor", "section", "target")
 
-    def __post_init__(self) -> None:
-        self.section = _section(self.fields)
-        self.index = self.section.by_name
-        self.kept = None
-        self.is_persistent = _is_persistent(self.index, self.minor)
+    def __init__(self, method: bytes, target: bytes, minor: int, fields: Fields | Section) -> None:
+        """`minor` is that of the version: 0 or 1."""
+        self.method = method
+        self.target = target
+        self.minor = minor
+        self.section = section = FieldSection(fields) if isinstance(fields, list) else fields
+        self.index: Index = section
+        self.kept: object = None
+        self.is_persistent = _is_persistent(self.index, minor)  # the client wants to use its connection again
+
+    @property
+    def fields(self) -> Fields:
+        return self.section.fields
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, RequestHead) and _parts(self) == _parts(other)
+
+    def __repr__(self) -> str:
+        return f"RequestHead({self.method!r}, {self.target!r}, {self.minor}, {self.fields!r})"
 
 
-@dataclass(slots=True)
 class ResponseHead:
     """A response's head; `kept` as of RequestHead."""
 
-    status: int
-    reason: bytes
-    minor: int
-    fields: Fields
-    index: Index = field(init=False, repr=False, compare=False)
-    kept: object = field(init=False, repr=False, compare=False)
-    # The framing of its body when the request's method was not HEAD. `wire.framing` computes it on demand.
-    framing: Framing | None = field(init=False, repr=False, compare=False)
-    is_persistent: bool = field(init=False, repr=False, compare=False)  # the connection can be used again (RFC 9112 9.3)
+    __slots__ = ("framing", "index", "is_persistent", "kept", "minor", "reason", "section", "status")
 
-    def __post_init__(self) -> None:
-        self.index = _section(self.fields).by_name
-        self.kept = self.framing = None
-        self.is_persistent = _is_persistent(self.index, self.minor)
+    def __init__(self, status: int, reason: bytes, minor: int, fields: Fields | Section) -> None:
+        self.status = status
+        self.reason = reason
+        self.minor = minor
+        self.section = section = FieldSection(fields) if isinstance(fields, list) else fields
+        self.index: Index = section
+        self.kept: object = None
+        # The framing of its body when the request's method was not HEAD. `wire.framing` computes it on demand.
+        self.framing: Framing | None = None
+        self.is_persistent = _is_persistent(self.index, minor)  # the connection can be used again (RFC 9112 9.3)
+
+    @property
+    def fields(self) -> Fields:
+        return self.section.fields
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ResponseHead) and _parts(self) == _parts(other)
+
+    def __repr__(self) -> str:
+        return f"ResponseHead({self.status}, {self.reason!r}, {self.minor}, {self.fields!r})"
+
+
+def _parts(head: RequestHead | ResponseHead) -> tuple[object, ...]:
+    start = (head.method, head.target) if isinstance(head, RequestHead) else (head.status, head.reason)
+    return (*start, head.minor, head.fields)
 
 
 def _is_persistent(index: Index, minor: int) -> bool:
@@ -99,10 +124,6 @@ def _is_persistent(index: Index, minor: int) -> bool:
         return minor == 1 or options is not None
     members = list_members(options)
     return b"close" not in members and (minor == 1 or b"keep-alive" in members)
-
-
-def _section(fields: Fields) -> FieldSection:
-    return fields if isinstance(fields, FieldSection) else FieldSection(fields)
 
 
 def head_end(data: bytes | bytearray, malformed: type[ProxyError], start: int = 0) -> int:
@@ -131,26 +152,18 @@ def kept_bytes(block: bytes) -> int:
     return 1536 + 5 * len(block) + 300 * block.count(b"\n")
 
 
-def index_fields(fields: Fields) -> Index:
-    """The fields by lower-case name: one pass, then every look-up is cheap."""
-    index: dict[bytes, list[bytes]] = {}
-    for name, value in fields:
-        key = name.lower()
-        if key in index:
-            index[key].append(value)
-        else:
-            index[key] = [value]
-    return index
-
-
 def parse_request(block: bytes, limits: HeadLimits) -> RequestHead:
     """Parse a whole request head, blank line included.
 
     Raises BadRequest, TargetTooLong, HeadTooLarge or VersionNotSupported.
     """
+    if compiled.heads is not None and len(block) <= limits.head_bytes:
+        found = compiled.heads.read_request(block, limits.line_bytes, limits.fields)
+        if found is not None:
+            return RequestHead(*found)
     line_end = block.find(b"\r\n")
     method, target, minor = parse_request_line(block[:line_end], limits)
-    return RequestHead(method, target, minor, parse_section(block, line_end + 2, limits, HeadTooLarge, BadRequest))
+    return RequestHead(method, target, minor, parse_fields(block, line_end + 2, limits, HeadTooLarge, BadRequest))
 
 
 def parse_request_line(line: bytes, limits: HeadLimits) -> tuple[bytes, bytes, int]:
@@ -169,6 +182,10 @@ def parse_request_line(line: bytes, limits: HeadLimits) -> tuple[bytes, bytes, i
 
 def parse_response(block: bytes, limits: HeadLimits) -> ResponseHead:
     """Parse a whole response head, blank line included. Raises BadResponse."""
+    if compiled.heads is not None and len(block) <= limits.head_bytes:
+        found = compiled.heads.read_response(block, limits.line_bytes, limits.fields)
+        if found is not None:
+            return ResponseHead(*found)
     line_end = block.find(b"\r\n")
     match = grammar.status_line.fullmatch(block, 0, line_end)
     if match is None:
@@ -177,18 +194,8 @@ def parse_response(block: bytes, limits: HeadLimits) -> ResponseHead:
     major, minor, status, reason = match.groups()
     if major != b"1":
         raise BadResponse(f"the server speaks HTTP/{major.decode()}.{minor.decode()}")
-    fields = parse_section(block, line_end + 2, limits, BadResponse, BadResponse)
+    fields = parse_fields(block, line_end + 2, limits, BadResponse, BadResponse)
     return ResponseHead(int(status), reason or b"", min(int(minor), 1), fields)
-
-
-def parse_section(block: bytes, start: int, limits: HeadLimits, too_large: type[ProxyError], malformed: type[ProxyError],
-                  ) -> FieldSection:
-    """The fields from `start` up to the blank line that ends `block`. Raises as `parse_fields`."""
-    if compiled.heads is not None and len(block) <= limits.head_bytes:
-        found = compiled.heads.read_fields(block, start, limits.line_bytes, limits.fields)
-        if found is not None:
-            return FieldSection(*found)
-    return FieldSection(parse_fields(block, start, limits, too_large, malformed))
 
 
 def parse_fields(block: bytes, start: int, limits: HeadLimits, too_large: type[ProxyError], malformed: type[ProxyError],

@@ -9,7 +9,7 @@ from prefork_lb.green.streams import GreenStream
 from prefork_lb.net.stream import Stream, StreamClosed, StreamTimeout
 from prefork_lb.proxy.patience import Patience
 from prefork_lb.wire.chunked import ChunkedDecoder
-from prefork_lb.wire.framing import Framing, Kind
+from prefork_lb.wire.framing import BY_CHUNKS, BY_LENGTH, Framing
 from prefork_lb.wire.head import Fields, HeadLimits
 from prefork_lb.worker.service import Times
 
@@ -35,11 +35,11 @@ class ClientBody:
     def __init__(self, connection: Buffered, framing: Framing, limits: HeadLimits, times: Times, expects_continue: bool) -> None:
         self._connection = connection
         self._left = framing.length
-        self._decoder = ChunkedDecoder(BadRequest, limits) if framing.kind is Kind.CHUNKED else None
+        self._decoder = ChunkedDecoder(BadRequest, limits) if framing.kind is BY_CHUNKS else None
         self._idle_timeout_s = times.idle
         self._patience = Patience(times.body, times.body_rate)
         self._expects_continue = expects_continue
-        self.is_whole = framing.kind is Kind.LENGTH and not framing.length  # no byte of it is left to receive
+        self.is_whole = framing.kind is BY_LENGTH and not framing.length  # no byte of it is left to receive
 
     def read(self, limit: int) -> bytes:
         if self.is_whole:

@@ -56,7 +56,7 @@ class RequestHeads:
 def _section(pairs: _Pairs) -> tuple[FieldSection, int]:
     """The fields, and how many bytes their lines have."""
     fields = FieldSection((_field_name(key), value.encode("latin-1")) for key, value in pairs if value or key not in _CONTENT)
-    return fields, sum([len(name) + len(value) + _LINE_EXTRA for name, value in fields])
+    return fields, sum([len(name) + len(value) + _LINE_EXTRA for name, value in fields.fields])
 
 
 def _kept_bytes(pairs: _Pairs) -> int:

@@ -20,7 +20,7 @@ from prefork_lb.proxy.pages import error_page, reason
 from prefork_lb.proxy.refusals import tell_refusal
 from prefork_lb.proxy.reply import Reply
 from prefork_lb.proxy.request import NO_HEAD, Ended, Request, TrustCheck
-from prefork_lb.wire.framing import Kind
+from prefork_lb.wire.framing import BY_LENGTH
 from prefork_lb.wire.memo import Memo
 from prefork_lb.wsgi.body import WSGIBody
 from prefork_lb.wsgi.client import ClientRules, WSGIClient
@@ -133,7 +133,7 @@ class _ReplyBody:
         except TruncatedBody as exc:
             summary.tell(logging.WARNING, "broken off", "response broken off: %s", exc)
             # Without a length, a normal close could look to the client like a whole body.
-            if self._reply.framing.kind is not Kind.LENGTH:
+            if self._reply.framing.kind is not BY_LENGTH:
                 self._client.reset()
             raise _abort(exc) from exc
         if not data:

@@ -1,18 +1,21 @@
 """The compiled module of heads says what the Python says, or leaves it to the Python."""
 from __future__ import annotations
 
+import gc
 import random
 import sys
+from collections.abc import Callable
 
 import pytest
 
 from fuzz.mutation import mutate, seeds
-from prefork_lb.errors import BadRequest, HeadTooLarge, PreforkLBError
-from prefork_lb.native.loader import native_heads
+from prefork_lb.errors import BadRequest, PreforkLBError
+from prefork_lb.native.loader import NativeSection, native_heads
 from prefork_lb.wire import compiled
-from prefork_lb.wire.head import Fields, HeadLimits, index_fields, parse_fields
+from prefork_lb.wire.head import FieldSection, HeadLimits, RequestHead, ResponseHead, parse_request, parse_response
 from prefork_lb.wire.lines import Lines
 
+Parser = Callable[[bytes, HeadLimits], RequestHead] | Callable[[bytes, HeadLimits], ResponseHead]
 LIMITS = HeadLimits(line_bytes=200, fields=12)
 GOOD_NAMES = [b"Host", b"host", b"X-A", b"x-a", b"Cookie", *(b"N%d" % number for number in range(40))]
 
@@ -21,34 +24,49 @@ HEADS = native_heads()
 pytestmark = pytest.mark.skipif(HEADS is None, reason="prefork_lb.native.heads was not built: it takes a C compiler")
 
 
-def by_python(block: bytes, start: int) -> Fields | None:
-    try:
-        return parse_fields(block, start, LIMITS, HeadTooLarge, BadRequest)
-    except PreforkLBError:
-        return None
+START = b"GET / HTTP/1.1\r\n"
+STATUS = b"HTTP/1.1 200 OK\r\n"
 
 
-def compare(block: bytes, start: int) -> bool:
-    """Whether it is a good section; that both say so, or neither."""
+def by_python(block: bytes, parse: Parser) -> RequestHead | ResponseHead | None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiled, "heads", None)
+        try:
+            return parse(block, LIMITS)
+        except PreforkLBError:
+            return None
+
+
+def compare(block: bytes, parse: Parser = parse_request) -> bool:
+    """Whether it is a good head; that both say so, or neither, and of all of it the same."""
     assert HEADS is not None
-    expected = by_python(block, start)
-    found = HEADS.read_fields(block, start, LIMITS.line_bytes, LIMITS.fields)
-    assert (found is None) == (expected is None), block
-    if found is not None and expected is not None:
-        assert found == (expected, index_fields(expected)), block
-    return expected is not None
+    expected = by_python(block, parse)
+    found = (HEADS.read_request if parse is parse_request else HEADS.read_response)(block, LIMITS.line_bytes, LIMITS.fields)
+    if found is None:
+        # Of a response without a reason phrase the Python is asked.
+        assert expected is None or (isinstance(expected, ResponseHead) and not expected.reason), block
+        return expected is not None
+    assert expected is not None, block
+    section, python = found[3], expected.section
+    assert parse(block, LIMITS) == expected and (type(expected) is RequestHead) == (parse is parse_request), block
+    assert (section.fields, section.has_body) == (python.fields, python.has_body), block
+    assert section == python and dict(section.items()) == dict(python.items()) and list(section) == list(python), block
+    for name in (*python, b"host", b"x-none"):
+        assert section.get(name) == python.get(name) and (name in section) == (name in python), block
+    return True
 
 
 def test_both_read_the_same() -> None:
     rng = random.Random(7)
-    pools = [*seeds()["request"], *seeds()["response"]]
-    good = 0
-    for number in range(20_000):
-        block = mutate(rng.choice(pools), pools, rng) if number % 3 else rng.choice(pools)
-        end = block.find(b"\r\n\r\n") + 4
-        if end > 3:  # else it is no head yet, and nobody is asked
-            good += compare(block[:end], block.find(b"\r\n") + 2)
-    assert 2_000 < good < 18_000
+    parsers: list[tuple[str, Parser]] = [("request", parse_request), ("response", parse_response)]
+    for side, parse in parsers:
+        pool, good = seeds()[side], 0
+        for number in range(10_000):
+            block = mutate(rng.choice(pool), pool, rng) if number % 3 else rng.choice(pool)
+            end = block.find(b"\r\n\r\n") + 4
+            if end > 3:  # else it is no head yet, and nobody is asked
+                good += compare(block[:end], parse)
+        assert 1_000 < good < 9_000, side
 
 
 @pytest.mark.parametrize("block", [
@@ -63,21 +81,96 @@ def test_both_read_the_same() -> None:
       for before, behind in ((197, 0), (198, 0), (0, 197), (0, 198), (99, 98), (99, 99))),
 ])
 def test_both_read_the_same_at_the_edges(block: bytes) -> None:
-    compare(block, 0)
-    compare(b"skipped" + block, 7)
+    compare(START + block)
+    compare(STATUS + block, parse_response)
+
+
+@pytest.mark.parametrize("line", [
+    b"GET / HTTP/1.1", b"GET / HTTP/1.0", b"GET / HTTP/1.9", b"GET / HTTP/2.0", b"GET / HTTP/1.", b"GET / HTTP/1.10",
+    b"GET / http/1.1", b"GET  / HTTP/1.1", b"GET /  HTTP/1.1", b"GET / HTTP/1.1 ", b" GET / HTTP/1.1", b"GET /", b"GET", b"",
+    b"GET HTTP/1.1", b"/ HTTP/1.1", b"G\xc4T / HTTP/1.1", b"GET /\xc4 HTTP/1.1", b"GET /\x7f HTTP/1.1", b"GET /\t HTTP/1.1",
+    b"GET /\0 HTTP/1.1", b"G@T / HTTP/1.1", b"x-unknown-method /a?b#c HTTP/1.1", b"GET / HTTP/1.1\r", b"GET / HTTP/1.1\n",
+    b"GET\r\n / HTTP/1.1", b"GET /%b HTTP/1.1" % (b"a" * 185), b"GET /%b HTTP/1.1" % (b"a" * 186),
+    b"GET /%b HTTP/1.1" % (b"a" * 187),
+])
+def test_both_read_the_same_request_line(line: bytes) -> None:
+    compare(line + b"\r\n\r\n")
+    compare(line + b"\r\nHost: a\r\n\r\n")
+
+
+@pytest.mark.parametrize("line", [
+    b"HTTP/1.1 200 OK", b"HTTP/1.0 404 Not Found", b"HTTP/1.7 599 x", b"HTTP/1.1 200 ", b"HTTP/1.1 200", b"HTTP/1.1 099 x",
+    b"HTTP/1.1 1000 x", b"HTTP/1.1 20 x", b"HTTP/1.1 2x0 x", b"HTTP/2.0 200 OK", b"HTTP/1.1  200 OK", b"HTTP/1.1 200 \xc4\t~",
+    b"HTTP/1.1 200 \x7f", b"HTTP/1.1 200 a\0b", b"HTTP/1.1 200 a\rb", b"HTTP/1.1 200 a\nb", b"http/1.1 200 OK",
+    b"HTTP/1.1\t200 OK", b"HTTP/1.1 200 OK\r", b"", b"HTTP/1.1", b"HTTP/1.1 200 " + b"a" * 300,
+])
+def test_both_read_the_same_status_line(line: bytes) -> None:
+    compare(line + b"\r\n\r\n", parse_response)
+    compare(line + b"\r\nServer: a\r\n\r\n", parse_response)
+
+
+def test_a_head_ends_where_its_block_ends() -> None:
+    assert HEADS is not None
+    for read, block in ((HEADS.read_request, START), (HEADS.read_response, STATUS)):
+        block += b"Host: a\r\n\r\n"
+        assert read(block, 200, 9) is not None
+        assert [read(block[:cut], 200, 9) for cut in range(len(block))] == [None] * len(block)
 
 
 def test_every_byte_is_in_the_same_class() -> None:
     for byte in range(256):
-        compare(b"A%c: 1\r\n\r\n" % byte, 0)
-        compare(b"A: 1%c1\r\n\r\n" % byte, 0)
+        for field in (b"A%c: 1", b"A: 1%c1"):
+            compare(START + field % byte + b"\r\n\r\n")
+        for line in (b"G%cT / HTTP/1.1", b"GET /%c HTTP/1.1"):
+            compare(line % byte + b"\r\n\r\n")
+        compare(b"HTTP/1.1 200 O%cK\r\n\r\n" % byte, parse_response)
+
+
+def section_of(*fields: tuple[bytes, bytes]) -> NativeSection:
+    assert HEADS is not None
+    found = HEADS.read_request(START + b"".join(b"%b: %b\r\n" % field for field in fields) + b"\r\n", 1000, 100)
+    assert found is not None
+    return found[3]
 
 
 def test_names_share_their_objects_and_pythons_own_stay_as_they_are() -> None:
-    assert HEADS is not None
-    first, second = (HEADS.read_fields(b"X-Some: 1\r\nA: 2\r\n\r\n", 0, 100, 9) for _ in range(2))
-    assert first is not None and second is not None and first[0][0][0] is second[0][0][0]
-    assert (first[0][1][0], bytes([65]), bytes([97])) == (b"A", b"A", b"a"[:1])
+    first, second = (section_of((b"X-Some", b"1"), (b"A", b"2")).fields for _ in range(2))
+    assert first[0][0] is second[0][0]
+    assert (first[1][0], bytes([65]), bytes([97])) == (b"A", b"A", b"a"[:1])
+
+
+def test_a_section_is_a_mapping_of_lists() -> None:
+    section = section_of((b"X-A", b"1"), (b"Host", b"a"), (b"x-a", b"2"))
+    assert section[b"x-a"] == section.get(b"x-a", ()) == [b"1", b"2"] and len(section) == 2
+    assert section.get(b"none") is None and section.get(b"none", ()) == () and section.get("host") is None  # type: ignore[call-overload]
+    assert b"X-A" not in section and "host" not in section
+    with pytest.raises(KeyError, match="none"):
+        section[b"none"]
+    with pytest.raises(TypeError, match="get"):
+        section.get()  # type: ignore[call-overload]
+    assert section == {b"x-a": [b"1", b"2"], b"host": [b"a"]} and section != {} and section == FieldSection(section.fields)
+    assert section != 1 and section != section_of((b"Host", b"a"))
+    with pytest.raises(TypeError):
+        hash(section)
+    with pytest.raises(TypeError):
+        type(section)()
+    assert section.kept is None
+    section.kept = b"kept"
+    assert section.kept == b"kept"
+
+
+@pytest.mark.parametrize(("name", "value", "expected"), [
+    (b"Content-Length", b"1", True), (b"transfer-ENCODING", b"chunked", True), (b"X-Content-Length", b"1", False),
+    (b"Host", b"a", False),
+])
+def test_whether_there_is_a_body(name: bytes, value: bytes, expected: bool) -> None:
+    assert section_of((b"Accept", b"*"), (name, value)).has_body is FieldSection([(name, value)]).has_body is expected
+
+
+def test_values_outlive_their_section() -> None:
+    values = section_of((b"X-A", b"1" * 100))[b"x-a"]
+    gc.collect()
+    assert values == [b"1" * 100]
 
 
 def test_both_join_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,7 +187,7 @@ def test_both_join_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
                 patch.setattr(compiled, "heads", heads)
                 try:
                     lines = Lines(lambda name: name not in (b"cookie", b"n7"), BadRequest)
-                    found.append(lines.join(fields, index_fields(fields)))
+                    found.append(lines.join(FieldSection(fields)))
                 except BadRequest as exc:
                     found.append(str(exc))
         assert found[0] == found[1], fields
@@ -102,23 +195,41 @@ def test_both_join_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 300 < accepted < 2900
 
 
+def test_a_section_joins_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = random.Random(9)
+    names, values = [*GOOD_NAMES, b"L" * 50, b"Connection"], [b"", b"1", b"a b\tc", b"\xff", b"close", b"X-A, n5"]
+    for _ in range(3000):
+        fields = [(rng.choice(names), rng.choice(values)) for _ in range(rng.randrange(12))]
+        spelled = b"".join(name + rng.choice([b":", b": ", b":\t "]) + value + rng.choice([b"", b" "]) + b"\r\n"
+                           for name, value in fields)
+        lines = Lines(lambda name: name not in (b"cookie", b"n7"), BadRequest)
+        joined = lines.join(parse_request(START + spelled + b"\r\n", HeadLimits()).section)
+        monkeypatch.setattr(compiled, "heads", None)
+        assert joined == Lines(lambda name: name not in (b"cookie", b"n7"), BadRequest).join(FieldSection(fields)), fields
+        monkeypatch.undo()
+
+
 def test_what_is_known_of_names_has_a_bound() -> None:
     lines = Lines(lambda name: not name.endswith(b"7"), BadRequest)
     for number in range(20_000):
-        assert bool(lines.join([(b"N%d" % number, b"")], {})) == (number % 10 != 7)
+        assert bool(lines.join_fields([(b"N%d" % number, b"")])) == (number % 10 != 7)
     assert lines._held < 600_000
 
 
 def test_long_names_are_not_kept() -> None:
     lines = Lines(lambda name: True, BadRequest)
-    assert lines.join([(b"N" * 8000, b"1"), (b"A", b"2")], {}) == b"N" * 8000 + b": 1\r\nA: 2\r\n"
+    assert lines.join_fields([(b"N" * 8000, b"1"), (b"A", b"2")]) == b"N" * 8000 + b": 1\r\nA: 2\r\n"
     assert list(lines._known) == [b"A"]
 
 
-@pytest.mark.parametrize("arguments", [(), (b"", 0, 1), ("A: 1\r\n\r\n", 0, 1, 1), (b"\r\n", "0", 1, 1), (b"\r\n", 0, 1.5, 1)])
-def test_wrong_arguments_of_read_fields(arguments: tuple[object, ...]) -> None:
-    with pytest.raises(TypeError):
-        HEADS.read_fields(*arguments)  # type: ignore[union-attr, arg-type]
+@pytest.mark.parametrize("arguments", [
+    (), (b"", 1), ("GET / HTTP/1.1\r\n\r\n", 1, 1), (b"\r\n", "0", 1), (b"\r\n", 1.5, 1), (b"\r\n", 1, None),
+])
+def test_wrong_arguments_of_what_reads(arguments: tuple[object, ...]) -> None:
+    assert HEADS is not None
+    for read in (HEADS.read_request, HEADS.read_response):
+        with pytest.raises(TypeError):
+            read(*arguments)  # type: ignore[arg-type]
 
 
 def test_wrong_arguments_of_join_fields() -> None:
@@ -128,19 +239,24 @@ def test_wrong_arguments_of_join_fields() -> None:
             HEADS.join_fields(*arguments)  # type: ignore[arg-type]
     for fields in ([b"no pair"], [(b"A",)], [(b"A", "1")], [("A", b"1")], [(b"A", b"1", b"2")]):
         assert HEADS.join_fields(fields, {b"A": True}) is None  # type: ignore[arg-type]
-    assert HEADS.read_fields(b"A: 1\r\n\r\n", -1, 9, 9) is HEADS.read_fields(b"\r\n", 1, 9, 9) is None
+    for wrong in ([], {b"A"}, None):
+        with pytest.raises(TypeError):
+            section_of((b"A", b"1")).join(wrong)  # type: ignore[arg-type]
+    assert section_of((b"A", b"1")).join({}) is None
 
 
 def test_nothing_is_left_behind() -> None:
     assert HEADS is not None
-    block, bad = b"Host: a\r\nX-Left: 1\r\nX-Left: 2\r\nCookie: c\r\n\r\n", b"Host: a\r\nCookie: c\r\nBad\r\n\r\n"
+    fields, bad = b"Host: a\r\nX-Left: 1\r\nX-Left: 2\r\nCookie: c\r\n\r\n", START + b"Host: a\r\nCookie: c\r\nBad\r\n\r\n"
 
     def work() -> None:
         assert HEADS is not None
         for _ in range(2000):
-            found = HEADS.read_fields(block, 0, 100, 9)
-            assert found is not None and HEADS.read_fields(bad, 0, 100, 9) is None
-            HEADS.join_fields(found[0], {b"Host": True, b"X-Left": False, b"Cookie": True})
+            found = HEADS.read_request(START + fields, 100, 9)
+            assert found is not None and HEADS.read_request(bad, 100, 9) is None and HEADS.read_response(STATUS + fields, 100, 9)
+            section, travels = found[3], {b"Host": True, b"X-Left": False, b"Cookie": True}
+            section.join(travels), section.join({}), HEADS.join_fields(section.fields, travels)
+            section.kept = dict(section.items()), list(section), section.get(b"x-left"), section == section, len(section)
 
     work()
     before = sys.getallocatedblocks()

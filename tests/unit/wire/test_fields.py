@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from prefork_lb.wire.fields import FORBIDDEN_IN_TRAILERS, HOP_BY_HOP, allowed_trailers, nominated
-from prefork_lb.wire.head import index_fields
+from prefork_lb.wire.head import FieldSection
 
 
 def options(*values: bytes) -> frozenset[bytes]:
-    return nominated(index_fields([(b"Connection", value) for value in values]))
+    return nominated(FieldSection([(b"Connection", value) for value in values]))
 
 
 def test_nothing_is_nominated_without_connection() -> None:

@@ -6,12 +6,12 @@ import pytest
 
 from prefork_lb.errors import BadRequest
 from prefork_lb.wire.forwarded import ClientInfo, client_scheme, forwarded_lines, is_told_by_proxies, times_passed, via
-from prefork_lb.wire.head import Fields, HeadLimits, index_fields, parse_fields
+from prefork_lb.wire.head import Fields, FieldSection, HeadLimits, parse_fields
 
 
 def told(client: ClientInfo, *fields: tuple[bytes, bytes], host: bytes | None = b"a.test") -> Fields:
     """The fields that the server sees."""
-    lines = forwarded_lines(index_fields(list(fields)), client, host)
+    lines = forwarded_lines(FieldSection(fields), client, host)
     return sorted(parse_fields(lines + b"\r\n", 0, HeadLimits(), BadRequest, BadRequest))
 
 

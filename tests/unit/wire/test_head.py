@@ -9,10 +9,10 @@ import pytest
 from prefork_lb.errors import BadRequest, BadResponse, HeadTooLarge, TruncatedBody
 from prefork_lb.wire.head import (
     Fields,
+    FieldSection,
     HeadLimits,
     RequestHead,
     head_end,
-    index_fields,
     kept_bytes,
     list_members,
     parse_fields,
@@ -57,7 +57,7 @@ def test_lf_alone_is_seen_when_cr_and_lf_are_looked_at_apart() -> None:
 def test_fields_are_indexed_by_lower_case_name_in_order() -> None:
     head = RequestHead(b"GET", b"/", 1, [(b"X-A", b"1"), (b"Host", b"h"), (b"x-a", b"2")])
     assert head.index == {b"x-a": [b"1", b"2"], b"host": [b"h"]}
-    assert index_fields([]) == {}
+    assert FieldSection([]) == {}
 
 
 def test_heads_with_equal_contents_are_equal() -> None:
@@ -145,7 +145,7 @@ def test_what_a_remembered_head_takes_is_no_more_than_it_is_counted_for(fields: 
     def remembered(number: int) -> object:
         made = block(number)
         head = parse_request(made, HeadLimits(fields=1000))
-        head.section.kept = lines.join(head.section, head.index)
+        head.section.kept = lines.join(head.section)
         head.kept = [0, 0, 0, b"%b%b" % (made, b"f" * 300)]
         return made, head
 
