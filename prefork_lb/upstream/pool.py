@@ -247,6 +247,11 @@ class Pool:
         (queue if queue.length else self._queue).wake()
 
     @property
+    def usable(self) -> int:
+        """How many servers a pick could choose from when this worker last looked, backups not counted."""
+        return len(self._view[1].primaries)
+
+    @property
     def choice(self) -> Choice:
         """The servers that a pick may choose from at this moment, whether they are full or not."""
         return self._look_anew()[1]
