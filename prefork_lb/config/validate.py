@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from prefork_lb.balance.registry import KEYED_POLICIES, POLICY_NAMES
 from prefork_lb.config.admin_rules import check_admin
 from prefork_lb.config.decode import ReportProblem, did_you_mean
-from prefork_lb.config.log import check_log
+from prefork_lb.config.log_rules import check_log
 from prefork_lb.config.model import CertificateConfig, Config, HealthConfig, PoolConfig, RouteConfig
 from prefork_lb.config.redirect_rules import check_redirecting
 from prefork_lb.config.statuses import parse_statuses

@@ -21,6 +21,8 @@ Format = Callable[[Request], bytes]
 
 _OF_THE_HEAD = ("client", "method", "scheme", "host", "target", "protocol", "referer", "user_agent", "pool")
 _LONGEST_ERROR = 1024
+_LINE = (b'{"time":"%b%03dZ",%b"status":%d,"bytes_in":%d,"bytes_out":%d,%b"session":"%b",%b"total_ms":%.3f,'
+         b'"ending":"%b"%b}\n')
 _PLAIN_PHASES = b'"attempts":1,"retries":0,"queue_ms":0,"connect_ms":0,'
 _MOST_SERVERS = 4096  # remembered, with the reasons why they are picked
 
@@ -90,9 +92,8 @@ class JSONLines:
         more = b""
         if request.error or request.failures or self._response_fields:
             more = self._more(request)
-        return b'{"time":"%b%03dZ",%b"status":%d,"bytes_in":%d,"bytes_out":%d,%b"session":"%b",%b"total_ms":%.3f,"ending":"%b"%b}\n' % (
-            clock.prefix, milliseconds, about_head, request.status, request.bytes_in, request.bytes_out, about_server,
-            session(request), phases, (ended_at - request.started) * 1e3, request.ending.encode(), more)
+        return _LINE % (clock.prefix, milliseconds, about_head, request.status, request.bytes_in, request.bytes_out, about_server,
+                        session(request), phases, (ended_at - request.started) * 1e3, request.ending.encode(), more)
 
     def _about_head(self, request: Request) -> bytes:
         parts = [self._pid]

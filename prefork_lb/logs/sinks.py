@@ -103,7 +103,8 @@ class StreamSink:
             self._is_torn = False
             return Written(len(lines))
         self._is_torn = True
-        return Written(data.count(b"\n", len(data) - sum(map(len, lines)), size), OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+        whole = data.count(b"\n", len(data) - sum(map(len, lines)), size)
+        return Written(whole, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
 
     def _write_pipe(self, lines: Sequence[bytes]) -> Written:
         if self._rest and not self._send_rest():

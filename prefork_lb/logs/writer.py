@@ -87,8 +87,8 @@ class AccessLog:
     def _lose(self, count: int, why: str) -> None:
         if count > 0:
             if not self._lost:
-                summary.tell(logging.ERROR, ("access log", why), "access log %s: cannot be written, lines are lost until it can: %s",
-                             self._name, why)
+                summary.tell(logging.ERROR, ("access log", why),
+                             "access log %s: cannot be written, lines are lost until it can: %s", self._name, why)
             self._lost += count
 
     def _tell_recovery(self) -> None:
