@@ -157,3 +157,16 @@ def test_a_taken_port_is_named_with_the_way_out(tmp_path: Path) -> None:
             assert demo.wait_for_end() == 1
         assert f"Error: 127.0.0.1:{port}: another program uses it; take another port: `prefork-lb" in demo.log
         assert "Traceback" not in demo.log
+
+
+def test_trouble_has_visitors_of_its_own_and_the_dashboard_is_named_first(tmp_path: Path) -> None:
+    with running_demo(tmp_path, "--port", "0", "--trouble") as demo:
+        demo.wait_until_up()
+        said = re.search(r"Dashboard: (http://127\.0\.0\.1:\d+/)\n", demo.log)
+        assert said is not None and said.start() < demo.log.index("balances")
+        assert "<title>prefork_lb</title>" in requests.get(said[1], timeout=10).text
+        wait_until(lambda: all(server.requests > 0 for instance in demo.instances() for server in instance.servers),
+                   "each server has visitors")
+        demo.process.terminate()
+        assert demo.wait_for_end() == 0, demo.log
+        assert "Traceback" not in demo.log
