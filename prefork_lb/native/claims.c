@@ -383,20 +383,20 @@ static int is_any_slow(Picker *self, int64_t now) {
     return 0;
 }
 
-/* The instant is for pickers with Answers; others have no argument of that kind. -1 with an exception. */
+/* The instant, the last of the arguments, counts only with Answers. -1 with an exception. */
 static int64_t instant(Picker *self, PyObject *const *args, Py_ssize_t count, Py_ssize_t place) {
-    if (count != place + (self->answers != NULL)) {
-        PyErr_SetString(PyExc_TypeError, "the instant is wanted with answers, and only then");
+    if (count != place + 1) {
+        PyErr_SetString(PyExc_TypeError, "claim(now), claim_at(index, now)");
         return -1;
     }
     return self->answers ? PyLong_AsLongLong(args[place]) : 0;
 }
 
 PyDoc_STRVAR(claim_doc,
-"claim([now]) -> int\n\n"
+"claim(now) -> int\n\n"
 "Pick a server and count the claim: its index. -1, and nothing was done, when the lock was not to be had at once, a server's state\n"
 "has changed since these servers were chosen, a server is full or slow, or nothing is in flight on servers of unequal weights.\n"
-"`now`, with answers: microseconds of the monotonic clock.");
+"`now`: microseconds of the monotonic clock; it counts only with answers.");
 
 static PyObject *picker_claim(Picker *self, PyObject *const *args, Py_ssize_t count) {
     int64_t now = instant(self, args, count, 0);
@@ -414,7 +414,7 @@ static PyObject *picker_claim(Picker *self, PyObject *const *args, Py_ssize_t co
 }
 
 PyDoc_STRVAR(claim_at_doc,
-"claim_at(index[, now]) -> bool\n\n"
+"claim_at(index, now) -> bool\n\n"
 "Count a claim on this server, which a session asks for: it takes the server's turn. False, and nothing was done, when the lock was\n"
 "not to be had at once, a server's state has changed since these servers were chosen, or the server is full.");
 
