@@ -48,6 +48,19 @@ def test_keys_that_come_once_push_nobody_out() -> None:
     assert b"again" not in function.calls and len(memo._known) <= 4
 
 
+def test_keys_that_repeat_are_found_soon_after_many_that_did_not() -> None:
+    function = Upper()
+    memo = Memo(function, ten)
+    for number in range(5000):
+        memo(b"%d" % number)
+    function.calls.clear()
+    for _ in range(100):
+        assert memo(b"again") == b"AGAIN"
+    assert 2 <= len(function.calls) <= 24
+    function.calls.clear()
+    assert [memo(b"again"), memo(b"again")] == [b"AGAIN", b"AGAIN"] and not function.calls
+
+
 def test_what_is_kept_has_a_bound_in_bytes() -> None:
     memo = Memo(bytes.upper, len, most_bytes=1000, largest=200)
     for number in range(3000):
