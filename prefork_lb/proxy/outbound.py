@@ -38,31 +38,28 @@ def request_block(request: Request, destination: Destination, framing: Framing, 
     """
     head = request.head
     index = head.index
-    for expectation in index.get(b"expect", ()):
-        if expectation.lower() != b"100-continue":
-            raise ExpectationFailed(f"Expect: {expectation[:40]!r}")
     host = destination.host
-    lines = [
-        b"Host: %b\r\n" % (default_host.encode() if host is None else host),
-        _carried(head.section, own_cookies),
-        forwarded_lines(index, request.peer, host),
-        b"Via: %b\r\n" % via(index, head.minor, pseudonym),
-    ]
-    for forwards in index.get(b"max-forwards", ()):
-        lines.append(b"Max-Forwards: %b\r\n" % (_one_less(forwards) if head.method == b"OPTIONS" else forwards))
+    rest = b""
+    if b"expect" in index and any(expectation.lower() != b"100-continue" for expectation in index[b"expect"]):
+        raise ExpectationFailed(f"Expect: {b', '.join(index[b'expect'])[:40]!r}")
+    if b"max-forwards" in index:
+        rest = b"".join([b"Max-Forwards: %b\r\n" % (_one_less(forwards) if head.method == b"OPTIONS" else forwards)
+                         for forwards in index[b"max-forwards"]])
     if request.relays_continue:
-        lines.append(b"Expect: 100-continue\r\n")  # else the front end has told the client to go on, and all is sent in one go
+        rest += b"Expect: 100-continue\r\n"  # else the front end has told the client to go on, and all is sent in one go
     if request.upgrade:
-        lines.append(b"Connection: Upgrade\r\nUpgrade: %b\r\n" % request.upgrade)
+        rest += b"Connection: Upgrade\r\nUpgrade: %b\r\n" % request.upgrade
     if framing.kind is BY_LENGTH:
-        lines.append(b"Content-Length: %d\r\n" % framing.length)
+        rest += b"Content-Length: %d\r\n" % framing.length
     elif framing.kind is BY_CHUNKS:
-        lines.append(b"Transfer-Encoding: chunked\r\n")
+        rest += b"Transfer-Encoding: chunked\r\n"
     start = b"%b %b HTTP/1.1" % (head.method, destination.target)
     # The last line of defence against a split request, whatever the front end let through; here and for the fields below.
-    if grammar.request_line.fullmatch(start) is None:
+    if not head.is_parsed and grammar.request_line.fullmatch(start) is None:
         raise BadRequest(f"not a request line: {start[:80]!r}")
-    return b"%b\r\n%b\r\n" % (start, b"".join(lines))
+    return b"%b\r\nHost: %b\r\n%b%bVia: %b\r\n%b\r\n" % (
+        start, default_host.encode() if host is None else host, _carried(head.section, own_cookies),
+        forwarded_lines(index, request.peer, host), via(index, head.minor, pseudonym), rest)
 
 
 def _travels(name: bytes) -> bool:

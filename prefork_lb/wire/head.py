@@ -62,16 +62,17 @@ class RequestHead:
     the layers checks that).
     """
 
-    __slots__ = ("index", "is_persistent", "kept", "method", "minor", "section", "target")
+    __slots__ = ("index", "is_parsed", "is_persistent", "kept", "method", "minor", "section", "target")
 
-    def __init__(self, method: bytes, target: bytes, minor: int, fields: Fields | Section) -> None:
-        """`minor` is that of the version: 0 or 1."""
+    def __init__(self, method: bytes, target: bytes, minor: int, fields: Fields | Section, is_parsed: bool = False) -> None:
+        """`minor` is that of the version: 0 or 1. `is_parsed` tells that `parse_request` has checked the request line."""
         self.method = method
         self.target = target
         self.minor = minor
         self.section = section = FieldSection(fields) if isinstance(fields, list) else fields
         self.index: Index = section
         self.kept: object = None
+        self.is_parsed = is_parsed
         self.is_persistent = _is_persistent(self.index, minor)  # the client wants to use its connection again
 
     @property
@@ -160,10 +161,10 @@ def parse_request(block: bytes, limits: HeadLimits) -> RequestHead:
     if compiled.heads is not None and len(block) <= limits.head_bytes:
         found = compiled.heads.read_request(block, limits.line_bytes, limits.fields)
         if found is not None:
-            return RequestHead(*found)
+            return RequestHead(*found, True)
     line_end = block.find(b"\r\n")
     method, target, minor = parse_request_line(block[:line_end], limits)
-    return RequestHead(method, target, minor, parse_fields(block, line_end + 2, limits, HeadTooLarge, BadRequest))
+    return RequestHead(method, target, minor, parse_fields(block, line_end + 2, limits, HeadTooLarge, BadRequest), True)
 
 
 def parse_request_line(line: bytes, limits: HeadLimits) -> tuple[bytes, bytes, int]:

@@ -9,15 +9,15 @@ V = TypeVar("V")
 
 
 _PLACES = 1024  # for keys that came once; a power of two
-# After so many keys in a row that were not known, only one key of `_SKIPPED` + 1 is looked up: a look-up costs as much as a good part
-# of the function.
+# After so many keys in a row that were not known, only one key of `_SKIPPED` + 1 is looked up: a look-up costs as much as a good
+# part of the function.
 _PATIENCE = 256
 _SKIPPED = 7
 
 
 class Memo(Generic[K, V]):
-    """Calls `function` at most twice for each key that comes again soon, unless nearly all keys are new. Callers must not change the
-    results.
+    """Calls `function` at most twice for each key that comes again soon, unless nearly all keys are new. Callers must not change
+    the results.
 
     The result is kept from the second use of a key on. Keys that come only once would push out the others, and their results
     would take memory without use (the doorkeeper of TinyLFU: Einziger, Friedman, Manes, ACM Transactions on Storage 13, 2017).

@@ -20,6 +20,9 @@ class Destination(NamedTuple):
     path: bytes  # for routing
 
 
+_new = tuple.__new__  # what the class does, at half the price: every new head comes by
+
+
 def destination(head: RequestHead) -> Destination:
     """Check target and Host of a request. Raises BadRequest, or NotImplementedByProxy for CONNECT."""
     method, target = head.method, head.target
@@ -47,7 +50,7 @@ def destination(head: RequestHead) -> Destination:
         path = target
     if b"#" in target:
         raise BadRequest("a fragment in the request target")
-    return Destination(target, host, _name(host), path)
+    return _new(Destination, (target, host, _name(host), path))
 
 
 def _absolute(method: bytes, target: bytes) -> tuple[bytes, bytes]:
