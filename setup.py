@@ -67,6 +67,7 @@ setup(
             "gevent>=24.10",
             "h11>=0.14",
             "hypothesis>=6.100",
+            "jsonschema>=4.21",
             "mypy>=1.11",
             "pytest>=8",
             "pytest-xdist>=3.6",

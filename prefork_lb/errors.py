@@ -67,6 +67,10 @@ class Refused(SteeringError):
     """The instance's state does not allow the change at the moment."""
 
 
+class Outdated(SteeringError):
+    """The server is not as the operator believed."""
+
+
 class BadValue(SteeringError):
     """A value that no server may have."""
 

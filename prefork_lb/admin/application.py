@@ -10,6 +10,7 @@ from werkzeug.wrappers import Response
 
 from prefork_lb.admin.access import READS, Access
 from prefork_lb.admin.answers import Problem, of_exception, problem_response
+from prefork_lb.admin.changing import Changing
 from prefork_lb.admin.events import Events
 from prefork_lb.admin.pages import Pages
 from prefork_lb.admin.publishing import Publisher
@@ -42,7 +43,8 @@ class Application:
     def __init__(self, segment: Segment, admin: AdminConfig, publisher: Publisher) -> None:
         self._access = Access(admin, segment.secret)
         events = Events(segment)
-        parts = Reading(segment, publisher), events, Streaming(publisher, events), SigningIn(self._access), Pages()
+        parts = (Reading(segment, publisher), Changing(segment, publisher), events, Streaming(publisher, events),
+                 SigningIn(self._access), Pages())
         self.routes = Routes([route for part in parts for route in part.routes()])
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:

@@ -7,6 +7,7 @@ from typing import Any
 from werkzeug.wrappers import Response
 
 from prefork_lb.admin.answers import Problem, json_response
+from prefork_lb.admin.openapi import DOCUMENT
 from prefork_lb.admin.publishing import Publisher
 from prefork_lb.admin.requests import AdminRequest
 from prefork_lb.admin.routes import Route
@@ -26,6 +27,7 @@ class Reading:
             Route("GET", "/healthz", self.healthz, is_open=True),
             Route("GET", "/readyz", self.readyz, is_open=True),
             Route("GET", "/api/v1/instance", self.instance),
+            Route("GET", "/api/v1/openapi.json", self.openapi),
             Route("GET", "/api/v1/workers", self.workers),
             Route("GET", "/api/v1/config", self.config),
             Route("GET", "/api/v1/pools", self.pools),
@@ -50,6 +52,10 @@ class Reading:
     def instance(self, request: AdminRequest) -> Response:
         """The whole document."""
         return json_response(self._publisher.newest.encoded())
+
+    def openapi(self, request: AdminRequest) -> Response:
+        """The description of this API."""
+        return json_response(DOCUMENT)
 
     def workers(self, request: AdminRequest) -> Response:
         """The worker processes."""

@@ -1,6 +1,7 @@
 """A request to the administration interface, and who makes it."""
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
 import msgspec
@@ -46,6 +47,17 @@ class AdminRequest(Request):
         if not (text.isascii() and text.isdigit() and len(text) <= 20 and least <= int(text) <= most):
             raise Problem(400, f"{name} is {shown(text)}; expected a number in {least}..{most}", name)
         return int(text)
+
+    def flag(self, name: str) -> bool:
+        """A flag of the query, false when it is not there. Raises Problem."""
+        text = self.args.get(name, "false")
+        if text not in ("true", "false"):
+            raise Problem(400, f"{name} is {shown(text)}; expected true or false", name)
+        return text == "true"
+
+    def expectation(self) -> Callable[[str], bool] | None:
+        """Whether a server of this version is the one that is meant, by If-Match; None: any is."""
+        return self.if_match.contains if "If-Match" in self.headers else None
 
     def body_as(self, kind: type[_Body]) -> _Body:
         """The body, which is JSON, as a value of this type. Raises Problem."""

@@ -117,15 +117,15 @@ class Snapshots:
             "admin": server.state, "check": server.check, "note": server.note,
             "checked_s": _rounded(server.checked_s), "ejected_s": round(server.ejected_s, 1), "usable": server.usable,
             "weight": server.weight, "weight_configured": server.weight_configured,
-            "max_connections": server.max_connections, "max_connections_configured": server.max_connections,
-            "backup": server.backup, "origin": "configuration",
+            "max_connections": server.max_connections, "max_connections_configured": server.max_connections_configured,
+            "backup": server.backup, "origin": server.origin,
             "in_flight": server.in_flight, "requests": server.requests, "failures": server.failures,
             "rate": self._recent.rate(("attempts", *key)),
             "codes": numbers.codes if numbers is not None else None,
             "bytes_in": numbers.bytes_in if numbers is not None else None,
             "bytes_out": numbers.bytes_out if numbers is not None else None,
             "latency_ms": round(1000 * self._times.of(("seconds", *key)) / answers, 3) if answers else None,
-            "sessions": None, "etag": "",
+            "sessions": None, "etag": f'"{server.version}"',
         }
 
     def _totals(self, now: InstanceView, pools: list[Document]) -> Document:

@@ -25,7 +25,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 MAGIC = 0x3142_4C4B_5246_5250
-VERSION = 9
+VERSION = 10
 CELL = 8
 
 # Header cells.
@@ -119,10 +119,11 @@ C_CHECKS_PASSED, C_CHECKS_FAILED = 40, 41  # checks so far
 C_TIMES_EJECTED = 42  # so far; C_EJECTIONS counts those in a row
 C_STANDING = 43  # table.Standing
 C_MOVED = 44  # H_MEMBERS when the server last joined or left at run time; 0: it has not
-SERVER_COLUMNS = 45
-STATE_COLUMNS = (C_ADMIN, C_WEIGHT_SET, C_CHECK, C_CHECKED, C_RISEN, C_STREAK, C_EJECTED_UNTIL, C_EJECTIONS, C_RETURNED, C_TRIAL,
-                 C_WINDOW, C_WINDOW_FAILURES, C_WINDOW_REQUESTS, C_EJECTION, C_RISEN_CHANGE, C_TRIAL_UNTIL, C_DRAINED,
-                 C_SESSIONS_WINDOW, C_SESSIONS, C_LAST_SESSIONS, C_SESSION_AT)
+C_LIMIT_SET = 45  # the limit that a command has set, plus one; 0: the configuration's limit applies
+SERVER_COLUMNS = 46
+STATE_COLUMNS = (C_ADMIN, C_WEIGHT_SET, C_LIMIT_SET, C_CHECK, C_CHECKED, C_RISEN, C_STREAK, C_EJECTED_UNTIL, C_EJECTIONS,
+                 C_RETURNED, C_TRIAL, C_WINDOW, C_WINDOW_FAILURES, C_WINDOW_REQUESTS, C_EJECTION, C_RISEN_CHANGE,
+                 C_TRIAL_UNTIL, C_DRAINED, C_SESSIONS_WINDOW, C_SESSIONS, C_LAST_SESSIONS, C_SESSION_AT)
 """What is known of a server's state, by operators, checks and requests."""
 SUMS = (C_TOTAL, C_PENALTY, C_UNANSWERED, C_OWN_WAITING)
 """Columns that count over all rows what is under way on a server."""

@@ -1,4 +1,4 @@
-"""The state file: the states and weights that operators have set, and the servers that were added, kept over a restart.
+"""The state file: the states, weights and limits that operators have set, and the servers that were added, kept over a restart.
 
 The controller writes it (`StateFile`) whenever its content changes, and now and then without a change: the time in the file
 tells the next instance how long ago this one was alive. The first worker of an instance reads it, once (`restore`). Two
@@ -49,6 +49,7 @@ class _Added(msgspec.Struct, omit_defaults=True):
 class _Entry(msgspec.Struct, omit_defaults=True):
     state: Literal["ready", "drain", "maintenance"] = "ready"
     weight: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 0  # 0: that of the configuration
+    max_connections: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] | None = None  # None: that of the configuration
     added: _Added | None = None  # None: the configuration's
 
 
@@ -170,8 +171,10 @@ def _set_by_operators(segment: Segment, states: States) -> _Pools:
         if states.standing[slot] == Standing.ADDED:
             rules = member(segment, slot, address).rules
             added = {"weight": rules.weight, "max_connections": rules.max_connections, "backup": rules.backup}
-        if states.admin[slot] or states.weight_set[slot] or added:
-            entry = {"state": Admin(states.admin[slot]).name.lower(), "weight": states.weight_set[slot], "added": added}
+        limit = states.limit_set(slot)
+        if states.admin[slot] or states.weight_set[slot] or limit is not None or added:
+            entry = {"state": Admin(states.admin[slot]).name.lower(), "weight": states.weight_set[slot],
+                     "max_connections": limit, "added": added}
             pools.setdefault(pool, {})[address] = msgspec.convert(entry, _Entry)
     return pools
 
@@ -233,6 +236,7 @@ def _take_over(told: _File, path: Path, segment: Segment, ledger: Ledger, states
     for slot, entry in known:
         states.set_admin(slot, Admin[entry.state.upper()])
         states.set_weight(slot, entry.weight)
+        states.set_limit(slot, entry.max_connections)
     return f"{path}: {len(known)} of {len(entries)} states taken over" if entries else ""
 
 

@@ -55,7 +55,7 @@ class States:
             return segment.cells[layout.column(number)]
 
         self.used, self.standing, self.moved = column(at.C_USED), column(at.C_STANDING), column(at.C_MOVED)
-        self.admin, self.weight_set = column(at.C_ADMIN), column(at.C_WEIGHT_SET)
+        self.admin, self.weight_set, self._limit_set = column(at.C_ADMIN), column(at.C_WEIGHT_SET), column(at.C_LIMIT_SET)
         self.check, self.checked = column(at.C_CHECK), column(at.C_CHECKED)
         self.risen, self.risen_change = column(at.C_RISEN), column(at.C_RISEN_CHANGE)
         self.streak, self.ejection = column(at.C_STREAK), column(at.C_EJECTION)
@@ -97,6 +97,22 @@ class States:
         if self.weight_set[slot] != weight:
             self.weight_set[slot] = weight
             self.count_change()
+
+    def set_limit(self, slot: int, limit: int | None) -> None:
+        """Set the most requests in flight, 0: no limit; None: the configuration's limit applies again. The lock must be held."""
+        value = 0 if limit is None else limit + 1
+        if self._limit_set[slot] != value:
+            self._limit_set[slot] = value
+            self.count_change()
+
+    def limit_set(self, slot: int) -> int | None:
+        """The limit that an operator has set; None: that of the configuration applies."""
+        value = self._limit_set[slot]
+        return value - 1 if value else None
+
+    def version(self, slot: int) -> str:
+        """Stands for all that operators can change of a server."""
+        return f"{Admin(self.admin[slot]).name.lower()}-{self.weight_set[slot]}-{self._limit_set[slot]}"
 
     def set_check(self, slot: int, state: Check, note: str) -> None:
         """Note a check's result, in words. The lock must be held. Raises InvariantError where the table lacks the step."""
@@ -244,9 +260,9 @@ class States:
 
     def close(self) -> None:
         """Release the views, so that the memory can be unmapped."""
-        for view in (self.used, self.standing, self.moved, self.admin, self.weight_set, self.check, self.checked, self.risen,
-                     self.risen_change, self.streak, self.ejection, self.trial, self.trial_until, self.ejected_until,
+        for view in (self.used, self.standing, self.moved, self.admin, self.weight_set, self._limit_set, self.check, self.checked,
+                     self.risen, self.risen_change, self.streak, self.ejection, self.trial, self.trial_until, self.ejected_until,
                      self.ejections, self.returned, self.window, self.window_failures, self.window_requests, self.drained,
-                     self.sessions_window, self.sessions, self.last_sessions, self.session_at,
-                     self.times_ejected, self.checks_passed, self.checks_failed):
+                     self.sessions_window, self.sessions, self.last_sessions, self.session_at, self.times_ejected,
+                     self.checks_passed, self.checks_failed):
             view.release()

@@ -4,10 +4,11 @@ A change is made under the ledger's lock, whole or not at all, and is in force f
 """
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
-from prefork_lb.errors import BadValue, NotThere, shown
+from prefork_lb.errors import BadValue, NotThere, Outdated, Refused, shown
 from prefork_lb.net.address import parse_address
 from prefork_lb.shared import members
 from prefork_lb.shared.events import Kind, record_of_server
@@ -17,7 +18,21 @@ from prefork_lb.shared.states import Admin, States
 from prefork_lb.shared.table import ServerEntry, owner_of, slots_by_key
 
 MOST_WEIGHT, MOST_CONNECTIONS = 1000, 1_000_000
+FROM_CONFIGURATION = -1
+"""Of a weight or a limit: that of the configuration applies again."""
 _DEFAULT = "that of the configuration"
+
+Expectation = Callable[[str], bool]
+"""Whether a server of this version (`States.version`) is the one that the operator has seen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What an operator changes of a server. What is None stays as it is."""
+
+    admin: Admin | None = None
+    weight: int | None = None
+    max_connections: int | None = None  # 0: no limit
 
 
 class Steering:
@@ -33,21 +48,48 @@ class Steering:
 
     def set_admin(self, pool: str, address: str, state: Admin, who: str) -> None:
         """Set the administrative state."""
-        with self._server(pool, address) as slot:
-            before = Admin(self._states.admin[slot])
-            self._states.set_admin(slot, state)
-            if before is not state:
-                record_of_server(self._segment, slot, Kind.ADMIN, f"{state.name.lower()}, before: {before.name.lower()}", who)
+        self.change(pool, address, Change(admin=state), who)
 
     def set_weight(self, pool: str, address: str, weight: int | None, who: str) -> None:
         """Set the weight; None: that of the configuration. Raises BadValue."""
-        if weight is not None:
-            _check(weight, 1, MOST_WEIGHT, "weight")
+        self.change(pool, address, Change(weight=FROM_CONFIGURATION if weight is None else weight), who)
+
+    def set_limit(self, pool: str, address: str, limit: int | None, who: str) -> None:
+        """Set the most requests in flight, 0: no limit; None: that of the configuration. Raises BadValue."""
+        self.change(pool, address, Change(max_connections=FROM_CONFIGURATION if limit is None else limit), who)
+
+    def change(self, pool: str, address: str, change: Change, who: str, is_expected: Expectation | None = None) -> list[str]:
+        """Change a server, whole or not at all; what is another now, in words. Raises BadValue and Outdated."""
+        for value, least, most, what in ((change.weight, 1, MOST_WEIGHT, "weight"),
+                                         (change.max_connections, 0, MOST_CONNECTIONS, "max_connections")):
+            if value is not None and value != FROM_CONFIGURATION:
+                _check(value, least, most, what)
         with self._server(pool, address) as slot:
-            before = self._states.weight_set[slot] or None
-            self._states.set_weight(slot, weight or 0)
-            if before != weight:
-                record_of_server(self._segment, slot, Kind.WEIGHT, f"{weight or _DEFAULT}, before: {before or _DEFAULT}", who)
+            self._expect(slot, is_expected)
+            done = list(self._apply(slot, change))
+            for kind, text in done:
+                record_of_server(self._segment, slot, kind, text, who)
+        return [f"{kind} {text}" for kind, text in done]
+
+    def _apply(self, slot: int, change: Change) -> Iterator[tuple[Kind, str]]:
+        """Change the server in this slot; a kind of event and words for each thing that was another before."""
+        states = self._states
+        if change.admin is not None and (admin := Admin(states.admin[slot])) is not change.admin:
+            states.set_admin(slot, change.admin)
+            yield Kind.ADMIN, f"{change.admin.name.lower()}, before: {admin.name.lower()}"
+        if change.weight is not None and (weight := states.weight_set[slot]) != (wanted := max(change.weight, 0)):
+            states.set_weight(slot, wanted)
+            yield Kind.WEIGHT, f"{wanted or _DEFAULT}, before: {weight or _DEFAULT}"
+        if change.max_connections is not None:
+            limit, wanted_limit = states.limit_set(slot), _configurable(change.max_connections)
+            if limit != wanted_limit:
+                states.set_limit(slot, wanted_limit)
+                yield Kind.LIMIT, f"{_limit_in_words(wanted_limit)}, before: {_limit_in_words(limit)}"
+
+    def _expect(self, slot: int, is_expected: Expectation | None) -> None:
+        version = self._states.version(slot)
+        if is_expected is not None and not is_expected(version):
+            raise Outdated(f"the server was changed meanwhile: it is {version} now (state, weight and limit that were set)")
 
     def add_server(self, pool: str, address: str, weight: int = 1, max_connections: int = 0, backup: bool = False, *,
                    who: str) -> str:
@@ -64,14 +106,19 @@ class Steering:
                         who)
         return name
 
-    def remove_server(self, pool: str, address: str, *, who: str) -> int:
+    def remove_server(self, pool: str, address: str, *, who: str, is_expected: Expectation | None = None,
+                      only_idle: bool = False) -> int:
         """Remove a server from a pool: it gets no new request, and those that it has finish. Its slot, where they are counted
         for as long as `table.owner_of` says that the slot is its own.
 
-        Raises Refused for the last server of a pool that is no backup.
+        Raises Refused for the last server of a pool that is no backup, and, with `only_idle`, for one with requests in flight;
+        Outdated.
         """
-        name = _canonical(address)
-        with self._ledger.locked():
+        with self._server(pool, address) as slot:
+            self._expect(slot, is_expected)
+            if only_idle and (count := self._ledger.totals[slot]):
+                raise Refused(f"{count} in flight on {address}: drain it and wait, or force it; they are finished all the same")
+            name = _canonical(address)
             return members.remove(self._segment, self._ledger, self._states, pool, self._spelling(pool, name), who)
 
     @contextmanager
@@ -97,6 +144,14 @@ def _canonical(address: str) -> str:
         return str(parse_address(address))
     except ValueError as exc:
         raise BadValue(str(exc)) from exc
+
+
+def _configurable(value: int) -> int | None:
+    return None if value == FROM_CONFIGURATION else value
+
+
+def _limit_in_words(limit: int | None) -> str:
+    return _DEFAULT if limit is None else str(limit) if limit else "none"
 
 
 def _check(value: int, least: int, most: int, what: str) -> None:

@@ -36,11 +36,13 @@ class ServerView:
     usable: bool  # ready, up or not checked, and not ejected
     ejection: str = ""  # "ejected", or "trial" when a request is to decide, or decides, whether it comes back; "": neither
     weight_configured: int = 1  # `weight` unless a command has set another one
+    max_connections_configured: int = 0  # likewise
     origin: str = "configuration"  # or "runtime": it was added by a command or the API
     times_ejected: int = 0  # so far
     checks_passed: int = 0
     checks_failed: int = 0
     numbers: ServerNumbers | None = None  # None: the instance keeps no statistics. So it is with pools and the instance
+    version: str = ""  # stands for all that operators can change
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,15 +122,17 @@ def view(segment: Segment) -> InstanceView:
         if states.standing[slot] == Standing.REMOVED:
             leaving[pool] += get(at.C_TOTAL, slot)
         else:
+            limit, limit_set = get(at.C_MAX_CONNECTIONS, slot), states.limit_set(slot)
             servers.append(ServerView(
-                pool, address, states.weight_set[slot] or get(at.C_WEIGHT, slot), get(at.C_MAX_CONNECTIONS, slot),
+                pool, address, states.weight_set[slot] or get(at.C_WEIGHT, slot), limit if limit_set is None else limit_set,
                 bool(get(at.C_BACKUP, slot)), get(at.C_TOTAL, slot), requests[slot], failures[slot],
                 Admin(states.admin[slot]).name.lower(), Check(states.check[slot]).name.lower(), states.note(slot),
                 _age_s(states.checked[slot] if states.check[slot] else 0, now),
                 max(0, states.ejected_until[slot] - now) / 1000, states.is_usable(slot),
-                _EJECTIONS[Ejection(states.ejection[slot])], get(at.C_WEIGHT, slot),
+                _EJECTIONS[Ejection(states.ejection[slot])], get(at.C_WEIGHT, slot), limit,
                 "runtime" if states.standing[slot] == Standing.ADDED else "configuration", states.times_ejected[slot],
-                states.checks_passed[slot], states.checks_failed[slot], numbers.server(slot) if numbers else None))
+                states.checks_passed[slot], states.checks_failed[slot], numbers.server(slot) if numbers else None,
+                states.version(slot)))
     states.close()
     workers = [_worker(segment, row, pid) for row in rows if (pid := found.owner(row))]
     masters = segment.masters()

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from prefork_lb.shared.states import Admin, States
 from prefork_lb.shared.transitions import Check, Ejection
-from prefork_lb.upstream.server import Server
+from prefork_lb.upstream.server import UNLIMITED, Server
 
 # A server in slow start has a fraction of its weight, and weights are whole numbers.
 _SCALE = 100
@@ -58,7 +58,8 @@ def _set_weights(servers: Sequence[Server], states: States, rules: AvailabilityR
     is_ramping = False
     for server in servers:
         weight = states.weight_set[server.slot] or server.configured_weight
-        limit = server.configured_limit
+        limit_set = states.limit_set(server.slot)
+        limit = server.configured_limit if limit_set is None else limit_set or UNLIMITED
         if rules.slow_start_ms:
             risen_ms = states.risen[server.slot]
             share = ramp(now_ms - risen_ms, rules.slow_start_ms) if risen_ms else 1.0

@@ -8,7 +8,7 @@ import stat
 from tests.support import processes
 from tests.support.admin import Admin
 from tests.support.balancer import PROXY, Balancer, pool_text, stopped
-from tests.support.client import fetch
+from tests.support.client import Burst, fetch
 from tests.support.place import HOST
 from tests.support.ports import free_port
 from tests.support.rig import Rig
@@ -106,3 +106,21 @@ def test_a_stream_tells_what_changes_and_ends_with_its_page(rig: Rig) -> None:
     os.kill(balancer.master, signal.SIGHUP)
     wait_until(lambda: (message := next_message())[0] == "snapshot" and '"more"' in message[1], "the new pool is told", 20)
     connection.close()
+
+
+def test_a_change_is_in_force_for_all_workers(rig: Rig) -> None:
+    balancer, admin = start(rig)
+    first, second = (server["address"] for server in admin.instance()["pools"][0]["servers"])
+    path = f"/api/v1/pools/web/servers/{first}"
+    assert admin.ask(path, "PATCH", {"max_connections": 2}).json["max_connections"] == 2
+    assert admin.ask(f"/api/v1/pools/web/servers/{second}", "PATCH", {"admin": "drain"}).status == 200
+    with Burst(balancer.address, 3) as burst:
+        wait_until(lambda: burst.answered() == 1 and balancer.status().in_flight[first] == 2, "one is refused and two wait", 20)
+    balancer.wait_until_idle()
+    for value, server in (({"admin": "drain"}, first), ({"admin": "ready"}, second)):
+        assert admin.ask(f"/api/v1/pools/web/servers/{server}", "PATCH", value).status == 200
+    before = {server["address"]: server["requests"] for server in balancer.status().instance["servers"]}
+    assert [fetch(balancer.address).status for _ in range(8)] == [200] * 8
+    after = {server["address"]: server["requests"] for server in balancer.status().instance["servers"]}
+    assert (after[first] - before[first], after[second] - before[second]) == (0, 8)
+    assert "local (localhost): server" in balancer.log()

@@ -35,4 +35,5 @@ class Interface:
     def ask(self, path: str, method: str = "GET", token: str = "", **more: Any) -> TestResponse:
         """One request, without a memory of cookies."""
         headers = {"Host": "127.0.0.1:9900"} | ({"Authorization": f"Bearer {token}"} if token else {}) | more.pop("headers", {})
-        return Client(self.application, use_cookies=False).open(path, method=method, headers=headers, **more)
+        return Client(self.application, use_cookies=False).open(
+            path, method=method, headers=headers, environ_base={"REMOTE_ADDR": "127.0.0.1"}, **more)

@@ -76,6 +76,7 @@ def test_what_was_set_is_there_again_in_another_instance(
     found, file = States(segment), tmp_path / "state.json"
     found.set_admin(slots[0], Admin.DRAIN)
     found.set_weight(slots[1], 7)
+    found.set_limit(slots[1], 0)
     Saving(file, segment).look()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["state.json", "state.json.lock"]
     other = Ledger(new_segment)
@@ -84,6 +85,7 @@ def test_what_was_set_is_there_again_in_another_instance(
     assert restore(file, 60, new_segment, other, again) == f"{file}: 2 of 2 states taken over"
     assert [again.admin[slot] for slot in theirs] == [Admin.DRAIN, Admin.READY]
     assert [again.weight_set[slot] for slot in theirs] == [0, 7]
+    assert [again.limit_set(slot) for slot in theirs] == [None, 0]
     again.set_admin(theirs[0], Admin.READY)
     assert restore(file, 60, new_segment, other, again) == "" and again.admin[theirs[0]] == Admin.READY, "once an instance"
 

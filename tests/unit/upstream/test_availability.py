@@ -96,6 +96,18 @@ def test_a_weight_by_command_wins(states: States) -> None:
     assert [server.weight for server in servers] == [3, 3]
 
 
+def test_a_limit_by_command_wins(states: States) -> None:
+    servers = [new_server(0, limit=3), new_server(1, limit=3), new_server(2)]
+    for slot, limit in enumerate((7, 0, 9)):
+        states.set_limit(slot, limit)
+    chosen(servers, states)
+    assert [server.max_connections for server in servers] == [7, UNLIMITED, 9]
+    for slot in range(3):
+        states.set_limit(slot, None)
+    chosen(servers, states)
+    assert [server.max_connections for server in servers] == [3, 3, UNLIMITED]
+
+
 @pytest.mark.parametrize(("age_ms", "share"), [
     (-5, 0.1), (0, 0.1), (1, 0.1), (1000, 0.1), (1001, 0.1001), (5000, 0.5), (9999, 0.9999), (10_000, 1.0), (99_999, 1.0),
 ])

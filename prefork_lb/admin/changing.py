@@ -1,0 +1,137 @@
+"""Changes by operators. Each is in force for all workers at their next pick, is told by an event, and has a line in the log."""
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Annotated, Literal
+from urllib.parse import quote
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+from werkzeug.wrappers import Response
+
+from prefork_lb.admin.answers import Problem, json_response
+from prefork_lb.admin.publishing import Publisher
+from prefork_lb.admin.reading import find_pool, find_server
+from prefork_lb.admin.requests import AdminRequest
+from prefork_lb.admin.routes import Route
+from prefork_lb.errors import BadValue, NotThere, Outdated, Refused, SteeringError
+from prefork_lb.shared.ledger import Ledger
+from prefork_lb.shared.segment import Segment
+from prefork_lb.shared.states import Admin, States
+from prefork_lb.shared.steering import FROM_CONFIGURATION, MOST_CONNECTIONS, MOST_WEIGHT, Change, Steering
+
+# The lock of the ledger may be held by a process that was stopped. One request waits for it; others give up after so long.
+_PATIENCE_S = 5.0
+
+Weight = Annotated[int, Meta(ge=1, le=MOST_WEIGHT)]
+Connections = Annotated[int, Meta(ge=0, le=MOST_CONNECTIONS)]
+
+_STATUSES: dict[type[SteeringError], int] = {BadValue: 400, NotThere: 404, Refused: 409, Outdated: 412}
+
+log = logging.getLogger("prefork_lb")
+
+
+class _Change(msgspec.Struct, forbid_unknown_fields=True):
+    admin: Literal["ready", "drain", "maintenance"] | UnsetType = UNSET
+    weight: Weight | None | UnsetType = UNSET
+    max_connections: Connections | None | UnsetType = UNSET
+
+
+class _NewServer(msgspec.Struct, forbid_unknown_fields=True):
+    address: str
+    weight: Weight = 1
+    max_connections: Connections = 0
+    backup: bool = False
+
+
+class Changing:
+    """The handlers of changes, all by `shared.steering`."""
+
+    def __init__(self, segment: Segment, publisher: Publisher) -> None:
+        self._segment, self._publisher = segment, publisher
+        self._turn = threading.Lock()
+        self._ledger: Ledger | None = None
+
+    def routes(self) -> Sequence[Route]:
+        server = "/api/v1/pools/<name>/servers/<path:address>"
+        return [
+            Route("PATCH", server, self.change),
+            Route("DELETE", server, self.remove),
+            Route("POST", "/api/v1/pools/<name>/servers", self.add),
+        ]
+
+    def change(self, request: AdminRequest, name: str, address: str) -> Response:
+        """Set a server's administrative state, weight or limit."""
+        wanted = request.body_as(_Change)
+        change = Change(
+            Admin[wanted.admin.upper()] if wanted.admin is not UNSET else None,
+            *(FROM_CONFIGURATION if value is None else value if value is not UNSET else None
+              for value in (wanted.weight, wanted.max_connections)))
+        if change == Change():
+            raise Problem(400, "nothing to change; expected admin, weight or max_connections")
+        with self._steering() as steering:
+            told = steering.change(name, address, change, _who(request), request.expectation())
+        _log(request, name, address, "; ".join(told) or "as it was")
+        return self._shown(name, address)
+
+    def add(self, request: AdminRequest, name: str) -> Response:
+        """Add a server to a pool."""
+        find_pool(self._publisher.newest.document, name)
+        new = request.body_as(_NewServer)
+        with self._steering() as steering:
+            address = steering.add_server(name, new.address, new.weight, new.max_connections, new.backup, who=_who(request))
+        _log(request, name, address, "added")
+        answer = self._shown(name, address)
+        answer.status_code = 201
+        answer.headers["Location"] = f"/api/v1/pools/{quote(name)}/servers/{quote(address, safe='')}"
+        return answer
+
+    def remove(self, request: AdminRequest, name: str, address: str) -> Response:
+        """Remove a server from a pool."""
+        is_forced = request.flag("force")
+        with self._steering() as steering:
+            steering.remove_server(name, address, who=_who(request), is_expected=request.expectation(), only_idle=not is_forced)
+        _log(request, name, address, "removed")
+        self._publisher.look()
+        return Response(status=204)
+
+    def _shown(self, name: str, address: str) -> Response:
+        """The server as it is now."""
+        server = find_server(self._publisher.look().document, name, address)
+        return json_response(server, headers={"ETag": server["etag"]})
+
+    @contextmanager
+    def _steering(self) -> Iterator[Steering]:
+        """Raises Problem for what the steering refuses."""
+        with self._locking() as ledger:
+            states = States(self._segment)
+            try:
+                yield Steering(self._segment, ledger, states)
+            except SteeringError as exc:
+                raise Problem(_STATUSES[type(exc)], str(exc)) from exc
+            finally:
+                states.close()
+
+    @contextmanager
+    def _locking(self) -> Iterator[Ledger]:
+        """One change at a time: when the ledger's lock is not free, one thread of this process waits for it and not all."""
+        if not self._turn.acquire(timeout=_PATIENCE_S):
+            raise Problem(503, "another change waits for the ledger's lock, which a process holds that does not run; the error "
+                          "log names it", headers={"Retry-After": "5"})
+        try:
+            if self._ledger is None:
+                self._ledger = Ledger(self._segment, takes_row=False)
+            yield self._ledger
+        finally:
+            self._turn.release()
+
+
+def _who(request: AdminRequest) -> str:
+    return request.caller.name if request.caller is not None else ""
+
+
+def _log(request: AdminRequest, pool: str, address: str, what: str) -> None:
+    log.info("administration interface: %s: server %s of the pool %s: %s", request.who, address, pool, what)
