@@ -13,11 +13,13 @@ import time
 
 from prefork_lb.config.load import find_and_load
 from prefork_lb.config.model import Config
+from prefork_lb.config.secrets import read_secrets
 from prefork_lb.errors import ConfigError
 
 log = logging.getLogger("prefork_lb")
 
 _last_good: Config | None = None
+_secrets: dict[str, tuple[bytes, ...]] = {}  # what its `secret_file`s had in them
 _told: tuple[str, ...] = ()  # the notices of the last good one, which are in the log already
 _read_at = 0
 _master = 0  # the process that loads it with its settings, for itself and its workers; 0: there is none
@@ -44,9 +46,20 @@ def load_as_worker() -> Config:
 
     Raises ConfigError.
     """
-    if _last_good is not None and _master not in (0, os.getpid()):
+    if _last_good is not None and _follows_master():
         return _last_good
     return load_or_keep()
+
+
+def secrets_in(path: str) -> tuple[bytes, ...]:
+    """The secrets in a file: in a worker as its master has read them, so that all siblings have the same, also when the file is
+    gone or half written by now. Raises ValueError."""
+    return (_secrets.get(path) if _follows_master() else None) or read_secrets(path)
+
+
+def _follows_master() -> bool:
+    """Whether this process goes by what its master has read."""
+    return _master not in (0, os.getpid())
 
 
 def load_or_keep() -> Config:
@@ -54,9 +67,11 @@ def load_or_keep() -> Config:
 
     Its notices are logged, once for a master and its workers.
     """
-    global _last_good, _told
+    global _last_good, _secrets, _told
     try:
-        _last_good, notices = find_and_load()
+        config, notices = find_and_load()
+        _secrets = _read_secrets(config)
+        _last_good = config
         told, _told = _told, notices
         for notice in notices:
             if notice not in told:
@@ -66,3 +81,14 @@ def load_or_keep() -> Config:
             raise
         log.error("the configuration is bad, the last good one of %s stays in force:\n%s", _last_good.source, exc)
     return _last_good
+
+
+def _read_secrets(config: Config) -> dict[str, tuple[bytes, ...]]:
+    found = {}
+    for name, pool in config.pools.items():
+        if pool.sticky is not None and pool.sticky.secret_file:
+            try:
+                found[pool.sticky.secret_file] = read_secrets(pool.sticky.secret_file)
+            except ValueError as exc:  # it was checked a moment ago; the file has changed since
+                raise ConfigError([f"{config.source}: pools.{name}.sticky.secret_file: {exc}"]) from exc
+    return found

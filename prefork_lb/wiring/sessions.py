@@ -10,7 +10,7 @@ from prefork_lb.balance.hashed import Hash
 from prefork_lb.balance.keys import key_finder
 from prefork_lb.balance.policy import PolicyMemory, PolicySetup
 from prefork_lb.config import Config, model
-from prefork_lb.config.secrets import read_secrets
+from prefork_lb.config.current import secrets_in
 from prefork_lb.config.sticky import DEFAULT_COOKIE, DEFAULT_LEARNED_IDLE_S, StickyConfig
 from prefork_lb.errors import ConfigError
 from prefork_lb.proxy.request import TrustCheck
@@ -34,7 +34,7 @@ def secrets_of(name: str, pool: model.PoolConfig, config: Config) -> tuple[bytes
     if sticky is None or sticky.mode != "cookie" or not sticky.secret_file:
         return ()
     try:
-        return read_secrets(sticky.secret_file)
+        return secrets_in(sticky.secret_file)
     except ValueError as exc:  # it was checked with the configuration; the file has changed since
         raise ConfigError([f"{config.source}: pools.{name}.sticky.secret_file: {exc}"]) from exc
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -127,6 +128,31 @@ def test_workers_that_are_killed_or_replaced_lose_no_login(site: Site) -> None:
 
     visit(visitors, 2, trouble)
     assert_nothing_lost(visitors)
+
+
+def test_a_secret_file_that_is_gone_loses_no_login_and_no_worker(rig: Rig, tmp_path: Path) -> None:
+    """Neither when a worker is replaced, nor at a reload: both keep what the master has read."""
+    servers = [SessionServer(route) for route in "abc"]
+    try:
+        secret = tmp_path / "secret"
+        secret.write_text("a secret of the site, number 1\n")
+        text = configuration(servers).replace('mode = "cookie"', f'mode = "cookie"\nsecret_file = "{secret}"')
+        balancer = rig.balancer(text, PROXY, workers=2)
+        visitors = Site(balancer, servers).visitors("cookie", 6)
+        secret.unlink()
+        killed = balancer.workers()[0]
+        balancer.kill_worker(killed)
+        balancer.wait_for_workers(2, without=[killed])
+        visit(visitors, 2)
+        old = balancer.workers()
+        balancer.reload()
+        wait_until(lambda: not any(map(processes.is_running, old)), "the old workers end", 20)
+        visit(visitors, 2)
+        assert_nothing_lost(visitors)
+        assert f"{secret}: cannot be read" in balancer.log()
+    finally:
+        for server in servers:
+            server.kill()
 
 
 def test_an_upgrade_loses_no_login(site: Site) -> None:

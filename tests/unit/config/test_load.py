@@ -296,6 +296,27 @@ def test_a_worker_goes_by_what_its_master_has_read(tmp_path: Path, monkeypatch: 
     assert list(current.load_as_worker().pools) == ["other"]
 
 
+def test_a_worker_has_the_secrets_that_its_master_has_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, secret = tmp_path / "a.toml", tmp_path / "secret"
+    monkeypatch.setenv("PREFORK_LB_CONFIG", str(file))
+    for name, value in (("_last_good", None), ("_master", 0), ("_secrets", {})):
+        monkeypatch.setattr(current, name, value)
+    secret.write_text("the first of all secrets")
+    file.write_text(f'{GOOD}[pools.web.sticky]\nsecret_file = "{secret}"\n')
+    good = current.load_as_master()
+    secret.write_text("a second one, half written")
+    assert current.secrets_in(str(secret)) == (b"a second one, half written",), "the master itself reads"
+    with monkeypatch.context() as forked:
+        forked.setattr(os, "getpid", lambda: -1)
+        assert current.secrets_in(str(secret)) == (b"the first of all secrets",)
+    secret.unlink()
+    assert current.load_as_master() is good
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    assert current.secrets_in(str(secret)) == (b"the first of all secrets",)
+    with pytest.raises(ValueError, match="cannot be read"):
+        current.secrets_in(str(tmp_path / "other"))
+
+
 MIXED = """
 a.b."c d" = 1
 list = [ 1, # one
