@@ -1,4 +1,4 @@
-"""`prefork-lb demo`: three small app servers and the balancer before them, as real processes, until told to stop."""
+"""`prefork-lb demo`: small app servers and the balancer before them, as real processes, until told to stop."""
 from __future__ import annotations
 
 import contextlib
@@ -13,19 +13,19 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 
 import click
 import requests
 
+from prefork_lb.cli.demo_plan import CALM, TROUBLE, Plan
 from prefork_lb.cli.traffic import SERVED_BY
 from prefork_lb.errors import PreforkLBError
 from prefork_lb.gunicorn.settings import CONF_FILE
 from prefork_lb.shared.finding import SHM_VARIABLE
 
-SERVERS = (("app-1", 10), ("app-2", 10), ("app-3-slow", 100))  # name, milliseconds a request takes
 START_S = 30.0  # within which the whole must answer; a loaded machine imports slowly
 STOP_S = 5.0  # for requests that are running, then SIGKILL
 POLL_S = 0.1
@@ -108,8 +108,8 @@ class _Signals:
             raise _Stopped
 
 
-def run_demo(port: int, workers: int, say: Callable[[str], None]) -> None:
-    """Run the demo until a signal comes, with the balancer on 127.0.0.1:`port` (0: a free one).
+def run_demo(port: int, workers: int, plan: Plan, say: Callable[[str], None]) -> None:
+    """Run the demo of `plan` until a signal comes, with the balancer on 127.0.0.1:`port` (0: a free one).
 
     Everything that was started has ended when this returns or raises. Raises DemoError.
     """
@@ -122,20 +122,27 @@ def run_demo(port: int, workers: int, say: Callable[[str], None]) -> None:
             for child in children:
                 child.check()
 
-        addresses = []
-        for name, delay_ms in SERVERS:
-            child = _Child(name, ["-m", "prefork_lb.cli.demo_server", name, str(delay_ms)], piped=True)
+        def start(child: _Child) -> _Child:
             started.callback(child.stop)
             children.append(child)
-            addresses.append(f"127.0.0.1:{_reported_port(child, check)}")
+            return child
+
+        servers = [start(_Child(server.name, ["-m", "prefork_lb.cli.demo_server", *server.arguments()], piped=True))
+                   for server in plan.servers()]
+        addresses = {child.name: f"127.0.0.1:{_reported_port(child, check)}" for child in servers}
         folder = Path(started.enter_context(tempfile.TemporaryDirectory(prefix="prefork-lb-demo-")))
-        balancer = _balancer(folder, addresses, listener, workers)
-        started.callback(balancer.stop)
-        children.append(balancer)
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        config = folder / "prefork_lb.toml"
+        admin = _free_address()
+        config.write_text(plan.configuration(addresses, admin))
+        start(_balancer(config, listener, workers))
+        port = listener.getsockname()[1]
+        url = f"http://127.0.0.1:{port}/"
         listener.close()
-        _wait_for_answer(url, check)
-        say(_invitation(url, addresses, workers, folder))
+        _wait_for_answer(url, "the balancer", check, SERVED_BY)
+        _wait_for_answer(f"http://{admin}/healthz", "the administration interface", check)
+        if plan.traffic:
+            start(_Child("the traffic", ["-m", "prefork_lb.cli.demo_traffic", str(port)], piped=True))
+        say(_invitation(url, f"http://{admin}/", plan, addresses, workers, config))
         while True:
             check()
             time.sleep(POLL_S)
@@ -159,10 +166,14 @@ def _listener(port: int) -> Iterator[socket.socket]:
         yield listener
 
 
-def _balancer(folder: Path, addresses: Sequence[str], listener: socket.socket, workers: int) -> _Child:
-    config = folder / "prefork_lb.toml"
-    servers = "\n".join(f'  "{address}",' for address in addresses)
-    config.write_text(f'[pools.demo]\npolicy = "least-connections"\nservers = [\n{servers}\n]\n')
+def _free_address() -> str:
+    """An address that nobody listens at. The administration interface tries again for as long as somebody else has it."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{found.getsockname()[1]}"
+
+
+def _balancer(config: Path, listener: socket.socket, workers: int) -> _Child:
     arguments = ["-m", "gunicorn", "-c", f"file:{CONF_FILE}", "-b", f"fd://{listener.fileno()}"]
     arguments += ["-w", str(workers), "--graceful-timeout", str(int(STOP_S) - 1), "prefork_lb:app"]
     environ = {name: value for name, value in os.environ.items()
@@ -185,7 +196,8 @@ def _reported_port(child: _Child, check: Callable[[], None]) -> int:
     raise DemoError(f"{child.name} did not start within {START_S:g} s")
 
 
-def _wait_for_answer(url: str, check: Callable[[], None]) -> None:
+def _wait_for_answer(url: str, who: str, check: Callable[[], None], field: str = "Content-Type") -> None:
+    """Wait for a good answer that has this field."""
     deadline = time.monotonic() + START_S
     seen = "no connection"
     with requests.Session() as session:
@@ -197,23 +209,25 @@ def _wait_for_answer(url: str, check: Callable[[], None]) -> None:
             except requests.RequestException as exc:
                 seen = str(exc)
             else:
-                if response.ok and SERVED_BY in response.headers:
+                if response.ok and field in response.headers:
                     return
                 seen = f"status {response.status_code}"
             time.sleep(POLL_S)
-    raise DemoError(f"the balancer did not answer at {url} within {START_S:g} s; last seen: {seen}")
+    raise DemoError(f"{who} did not answer at {url} within {START_S:g} s; last seen: {seen}")
 
 
-def _invitation(url: str, addresses: Sequence[str], workers: int, folder: Path) -> str:
+def _invitation(url: str, dashboard: str, plan: Plan, addresses: Mapping[str, str], workers: int, config: Path) -> str:
     command = _own_command()
     servers = "\n".join(
-        f"    {name:<11} {address}   {delay_ms} ms a request"
-        for (name, delay_ms), address in zip(SERVERS, addresses, strict=True)
+        f"    {server.name:<11} {addresses[server.name]}   {server.delay_ms} ms a request{server.troubles()}"
+        for server in plan.servers()
     )
     return f"""
+Dashboard: {dashboard}
+
 prefork_lb balances {url} with {workers} worker{"s" if workers != 1 else ""} over
 {servers}
-    by {folder / "prefork_lb.toml"}
+    by {config}
 
 Try, in another terminal:
     curl {url}
@@ -236,10 +250,12 @@ def _own_command() -> str:
               help="The balancer's port on 127.0.0.1; 0 takes a free one.")
 @click.option("--workers", type=click.IntRange(1, 64), default=2, show_default=True,
               help="Worker processes of the balancer.")
-def demo(port: int, workers: int) -> None:
-    """Run three small app servers and the balancer before them, until Ctrl-C."""
+@click.option("--trouble", is_flag=True,
+              help="Seven servers in two pools, and visitors: one server slows, fails and comes back, one fails its checks.")
+def demo(port: int, workers: int, trouble: bool) -> None:
+    """Run small app servers and the balancer before them, until Ctrl-C. The dashboard's address is printed first."""
     try:
-        run_demo(port, workers, click.echo)
+        run_demo(port, workers, TROUBLE if trouble else CALM, click.echo)
     except DemoError as exc:
         raise click.ClickException(str(exc)) from exc
     click.echo("The demo has ended.")

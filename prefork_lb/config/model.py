@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, field
 
 from prefork_lb.config.admin import AdminConfig
+from prefork_lb.config.log import LogConfig
 from prefork_lb.config.section import Seconds, Section, meta
 from prefork_lb.config.sticky import StickyConfig
 
@@ -350,6 +351,7 @@ class Config(Section, frozen=True):
     listen: ListenConfig = field(default_factory=ListenConfig)
     proxy: ProxyConfig = field(default_factory=ProxyConfig)
     admin: AdminConfig | None = None
+    log: LogConfig = field(default_factory=LogConfig)
     routes: tuple[RouteConfig, ...] = ()
     state: StateConfig = field(default_factory=StateConfig)
     source: str = ""

@@ -10,6 +10,7 @@ from prefork_lb.balance.registry import POLICY_NAMES
 from prefork_lb.config import model
 from prefork_lb.config.admin import AdminConfig
 from prefork_lb.config.load import LOCAL_FILE, SYSTEM_FILE
+from prefork_lb.config.log import LogConfig
 from prefork_lb.config.sticky import StickyConfig
 
 _SECTIONS: tuple[tuple[str, type[msgspec.Struct]], ...] = (
@@ -23,6 +24,7 @@ _SECTIONS: tuple[tuple[str, type[msgspec.Struct]], ...] = (
     ("[pools.NAME.queue]", model.QueueConfig), ("[pools.NAME.breaker]", model.BreakerConfig),
     ("[pools.NAME.sticky]", StickyConfig), ("[[routes]]", model.RouteConfig),
     ("[state]", model.StateConfig), ("[admin]", AdminConfig),
+    ("[log]", LogConfig),
 )
 
 _INTRODUCTION = f"""# Configuration

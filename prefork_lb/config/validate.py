@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from prefork_lb.balance.registry import KEYED_POLICIES, POLICY_NAMES
 from prefork_lb.config.admin_rules import check_admin
 from prefork_lb.config.decode import ReportProblem, did_you_mean
+from prefork_lb.config.log_rules import check_log
 from prefork_lb.config.model import CertificateConfig, Config, HealthConfig, PoolConfig, RouteConfig
 from prefork_lb.config.redirect_rules import check_redirecting
 from prefork_lb.config.statuses import parse_statuses
@@ -31,6 +32,8 @@ def validate(config: Config, report: ReportProblem) -> None:
         _own_address(bind, ("listen", "bind", index), report)
     if config.listen:
         _listen(config, report)
+    if config.log:
+        check_log(config.log, report)
     if config.admin:
         if _own_address(config.admin.bind, ("admin", "bind"), report):
             check_admin(config.admin, config.pools or {}, report)

@@ -31,12 +31,12 @@ class NativeAnswers(Protocol):
 
 
 class FastClaims(Protocol):
-    """Claims on the servers of one pool. `now` (microseconds of the monotonic clock) is wanted where there are NativeAnswers."""
+    """Claims on the servers of one pool. `now`, microseconds of the monotonic clock, counts where there are NativeAnswers."""
 
-    def claim(self, *now: int) -> int:
+    def claim(self, now: int) -> int:
         """Pick a server and count the claim: its index. -1, with nothing done, when Python must decide."""
 
-    def claim_at(self, index: int, *now: int) -> bool:
+    def claim_at(self, index: int, now: int) -> bool:
         """Count a claim on this server, the one of a session. False, with nothing done, when that is for the Python to do."""
 
 

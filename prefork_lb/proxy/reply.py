@@ -64,6 +64,11 @@ class Reply:
         """The server whose response it is."""
         return self._lease.server
 
+    @property
+    def is_trial(self) -> bool:
+        """Whether the server was tried by this request, after an ejection."""
+        return self._lease.is_trial
+
     def end_tunnel(self) -> None:
         """Give the lease of a tunnel back. It has done its part, however it ended."""
         self._lease.succeed(reusable=False)

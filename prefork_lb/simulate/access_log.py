@@ -23,8 +23,8 @@ _LINE = re.compile(rf'(\S+) \S+ .*?\[([^\]]{{1,64}})\] {_QUOTED} \d{{3}} \S+(?: 
 _DURATION = re.compile(r"(?:(?:rt|request_time|duration)=)?(\d+(\.\d*)?)\b")
 _TIME_FORMAT = "%d/%b/%Y:%H:%M:%S %z"
 _TIMES = "time", "timestamp", "@timestamp", "ts", "time_iso8601", "time_local", "msec"
-_DURATIONS = (("seconds", 1.0), ("duration", 1.0), ("request_time", 1.0), ("duration_s", 1.0), ("duration_ms", 1e-3),
-              ("duration_us", 1e-6))
+_DURATIONS = (("seconds", 1.0), ("duration", 1.0), ("request_time", 1.0), ("duration_s", 1.0), ("total_ms", 1e-3),
+              ("duration_ms", 1e-3), ("duration_us", 1e-6))
 _CLIENTS = "client", "remote_addr", "remote_ip", "client_ip"
 _TARGETS = "target", "uri", "request_uri", "path"
 _LONGEST_S = 86400.0

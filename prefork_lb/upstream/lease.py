@@ -65,6 +65,11 @@ class Lease:
         else:
             self.abandon()
 
+    @property
+    def is_trial(self) -> bool:
+        """Whether it decides if an ejected server is back."""
+        return self._trial is not None
+
     def keep(self) -> None:
         """The head of the response came, and the response owns the lease from here on."""
         self._kept = True

@@ -132,17 +132,10 @@ class Pool:
             seen, choice, fast_claims, _ = view
             if fast_claims is not None and not tried:
                 own = session.server if session is not None else None
-                if self.outcomes.answering is not None:
-                    now = now_us()
-                    index = fast_claims.claim(now) if own is None else self._claim_own(fast_claims, choice, own, now)
-                    if index >= 0:
-                        return Lease(choice.primaries[index], ledger, self.outcomes, seen, None, now)
-                elif own is None:
-                    index = fast_claims.claim()
-                    if index >= 0:
-                        return Lease(choice.primaries[index], ledger, self.outcomes, seen)
-                elif own in choice.primaries and fast_claims.claim_at(choice.primaries.index(own)):
-                    return Lease(own, ledger, self.outcomes, seen)
+                begun_us = now_us() if self.outcomes.answering is not None else 0
+                index = fast_claims.claim(begun_us) if own is None else self._claim_own(fast_claims, choice, own, begun_us)
+                if index >= 0:
+                    return Lease(choice.primaries[index], ledger, self.outcomes, seen, None, begun_us)
             if seen != states.changes:
                 self._look_anew()
                 continue
@@ -160,12 +153,13 @@ class Pool:
             finally:
                 ledger.release_lock()
 
-    def _claim_own(self, fast_claims: FastClaims, choice: Choice, own: Server, now: int) -> int:
-        """The index of a session's server that the compiled picker has claimed at this instant; -1: it has not."""
+    @staticmethod
+    def _claim_own(fast_claims: FastClaims, choice: Choice, own: Server, begun_us: int) -> int:
+        """The index of a session's server that the compiled picker has claimed; -1: it has not."""
         if own not in choice.primaries:
             return -1
         index = choice.primaries.index(own)
-        return index if fast_claims.claim_at(index, now) else -1
+        return index if fast_claims.claim_at(index, begun_us) else -1
 
     def _order(self, request: RequestInfo) -> Iterator[Candidate] | None:
         """The servers for the request's key; None: the policy has no use for one, or there is none. Needs no lock."""
@@ -245,6 +239,11 @@ class Pool:
         """A request has left this queue, and a server may be free."""
         assert self._queue is not None
         (queue if queue.length else self._queue).wake()
+
+    @property
+    def usable(self) -> int:
+        """How many servers a pick could choose from when this worker last looked, backups not counted."""
+        return len(self._view[1].primaries)
 
     @property
     def choice(self) -> Choice:

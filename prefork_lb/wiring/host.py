@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import time
+from collections.abc import Callable
 
 from prefork_lb.gunicorn.internals import Worker as GunicornWorker
 from prefork_lb.proxy.logged import make_printable
@@ -55,6 +56,20 @@ def log_like_gunicorn() -> None:
     if gunicorn.handlers and not log.hasHandlers():
         log.handlers = gunicorn.handlers
         log.setLevel(gunicorn.level)
+
+
+def on_reopen(reopen: Callable[[], None]) -> None:
+    """Call `reopen` when gunicorn reopens its own logs: at SIGUSR1, in the handler of that signal."""
+    worker = gunicorn_worker()
+    if worker is None:
+        return
+    before = worker.log.reopen_files
+
+    def reopen_all() -> None:
+        before()
+        reopen()
+
+    worker.log.reopen_files = reopen_all
 
 
 def nap(seconds: float) -> None:

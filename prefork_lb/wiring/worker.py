@@ -13,11 +13,13 @@ from prefork_lb.log_summary import summary
 from prefork_lb.net.tls import Certificate
 from prefork_lb.proxy.attempt import Settings, Timeouts
 from prefork_lb.proxy.engine import Engine
+from prefork_lb.proxy.request import tell_all
 from prefork_lb.routing.match import Route, Router
 from prefork_lb.upstream.housekeeping import INTERVAL_S
 from prefork_lb.upstream.runtime import Runtime
 from prefork_lb.wire.head import HeadLimits, ResponseHead, kept_bytes, parse_response
 from prefork_lb.wire.memo import Memo
+from prefork_lb.wiring.logs import make_access_log
 from prefork_lb.wiring.membership import Membership
 from prefork_lb.wiring.pools import Needs, make_pool
 from prefork_lb.wiring.trust import trust_check
@@ -38,6 +40,7 @@ class Worker:
         self._launcher = Launcher(member.segment, member.ledger, member.master, error_log)
         self._pools = {name: make_pool(name, pool, config, needs[name], slots[name], member.ledger, member.states, runtime)
                        for name, pool in config.pools.items()}
+        self._access_log = make_access_log(config.log)
         timeouts = config.proxy.timeouts
         limits = head_limits(config)
         self.engine = Engine(make_router(config), self._pools, make_settings(config, runtime))
@@ -46,7 +49,8 @@ class Worker:
             timeouts.body, config.proxy.limits.body_rate, config.proxy.buffers.response,
             config.listen.proxy_protocol, config.proxy.limits.lag,
             [Certificate(entry.certificate, entry.key, entry.hosts) for entry in config.listen.certificates], member.ledger,
-            config.listen.linger, self._close_idle, lambda: bool(member.segment.masters()))
+            config.listen.linger, self._close_idle, lambda: bool(member.segment.masters()),
+            tell_all([self._access_log.write] if self._access_log is not None else []))
         runtime.every(INTERVAL_S, self._look_after)
         atexit.register(summary.flush)
         atexit.register(member.ledger.note_end)
@@ -64,6 +68,8 @@ class Worker:
 
     def _look_after(self) -> None:
         summary.tick()
+        if self._access_log is not None:
+            self._access_log.flush()
         try:
             self._launcher.look()
             self._member.sweeper.sweep_if_overdue()

@@ -52,12 +52,12 @@ class RunningDemo:
         wait_until(
             lambda: "Ctrl-C ends" in self.log or self.process.poll() is not None, lambda: f"up: {self.log}", UP_S
         )
-        found = re.search(r"http://127\.0\.0\.1:\d+/", self.log)
+        found = re.search(r"balances (http://127\.0\.0\.1:\d+/)", self.log)
         assert found is not None and self.process.poll() is None, self.log
         wait_until(lambda: self.joined() == workers, lambda: f"{workers} workers: {self.log}", UP_S)
         wait_until(lambda: any(instance.controller for instance in self.instances()), lambda: f"a controller: {self.log}", UP_S)
         self.family = descendants(self.process.pid)
-        return found[0]
+        return found[1]
 
     def joined(self) -> int:
         """How many workers share the balancer's memory."""
@@ -106,7 +106,7 @@ def test_all_three_servers_answer_through_the_balancer_until_a_signal_ends_every
 ) -> None:
     with running_demo(tmp_path, "--port", "0") as demo:
         url = demo.wait_until_up()
-        assert len(demo.family) == 7  # three servers, gunicorn's master, its two workers, their controller
+        assert len(demo.family) == 8  # three servers, gunicorn's master, its two workers, their controller, the dashboard
         with requests.Session() as session:
             answers = [session.get(url, timeout=10) for _ in range(9)]
         assert {answer.status_code for answer in answers} == {200}
@@ -143,7 +143,7 @@ def test_a_child_that_dies_is_named_and_ends_the_demo(tmp_path: Path, part: str,
 def test_nothing_outlives_a_demo_that_is_killed(tmp_path: Path) -> None:
     with running_demo(tmp_path, "--port", "0") as demo:
         demo.wait_until_up()
-        assert len(demo.family) == 7
+        assert len(demo.family) == 8
         demo.process.kill()
         assert demo.wait_for_end() == -signal.SIGKILL
 
@@ -156,4 +156,17 @@ def test_a_taken_port_is_named_with_the_way_out(tmp_path: Path) -> None:
         with running_demo(tmp_path, "--port", str(port)) as demo:
             assert demo.wait_for_end() == 1
         assert f"Error: 127.0.0.1:{port}: another program uses it; take another port: `prefork-lb" in demo.log
+        assert "Traceback" not in demo.log
+
+
+def test_trouble_has_visitors_of_its_own_and_the_dashboard_is_named_first(tmp_path: Path) -> None:
+    with running_demo(tmp_path, "--port", "0", "--trouble") as demo:
+        demo.wait_until_up()
+        said = re.search(r"Dashboard: (http://127\.0\.0\.1:\d+/)\n", demo.log)
+        assert said is not None and said.start() < demo.log.index("balances")
+        assert "<title>prefork_lb</title>" in requests.get(said[1], timeout=10).text
+        wait_until(lambda: all(server.requests > 0 for instance in demo.instances() for server in instance.servers),
+                   "each server has visitors")
+        demo.process.terminate()
+        assert demo.wait_for_end() == 0, demo.log
         assert "Traceback" not in demo.log

@@ -179,17 +179,17 @@ class Site:
         assert claimed is not None
 
         def work() -> None:
-            index = picker.claim()
+            index = picker.claim(0)
             claimed.release(index, False)
 
         return work
 
     def look(self) -> list[int]:
         """Claim and release over what the dead left, as a living worker does."""
-        index = self.picker.claim()
+        index = self.picker.claim(0)
         if index < 0:  # the repair of the lock counted a change, after which a worker looks anew
             self.picker = self.fast_claims(self.survivor)
-            index = self.picker.claim()
+            index = self.picker.claim(0)
         assert index >= 0, "the lock is free, or repaired"
         claimed = self.survivor.native_claims
         assert claimed is not None and claimed.release(index, False)
@@ -242,6 +242,6 @@ def test_a_worker_killed_between_any_two_stores_leaves_no_request_that_waits(sma
 @pytest.mark.parametrize("index", [-1, 2, 2**40])
 def test_a_session_can_only_ask_for_a_server_that_is_there(index: int) -> None:
     with pytest.raises(IndexError, match="no server"):
-        picker(claims()).claim_at(index)
+        picker(claims()).claim_at(index, 0)
     with pytest.raises(TypeError):
-        picker(claims()).claim_at("0")
+        picker(claims()).claim_at("0", 0)

@@ -77,11 +77,11 @@ class StopsBefore:
     def __init__(self, call: Callable[[], Any]) -> None:
         self._call, self._has_stopped = call, False
 
-    def __call__(self) -> Any:
+    def __call__(self, *arguments: Any) -> Any:
         if not self._has_stopped:
             self._has_stopped = True
             os.kill(os.getpid(), signal.SIGSTOP)
-        return self._call()
+        return self._call(*arguments)
 
     @property
     def claim(self) -> Callable[[], int]:
