@@ -72,6 +72,7 @@ setup(
             "pytest>=8",
             "pytest-xdist>=3.6",
             "ruff>=0.6",
+            "selenium>=4.20",
             "types-greenlet>=3.1",
             "types-requests>=2.31",
             "types-waitress>=3.0",

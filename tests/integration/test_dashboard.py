@@ -1,0 +1,98 @@
+"""The dashboard of a real instance in a real browser."""
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support import browser
+from tests.support.admin import Admin
+from tests.support.balancer import PROXY, pool_text
+from tests.support.browser import Browser
+from tests.support.client import fetch
+from tests.support.place import HOST
+from tests.support.ports import free_port
+from tests.support.rig import Rig
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.skipif(bool(browser.missing()), reason=browser.missing())
+
+PAGE_BYTES = 200_000
+FIRST_ROW = ".server:first-child"
+# All that the page loads but for the API's answers, as it travels.
+BYTES = """return performance.getEntriesByType("resource").concat(performance.getEntriesByType("navigation"))
+  .filter((entry) => !entry.name.includes("/api/")).reduce((sum, entry) => sum + entry.transferSize, 0)"""
+
+
+@pytest.fixture(scope="module")
+def window() -> Iterator[Browser]:
+    with Browser() as opened:
+        yield opened
+
+
+def test_the_page_shows_servers_and_numbers_that_move_and_drains_one_and_undoes_it(rig: Rig, window: Browser) -> None:
+    bind = f"{HOST}:{free_port()}"
+    origin = rig.origin(3)
+    balancer = rig.balancer(pool_text(origin.addresses) + f'[admin]\nbind = "{bind}"\n', PROXY, workers=2)
+    admin = Admin(bind)
+    admin.wait()
+    window.open(f"http://{bind}/")
+    window.wait_for("#verdict", "All 3 servers are well.")
+    window.wait_for("#link", "live")
+    addresses = [server["address"] for server in admin.instance()["pools"][0]["servers"]]
+    assert window.texts(".address") == addresses
+
+    def numbers_move() -> bool:
+        fetch(balancer.address)
+        return window.texts(".total b")[0] not in ("0", "–")
+
+    wait_until(numbers_move, lambda: f"requests a second: {window.texts('.total b')}", browser.SEEN_S)
+
+    window.press("j", "d")
+    window.wait_for("#ask h2", f"Drain: {addresses[0]}")
+    window.press("Enter")
+    window.wait_for(f"{FIRST_ROW} .reason", "draining")
+    window.wait_for("#verdict", "2 servers are well, 1 set aside.")
+    assert admin.instance()["pools"][0]["servers"][0]["admin"] == "drain"
+    window.press("u")
+    window.wait_for("#verdict", "All 3 servers are well.")
+    assert admin.instance()["pools"][0]["servers"][0]["admin"] == "ready"
+
+    assert 20_000 < window.run(BYTES) < PAGE_BYTES
+    assert window.complaints() == []
+
+
+def test_the_page_finds_its_way_back_when_the_interface_was_away(rig: Rig, window: Browser) -> None:
+    bind = f"{HOST}:{free_port()}"
+    origin = rig.origin(2)
+    balancer = rig.balancer(pool_text(origin.addresses) + f'[admin]\nbind = "{bind}"\n', PROXY, workers=1)
+    Admin(bind).wait()
+    window.open(f"http://{bind}/")
+    window.wait_for("#link", "live")
+    balancer.stop()
+    window.wait_for("#link", "reconnecting")
+    balancer.start()
+    Admin(bind).wait()
+    window.wait_for("#link", "live")
+    window.wait_for("#verdict", "All 2 servers are well.")
+    window.complaints()  # that the connection was refused is known
+
+
+def test_a_reader_signs_in_and_sees_no_actions(rig: Rig, window: Browser) -> None:
+    bind = f"{HOST}:{free_port()}"
+    origin = rig.origin(2)
+    tokens = rig.folder / "tokens"
+    tokens.write_text("reader only-to-look-and-read\noperator may-do-everything-here\n")
+    tokens.chmod(0o600)
+    rig.balancer(pool_text(origin.addresses) + f'[admin]\nbind = "{bind}"\ntoken_file = "{tokens}"\n', PROXY, workers=1)
+    Admin(bind).wait()
+    window.open(f"http://{bind}/")
+    window.wait_for("#door-title", "Sign in")
+    wait_until(lambda: window.run("return document.activeElement.id") == "token", "the form has the focus", browser.SEEN_S)
+    window.press(*"wrong", "Enter")
+    window.wait_for("#door .wrong", "there is no such token")
+    window.run('document.getElementById("token").value = ""')
+    window.press(*"only-to-look-and-read", "Enter")
+    window.wait_for("#link", "live, read only")
+    window.wait_for(".address", origin.addresses[0])
+    assert window.run('return [...document.querySelectorAll("[data-change]")].every((each) => each.checkVisibility() === false)')
