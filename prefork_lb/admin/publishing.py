@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from prefork_lb.admin.delta import delta
+from prefork_lb.observe.history import History
 from prefork_lb.observe.snapshot import Snapshots
 
 _EVERY_S = 1.0
@@ -37,6 +38,7 @@ class Publisher:
         self._looking = threading.Lock()
         self._news = threading.Condition()
         self._newest = Frame(1, snapshots.take(), None)
+        self._history = History()
 
     def start(self) -> None:
         """Begin to look."""
@@ -46,6 +48,10 @@ class Publisher:
     def newest(self) -> Frame:
         """The newest frame, about a second old at most."""
         return self._newest
+
+    def history(self) -> bytes:
+        """The numbers of the last minute and a half, as JSON."""
+        return msgspec.json.encode(self._history.document())
 
     def look(self) -> Frame:
         """Look now, and tell all that wait."""
@@ -70,7 +76,7 @@ class Publisher:
         while True:
             wait.wait(_EVERY_S)
             try:
-                self.look()
+                self._history.note(self.look().document)
             except Exception:
                 log.exception("the administration interface cannot look at the instance; it tries again")
                 wait.wait(_EVERY_S)

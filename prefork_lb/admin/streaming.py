@@ -44,6 +44,7 @@ class Streaming:
         """`seen` is the number of the last event that the page knows."""
         frame = self._publisher.newest
         yield b"retry: %d\nid: %d\n" % (_AGAIN_MS, seen) + _message("snapshot", frame.encoded())
+        yield _message("history", self._publisher.history())
         while True:
             for number, event in self._events.messages(seen):
                 seen = number

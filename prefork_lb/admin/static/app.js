@@ -56,6 +56,10 @@ const stream = new Stream({
     model.snapshot(data);
     soon();
   },
+  history(data) {
+    model.history(data);
+    soon();
+  },
   delta(data) {
     if (!model.instance) return;
     model.delta(data);

@@ -16,6 +16,13 @@ export class History {
     this.version += 1;
   }
 
+  /** Begin anew with these, oldest first. */
+  fill(values) {
+    this.#ring.fill(NaN);
+    this.#next = 0;
+    for (const value of values) this.push(value);
+  }
+
   greatest() {
     let most = 0;
     for (const value of this.#ring) if (value > most) most = value;
@@ -52,8 +59,17 @@ export class RecentCodes {
   #ring = [];
 
   push(codes) {
-    this.#ring.push(CLASSES.map((name) => codes?.[name] ?? 0));
+    this.#ring.push(this.#read(codes));
     if (this.#ring.length > MINUTE + 1) this.#ring.shift();
+  }
+
+  /** Count from these counters on, which are a minute old at most. */
+  since(codes) {
+    if (codes) this.#ring.splice(0, Infinity, this.#read(codes));
+  }
+
+  #read(codes) {
+    return CLASSES.map((name) => codes?.[name] ?? 0);
   }
 
   /** [2xx, 3xx, 4xx, 5xx] */

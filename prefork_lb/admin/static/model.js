@@ -2,6 +2,7 @@
 import {History, RecentCodes} from "./history.js";
 
 const EVENTS_KEPT = 200;
+const OFTEN_S = 0.7;
 const PROBLEMS = new Set(["down", "ejected", "trial"]);
 const ASIDE = new Set(["draining", "maintenance"]);
 export const BADNESS = ["down", "ejected", "trial", "checking", "maintenance", "draining", "up", "ready"];
@@ -30,6 +31,14 @@ export class Server {
     this.latency.push(this.data.latency_ms);
     this.codes.push(this.data.codes);
   }
+
+  fill(lines) {
+    if (!lines) return;
+    this.rate.fill(lines.rate);
+    this.latency.fill(lines.latency_ms);
+    this.codes.since(lines.codes);
+    this.codes.push(this.data.codes);
+  }
 }
 
 export class Pool {
@@ -55,6 +64,14 @@ export class Pool {
     this.codes.push(this.data.codes);
     for (const server of this.servers.values()) server.sample();
   }
+
+  fill(lines) {
+    if (!lines) return;
+    this.rate.fill(lines.rate);
+    this.p99.fill(lines.p99_ms);
+    this.codes.since(lines.codes);
+    this.codes.push(this.data.codes);
+  }
 }
 
 export class Model {
@@ -68,6 +85,7 @@ export class Model {
   events = [];
   /** Counts the snapshots: who has drawn an older one draws anew. */
   shape = 0;
+  #sampled = 0;
   histories = Object.fromEntries(["rate", "error_rate", "p50_ms", "p99_ms", "in_flight", "clients", "waiting"].map((name) => [name, new History()]));
 
   snapshot({totals, workers, pools, ...instance}) {
@@ -97,6 +115,15 @@ export class Model {
     this.#sample();
   }
 
+  /** What the instance has seen before this page was there. */
+  history({totals, pools, servers}) {
+    for (const [name, history] of Object.entries(this.histories)) history.fill(totals[name] ?? []);
+    for (const [name, pool] of this.pools) {
+      pool.fill(pools[name]);
+      for (const [address, server] of pool.servers) server.fill(servers[name]?.[address]);
+    }
+  }
+
   /** Events may come twice, by the stream and by request. */
   take(events) {
     const known = new Set(this.events.map((event) => event.seq));
@@ -109,7 +136,10 @@ export class Model {
     return [...this.pools.values()].flatMap((pool) => [...pool.servers.values()]);
   }
 
+  /** One sample a second; a look that a change has asked for comes in between. */
   #sample() {
+    if (this.instance.now - this.#sampled < OFTEN_S) return;
+    this.#sampled = this.instance.now;
     for (const [name, history] of Object.entries(this.histories)) history.push(this.totals[name]);
     for (const pool of this.pools.values()) pool.sample();
   }

@@ -10,7 +10,7 @@ export class Stream {
   #heard = 0;
   #retry = null;
 
-  /** `on` has snapshot, delta and event (given the data), opened(), and lost(): called each time that a connection fails. */
+  /** `on` has snapshot, history, delta and event (given the data), opened(), and lost(): called each time that a connection fails. */
   constructor(on) {
     this.on = on;
     setInterval(() => {
@@ -25,7 +25,7 @@ export class Stream {
     source.onopen = () => {
       this.#heard = performance.now();
     };
-    for (const kind of ["snapshot", "delta", "event"]) {
+    for (const kind of ["snapshot", "history", "delta", "event"]) {
       source.addEventListener(kind, (message) => {
         this.#heard = performance.now();
         if (kind === "snapshot") {

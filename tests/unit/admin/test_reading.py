@@ -84,8 +84,9 @@ def messages(answer: object, count: int) -> list[dict[str, str]]:
 
 def test_a_stream_begins_with_the_document_and_goes_on_with_changes_and_events(interface: Interface) -> None:
     stream = interface.ask("/api/v1/stream").iter_encoded()
-    (first,) = messages(stream, 1)
+    first, history = messages(stream, 2)
     assert first["event"] == "snapshot" and json.loads(first["data"])["pools"][0]["name"] == "api"
+    assert history["event"] == "history" and json.loads(history["data"])["totals"] == {}
     with interface.ledger.locked():
         record(interface.segment, Kind.AUDIT, "a deed")
     interface.publisher.look()
@@ -107,9 +108,9 @@ def test_a_page_that_comes_back_gets_the_events_that_it_missed(interface: Interf
     # Beyond the newest: the page has seen another instance.
     for known, missed in ((newest["last"] - 2, newest["events"][-2:]), (newest["last"] + 100, newest["events"])):
         stream = interface.ask("/api/v1/stream", headers={"Last-Event-ID": str(known)}).iter_encoded()
-        assert [json.loads(message["data"]) for message in messages(stream, 1 + len(missed))[1:]] == missed
+        assert [json.loads(message["data"]) for message in messages(stream, 2 + len(missed))[2:]] == missed
     stream = interface.ask("/api/v1/stream", headers={"Last-Event-ID": str(newest["last"])}).iter_encoded()
-    messages(stream, 1)
+    messages(stream, 2)
     interface.publisher.look()
     assert messages(stream, 1)[0]["event"] == "delta"
 
