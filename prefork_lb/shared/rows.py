@@ -66,7 +66,6 @@ class Rows:
                 cells[head + at.R_MEMBERS] = cells[at.H_MEMBERS]
                 cells[head + at.R_PID] = pid
                 cells[at.H_JOINS] += 1
-                record(self._segment, Kind.WORKER_STARTED, f"worker {pid} started")
                 return row
         cells[at.H_ROW_WANTED] = now_ms()
         raise NoRowLeft(f"{self._segment.name}: all {layout.rows} rows for worker processes are in use; "

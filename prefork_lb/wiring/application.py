@@ -109,20 +109,21 @@ class Application:
             if before is None or before == self._config:
                 raise
             log.error("the configuration cannot be put into force, the one before stays:\n%s", exc)
-            problem = "; ".join(str(exc).splitlines())
+            self._joined(before, runtime).tell_of_refusal("; ".join(str(exc).splitlines()))
             self._config = before
-        worker = self._make_worker_for(before, runtime)
-        if self._member is not None:
-            self._member.tell_of_refusal(problem)
-        return worker
+        return self._make_worker_for(before, runtime)
 
     def _make_worker_for(self, config: Config, runtime: Runtime) -> Worker:
         # Steps that may fail outside of shared memory come first. Then this worker takes its row, for its whole life.
         needs = obtain(config)
+        return Worker(config, needs, self._joined(config, runtime), runtime, host.error_log())
+
+    def _joined(self, config: Config, runtime: Runtime) -> Membership:
+        """This worker's membership; an instance that does not exist yet is made with room for `config`."""
         if self._member is None:
             room = room_for(config, host.worker_count())
             self._member = Membership(self._master(), host.predecessor(), room, runtime.one_thread, read_at())
-        return Worker(config, needs, self._member, runtime, host.error_log())
+        return self._member
 
     def _read_again(self) -> None:
         """Load the configuration again: it may have changed since the master preloaded this object, which HUP does not repeat."""

@@ -14,7 +14,7 @@ from prefork_lb.config.difference import differences
 from prefork_lb.config.published import decode_published
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.desired import check_room, lay_down, pack, published
-from prefork_lb.shared.events import Kind, recent, record
+from prefork_lb.shared.events import Kind, recent, record, this_process
 from prefork_lb.shared.finding import find
 from prefork_lb.shared.layout import Layout
 from prefork_lb.shared.ledger import Ledger
@@ -28,6 +28,8 @@ from prefork_lb.shared.table import PoolSlots, enter, slots_by_key
 from prefork_lb.shared.transitions import Check
 from prefork_lb.wiring.room import first_check, packed, pool_entries, problems_of_extras
 
+REFUSED = "the configuration before stays in force: "
+"""How the text of an event begins when the new workers of a reload cannot use its configuration."""
 _SAME_RELOAD_S = 10.0
 
 log = logging.getLogger("prefork_lb")
@@ -68,6 +70,8 @@ class Membership:
             self._begin_checks(config)
             if lay_down(self.segment, data):
                 record(self.segment, Kind.RELOAD, f"{config.source} is in force: {changes or 'it says the same as before'}")
+            # After the event of the configuration: who waits for this worker finds that one, too.
+            record(self.segment, Kind.WORKER_STARTED, f"worker {os.getpid()} started", who=this_process(self.segment))
             # Last: if this worker is killed before, the next one does it again.
             self.segment.cells[at.H_READ] = max(self._read_at, self.segment.cells[at.H_READ])
         if config.state.file:
@@ -78,7 +82,7 @@ class Membership:
 
     def tell_of_refusal(self, problem: str) -> None:
         """Record that a new configuration could not be put into force; once for all workers of a reload."""
-        text = f"the configuration before stays in force: {problem}"
+        text = REFUSED + problem
         with self.ledger.locked():
             since = time.time() - _SAME_RELOAD_S
             if not any(event.text == text and event.at >= since for event in recent(self.segment)):

@@ -135,7 +135,7 @@ def test_checks_that_begin_with_the_configuration_are_no_event(segment: Segment,
     assert recent(segment) == []
 
 
-def test_workers_that_start_end_and_die_are_told(segment: Segment, ledger: Ledger) -> None:
+def test_workers_that_end_and_die_are_told(segment: Segment, ledger: Ledger) -> None:
     def end() -> None:
         Ledger(segment).note_end()
         os._exit(0)
@@ -154,8 +154,7 @@ def test_workers_that_start_end_and_die_are_told(segment: Segment, ledger: Ledge
         child.wait()
         ledger.reclaim_dead()
     assert [(event.kind, event.text) for event in recent(segment)] == [
-        ("worker-started", f"worker {pids[0]} started"), ("worker-ended", f"worker {pids[0]} ended"),
-        ("worker-started", f"worker {pids[1]} started"), ("worker-died", f"worker {pids[1]} died with 2 requests in flight")]
+        ("worker-ended", f"worker {pids[0]} ended"), ("worker-died", f"worker {pids[1]} died with 2 requests in flight")]
 
 
 def test_refusals_are_an_event_when_they_begin(

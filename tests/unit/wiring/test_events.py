@@ -1,6 +1,8 @@
 """What a worker that starts tells of the configuration that it puts into force."""
 from __future__ import annotations
 
+import os
+
 import msgspec
 
 from prefork_lb.shared.events import Kind, recent
@@ -8,6 +10,15 @@ from prefork_lb.wiring.membership import Membership
 from prefork_lb.wiring.room import room_for
 from tests.unit.shared.processes import Master
 from tests.unit.wiring.test_room import config, master  # noqa: F401
+
+
+def test_a_worker_that_serves_is_told_after_its_configuration(master: Master) -> None:  # noqa: F811
+    before = config(2)
+    member = Membership(master.pid, 0, room_for(before, 2), one_thread=True)
+    assert recent(member.segment) == []
+    member.put_into_force(before)
+    found = [(event.kind, event.who) for event in recent(member.segment)]
+    assert found == [("reload", ""), ("worker-started", f"worker {os.getpid()}")]
 
 
 def told(member: Membership) -> list[str]:
