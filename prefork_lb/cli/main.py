@@ -17,8 +17,12 @@ from prefork_lb import __version__
 # of a second, which `drain` and `check` in an operator's script have no use for.
 MODULES = {
     "check": "check",
+    "config": "config",
+    "events": "events",
+    "reload": "reload",
     "run": "run",
     "status": "status",
+    "top": "top",
     "traffic": "traffic",
     "demo": "demo",
     "simulate": "simulate",

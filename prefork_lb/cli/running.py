@@ -26,7 +26,7 @@ def running_segments() -> Iterator[Segment]:
 def who() -> str:
     """The user who runs the command, for the record of changes."""
     try:
-        return pwd.getpwuid(os.getuid()).pw_name
+        return os.environ.get("SUDO_USER") or pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
         return f"uid {os.getuid()}"
 

@@ -16,10 +16,10 @@ import pytest
 import requests
 
 from prefork_lb.cli.demo import START_S, STOP_S
-from prefork_lb.cli.status import instances
 from prefork_lb.shared.view import InstanceView
 from tests.support import processes
 from tests.support.balancer import segments
+from tests.support.instances import instances
 from tests.support.place import clean_environment
 from tests.support.waiting import wait_until
 

@@ -11,13 +11,13 @@ from collections.abc import Sequence
 
 import pytest
 
-from prefork_lb.cli.status import instances
 from prefork_lb.shared.finding import DIRECTORY
 from prefork_lb.shared.view import InstanceView
 from tests.support import processes
 from tests.support.balancer import FRONT_ENDS, GTHREAD, PROXY, Balancer, FrontEnd, pool_text
 from tests.support.client import Burst, fetch
 from tests.support.client_sockets import connections
+from tests.support.instances import instances
 from tests.support.kept_load import Exchange, KeptLoad
 from tests.support.load import Load
 from tests.support.moody import CHECK, MoodyOrigin

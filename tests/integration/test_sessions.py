@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from prefork_lb.cli.status import instances
 from prefork_lb.shared.finding import visible_segments
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.states import Admin, States
 from prefork_lb.shared.table import slots_by_key
 from tests.support import processes
 from tests.support.balancer import PROXY, Balancer, FrontEnd
+from tests.support.instances import instances
 from tests.support.rig import Rig
 from tests.support.visitors import SessionServer, Visitor, log_in, visit
 from tests.support.waiting import wait_until

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from prefork_lb.cli.status import instances
 from prefork_lb.shared.finding import DIRECTORY, find
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.rows import NoRowLeft
@@ -15,6 +14,7 @@ from prefork_lb.shared.view import InstanceView
 from tests.support import processes
 from tests.support.balancer import GTHREAD, PROXY, SETTINGS, Balancer, FrontEnd, pool_text
 from tests.support.client import Burst, fetch
+from tests.support.instances import instances
 from tests.support.origin import Origin
 from tests.support.rig import Rig
 from tests.support.waiting import wait_until

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from prefork_lb.cli.status import instances
 from prefork_lb.shared.view import InstanceView
 from tests.support import processes
 from tests.support.balancer import GTHREAD, PROXY, Balancer, FrontEnd, pool_text, stopped
 from tests.support.behaviors import behave, head
 from tests.support.client import Burst, fetch
+from tests.support.instances import instances
 from tests.support.kept_load import Exchange, KeptLoad
 from tests.support.load import Load
 from tests.support.moody import CHECK

@@ -19,10 +19,10 @@ from typing import Any
 
 from gunicorn.config import Config
 
-from prefork_lb.cli.status import instances
 from prefork_lb.shared.finding import DIRECTORY
 from tests.support import processes
 from tests.support.client import Connection, Truncated
+from tests.support.instances import instances
 from tests.support.place import HOST, clean_environment
 from tests.support.waiting import wait_until
 

@@ -71,7 +71,8 @@ def test_the_version_is_told() -> None:
 def test_every_command_has_help() -> None:
     names = main.list_commands(click.Context(main))
     assert set(names) == {
-        "check", "run", "status", "traffic", "demo", "simulate", "explain", "drain", "ready", "maintenance", "weight"}
+        "add", "check", "config", "demo", "drain", "events", "explain", "maintenance", "ready", "reload", "remove", "run",
+        "simulate", "status", "top", "traffic", "weight"}
     for name in names:
         found = invoke(name, "--help")
         assert (found.exit_code, found.output.startswith(f"Usage: main {name} ")) == (0, True)

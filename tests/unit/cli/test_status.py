@@ -92,19 +92,24 @@ def test_on_a_terminal_of_any_width_nothing_is_cut(states: States, columns: int,
 
 def shown_json(segment: Segment) -> dict[str, Any]:
     done = subprocess.run(command("--json"), env=environment(), capture_output=True, text=True, check=True, timeout=60)
-    [found] = [each for each in json.loads(done.stdout)["instances"] if each["segment"] == segment.name]
+    [found] = [each for each in json.loads(done.stdout)["instances"] if each["master"] == segment.masters()[-1]]
     assert isinstance(found, dict)
     return found
 
 
+def ages(segment: Segment) -> dict[str, float | None]:
+    """How long ago each server was checked."""
+    return {server["address"]: server["checked_s"] for pool in shown_json(segment)["pools"] for server in pool["servers"]}
+
+
 def test_the_age_of_a_check_is_shown(segment: Segment, states: States) -> None:
-    ages = {server["address"]: server["checked_s"] for server in shown_json(segment)["servers"]}
-    assert 2520 <= ages[LONG] < 2600 and ages[UNIX] is ages[BACKUP] is None
+    found = ages(segment)
+    assert 2520 <= (found[LONG] or 0) < 2600 and found[UNIX] is found[BACKUP] is None
     with Ledger(segment, takes_row=False).locked():  # a reload whose configuration has no checks
         for slot, used in enumerate(states.used):
             if used:
                 states.forget_check(slot)
-    assert {server["checked_s"] for server in shown_json(segment)["servers"]} == {None}
+    assert set(ages(segment).values()) == {None}
 
 
 def test_a_controller_that_is_missing_or_frozen_is_told(segment: Segment, states: States, master: Master) -> None:
@@ -115,10 +120,10 @@ def test_a_controller_that_is_missing_or_frozen_is_told(segment: Segment, states
         return in_a_pipe().partition(mine)[2].partition("gunicorn master")[0]
 
     assert "no controller is at work: servers are not checked" in said()
-    assert shown_json(segment)["controller_silent_s"] is None
+    assert shown_json(segment)["controller"] is None
     segment.cells[at.H_CONTROLLER], segment.cells[at.H_CONTROLLER + 1] = myself()
     segment.cells[at.H_BEAT] = now_ms() - 77_000
     assert f"the controller (pid {os.getpid()}) has not moved for 7" in said()
-    assert 77 <= shown_json(segment)["controller_silent_s"] < 150
+    assert 77 <= shown_json(segment)["controller"]["silent_s"] < 150
     segment.cells[at.H_BEAT] = now_ms() + 60_000  # however slow this test is
     assert "controller" not in said()

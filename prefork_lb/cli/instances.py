@@ -1,0 +1,85 @@
+"""The instance that a command is about: on this host by its shared memory, or anywhere by its API. Commands see no difference."""
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import click
+
+from prefork_lb.config import Config
+from prefork_lb.shared.events import Event
+
+Document = dict[str, Any]
+"""An instance as `GET /api/v1/instance` tells it; see docs/admin.md."""
+
+
+class Instance(Protocol):
+    """What commands see and do. Each method raises ClickException when the instance cannot be reached, or refuses."""
+
+    name: str
+    """For messages."""
+
+    def document(self) -> Document:
+        """The instance at this moment. Rates are over the seconds since the first look."""
+
+    def events(self, after: int) -> list[Event]:
+        """The events with a number above `after` that are still known, oldest first."""
+
+    def configuration(self) -> Config:
+        """The configuration in force. The API shows no secrets."""
+
+    def reload(self) -> None:
+        """Let the instance check its file and load it again. Raises ClickException, with all problems, when it would not take."""
+
+    def set_admin(self, pool: str, address: str, state: str) -> None:
+        """Set a server's administrative state: ready, drain or maintenance."""
+
+    def set_weight(self, pool: str, address: str, weight: int | None) -> None:
+        """Set a server's weight; None: that of the configuration."""
+
+
+class Choice(NamedTuple):
+    """The instance that the options name."""
+
+    master: int | None
+    url: str | None
+    token_file: str | None
+
+    def open(self) -> Instance:
+        """The one instance. Raises ClickException."""
+        if self.url is None:
+            from prefork_lb.cli.local import local_instance
+
+            return local_instance(self.master)
+        return self._remote(self.url)
+
+    def open_all(self) -> list[Instance]:
+        """All instances of this user, or the one that the options name. Raises ClickException."""
+        if self.url is not None:
+            return [self._remote(self.url)]
+        from prefork_lb.cli.local import local_instances
+
+        return list(local_instances(self.master))
+
+    def _remote(self, url: str) -> Instance:
+        from prefork_lb.cli.remote import RemoteInstance, read_token  # loads `requests`
+
+        return RemoteInstance(url, read_token(self.token_file) if self.token_file is not None else "")
+
+
+def instance_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that name an instance; the command gets them as `choice`."""
+
+    @click.option("--master", type=int, metavar="PID", help="gunicorn's master, when several instances run.")
+    @click.option("--url", metavar="URL", help="Of the administration interface, for an instance elsewhere: http://HOST:PORT.")
+    @click.option("--token-file", metavar="FILE", help='With --url: the file of the token, "TOKEN" or "operator TOKEN".')
+    @functools.wraps(command)
+    def with_choice(master: int | None, url: str | None, token_file: str | None, **others: Any) -> None:
+        if url is not None and master is not None:
+            raise click.UsageError("--url and --master: give one of them")
+        if token_file is not None and url is None:
+            raise click.UsageError("--token-file goes with --url")
+        command(choice=Choice(master, url, token_file), **others)
+
+    return with_choice

@@ -1,0 +1,92 @@
+"""An instance on this host, by its shared memory."""
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import click
+
+from prefork_lb.cli.instances import Document
+from prefork_lb.cli.running import running_segment, running_segments, who
+from prefork_lb.config import Config
+from prefork_lb.errors import SteeringError
+from prefork_lb.observe.snapshot import Snapshots
+from prefork_lb.shared.events import Event, recent
+from prefork_lb.shared.ledger import Ledger
+from prefork_lb.shared.segment import Segment
+from prefork_lb.shared.states import Admin, States
+from prefork_lb.shared.steering import Steering
+from prefork_lb.wiring.membership import configuration_of
+from prefork_lb.wiring.reloading import ReloadRefused, reload
+
+Changed = TypeVar("Changed")
+
+
+class LocalInstance:
+    """See `instances.Instance`."""
+
+    def __init__(self, segment: Segment) -> None:
+        self.name = f"gunicorn master {segment.masters()[-1]}"
+        self.segment = segment
+        self._snapshots = Snapshots(segment)
+        self._ledger = Ledger(segment, takes_row=False)
+        self._states = States(segment)
+
+    def document(self) -> Document:
+        self._check_runs()
+        return self._snapshots.take()
+
+    def events(self, after: int) -> list[Event]:
+        self._check_runs()
+        return recent(self.segment, after)
+
+    def configuration(self) -> Config:
+        config = configuration_of(self.segment)
+        if config is None:
+            raise click.ClickException(f"{self.name} has no configuration in force that this version can read")
+        return config
+
+    def reload(self) -> None:
+        self.enter_folder()
+        try:
+            reload(self.segment, self._ledger, who())
+        except ReloadRefused as exc:
+            raise click.ClickException(str(exc)) from exc
+
+    def enter_folder(self) -> None:
+        """Be where the instance's master is: its configuration has names that are relative to that."""
+        try:
+            os.chdir(f"/proc/{self.segment.masters()[-1]}/cwd")
+        except (OSError, IndexError) as exc:
+            raise click.ClickException(f"{self.name}: its working directory cannot be entered: {exc}") from exc
+
+    def set_admin(self, pool: str, address: str, state: str) -> None:
+        self._steer(lambda steering: steering.set_admin(pool, address, Admin[state.upper()], who()))
+
+    def set_weight(self, pool: str, address: str, weight: int | None) -> None:
+        self._steer(lambda steering: steering.set_weight(pool, address, weight, who()))
+
+    def _steer(self, change: Callable[[Steering], Changed]) -> Changed:
+        try:
+            return change(Steering(self.segment, self._ledger, self._states))
+        except SteeringError as exc:
+            raise click.ClickException(str(exc)) from exc
+
+    def _check_runs(self) -> None:
+        if not self.segment.masters():
+            raise click.ClickException(f"{self.name}: the instance has ended")
+
+
+def local_instance(master: int | None) -> LocalInstance:
+    """The one instance that runs, or that of this gunicorn master. Raises ClickException."""
+    return LocalInstance(running_segment(master))
+
+
+def local_instances(master: int | None) -> Iterator[LocalInstance]:
+    """All instances that run, or that of this gunicorn master. Raises ClickException."""
+    if master is not None:
+        yield local_instance(master)
+        return
+    for segment in running_segments():
+        yield LocalInstance(segment)

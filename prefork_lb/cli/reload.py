@@ -1,0 +1,69 @@
+"""`prefork-lb reload`: let an instance load its configuration again, and see whether it took."""
+from __future__ import annotations
+
+import sys
+import time
+
+import click
+
+from prefork_lb.cli.instances import Choice, Document, Instance, instance_options
+from prefork_lb.cli.number import Number
+from prefork_lb.shared.events import Event, Kind
+from prefork_lb.wiring.membership import REFUSED
+
+_LOOK_S = 0.1
+_KEPT = 3
+
+
+@click.command()
+@instance_options
+@click.option("--timeout", "timeout_s", type=Number(min=0), default=60.0, show_default=True,
+              help="Seconds to wait at most for the new workers; then the exit code is 1.")
+def reload(choice: Choice, timeout_s: float) -> None:
+    """Check the instance's file, let new workers go by it, and tell what changed and whether it took.
+
+    A file with problems changes nothing: they are shown, and the exit code is 1. When the new workers could not use the
+    configuration and go on with the one before, the exit code is 3.
+
+    \b
+    Examples:
+      prefork-lb config diff; prefork-lb reload
+      prefork-lb reload --url http://10.0.0.5:9900 --token-file token
+    """
+    instance = choice.open()
+    before = _serving(instance.document())
+    last = max((event.seq for event in instance.events(0)), default=0)
+    instance.reload()
+    began = time.monotonic()
+    while True:
+        now, since = _serving(instance.document()), instance.events(last)
+        left = before & now
+        if now and not left and now <= _started(since):
+            break
+        if time.monotonic() >= began + timeout_s:
+            what = f"{len(left)} of {len(before)} workers of before still serve" if left else "the new workers have not begun"
+            raise click.ClickException(f"{instance.name}: after {timeout_s:g} s {what}")
+        time.sleep(_LOOK_S)
+    _tell(instance, since, len(now), time.monotonic() - began)
+
+
+def _serving(document: Document) -> set[str]:
+    """The workers that were not replaced, as events name them."""
+    return {f"worker {worker['pid']}" for worker in document["workers"] if not worker["lingers_s"]}
+
+
+def _started(events: list[Event]) -> set[str]:
+    """The workers that have put their configuration into force."""
+    return {event.who for event in events if event.kind == Kind.WORKER_STARTED}
+
+
+def _tell(instance: Instance, since: list[Event], workers: int, seconds: float) -> None:
+    """Say what a reload that is over has changed. Exits when the configuration was not taken."""
+    told = [event.text for event in since if event.kind == Kind.RELOAD]
+    kept = [text for text in told if text.startswith(REFUSED)]
+    if kept:
+        click.echo(f"{instance.name}: {kept[-1]}", err=True)
+        sys.exit(_KEPT)
+    for text in told or ["the configuration says the same as before"]:
+        click.echo(text)
+    click.echo(f"{instance.name}: {workers} new worker{'s' if workers != 1 else ''} after {seconds:.1f} s")

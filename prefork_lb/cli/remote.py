@@ -1,0 +1,107 @@
+"""An instance anywhere, by the API of its administration interface."""
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote
+
+import click
+import msgspec
+import requests
+
+from prefork_lb import __version__
+from prefork_lb.cli.instances import Document
+from prefork_lb.config import Config
+from prefork_lb.config.published import decode_published
+from prefork_lb.shared.events import Event
+
+_TIMEOUT_S = 10.0
+_ROLES = ("operator", "reader")
+
+
+def read_token(file: str) -> str:
+    """The token in a file: a line "TOKEN", or "ROLE TOKEN" as the instance's own file has it. Raises ClickException."""
+    try:
+        with open(file, encoding="utf-8") as lines:
+            words = [line.split() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    except (OSError, ValueError) as exc:
+        raise click.ClickException(f"{file}: cannot be read: {getattr(exc, 'strerror', exc)}") from exc
+    # An operator may do whatever a reader may.
+    for line in sorted(words, key=lambda line: line[0] == "reader"):
+        if len(line) == 1:
+            return line[0]
+        if line[0] in _ROLES:
+            return line[1]
+    raise click.ClickException(f'{file}: no token in it; expected a line "TOKEN" or "operator TOKEN"')
+
+
+class RemoteInstance:
+    """See `instances.Instance`."""
+
+    def __init__(self, url: str, token: str) -> None:
+        self.name = url.rstrip("/")
+        self._session = requests.Session()
+        self._session.trust_env = False  # no proxy of the environment, and no password of ~/.netrc
+        self._session.headers["User-Agent"] = f"prefork-lb/{__version__}"
+        if token:
+            self._session.headers["Authorization"] = f"Bearer {token}"
+
+    def document(self) -> Document:
+        return self._json("GET", "instance")
+
+    def events(self, after: int) -> list[Event]:
+        found = self._json("GET", f"events?after={after}&limit=256")
+        if found["last"] < after:  # the instance was restarted
+            found = self._json("GET", "events?after=0&limit=256")
+        return [msgspec.convert(event, Event) for event in found["events"]]
+
+    def configuration(self) -> Config:
+        try:
+            return decode_published(self._ask("GET", "config").content)[0]
+        except msgspec.MsgspecError as exc:
+            raise click.ClickException(f"{self.name}: no configuration that this version can read: {exc}") from exc
+
+    def reload(self) -> None:
+        self._ask("POST", "reload", {})
+
+    def set_admin(self, pool: str, address: str, state: str) -> None:
+        self._change(pool, address, {"admin": state})
+
+    def set_weight(self, pool: str, address: str, weight: int | None) -> None:
+        self._change(pool, address, {"weight": weight})
+
+    def _change(self, pool: str, address: str, what: dict[str, Any]) -> None:
+        self._ask("PATCH", f"pools/{quote(pool, safe='')}/servers/{quote(address, safe='')}", what)
+
+    def _json(self, method: str, path: str) -> Document:
+        try:
+            found: Document = self._ask(method, path).json()
+        except ValueError as exc:
+            raise click.ClickException(f"{self.name} is no administration interface: it answers without JSON") from exc
+        return found
+
+    def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> requests.Response:
+        try:
+            answer = self._session.request(method, f"{self.name}/api/v1/{path}", json=body, timeout=_TIMEOUT_S,
+                                           allow_redirects=False)
+        except requests.RequestException as exc:
+            raise click.ClickException(f"{self.name} cannot be reached: {_reason(exc)}") from exc
+        if answer.status_code >= 300:
+            raise click.ClickException(f"{self.name}: {_problem(answer)}")
+        return answer
+
+
+def _problem(answer: requests.Response) -> str:
+    """Why a request was refused, in the words of the answer where it has some."""
+    try:
+        told = answer.json()
+        return str(told.get("detail") or told["title"])
+    except (ValueError, KeyError, AttributeError):
+        return f"status {answer.status_code} {answer.reason}"
+
+
+def _reason(exc: requests.RequestException) -> str:
+    """The innermost cause: requests and urllib3 wrap it several times."""
+    cause: BaseException = exc
+    while (inner := cause.__cause__ or cause.__context__) is not None:
+        cause = inner
+    return getattr(cause, "strerror", None) or str(cause)
