@@ -1,7 +1,7 @@
 """What a configuration says of a server that it does not name: one that was added to a pool at run time."""
 from __future__ import annotations
 
-from prefork_lb.config.model import PoolConfig, ServerConfig
+from prefork_lb.config.pool import PoolConfig, ServerConfig
 
 
 def added_server(pool: PoolConfig, address: str, weight: int = 1, max_connections: int = 0, backup: bool = False) -> ServerConfig:

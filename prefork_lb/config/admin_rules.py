@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from prefork_lb.config.admin import AdminConfig, is_of_this_host
 from prefork_lb.config.decode import ReportProblem
-from prefork_lb.config.model import PoolConfig
+from prefork_lb.config.pool import PoolConfig
 from prefork_lb.config.tokens import read_tokens
 from prefork_lb.errors import shown
 from prefork_lb.net.address import parse_address

@@ -11,7 +11,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from prefork_lb.config.model import ServerConfig
+from prefork_lb.config.pool import ServerConfig
 from prefork_lb.config.positions import Path
 from prefork_lb.errors import shown
 

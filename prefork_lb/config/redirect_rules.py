@@ -5,7 +5,7 @@ import ipaddress
 import re
 
 from prefork_lb.config.decode import ReportProblem
-from prefork_lb.config.model import PoolConfig
+from prefork_lb.config.pool import PoolConfig
 
 _PUBLIC = re.compile(r"https?://(?:\[([0-9A-Fa-f:.]+)\]|[A-Za-z0-9](?:[A-Za-z0-9._-]{0,252}[A-Za-z0-9])?)(?::([0-9]{1,5}))?/?")
 _DEFAULT_STATUS = PoolConfig(servers=()).redirect_status

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 import msgspec
 
 from prefork_lb.balance.registry import POLICY_NAMES
-from prefork_lb.config import model
+from prefork_lb.config import model, pool
 from prefork_lb.config.admin import AdminConfig
 from prefork_lb.config.load import LOCAL_FILE, SYSTEM_FILE
 from prefork_lb.config.log import LogConfig
@@ -17,11 +17,11 @@ _SECTIONS: tuple[tuple[str, type[msgspec.Struct]], ...] = (
     ("[listen]", model.ListenConfig), ("[[listen.certificates]]", model.CertificateConfig), ("[proxy]", model.ProxyConfig),
     ("[proxy.timeouts]", model.TimeoutsConfig),
     ("[proxy.keepalive]", model.KeepaliveConfig), ("[proxy.limits]", model.LimitsConfig),
-    ("[proxy.buffers]", model.BuffersConfig), ("[pools.NAME]", model.PoolConfig),
-    ("a server in [pools.NAME] servers", model.ServerConfig), ("[pools.NAME.tls]", model.TLSConfig),
-    ("[pools.NAME.health]", model.HealthConfig), ("[pools.NAME.ejection]", model.EjectionConfig),
-    ("[pools.NAME.retries]", model.RetriesConfig),
-    ("[pools.NAME.queue]", model.QueueConfig), ("[pools.NAME.breaker]", model.BreakerConfig),
+    ("[proxy.buffers]", model.BuffersConfig), ("[pools.NAME]", pool.PoolConfig),
+    ("a server in [pools.NAME] servers", pool.ServerConfig), ("[pools.NAME.tls]", pool.TLSConfig),
+    ("[pools.NAME.health]", pool.HealthConfig), ("[pools.NAME.ejection]", pool.EjectionConfig),
+    ("[pools.NAME.retries]", pool.RetriesConfig),
+    ("[pools.NAME.queue]", pool.QueueConfig), ("[pools.NAME.breaker]", pool.BreakerConfig),
     ("[pools.NAME.sticky]", StickyConfig), ("[[routes]]", model.RouteConfig),
     ("[state]", model.StateConfig), ("[admin]", AdminConfig),
     ("[log]", LogConfig),
@@ -110,7 +110,7 @@ def _values(hint: Any) -> str:
         limits = [text for meta in metadata for text in _limits(meta)]
         return ", ".join([_values(kind), *limits])
     if get_origin(hint) is tuple:
-        return f"list of {'servers' if get_args(hint)[0] is model.ServerConfig else 'strings'}"
+        return f"list of {'servers' if get_args(hint)[0] is pool.ServerConfig else 'strings'}"
     if get_origin(hint) is dict:
         return "table of strings"
     if hint in _NAMES:

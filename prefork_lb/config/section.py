@@ -16,3 +16,4 @@ def meta(doc: str, **limits: Any) -> Meta:
 
 
 Seconds = Annotated[float, Meta(gt=0, le=86400)]
+MIB = 1024 * 1024

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import msgspec
 
 from prefork_lb.config.decode import ReportProblem, did_you_mean
-from prefork_lb.config.model import PoolConfig
+from prefork_lb.config.pool import PoolConfig
 from prefork_lb.config.secrets import read_secrets
 from prefork_lb.config.sticky import DEFAULT_COOKIE, StickyConfig
 from prefork_lb.wire import grammar

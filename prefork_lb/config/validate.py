@@ -9,7 +9,8 @@ from prefork_lb.balance.registry import KEYED_POLICIES, POLICY_NAMES
 from prefork_lb.config.admin_rules import check_admin
 from prefork_lb.config.decode import ReportProblem, did_you_mean
 from prefork_lb.config.log_rules import check_log
-from prefork_lb.config.model import CertificateConfig, Config, HealthConfig, PoolConfig, RouteConfig
+from prefork_lb.config.model import CertificateConfig, Config, RouteConfig
+from prefork_lb.config.pool import HealthConfig, PoolConfig
 from prefork_lb.config.redirect_rules import check_redirecting
 from prefork_lb.config.statuses import parse_statuses
 from prefork_lb.config.sticky_rules import check_cookies, check_sticky

@@ -6,7 +6,8 @@ import threading
 from collections.abc import Hashable, Iterator, Mapping
 
 from prefork_lb.config.added import added_server
-from prefork_lb.config.model import Config, HealthConfig, PoolConfig, ServerConfig, TLSConfig
+from prefork_lb.config.model import Config
+from prefork_lb.config.pool import HealthConfig, PoolConfig, ServerConfig, TLSConfig
 from prefork_lb.config.statuses import parse_statuses
 from prefork_lb.controller.probe import Outcome, Probe, Prober
 from prefork_lb.controller.schedule import CheckSchedule, Rules, Target

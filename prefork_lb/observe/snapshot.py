@@ -9,7 +9,8 @@ import msgspec
 
 from prefork_lb import __version__
 from prefork_lb.clock import Clock, monotonic
-from prefork_lb.config.model import Config, PoolConfig
+from prefork_lb.config.model import Config
+from prefork_lb.config.pool import PoolConfig
 from prefork_lb.config.published import decode_published
 from prefork_lb.observe.conditions import condition
 from prefork_lb.observe.percentiles import percentile_ms

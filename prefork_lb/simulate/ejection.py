@@ -11,7 +11,7 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class EjectionModel:
-    """Of a pool; see config.model.EjectionConfig. Times are seconds."""
+    """Of a pool; see config.pool.EjectionConfig. Times are seconds."""
 
     failures: int = 5  # in a row; 0: no ejection
     seconds: float = 10.0

@@ -27,7 +27,7 @@ _LEAST_PAUSE_MS = 1000
 
 @dataclass(frozen=True, slots=True)
 class EjectionRules:
-    """Of a pool; see config.model.EjectionConfig. Times are milliseconds."""
+    """Of a pool; see config.pool.EjectionConfig. Times are milliseconds."""
 
     failures: int = 5
     share: int = 0

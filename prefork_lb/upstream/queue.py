@@ -17,7 +17,7 @@ MakeStream = Callable[[socket.socket], Stream]
 
 @dataclass(frozen=True, slots=True)
 class QueueRules:
-    """Of a pool; see config.model.QueueConfig."""
+    """Of a pool; see config.pool.QueueConfig."""
 
     size: int
     timeout_s: float

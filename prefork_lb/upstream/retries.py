@@ -14,7 +14,7 @@ _WINDOW_MS = 10_000
 
 @dataclass(frozen=True, slots=True)
 class RetryRules:
-    """Of a pool; see config.model.RetriesConfig."""
+    """Of a pool; see config.pool.RetriesConfig."""
 
     attempts: int = 2
     conditions: frozenset[str] = frozenset(("connect", "reset"))

@@ -11,7 +11,8 @@ from prefork_lb.balance.keys import key_finder
 from prefork_lb.balance.policy import Policy, PolicyMemory, PolicyOptions, PolicySetup
 from prefork_lb.balance.registry import make_policy
 from prefork_lb.clock import monotonic
-from prefork_lb.config import Config, model
+from prefork_lb.config import Config
+from prefork_lb.config.pool import EjectionConfig, PoolConfig, TLSConfig
 from prefork_lb.config.statuses import parse_statuses
 from prefork_lb.errors import ConfigError
 from prefork_lb.net.address import parse_address
@@ -63,7 +64,7 @@ def obtain(config: Config) -> Needs:
     return found
 
 
-def _make_policy(name: str, pool: model.PoolConfig, config: Config, memory: PolicyMemory, servers: Sequence[Server]) -> Policy:
+def _make_policy(name: str, pool: PoolConfig, config: Config, memory: PolicyMemory, servers: Sequence[Server]) -> Policy:
     options = PolicyOptions(pool.load_factor, load=pool.load, compatible=pool.compatible)
     try:
         return make_policy(pool.policy, PolicySetup(random.Random(), memory, servers, options, monotonic))
@@ -71,8 +72,8 @@ def _make_policy(name: str, pool: model.PoolConfig, config: Config, memory: Poli
         raise ConfigError([f"{config.source}: pools.{name}.policy: {exc}"]) from exc
 
 
-def _tls_context(name: str, pool: model.PoolConfig, config: Config) -> ssl.SSLContext | None:
-    settings = pool.tls or model.TLSConfig()
+def _tls_context(name: str, pool: PoolConfig, config: Config) -> ssl.SSLContext | None:
+    settings = pool.tls or TLSConfig()
     if not any(parse_address(server.address).tls for server in pool.servers):
         return None
     try:
@@ -81,7 +82,7 @@ def _tls_context(name: str, pool: model.PoolConfig, config: Config) -> ssl.SSLCo
         raise ConfigError([f"{config.source}: pools.{name}.tls: {exc}"]) from exc
 
 
-def make_pool(name: str, pool: model.PoolConfig, config: Config, needs: PoolNeeds, slots: PoolSlots,
+def make_pool(name: str, pool: PoolConfig, config: Config, needs: PoolNeeds, slots: PoolSlots,
               ledger: Ledger, states: States, runtime: Runtime) -> Pool:
     """The pool of this name, on its place in shared memory."""
     servers = _servers(pool, config, slots.slots, needs.context)
@@ -108,7 +109,7 @@ def make_pool(name: str, pool: model.PoolConfig, config: Config, needs: PoolNeed
         pool.redirect_status if pool.mode == "redirect" else 0)
 
 
-def _queues(name: str, pool: model.PoolConfig, servers: Sequence[Server], have_own: bool, slots: PoolSlots, ledger: Ledger,
+def _queues(name: str, pool: PoolConfig, servers: Sequence[Server], have_own: bool, slots: PoolSlots, ledger: Ledger,
             runtime: Runtime) -> Queue | None:
     """The pool's queue, if it has one. With `have_own` each server gets one too, for the sessions that wait for it."""
     if pool.queue is None:
@@ -121,10 +122,10 @@ def _queues(name: str, pool: model.PoolConfig, servers: Sequence[Server], have_o
     return Queue(name, line, ledger, rules, runtime.stream, monotonic)
 
 
-def _servers(pool: model.PoolConfig, config: Config, slots: Sequence[int], context: ssl.SSLContext | None) -> list[Server]:
+def _servers(pool: PoolConfig, config: Config, slots: Sequence[int], context: ssl.SSLContext | None) -> list[Server]:
     """The servers of a pool, in these slots."""
     keepalive = config.proxy.keepalive
-    settings = pool.tls or model.TLSConfig()
+    settings = pool.tls or TLSConfig()
     addresses = [parse_address(server.address) for server in pool.servers]
     return [
         Server(slot, address, server.address, server.weight, server.max_connections or UNLIMITED, server.backup,
@@ -137,7 +138,7 @@ def _servers(pool: model.PoolConfig, config: Config, slots: Sequence[int], conte
     ]
 
 
-def _ejection_rules(ejection: model.EjectionConfig) -> EjectionRules:
+def _ejection_rules(ejection: EjectionConfig) -> EjectionRules:
     return EjectionRules(
         ejection.failures, ejection.share, int(ejection.window * 1000), ejection.least_requests, int(ejection.seconds * 1000),
         int(ejection.max_seconds * 1000), ejection.max_ejected, parse_statuses(ejection.statuses), ejection.penalty)

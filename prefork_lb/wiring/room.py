@@ -5,7 +5,8 @@ servers that is replaced by another one as long, twice the workers side by side,
 """
 from __future__ import annotations
 
-from prefork_lb.config import Config, model
+from prefork_lb.config import Config
+from prefork_lb.config.pool import PoolConfig, ServerConfig
 from prefork_lb.config.published import encode
 from prefork_lb.shared.desired import check_room, pack
 from prefork_lb.shared.layout import Layout
@@ -32,7 +33,7 @@ def waiting_pools(config: Config) -> list[str]:
     return [name for name, pool in config.pools.items() if pool.sticky is not None and pool.sticky.on_failure == "wait"]
 
 
-def _goes_by_times(pool: model.PoolConfig) -> bool:
+def _goes_by_times(pool: PoolConfig) -> bool:
     """Whether the pool's policy goes by the times of answers."""
     return pool.policy in ("peak-ewma", "least-time") or pool.load != "connections"
 
@@ -87,12 +88,12 @@ def pool_entries(config: Config) -> list[PoolEntry]:
             for name, pool in config.pools.items()]
 
 
-def first_check(pool: model.PoolConfig) -> Check:
+def first_check(pool: PoolConfig) -> Check:
     """The state in which the servers of a pool begin."""
     if pool.health is None:
         return Check.NONE
     return Check.UP if pool.health.start == "up" else Check.CHECKING
 
 
-def _server_entry(server: model.ServerConfig) -> ServerEntry:
+def _server_entry(server: ServerConfig) -> ServerEntry:
     return ServerEntry(server.address, server.weight, server.max_connections, server.backup)

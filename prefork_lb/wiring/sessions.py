@@ -9,8 +9,9 @@ from dataclasses import replace
 from prefork_lb.balance.hashed import Hash
 from prefork_lb.balance.keys import key_finder
 from prefork_lb.balance.policy import PolicyMemory, PolicySetup
-from prefork_lb.config import Config, model
+from prefork_lb.config import Config
 from prefork_lb.config.current import secrets_in
+from prefork_lb.config.pool import PoolConfig
 from prefork_lb.config.sticky import DEFAULT_COOKIE, DEFAULT_LEARNED_IDLE_S, StickyConfig
 from prefork_lb.errors import ConfigError
 from prefork_lb.proxy.request import TrustCheck
@@ -28,7 +29,7 @@ from prefork_lb.upstream.sticky.session import OnFailure, SessionRules, Sticky
 log = logging.getLogger("prefork_lb")
 
 
-def secrets_of(name: str, pool: model.PoolConfig, config: Config) -> tuple[bytes, ...]:
+def secrets_of(name: str, pool: PoolConfig, config: Config) -> tuple[bytes, ...]:
     """The secrets in the pool's `secret_file`; none when it has no such file. Raises ConfigError."""
     sticky = pool.sticky
     if sticky is None or sticky.mode != "cookie" or not sticky.secret_file:
@@ -39,7 +40,7 @@ def secrets_of(name: str, pool: model.PoolConfig, config: Config) -> tuple[bytes
         raise ConfigError([f"{config.source}: pools.{name}.sticky.secret_file: {exc}"]) from exc
 
 
-def make_sticky(name: str, pool: model.PoolConfig, servers: Sequence[Server], secrets: Sequence[bytes],
+def make_sticky(name: str, pool: PoolConfig, servers: Sequence[Server], secrets: Sequence[bytes],
                 ledger: Ledger, is_trusted: TrustCheck) -> Sticky | None:
     """The mode of a pool's sessions; None when it has none. `is_trusted`: whether the proxy at an address is believed."""
     sticky = pool.sticky

@@ -13,7 +13,8 @@ from click.testing import CliRunner, Result
 from prefork_lb.cli import running
 from prefork_lb.cli import servers as commands
 from prefork_lb.cli.main import main
-from prefork_lb.config.model import Config, PoolConfig, ServerConfig
+from prefork_lb.config.model import Config
+from prefork_lb.config.pool import PoolConfig, ServerConfig
 from prefork_lb.config.sticky import StickyConfig
 from prefork_lb.shared import finding
 from prefork_lb.shared import layout as at

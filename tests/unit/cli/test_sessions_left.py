@@ -6,7 +6,8 @@ from collections.abc import Iterator
 import pytest
 
 from prefork_lb.cli.sessions_left import SessionsLeft
-from prefork_lb.config.model import Config, PoolConfig, ServerConfig
+from prefork_lb.config.model import Config
+from prefork_lb.config.pool import PoolConfig, ServerConfig
 from prefork_lb.config.sticky import StickyConfig
 from prefork_lb.shared.desired import lay_down
 from prefork_lb.shared.ledger import Ledger
