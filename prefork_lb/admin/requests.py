@@ -16,6 +16,15 @@ BODY_LIMIT = 64 * 1024
 _Body = TypeVar("_Body")
 
 
+def _number(text: str) -> float | int:
+    """A number with a point or an exponent: a whole one is as good without."""
+    value = float(text)
+    return int(value) if value.is_integer() else value
+
+
+_json = msgspec.json.Decoder(float_hook=_number)
+
+
 class Caller(NamedTuple):
     """Who makes a request, as the tokens say."""
 
@@ -64,7 +73,7 @@ class AdminRequest(Request):
         if self.mimetype != "application/json":
             raise Problem(415, f"the body is {self.mimetype or 'of no type'}; expected Content-Type: application/json")
         try:
-            return msgspec.json.decode(self.get_data(), type=kind)
+            return msgspec.convert(_json.decode(self.get_data()), kind)
         except RequestEntityTooLarge as exc:
             raise Problem(413, f"the body is longer than {BODY_LIMIT} bytes") from exc
         except msgspec.ValidationError as exc:

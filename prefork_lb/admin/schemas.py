@@ -5,6 +5,17 @@ from typing import Any
 
 Schema = dict[str, Any]
 
+_OCTET = "(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
+_HEX = "[0-9A-Fa-f]{1,4}"
+_IPV6 = "|".join([f"({_HEX}:){{7}}{_HEX}", f"({_HEX}:){{1,7}}:", f":(:{_HEX}){{1,7}}", "::",
+                  *(f"({_HEX}:){{1,{7 - number}}}(:{_HEX}){{1,{number}}}" for number in range(1, 7))])
+_LABEL = "[0-9A-Za-z_]([0-9A-Za-z_-]{0,61}[0-9A-Za-z_])?"
+_NAME = f"({_LABEL}[.]){{0,3}}[A-Za-z_]([0-9A-Za-z_-]{{0,40}}[0-9A-Za-z_])?"
+_HOST = f"({_NAME}|{_OCTET}([.]{_OCTET}){{3}}|\\[({_IPV6})\\])"
+_PORT = ":([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+# Somewhat narrower than what is taken, in names that nobody has.
+_ADDRESS = f"^({_HOST}{_PORT}|https?://{_HOST}({_PORT})?|unix:/[ -~]{{1,100}})$"
+
 MOST_WEIGHT, MOST_CONNECTIONS = 1000, 1_000_000
 STATES = ("up", "ready", "down", "checking", "ejected", "trial", "draining", "maintenance")
 ADMIN_STATES = ("ready", "drain", "maintenance")
@@ -172,7 +183,7 @@ CHANGE = record(
 
 NEW_SERVER = record(
     "A server to add.", ("weight", "max_connections", "backup"),
-    address=text('"HOST:PORT", "[IPv6]:PORT", "https://HOST:PORT" or "unix:/path".'),
+    address=text('"HOST:PORT", "[IPv6]:PORT", "https://HOST:PORT" or "unix:/path".', pattern=_ADDRESS),
     weight=_WEIGHT, max_connections=_CONNECTIONS, backup=flag("Used only while no other server is usable."),
 )
 

@@ -124,11 +124,13 @@ class Steering:
     @contextmanager
     def _server(self, pool: str, address: str) -> Iterator[int]:
         """The slot of a server, under the lock."""
-        name = _canonical(address)
         with self._ledger.locked():
-            slot = slots_by_key(self._segment).get((pool, self._spelling(pool, name)))
+            try:
+                slot = slots_by_key(self._segment).get((pool, self._spelling(pool, _canonical(address))))
+            except BadValue:
+                slot = None
             if slot is None:
-                raise NotThere(f"pool {pool} has no server {address}")
+                raise NotThere(f"pool {shown(pool)} has no server {shown(address)}")
             yield slot
 
     def _spelling(self, pool: str, name: str) -> str:
