@@ -89,7 +89,7 @@ coverage: $(VENV)/.test
 native: $(VENV)/.test
 	@rm -f prefork_lb/native/*.so
 	@PREFORK_LB_NATIVE=required $(RUN) pip install --quiet --disable-pip-version-check --no-deps --editable .
-	@$(VENV)/bin/python -c 'from prefork_lb.native import loader as it; assert it.native() and it.native_heads() and it.native_chunks()'
+	@$(VENV)/bin/python -c 'from prefork_lb.native import loader as it; assert it.native() and it.native_heads() and it.native_chunks() and it.native_tally()'
 
 # A copy of the tree has modules of its own, so those of $(VENV) stay as they are. Python's own allocator would hide how far a
 # block reaches: PYTHONMALLOC. What Python itself leaves at its end is no leak of ours: detect_leaks.
@@ -110,7 +110,7 @@ sanitize: $(VENV)/.test
 	@cd $(SANITIZED) && LD_PRELOAD="$$($(CC) -print-file-name=libasan.so)" PYTHONMALLOC=malloc PREFORK_LB_NATIVE=required \
 	  ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1 \
 	  $(abspath $(VENV))/bin/python -m pytest -q -p no:cacheprovider -n $(JOBS) --dist loadfile tests/unit/native tests/unit/wire \
-	  tests/unit/shared/test_ledger.py tests/unit/upstream/test_claiming.py $(ARGS)
+	  tests/unit/shared/test_ledger.py tests/unit/shared/test_statistics.py tests/unit/upstream/test_claiming.py $(ARGS)
 
 PURE_TESTS := tests/integration/test_compiled.py tests/integration/test_exactness.py tests/blackbox
 

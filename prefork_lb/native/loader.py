@@ -94,6 +94,25 @@ class NativeChunks(Protocol):
         """The content of the consecutive whole chunks from `position` on, and the position behind them."""
 
 
+class CountAnswer(Protocol):
+    """Counts an answer: `prefork_lb.shared.statistics.Tally.count_answer`."""
+
+    def __call__(self, slot: int, pool: int, status: int, received: int, sent: int, seconds: float, /) -> None: ...
+
+
+class NativeCounts(Protocol):
+    """A worker's block of the statistics."""
+
+    count_answer: CountAnswer
+
+
+class NativeTally(Protocol):
+    """The compiled module of the statistics, `tally.c`."""
+
+    def Tally(self, block: memoryview, servers: tuple[int, int], pools: tuple[int, int], server: tuple[int, int, int],
+              pool: tuple[int, int], bounds_s: tuple[float, ...]) -> NativeCounts: ...
+
+
 def native() -> Native | None:
     """The compiled module of the ledger; None where it was not built, or is not wanted."""
     module: Native | None = _load("prefork_lb.native.claims")
@@ -109,6 +128,12 @@ def native_heads() -> NativeHeads | None:
 def native_chunks() -> NativeChunks | None:
     """The compiled module of the chunked coding; None where it was not built, or is not wanted."""
     module: NativeChunks | None = _load("prefork_lb.native.chunks")
+    return module
+
+
+def native_tally() -> NativeTally | None:
+    """The compiled module of the statistics; None where it was not built, or is not wanted."""
+    module: NativeTally | None = _load("prefork_lb.native.tally")
     return module
 
 

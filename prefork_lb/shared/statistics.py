@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import add
 
+from prefork_lb.native.loader import CountAnswer, native_tally
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.segment import Segment
 
@@ -45,51 +46,55 @@ class Tally:
         layout = segment.layout
         self._cells = segment.cells[layout.statistics_block(row)]
         self._servers, self._pools = layout.statistics_server(0), layout.statistics_pool(0)
-        self._lock = None if one_thread else threading.Lock()
+        self._lock: contextlib.AbstractContextManager[object] = contextlib.nullcontext() if one_thread else threading.Lock()
+        module = native_tally()
+        self._count = module.Tally(
+            self._cells, (self._servers, at.STATISTICS_SERVER_CELLS), (self._pools, at.STATISTICS_POOL_CELLS),
+            (at.S_RECEIVED, at.S_SENT, at.S_US), (at.S_BUCKETS, at.S_POOL_US), BOUNDS_S,
+        ).count_answer if module else self._count_in_python
+        self.count_answer: CountAnswer = self._count if one_thread else self._count_in_turn
+        """Count a server's answer to a client: its slot, its pool's number, the status, bytes of the bodies from and to the
+        client, and seconds from the request's head to the answer's end."""
 
-    def count_answer(self, slot: int, pool: int, status: int, received: int, sent: int, seconds: float) -> None:
-        """A server has answered a request of a client: with this status, and bodies of so many bytes from and to the client."""
-        if self._lock is None:
-            self._count_answer(slot, pool, status, received, sent, seconds)
-            return
+    def _count_in_turn(self, slot: int, pool: int, status: int, received: int, sent: int, seconds: float, /) -> None:
         with self._lock:
-            self._count_answer(slot, pool, status, received, sent, seconds)
+            self._count(slot, pool, status, received, sent, seconds)
 
-    def _count_answer(self, slot: int, pool: int, status: int, received: int, sent: int, seconds: float) -> None:
-        cells, microseconds = self._cells, int(seconds * 1e6)
-        server = self._servers + at.STATISTICS_SERVER_CELLS * slot
-        cells[server + status // 100 - 1] += 1
-        if received:
-            cells[server + at.S_RECEIVED] += received
+    def _count_in_python(self, slot: int, pool: int, status: int, received: int, sent: int, seconds: float, /) -> None:
+        cells, server = self._cells, self._servers + at.STATISTICS_SERVER_CELLS * slot
+        cells[server + min(status // 100, len(CLASSES)) - 1] += 1
+        cells[server + at.S_RECEIVED] += received
         cells[server + at.S_SENT] += sent
-        cells[server + at.S_US] += microseconds
-        head = self._pools + at.STATISTICS_POOL_CELLS * pool
+        cells[server + at.S_US] += int(seconds * 1e6)
+        self._count_time(pool, seconds)
+
+    def _count_time(self, pool: int, seconds: float) -> None:
+        cells, head = self._cells, self._pools + at.STATISTICS_POOL_CELLS * pool
         cells[head + at.S_BUCKETS + bisect_left(BOUNDS_S, seconds)] += 1
-        cells[head + at.S_POOL_US] += microseconds
+        cells[head + at.S_POOL_US] += int(seconds * 1e6)
 
     def count_own(self, pool: int, status: int, seconds: float) -> None:
         """This proxy has answered a request to a pool itself; status 499: the client left before that."""
         code = _OWN.get(status)
         if code is None:
             code = 0 if 400 <= status < 500 else _OTHER
-        with self._lock or contextlib.nullcontext():
-            cells, head = self._cells, self._pools + at.STATISTICS_POOL_CELLS * pool
-            cells[head + at.S_OWN + code] += 1
-            cells[head + at.S_BUCKETS + bisect_left(BOUNDS_S, seconds)] += 1
-            cells[head + at.S_POOL_US] += int(seconds * 1e6)
+        with self._lock:
+            self._cells[self._pools + at.STATISTICS_POOL_CELLS * pool + at.S_OWN + code] += 1
+            self._count_time(pool, seconds)
 
     def count_without_pool(self, status: int) -> None:
         """A request that reached no pool was answered with this status; 499: its client left before that."""
-        with self._lock or contextlib.nullcontext():
+        with self._lock:
             self._cells[at.N_CODES + (len(CLASSES) if status == _LEFT else status // 100 - 1)] += 1
 
     def count_shed(self) -> None:
         """A request or connection was refused since the worker has too much to do."""
-        with self._lock or contextlib.nullcontext():
+        with self._lock:
             self._cells[at.N_SHED] += 1
 
     def close(self) -> None:
         """Release the view, so that the memory can be unmapped."""
+        self.count_answer = self._count = self._count_in_python  # the compiled one holds the buffer
         self._cells.release()
 
 

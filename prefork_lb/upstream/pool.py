@@ -46,12 +46,13 @@ class Pool:
                  outcomes: Outcomes, rules: AvailabilityRules, retries: RetryRules, budget: RetryBudget,
                  make_fast_claims: MakeFastClaims, queue: Queue | None = None, limit: InFlightLimit | None = None,
                  note_panic: Callable[[bool], None] = lambda is_panic: None, key_of: KeyOf | None = None,
-                 sticky: Sticky | None = None, redirect_status: int = 0) -> None:
+                 sticky: Sticky | None = None, redirect_status: int = 0, number: int = 0) -> None:
         """`make_fast_claims` makes a compiled picker that is equivalent to `policy`; it is asked for servers that are no backups.
         `note_panic` is called when panic begins and ends. `key_of` finds the key of a request; None: the pool has none.
         `sticky` is how sessions stay with their servers; None: they do not. `redirect_status` is the status of answers that send
-        the client to its server; 0: requests are passed on."""
+        the client to its server; 0: requests are passed on. `number` is the pool's in shared memory."""
         self.name = name
+        self.number = number
         self.servers = servers
         self.outcomes = outcomes
         self.retries = retries

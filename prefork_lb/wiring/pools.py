@@ -106,7 +106,7 @@ def make_pool(name: str, pool: PoolConfig, config: Config, needs: PoolNeeds, slo
         functools.partial(slots.block.__setitem__, at.P_PANIC),
         key_finder(pool.key, trust_check(config.proxy.trusted_proxies)) if pool.key else None,
         make_sticky(name, pool, servers, needs.secrets, ledger, trust_check(config.proxy.trusted_proxies)),
-        pool.redirect_status if pool.mode == "redirect" else 0)
+        pool.redirect_status if pool.mode == "redirect" else 0, slots.number)
 
 
 def _queues(name: str, pool: PoolConfig, servers: Sequence[Server], have_own: bool, slots: PoolSlots, ledger: Ledger,

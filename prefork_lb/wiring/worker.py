@@ -12,9 +12,11 @@ from prefork_lb.errors import InvariantError
 from prefork_lb.log_summary import summary
 from prefork_lb.net.tls import Certificate
 from prefork_lb.proxy.attempt import Settings, Timeouts
+from prefork_lb.proxy.counting import counting
 from prefork_lb.proxy.engine import Engine
 from prefork_lb.proxy.request import tell_all
 from prefork_lb.routing.match import Route, Router
+from prefork_lb.shared.statistics import Tally
 from prefork_lb.upstream.housekeeping import INTERVAL_S
 from prefork_lb.upstream.runtime import Runtime
 from prefork_lb.wire.head import HeadLimits, ResponseHead, kept_bytes, parse_response
@@ -23,7 +25,7 @@ from prefork_lb.wiring.logs import make_access_log
 from prefork_lb.wiring.membership import Membership
 from prefork_lb.wiring.pools import Needs, make_pool
 from prefork_lb.wiring.trust import trust_check
-from prefork_lb.worker.setup import ProxySetup
+from prefork_lb.worker.setup import ProxySetup, nothing
 
 
 class Worker:
@@ -44,19 +46,28 @@ class Worker:
         timeouts = config.proxy.timeouts
         limits = head_limits(config)
         self.engine = Engine(make_router(config), self._pools, make_settings(config, runtime))
+        tally = self._tally(runtime.one_thread)
+        listeners = [counting(tally)] if tally else []
+        if self._access_log is not None:
+            listeners.append(self._access_log.write)
         self.setup = ProxySetup(
             self.engine, trust_check(config.proxy.trusted_proxies), limits, timeouts.head, timeouts.idle,
             timeouts.body, config.proxy.limits.body_rate, config.proxy.buffers.response,
             config.listen.proxy_protocol, config.proxy.limits.lag,
             [Certificate(entry.certificate, entry.key, entry.hosts) for entry in config.listen.certificates], member.ledger,
             config.listen.linger, self._close_idle, lambda: bool(member.segment.masters()),
-            tell_all([self._access_log.write] if self._access_log is not None else []))
+            tell_all(listeners), tally.count_shed if tally else nothing)
         runtime.every(INTERVAL_S, self._look_after)
         atexit.register(summary.flush)
         atexit.register(member.ledger.note_end)
         # What is here now stays: the collector need not look at it again in the middle of requests.
         gc.collect()
         gc.freeze()
+
+    def _tally(self, one_thread: bool) -> Tally | None:
+        """This worker's part of the statistics; None when the instance keeps none."""
+        segment = self._member.segment
+        return Tally(segment, self._member.ledger.row, one_thread) if segment.layout.statistics else None
 
     def _close_idle(self) -> int:
         """Close the idle connections to servers; how many that were."""

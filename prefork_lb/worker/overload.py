@@ -11,12 +11,15 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 
 from prefork_lb.clock import Clock, monotonic
 from prefork_lb.green.hub import Hub
 from prefork_lb.log_summary import LogSummary, summary
+from prefork_lb.worker.setup import nothing
 
 _PROBE_S = 0.05
+_WORST_S = 1.0
 _INTERVAL_S = 1.0  # a lag must last, or be gone, for so long before `is_high` changes
 _LEAST_PROBES = 3
 _FEW_EVENTS = 16  # in a round while the loop lags: clock, timers and new connections get their turn more often
@@ -27,8 +30,10 @@ log = logging.getLogger("prefork_lb")
 class Overload:
     """Measures the lag of a hub. While `is_high` is false, a request has nothing else to check."""
 
-    def __init__(self, hub: Hub, limit_s: float, clock: Clock = monotonic, log_summary: LogSummary = summary) -> None:
-        """A lag above `limit_s` is too much; 0: no limit."""
+    def __init__(self, hub: Hub, limit_s: float, clock: Clock = monotonic, log_summary: LogSummary = summary,
+                 note_lag: Callable[[float], None] = lambda _: None, note_shed: Callable[[], None] = nothing) -> None:
+        """A lag above `limit_s` is too much; 0: no limit. `note_lag` hears how far the loop has lagged at most within the last
+        second, in seconds; `note_shed` hears of each refusal."""
         self.is_high = False
         self._hub = hub
         self._limit_s = limit_s
@@ -38,6 +43,8 @@ class Overload:
         self._since = 0.0  # since when the lag is above the limit, or in an overload well below it
         self._probes = 0  # how many probes in a row have said so
         self._summary = log_summary
+        self._note_lag, self._note_shed = note_lag, note_shed
+        self._worst_s, self._worst_until = 0.0, 0.0  # the greatest lag, and until when it is the one to tell
         self._probe = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         if limit_s:
             hub.watch(self._probe, self._came_back)
@@ -64,6 +71,7 @@ class Overload:
 
     def count_refusal(self) -> None:
         """Count a request or connection that was refused for overload. The log gives the number once a second."""
+        self._note_shed()
         self._summary.tell(logging.WARNING, "overload", "overload: a request or a connection is refused")
 
     def close(self) -> None:
@@ -91,6 +99,9 @@ class Overload:
     def _measure(self) -> None:
         now = self._clock()
         lag_s, self._sent_at = now - self._sent_at, 0.0
+        if lag_s >= self._worst_s or now >= self._worst_until:
+            self._worst_s, self._worst_until = lag_s, now + _WORST_S
+            self._note_lag(lag_s)
         self._due = now + _PROBE_S  # one stall may delay the probe and the next look; it must count once
         self._hub.limit_round(_FEW_EVENTS if lag_s > self._limit_s / 4 else 0)
         if lag_s <= self._limit_s / 2 if self.is_high else lag_s > self._limit_s:

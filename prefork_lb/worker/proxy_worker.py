@@ -30,7 +30,7 @@ from prefork_lb.worker.acceptor import Acceptor
 from prefork_lb.worker.access import AccessLog
 from prefork_lb.worker.retirement import Order, Retirement
 from prefork_lb.worker.service import Service, Times
-from prefork_lb.worker.setup import ProxyApplication, ProxySetup
+from prefork_lb.worker.setup import ProxyApplication, ProxySetup, nothing
 
 _HEARTBEAT_S = 1.0
 _GRACE_S = 1.0  # a retired worker that still has clients after this time lingers
@@ -127,7 +127,7 @@ class ProxyWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
             listeners.append(setup.ended)
         return Service(self.hub, setup.engine if setup else None, self.wsgi, setup.is_trusted if setup else lambda _: False,
                        limits, times, tell_all(listeners), cfg, setup.siblings if setup else None,
-                       setup.most_lag_s if setup else 0.0)
+                       setup.most_lag_s if setup else 0.0, setup.note_shed if setup else nothing)
 
     def _listen(self, setup: ProxySetup | None) -> list[Acceptor]:
         cfg = self.cfg

@@ -14,7 +14,7 @@ from prefork_lb.wire.forwarded import ClientInfo
 from prefork_lb.wire.head import HeadLimits, RequestHead, kept_bytes, parse_request
 from prefork_lb.wire.memo import Memo
 from prefork_lb.worker.overload import Overload
-from prefork_lb.worker.setup import SiblingClients
+from prefork_lb.worker.setup import SiblingClients, nothing
 
 WSGIApp = Callable[[dict[str, Any], Callable[..., Any]], Any]
 
@@ -44,7 +44,8 @@ class Service:
     """One worker's settings for its client connections, and the connections."""
 
     def __init__(self, hub: Hub, engine: Engine | None, app: WSGIApp, is_trusted: TrustCheck, limits: HeadLimits, times: Times,
-                 ended: Ended | None, settings: Any, siblings: SiblingClients | None, most_lag_s: float = 0.0) -> None:
+                 ended: Ended | None, settings: Any, siblings: SiblingClients | None, most_lag_s: float = 0.0,
+                 note_shed: Callable[[], None] = nothing) -> None:
         """Without an engine all requests go to the WSGI application. `ended` hears of exchanges; None: nobody wants to know of
         them. `settings` are gunicorn's."""
         self.hub = hub
@@ -59,7 +60,7 @@ class Service:
         self.closing = False  # the worker ends
         self.keeps = times.keepalive > 0  # connections go on after a response
         self.connections: set[ClientConnection] = set()
-        self.overload = Overload(hub, most_lag_s)
+        self.overload = Overload(hub, most_lag_s, note_lag=siblings.note_lag if siblings else lambda _: None, note_shed=note_shed)
         self.on_end: list[Callable[[], None]] = []  # called whenever a connection has ended
         self._siblings = siblings
         # A request's head, blank line included, from its bytes; raises DownstreamError. The result is shared: do not change it.

@@ -11,6 +11,10 @@ from prefork_lb.proxy.request import Ended, TrustCheck
 from prefork_lb.wire.head import HeadLimits
 
 
+def nothing() -> None:
+    """Hears of something and does nothing."""
+
+
 class SiblingClients(Protocol):
     """How the workers tell one another of their client connections. `prefork_lb.shared.Ledger` does."""
 
@@ -19,6 +23,9 @@ class SiblingClients(Protocol):
 
     def fewest_clients(self) -> int | None:
         """The fewest connections that a sibling has; None: no sibling has published a number."""
+
+    def note_lag(self, seconds: float) -> None:
+        """This worker's loop lags so far."""
 
     def note_lingering(self, connections: int) -> None:
         """This worker was replaced, and still serves `connections` connections."""
@@ -47,6 +54,7 @@ class ProxySetup:
     close_idle: Callable[[], int]  # closes the idle connections to servers; how many that were
     instance_lives: Callable[[], bool]  # whether a gunicorn master of this instance runs
     ended: Ended | None = None  # hears of exchanges
+    note_shed: Callable[[], None] = nothing  # hears of each request or connection that is refused for overload
 
 
 @runtime_checkable

@@ -4,13 +4,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from prefork_lb.native.loader import PURE, native, native_chunks, native_heads
+from prefork_lb.native.loader import PURE, native, native_chunks, native_heads, native_tally
 from tests.support.balancer import PROXY, pool_text
 from tests.support.rig import Rig
 
 
 def test_workers_load_what_is_compiled_unless_the_environment_says_otherwise(rig: Rig) -> None:
-    modules = {"claims": native(), "heads": native_heads(), "chunks": native_chunks()}
+    modules = {"claims": native(), "heads": native_heads(), "chunks": native_chunks(), "tally": native_tally()}
     wanted = {name for name, module in modules.items() if module is not None}
     assert not (wanted and os.environ.get(PURE))
     balancer = rig.balancer(pool_text(rig.origin(1).addresses), PROXY, workers=1)

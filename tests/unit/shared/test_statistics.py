@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from prefork_lb.native.loader import PURE, native_tally
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.making import attach_or_create
@@ -16,6 +17,15 @@ from prefork_lb.shared.table import PoolEntry, ServerEntry, register
 from prefork_lb.shared.view import view
 from tests.unit.shared.breaking import Break, broken_off, length
 from tests.unit.shared.processes import Child, Master
+
+
+@pytest.fixture(params=["native", "python"], autouse=True)
+def _counted_by(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test with the compiled module and without."""
+    if request.param == "python":
+        monkeypatch.setenv(PURE, "1")
+    elif native_tally() is None:
+        pytest.skip("prefork_lb.native.tally was not built: it takes a C compiler")
 
 
 @pytest.fixture
@@ -47,13 +57,13 @@ def pool_entry(*addresses: str, name: str = "web") -> PoolEntry:
 
 def test_an_answer_is_counted_by_its_class_with_its_bytes_and_its_time(segment: Segment) -> None:
     tally = tally_of(Ledger(segment))
-    for status in (101, 200, 204, 302, 404, 499, 503):
+    for status in (101, 200, 204, 302, 404, 499, 503, 999):
         tally.count_answer(2, 1, status, 5, 100, 0.25)
     found = Numbers(segment).server(2)
-    assert found.codes == {"1xx": 1, "2xx": 2, "3xx": 1, "4xx": 2, "5xx": 1}
-    assert (found.answers, found.bytes_in, found.bytes_out, found.seconds) == (7, 35, 700, 1.75)
+    assert found.codes == {"1xx": 1, "2xx": 2, "3xx": 1, "4xx": 2, "5xx": 2}
+    assert (found.answers, found.bytes_in, found.bytes_out, found.seconds) == (8, 40, 800, 2.0)
     assert Numbers(segment).server(1).answers == 0
-    assert sum(Numbers(segment).pool(1).buckets) == 7
+    assert sum(Numbers(segment).pool(1).buckets) == 8
 
 
 def test_answers_of_this_proxy_are_counted_by_status(segment: Segment) -> None:
@@ -202,3 +212,11 @@ def test_without_room_nothing_is_kept_and_nothing_shown(master: Master) -> None:
 def test_the_room_is_found_again_by_who_attaches(segment: Segment, master: Master) -> None:
     assert attach_or_create(master.pid, 1, 1).layout == segment.layout
 
+
+
+def test_a_tally_lets_go_of_the_memory(segment: Segment) -> None:
+    tally = tally_of(Ledger(segment))
+    tally.count_answer(0, 0, 200, 0, 0, 0.0)
+    tally.close()
+    with pytest.raises(ValueError, match="released"):
+        tally.count_answer(0, 0, 200, 0, 0, 0.0)

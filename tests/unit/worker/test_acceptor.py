@@ -27,6 +27,8 @@ class SiblingClients:
     def note_clients(self, count: int) -> None:
         self.told.append(count)
 
+    def note_lag(self, seconds: float) -> None: ...
+
     def fewest_clients(self) -> int | None:
         return self.fewest
 

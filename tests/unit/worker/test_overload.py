@@ -53,7 +53,12 @@ class Bench:
     def __init__(self) -> None:
         self.hub, self.clock = Hub(), ManualClock(100.0)
         self.summary = LogSummary(logging.getLogger("prefork_lb"), self.clock)
-        self.overload = Overload(self.hub, LIMIT_S, self.clock, self.summary)  # type: ignore[arg-type]
+        self.lags: list[float] = []
+        self.shed = 0
+        self.overload = Overload(self.hub, LIMIT_S, self.clock, self.summary, self.lags.append, self._note_shed)  # type: ignore
+
+    def _note_shed(self) -> None:
+        self.shed += 1
 
     def look(self) -> None:
         self.clock.advance(0.05)
@@ -208,3 +213,17 @@ def test_the_oldest_is_turned_away_when_it_is_too_late(bench: Bench) -> None:
     let_in(bench.hub)
     assert [connection.name for connection in connections if connection.turned_away] == [0, 1, 3, 4]
     assert pending and bench.hub.timers
+
+
+def test_the_greatest_lag_of_a_second_is_told_and_then_what_comes_after(bench: Bench) -> None:
+    bench.lag(0.3)
+    bench.lag(0.02, times=5)
+    assert len(bench.lags) == 1
+    bench.lag(0.02, times=15)
+    assert {round(lag, 2) for lag in bench.lags[1:]} == {0.02}
+
+
+def test_each_refusal_is_told(bench: Bench) -> None:
+    bench.overload.count_refusal()
+    bench.overload.count_refusal()
+    assert bench.shed == 2
