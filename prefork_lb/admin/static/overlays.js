@@ -16,7 +16,7 @@ export function ask({title, says = [], fields = [], confirm, grave = false, subm
   return new Promise((resolve) => {
     let done = false;
     no.addEventListener("click", () => dialog.close());
-    dialog.onclick = ({target}) => target === dialog && dialog.close(); // beside the form
+    closeBeside(dialog);
     dialog.onclose = () => resolve(done);
     form.addEventListener("submit", async (event) => {
       event.preventDefault();
@@ -37,6 +37,13 @@ export function ask({title, says = [], fields = [], confirm, grave = false, subm
   });
 }
 
+/** A click beside the form closes it. The handler returns nothing: false would keep the form from being sent. */
+function closeBeside(dialog) {
+  dialog.onclick = ({target}) => {
+    if (target === dialog) dialog.close();
+  };
+}
+
 function field({name, label, hint, ...attributes}) {
   const input = element("input", {name, autocomplete: "off", spellcheck: "false", ...attributes});
   const note = hint ? [element("small", {}, hint)] : [];
@@ -55,7 +62,7 @@ export function tell(title, ...content) {
   close.addEventListener("click", () => dialog.close());
   dialog.replaceChildren(element("form", {method: "dialog"}, element("h2", {id: "ask-title"}, title), ...content, element("div", {class: "answers"}, close)));
   dialog.onclose = null;
-  dialog.onclick = ({target}) => target === dialog && dialog.close();
+  closeBeside(dialog);
   dialog.showModal();
   close.focus();
 }
