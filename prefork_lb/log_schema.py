@@ -24,9 +24,12 @@ FIELDS = {
     "referer": LogField("string", "The Referer field, 512 bytes at most. Absent: there was none."),
     "user_agent": LogField("string", "The User-Agent field, 512 bytes at most. Absent: there was none."),
     "pool": LogField("string", "The pool. Absent: the request was refused before its pool was found."),
+    "request_fields": LogField("object", "Fields of the request that `log.request_fields` names. Absent: it has none of them."),
     "status": LogField("number", "Status of the answer; 499: the client left before it had all of it."),
-    "bytes_in": LogField("number", "Bytes of the request's body that were received."),
-    "bytes_out": LogField("number", "Bytes of the response's body that were sent."),
+    "ending": LogField("string", "How it ended: `finished`, `client left`, `client timed out`, `refused`, `server failed`, "
+                                 "`server timed out`, `server broke off`, `no server`, `overloaded`, `internal error`."),
+    "error": LogField("string", "Why it did not finish: the phase and what happened. Absent: it finished."),
+    "failures": LogField("array", "Failed attempts: server, phase, what happened. Absent: there were none."),
     "server": LogField("string", "The server that answered; without an answer that of the last attempt. Absent: none was asked."),
     "picked": LogField("string", "Why that server: `policy`, `key` (of the request), `session`, `only one`, `backup`, `trial` "
                                  "(after an ejection), `another attempt`. Absent as `server` is."),
@@ -34,17 +37,14 @@ FIELDS = {
                                   "the pool has no sessions."),
     "attempts": LogField("number", "Requests that were sent to servers for this one."),
     "retries": LogField("number", "Those of them that went to another server than the first."),
+    "bytes_in": LogField("number", "Bytes of the request's body that were received."),
     "queue_ms": LogField("number", "Milliseconds in the pool's queue."),
     "connect_ms": LogField("number", "Milliseconds of connecting to servers; 0: a kept connection was used."),
+    "response_fields": LogField("object", "The same of the response, by `log.response_fields`."),
+    "bytes_out": LogField("number", "Bytes of the response's body that were sent."),
     "first_byte_ms": LogField("number", "Milliseconds from the claim of the first server to the head of the answer. Absent: "
                                         "none came."),
     "total_ms": LogField("number", "Milliseconds from the request's head to the end of the exchange."),
-    "ending": LogField("string", "How it ended: `finished`, `client left`, `client timed out`, `refused`, `server failed`, "
-                                 "`server timed out`, `server broke off`, `no server`, `overloaded`, `internal error`."),
-    "error": LogField("string", "Why it did not finish: the phase and what happened. Absent: it finished."),
-    "failures": LogField("array", "Failed attempts: server, phase, what happened. Absent: there were none."),
-    "request_fields": LogField("object", "Fields of the request that `log.request_fields` names. Absent: it has none of them."),
-    "response_fields": LogField("object", "The same of the response, by `log.response_fields`."),
 }
 """By name, in the order of a line in JSON."""
 

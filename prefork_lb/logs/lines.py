@@ -1,30 +1,32 @@
 """From the record of an exchange to its line.
 
-The line in JSON is on the way of every request where the log is on, so it is put together by hand: what a line holds of the head
-and of the client is worked out once for a plan, since heads come again; the rest is one `%` over bytes.
+The line in JSON is on the way of every request where the log is on, so it is put together by hand from pieces that come again:
+that of a plan's head and client, and that of an ordinary exchange with a server. The rest are three numbers.
 """
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Sequence
 
 from prefork_lb.clock import monotonic
 from prefork_lb.log_schema import PRESETS, template_parts
 from prefork_lb.logs.texts import quoted, shown
-from prefork_lb.logs.values import TARGET_BYTES, VALUES, Value, attempts, fields_named, picked, response_index, session
+from prefork_lb.logs.values import TARGET_BYTES, VALUES, Value, fields_named, response_index
 from prefork_lb.proxy.request import Request
 from prefork_lb.upstream.server import Server
 
 Format = Callable[[Request], bytes]
 """Makes the line of an exchange that is over, with its newline."""
 
-_OF_THE_HEAD = ("client", "method", "scheme", "host", "target", "protocol", "referer", "user_agent", "pool")
-_LONGEST_ERROR = 1024
-_LINE = (b'{"time":"%b%03dZ",%b"status":%d,"bytes_in":%d,"bytes_out":%d,%b"session":"%b",%b"total_ms":%.3f,'
-         b'"ending":"%b"%b}\n')
-_PLAIN_PHASES = b'"attempts":1,"retries":0,"queue_ms":0,"connect_ms":0,'
-_MOST_SERVERS = 4096  # remembered, with the reasons why they are picked
+_OF_THE_HEAD = ("pid", "client", "method", "scheme", "host", "target", "protocol", "referer", "user_agent", "pool")
+_OF_THE_EXCHANGE = ("status", "ending", "error", "failures", "server", "picked", "session", "attempts", "retries", "bytes_in",
+                    "queue_ms", "connect_ms")
+_LONGEST_TEXT = 512
+_ANSWERED = b'"bytes_out":%d,"first_byte_ms":%.3f,"total_ms":%.3f}\n'
+_UNANSWERED = b'"bytes_out":%d,"total_ms":%.3f}\n'
+_THOUSANDTHS = [b'%03dZ",' % min(number, 999) for number in range(1001)]  # a sum of instants may be rounded up
+_MOST_KEPT = 4096
+_Ordinary = tuple[Server | None, int, int]  # server, status, how many servers were usable
 
 
 def make_format(name: str, request_fields: Sequence[str], response_fields: Sequence[str]) -> Format:
@@ -39,19 +41,22 @@ class _WallClock:
 
     def __init__(self, text: Callable[[int], bytes]) -> None:
         self._text = text
-        self._second = -1
-        self._offset_s = 0.0
-        self._until = 0.0  # the monotonic instant at which the next second begins
+        self.begins = self.ends = 0.0  # instants: the second of `prefix`
         self.prefix = b""
+
+    def set(self, instant: float) -> None:
+        """Go to the second of this instant."""
+        offset_s = time.time() - monotonic()  # anew: the time of day may have been set
+        second = int(instant + offset_s)
+        self.begins = second - offset_s
+        self.ends = self.begins + 1
+        self.prefix = self._text(second)
 
     def milliseconds(self, instant: float) -> int:
         """Those behind the second whose text is `prefix`."""
-        if not self._until - 1 <= instant < self._until:
-            self._offset_s = time.time() - monotonic()  # anew: the time of day may have been set
-            second = int(instant + self._offset_s)
-            self._until = second + 1 - self._offset_s
-            self.prefix = self._text(second)
-        return int((instant - self._until + 1) * 1000)
+        if not self.begins <= instant < self.ends:
+            self.set(instant)
+        return int((instant - self.begins) * 1000)
 
 
 def _utc(second: int) -> bytes:
@@ -64,64 +69,72 @@ class JSONLines:
     def __init__(self, request_fields: Sequence[str] = (), response_fields: Sequence[str] = ()) -> None:
         self._request_fields = [name.lower().encode() for name in request_fields]
         self._response_fields = [name.lower().encode() for name in response_fields]
-        self._clock = _WallClock(_utc)
-        self._pid = b'"pid":%d,' % os.getpid()
-        self._servers: dict[tuple[Server, bytes], bytes] = {}
+        self._clock = _WallClock(lambda second: b'{"time":"' + _utc(second))
+        self._kept: dict[_Ordinary, bytes] = {}  # what lines of ordinary exchanges hold of them
 
     def __call__(self, request: Request) -> bytes:
-        ended_at, plan, server = request.ended_at, request.plan, request.server
+        ended_at, plan = request.ended_at, request.plan
         clock = self._clock
-        milliseconds = clock.milliseconds(ended_at)
+        if not clock.begins <= ended_at < clock.ends:
+            clock.set(ended_at)
         if plan is None:
             about_head = self._about_head(request)
         else:
             about_head = plan.logged
             if not about_head:
                 about_head = plan.logged = self._about_head(request)
-        about_server = b""
-        if server is not None:
-            why = picked(request)
-            about_server = self._servers.get((server, why)) or self._about_server(server, why)
-        if request.attempts == 1 and not request.queue_s and not request.connect_s and request.leased_at:
-            phases = _PLAIN_PHASES
+        reply = request.reply
+        about_exchange: bytes | None
+        # An ordinary exchange has nothing of what few have (its dict is empty), and differs from others by its numbers alone.
+        if (reply is not None and plan is not None and request.session is None and not request.__dict__
+                and reply.lease.trial is None):
+            ordinary = request.server, request.status, plan.pool.usable
+            about_exchange = self._kept.get(ordinary)
+            if about_exchange is None:
+                about_exchange = self._keep(ordinary, request)
         else:
-            phases = b'"attempts":%d,"retries":%d,"queue_ms":%.3f,"connect_ms":%.3f,' % (
-                attempts(request), request.retries, request.queue_s * 1e3, request.connect_s * 1e3)
+            about_exchange = self._about_exchange(request)
         if request.answered_at:
-            phases += b'"first_byte_ms":%.3f,' % ((request.answered_at - request.leased_at) * 1e3)
-        more = b""
-        if request.error or request.failures or self._response_fields:
-            more = self._more(request)
-        return _LINE % (clock.prefix, milliseconds, about_head, request.status, request.bytes_in, request.bytes_out, about_server,
-                        session(request), phases, (ended_at - request.started) * 1e3, request.ending.encode(), more)
+            numbers = _ANSWERED % (request.bytes_out, (request.answered_at - request.leased_at) * 1e3,
+                                   (ended_at - request.started) * 1e3)
+        else:
+            numbers = _UNANSWERED % (request.bytes_out, (ended_at - request.started) * 1e3)
+        return b"".join((clock.prefix, _THOUSANDTHS[int((ended_at - clock.begins) * 1000)], about_head, about_exchange, numbers))
 
     def _about_head(self, request: Request) -> bytes:
-        parts = [self._pid]
-        for name in _OF_THE_HEAD:
-            value = VALUES[name](request)
-            if isinstance(value, bytes):
-                parts.append(b'"%b":%b,' % (name.encode(), quoted(value, TARGET_BYTES if name == "target" else 512)))
+        parts = [_member(name, VALUES[name](request)) for name in _OF_THE_HEAD]
         if found := fields_named(self._request_fields, request.head.index):
             parts.append(b'"request_fields":%b,' % _object(found))
         return b"".join(parts)
 
-    def _about_server(self, server: Server, why: bytes) -> bytes:
-        if len(self._servers) >= _MOST_SERVERS:
-            self._servers.clear()
-        made = self._servers[server, why] = b'"server":%b,"picked":"%b",' % (quoted(server.name.encode()), why)
+    def _keep(self, ordinary: _Ordinary, request: Request) -> bytes:
+        made = self._about_exchange(request)
+        if not self._response_fields:
+            if len(self._kept) >= _MOST_KEPT:
+                self._kept.clear()
+            self._kept[ordinary] = made
         return made
 
-    def _more(self, request: Request) -> bytes:
-        parts = []
-        for name in ("error", "failures"):
-            value = VALUES[name](request)
-            if isinstance(value, bytes):
-                parts.append(b',"%b":%b' % (name.encode(), quoted(value, _LONGEST_ERROR)))
-            elif isinstance(value, list):
-                parts.append(b',"%b":[%b]' % (name.encode(), b",".join([quoted(each, _LONGEST_ERROR) for each in value])))
-        if found := fields_named(self._response_fields, response_index(request)):
-            parts.append(b',"response_fields":%b' % _object(found))
+    def _about_exchange(self, request: Request) -> bytes:
+        parts = [_member(name, VALUES[name](request)) for name in _OF_THE_EXCHANGE]
+        if self._response_fields and (found := fields_named(self._response_fields, response_index(request))):
+            parts.append(b'"response_fields":%b,' % _object(found))
         return b"".join(parts)
+
+
+def _member(name: str, value: Value) -> bytes:
+    """A member of an object, with a comma behind it; nothing for what is not there."""
+    if value is None:
+        return b""
+    if isinstance(value, bytes):
+        text = quoted(value, TARGET_BYTES if name == "target" else _LONGEST_TEXT)
+    elif isinstance(value, int):
+        text = b"%d" % value
+    elif isinstance(value, float):
+        text = b"%.3f" % value
+    else:
+        text = b"[%b]" % b",".join([quoted(each, _LONGEST_TEXT) for each in value])
+    return b'"%b":%b,' % (name.encode(), text)
 
 
 def _object(pairs: Sequence[tuple[bytes, bytes]]) -> bytes:
@@ -153,7 +166,7 @@ class TemplateLines:
             if kind == "request":
                 return lambda request: _joined(fields_named(wanted, request.head.index))
             return lambda request: _joined(fields_named(wanted, response_index(request)))
-        value, most = VALUES[name], TARGET_BYTES if name == "target" else _LONGEST_ERROR
+        value, most = VALUES[name], TARGET_BYTES if name == "target" else _LONGEST_TEXT
         return lambda request: _text(value(request), most)
 
     def _time(self, request: Request) -> str:

@@ -20,7 +20,7 @@ def picked(request: Request) -> bytes:
         return b"session"
     if request.retries:
         return b"another attempt"
-    if request.reply is not None and request.reply.is_trial:
+    if request.reply is not None and request.reply.lease.trial is not None:
         return b"trial"
     if server is not None and server.backup:
         return b"backup"

@@ -20,7 +20,7 @@ class Reply:
     first; so a client that reads slowly holds a server no longer than it must.
     """
 
-    __slots__ = ("_body", "_data", "_lease", "_pseudonym", "_reusable", "added", "framing", "head", "reason", "status")
+    __slots__ = ("_body", "_data", "_pseudonym", "_reusable", "added", "framing", "head", "lease", "reason", "status")
 
     def __init__(self, head: ResponseHead, framing: Framing, body: BodyReader | None, data: bytes, lease: Lease,
                  request_sent: bool, pseudonym: bytes) -> None:
@@ -34,7 +34,7 @@ class Reply:
         self.added: Sequence[tuple[bytes, bytes]] = ()  # what this proxy adds; behind the fields of the server, which are shared
         self._body = body
         self._data = data
-        self._lease = lease
+        self.lease = lease
         self._pseudonym = pseudonym
         self._reusable = request_sent and head.is_persistent and framing.kind is not BY_CLOSE
         if (body is None and head.status != 101) or (body is not None and body.is_received):
@@ -57,21 +57,16 @@ class Reply:
     @property
     def server(self) -> Stream | None:
         """The server's connection, as long as it is not given back; after 101 it is the other end of a tunnel."""
-        return self._lease.stream
+        return self.lease.stream
 
     @property
     def served_by(self) -> Server:
         """The server whose response it is."""
-        return self._lease.server
-
-    @property
-    def is_trial(self) -> bool:
-        """Whether the server was tried by this request, after an ejection."""
-        return self._lease.is_trial
+        return self.lease.server
 
     def end_tunnel(self) -> None:
         """Give the lease of a tunnel back. It has done its part, however it ended."""
-        self._lease.succeed(reusable=False)
+        self.lease.succeed(reusable=False)
 
     def read(self, limit: int = RESPONSE_PIECE_BYTES) -> bytes:
         """The next data of the body, empty at the end; after 101 the tunnel's first bytes. At most `limit` are received for it.
@@ -85,7 +80,7 @@ class Reply:
         try:
             data = body.read(limit)
         except TruncatedBody as exc:
-            self._lease.fail(str(exc))
+            self.lease.fail(str(exc))
             raise
         if body.is_received:
             self._release()
@@ -102,7 +97,7 @@ class Reply:
         try:
             data = body.take(limit, wait_s)
         except TruncatedBody as exc:
-            self._lease.fail(str(exc))
+            self.lease.fail(str(exc))
             raise
         if body.is_received:
             self._release()
@@ -130,11 +125,11 @@ class Reply:
 
     def close(self) -> None:
         """Give everything back. If the body was not read to its end, the client has left: the server's connection is closed."""
-        if self._lease.is_open:
-            self._lease.abandon()
+        if self.lease.is_open:
+            self.lease.abandon()
 
     def _release(self) -> None:
-        self._lease.succeed(self._reusable and (self._body is None or not self._body.excess))
+        self.lease.succeed(self._reusable and (self._body is None or not self._body.excess))
 
 
 def _told_length(head: ResponseHead, framing: Framing) -> int | None:

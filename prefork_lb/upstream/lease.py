@@ -22,7 +22,7 @@ class Lease:
     """
 
     __slots__ = ("_begun_us",
-                 "_failure", "_kept", "_ledger", "_outcomes", "_penalty_s", "_seen", "_trial", "is_open", "server", "stream")
+                 "_failure", "_kept", "_ledger", "_outcomes", "_penalty_s", "_seen", "is_open", "server", "stream", "trial")
 
     def __init__(self, server: Server, ledger: Ledger, outcomes: Outcomes, seen: int, trial: Trial | None = None,
                  begun_us: int = 0) -> None:
@@ -39,7 +39,7 @@ class Lease:
         self.is_open = True
         self._kept = False
         self._seen = seen
-        self._trial = trial
+        self.trial = trial
         self._failure: str | None = None  # why the exchange counts as failed; "": as load only; None: it does not
         self._penalty_s = 0.0
         # Microseconds of the monotonic clock; 0: no answer is awaited, or nobody wants to know how long it takes.
@@ -65,16 +65,11 @@ class Lease:
         else:
             self.abandon()
 
-    @property
-    def is_trial(self) -> bool:
-        """Whether it decides if an ejected server is back."""
-        return self._trial is not None
-
     def keep(self) -> None:
         """The head of the response came, and the response owns the lease from here on."""
         self._kept = True
-        if self._trial is not None and not self._failure:
-            self._trial.is_answered = True
+        if self.trial is not None and not self._failure:
+            self.trial.is_answered = True
         if self._begun_us and self.is_open:
             self._end_wait()
 
@@ -102,8 +97,8 @@ class Lease:
         self._end(reusable, bool(self._failure))
         if self._failure is not None:
             self._tell_failure()
-        elif self._trial is not None or self._outcomes.streaks[self.server.slot]:
-            self._outcomes.succeeded(self.server, self._seen, self._trial)
+        elif self.trial is not None or self._outcomes.streaks[self.server.slot]:
+            self._outcomes.succeeded(self.server, self._seen, self.trial)
 
     def fail(self, why: str) -> None:
         """The server did not do its part."""
@@ -118,14 +113,14 @@ class Lease:
             self._end(False, bool(self._failure), Ending.LEFT)
             if self._failure is not None:
                 self._tell_failure()
-            elif self._trial is not None:
-                self._outcomes.left(self._trial)
+            elif self.trial is not None:
+                self._outcomes.left(self.trial)
 
     def _tell_failure(self) -> None:
         if self._failure:
-            self._outcomes.failed(self.server, self._failure, self._penalty_s, self._seen, self._trial)
+            self._outcomes.failed(self.server, self._failure, self._penalty_s, self._seen, self.trial)
         else:
-            self._outcomes.refused(self.server, self._penalty_s, self._trial)
+            self._outcomes.refused(self.server, self._penalty_s, self.trial)
 
     def _end(self, reusable: bool, failed: bool, ending: Ending = Ending.ANSWERED) -> None:
         self.is_open = False

@@ -65,6 +65,7 @@ class Pool:
         self.hedge_after_s = 0.0  # seconds until a second server is asked; 0: not known yet
         self._queue = queue
         self.has_queue = queue is not None
+        self.usable = 0  # servers that a pick could choose from when this worker last looked, backups not counted
         self._limit = limit
         self._note_panic = note_panic
         self.key_of = key_of
@@ -242,11 +243,6 @@ class Pool:
         (queue if queue.length else self._queue).wake()
 
     @property
-    def usable(self) -> int:
-        """How many servers a pick could choose from when this worker last looked, backups not counted."""
-        return len(self._view[1].primaries)
-
-    @property
     def choice(self) -> Choice:
         """The servers that a pick may choose from at this moment, whether they are full or not."""
         return self._look_anew()[1]
@@ -287,6 +283,7 @@ class Pool:
         if self._keyed is not None:
             loads = KeyedLoads(choice.primaries, self._ledger) if choice.primaries and not self._own_queues else None
         view = self._view = changes, choice, fast_claims, loads
+        self.usable = len(choice.primaries)
         if choice.is_panic != was_panic:
             self._note_panic(choice.is_panic)
             log.warning("pool %s: %s", self.name, "panic: too few servers are up by their checks; all are used" if choice.is_panic

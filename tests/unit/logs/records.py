@@ -28,7 +28,8 @@ def record(fields: Pairs = ((b"Host", b"a.test"),), target: bytes = b"/", *, ser
     request.leased_at = 100.004
     if error is None:
         request.answered_at = 100.012
-        reply: Any = SimpleNamespace(status=200, served_by=server or new_server(0), is_trial=is_trial,
+        reply: Any = SimpleNamespace(status=200, served_by=server or new_server(0),
+                                     lease=SimpleNamespace(trial=is_trial or None),
                                      head=parse_response(answer, HeadLimits()))
         request.end(100.016, 5, None, reply)
     else:
