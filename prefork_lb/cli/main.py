@@ -25,6 +25,7 @@ MODULES = {
     "top": "top",
     "traffic": "traffic",
     "demo": "demo",
+    "log": "log",
     "simulate": "simulate",
     "explain": "explain",
     "drain": "servers",
