@@ -59,7 +59,7 @@ def _set_weights(servers: Sequence[Server], states: States, rules: AvailabilityR
     for server in servers:
         weight = states.weight_set[server.slot] or server.configured_weight
         limit_set = states.limit_set(server.slot)
-        limit = server.configured_limit if limit_set is None else limit_set or UNLIMITED
+        limit = own_limit = server.configured_limit if limit_set is None else limit_set or UNLIMITED
         if rules.slow_start_ms:
             risen_ms = states.risen[server.slot]
             share = ramp(now_ms - risen_ms, rules.slow_start_ms) if risen_ms else 1.0
@@ -67,8 +67,8 @@ def _set_weights(servers: Sequence[Server], states: States, rules: AvailabilityR
             if share < 1:
                 is_ramping = True
                 limit = max(1, int(limit * share))
-        # One store each: other threads of this worker read both, under the ledger's lock, which is not held here.
-        server.weight, server.max_connections = weight, limit
+        # One store each: other threads of this worker read them, under the ledger's lock, which is not held here.
+        server.weight, server.max_connections, server.own_limit = weight, limit, own_limit
     return is_ramping
 
 

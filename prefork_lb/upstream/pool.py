@@ -329,7 +329,7 @@ class Pool:
     def _has_room(self, choice: Choice) -> bool:
         """Whether one more request may find a server; the lock must be held."""
         totals = self._ledger.totals
-        return bool(any(totals[server.slot] < server.max_connections for server in (*choice.primaries, *choice.backups))
+        return bool(any(totals[server.slot] < server.own_limit for server in (*choice.primaries, *choice.backups))
                     or (choice.trials and self._due_for_trial(choice, ())))
 
     def _none_left(self, choice: Choice, tried: Collection[Server]) -> PoolFull | NoUsableServer:

@@ -31,6 +31,7 @@ class Server:
     idle: IdleConnections
     weight: int = 0
     max_connections: int = 0
+    own_limit: int = 0  # for requests of sessions that it has: not less in slow start
     in_flight: int = 0
     tls: ClientTLS | None = None
     public: bytes = b""  # where clients are sent in a pool that redirects: scheme, host and port
@@ -39,4 +40,4 @@ class Server:
     own_queue: Queue | None = None  # of sessions that wait for this server alone; they come first
 
     def __post_init__(self) -> None:
-        self.weight, self.max_connections = self.configured_weight, self.configured_limit
+        self.weight, self.max_connections, self.own_limit = self.configured_weight, self.configured_limit, self.configured_limit

@@ -1,4 +1,5 @@
-"""A claim on the server of a session, without a pick. The rules of a pick hold, but drained servers keep their sessions."""
+"""A claim on the server of a session, without a pick. The rules of a pick hold, but drained servers keep their sessions, and slow
+start keeps no session from its server."""
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
@@ -30,7 +31,7 @@ class OwnServer:
     def claim(self, server: Server, seen: int, choice: Choice, tried: Collection[Server]) -> Lease | None:
         """Claim the session's server; None when it may not be used at the moment. `seen` and `choice` as of the pool's view."""
         ledger, states, slot = self._ledger, self._states, server.slot
-        if server in tried or ledger.totals[slot] >= server.max_connections:
+        if server in tried or ledger.totals[slot] >= server.own_limit:
             return None
         is_ejected = server in choice.trials or (server in choice.keeping and states.is_ejected(slot))
         if is_ejected and states.ejection[slot] != Ejection.TRIAL_DUE:
@@ -78,6 +79,6 @@ class OwnServer:
             return "is down"
         if states.is_ejected(slot):
             return "is ejected"
-        if self._ledger.totals[slot] >= server.max_connections:
+        if self._ledger.totals[slot] >= server.own_limit:
             return "is full"
         return "has just failed" if not server.backup else "is a backup, and others can be used"

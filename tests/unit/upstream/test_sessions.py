@@ -16,6 +16,7 @@ from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import Admin, States
 from prefork_lb.shared.table import PoolEntry, ServerEntry, register
 from prefork_lb.shared.transitions import Check, Ejection, Event
+from prefork_lb.upstream.availability import AvailabilityRules
 from prefork_lb.upstream.claiming import fast_claims
 from prefork_lb.upstream.pool import Pool
 from prefork_lb.upstream.server import Server
@@ -173,6 +174,22 @@ def test_a_session_finds_every_server_full(ledger: Ledger) -> None:
         served(pool, server)
     with pytest.raises(PoolFull):
         served(pool, pool.servers[0])
+
+
+def test_slow_start_keeps_no_session_from_its_server(segment: Segment, ledger: Ledger) -> None:
+    """A drained server that is ready again begins slow start, while its sessions go on."""
+    servers = [new_server(slot, limit=20) for slot in range(2)]
+    pool = make_pool(ledger, servers, new_policy("least-connections"), availability=AvailabilityRules(slow_start_ms=60_000),
+                     sticky=Route({}, REBALANCE, "id", ""))
+    states = States(segment)
+    with ledger.locked():
+        states.set_admin(0, Admin.DRAIN)
+    held = [pool.lease(REQUEST, (), session=Session(servers[0])) for _ in range(19)]
+    with ledger.locked():
+        states.set_admin(0, Admin.READY)
+    assert served(pool, servers[0]) is servers[0] and servers[0].max_connections == 2
+    assert pool.lease(REQUEST, (), session=Session(None)).server is servers[1]
+    assert len(held) == 19 and served(pool, servers[0]) is servers[1], "max_connections holds for sessions, too"
 
 
 @pytest.mark.parametrize(("target", "cookie", "number"), [
