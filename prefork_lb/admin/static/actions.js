@@ -10,6 +10,8 @@ const STATES = {
   maintenance: {verb: "Take out for maintenance", done: "is in maintenance", key: "m"},
 };
 
+const inFlight = ({in_flight}) => (in_flight ? `What it has in flight may finish: ${many(in_flight, "request")}.` : "It has no request in flight.");
+
 export class Actions {
   constructor(model) {
     this.model = model;
@@ -30,17 +32,18 @@ export class Actions {
   setAdmin(server, admin) {
     const {address} = server.data;
     const {verb, done} = STATES[admin];
+    const shown = {...server.data};
     if (server.data.admin === admin) {
       toast(`${address} ${done} already.`);
       return;
     }
     ask({title: `${verb}: ${address}`, confirm: verb, grave: this.#isLast(server) && admin !== "ready",
          says: [this.#whatFollows(server, admin), admin !== "ready" && this.#isLast(server) && `It is the only server of ${server.data.pool} that can be used: requests will be refused.`],
-         submit: () => this.#change(server, {admin}, {admin: server.data.admin}, `${address} ${done}.`)});
+         submit: () => this.#change(server, shown, {admin}, {admin: shown.admin}, `${address} ${done}.`)});
   }
 
   #whatFollows({data}, admin) {
-    const running = data.in_flight ? `Its ${many(data.in_flight, "request")} in flight may finish.` : "It has no request in flight.";
+    const running = inFlight(data);
     if (admin === "drain" && this.model.pools.get(data.pool).data.sticky) return `It gets no new sessions; those that it has may stay. ${running}`;
     if (admin === "drain") return `It gets no new requests. ${running}`;
     if (admin === "maintenance") return `It gets no new requests and no checks. ${running}`;
@@ -61,7 +64,7 @@ export class Actions {
   }
 
   #setNumber(server, name, {title, min, max, says}) {
-    const {data} = server;
+    const data = {...server.data}; // as it is shown while the dialog is open
     const configured = data[`${name}_configured`];
     ask({title: `${title}: ${data.address}`, confirm: "Set", says: [says],
          fields: [{name, label: title, type: "number", min, max, step: 1, inputmode: "numeric", value: data[name], placeholder: configured,
@@ -69,14 +72,14 @@ export class Actions {
          submit: (values) => {
            const wanted = values[name] === "" ? null : Number(values[name]);
            const said = wanted === null ? `${title} of ${data.address}: ${configured}, as configured.` : `${title} of ${data.address}: ${wanted}, was ${data[name]}.`;
-           return this.#change(server, {[name]: wanted}, {[name]: data[name] === configured ? null : data[name]}, said);
+           return this.#change(server, data, {[name]: wanted}, {[name]: data[name] === configured ? null : data[name]}, said);
          }});
   }
 
   remove(server) {
-    const {data} = server;
+    const data = {...server.data};
     ask({title: `Remove: ${data.address}`, confirm: "Remove", grave: true,
-         says: [data.in_flight ? `It has ${many(data.in_flight, "request")} in flight; they may finish.` : "",
+         says: [inFlight(data),
                 this.#isLast(server) ? `It is the only server of ${data.pool} that can be used: requests will be refused.` : "",
                 data.origin === "configuration" ? "The configuration names it: the next reload brings it back." : "It was added at run time: it is gone for good."],
          submit: async () => {
@@ -113,11 +116,14 @@ export class Actions {
          }});
   }
 
-  /** PATCH, with a message that offers the way back: PATCH of `before`, if the server is still as this change left it. */
-  async #change(server, after, before, said) {
-    const {pool, address} = server.data;
+  /**
+   * PATCH, if the server is still as `shown`; with a message that offers the way back: PATCH of `before`, if the server is still as
+   * this change left it.
+   */
+  async #change(server, shown, after, before, said) {
+    const {pool, address} = shown;
     const path = pathOf({pool, address});
-    const now = await this.#patch(path, after, server.data.etag, address);
+    const now = await this.#patch(path, after, shown.etag, address);
     if (now) Object.assign(server.data, now);
     toast(said, {undo: () => this.#undo(async () => {
       const again = await this.#patch(path, before, now?.etag, address);
