@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import click
@@ -12,6 +12,24 @@ from prefork_lb.shared.events import Event
 
 Document = dict[str, Any]
 """An instance as `GET /api/v1/instance` tells it; see docs/admin.md."""
+
+
+Key = tuple[str, str]
+"""A server of an instance: its pool and its address."""
+
+
+class Leftover(Protocol):
+    """What servers still have that get no new requests."""
+
+    @property
+    def in_flight(self) -> int:
+        """Requests in flight. Raises ClickException when the instance has ended or cannot be reached."""
+
+    def left(self, still: str = "") -> str:
+        """What is left, in words: requests in flight, and sessions that the pools keep; empty: nothing."""
+
+    def nothing(self) -> str:
+        """What it means that nothing is left, in words."""
 
 
 class Instance(Protocol):
@@ -32,11 +50,23 @@ class Instance(Protocol):
     def reload(self) -> None:
         """Let the instance check its file and load it again. Raises ClickException, with all problems, when it would not take."""
 
+    def servers(self) -> list[Key]:
+        """All servers."""
+
+    def leftover(self, servers: Sequence[Key]) -> Leftover:
+        """What these servers still have, from now on; also when they are removed."""
+
     def set_admin(self, pool: str, address: str, state: str) -> None:
         """Set a server's administrative state: ready, drain or maintenance."""
 
     def set_weight(self, pool: str, address: str, weight: int | None) -> None:
         """Set a server's weight; None: that of the configuration."""
+
+    def add_server(self, pool: str, address: str, weight: int, max_connections: int, backup: bool) -> str:
+        """Add a server to a pool; its address as the instance writes it. 0 connections: no limit."""
+
+    def remove_server(self, pool: str, address: str) -> None:
+        """Remove a server from a pool; requests that it has finish."""
 
 
 class Choice(NamedTuple):

@@ -2,21 +2,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 import click
 
-from prefork_lb.cli.instances import Document
+from prefork_lb.cli.instances import Document, Key
 from prefork_lb.cli.running import running_segment, running_segments, who
+from prefork_lb.cli.sessions_left import SessionsLeft
 from prefork_lb.config import Config
 from prefork_lb.errors import SteeringError
 from prefork_lb.observe.snapshot import Snapshots
 from prefork_lb.shared.events import Event, recent
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import Segment
-from prefork_lb.shared.states import Admin, States
+from prefork_lb.shared.states import Admin, States, now_ms
 from prefork_lb.shared.steering import Steering
+from prefork_lb.shared.table import owner_of, slots_by_key
 from prefork_lb.wiring.membership import configuration_of
 from prefork_lb.wiring.reloading import ReloadRefused, reload
 
@@ -61,11 +63,26 @@ class LocalInstance:
         except (OSError, IndexError) as exc:
             raise click.ClickException(f"{self.name}: its working directory cannot be entered: {exc}") from exc
 
+    def servers(self) -> list[Key]:
+        with self._ledger.locked():
+            return list(slots_by_key(self.segment))
+
+    def leftover(self, servers: Sequence[Key]) -> LocalLeftover:
+        with self._ledger.locked():
+            slots = slots_by_key(self.segment)
+        return LocalLeftover(self.segment, self._ledger, self._states, {key: slots[key] for key in servers if key in slots})
+
     def set_admin(self, pool: str, address: str, state: str) -> None:
         self._steer(lambda steering: steering.set_admin(pool, address, Admin[state.upper()], who()))
 
     def set_weight(self, pool: str, address: str, weight: int | None) -> None:
         self._steer(lambda steering: steering.set_weight(pool, address, weight, who()))
+
+    def add_server(self, pool: str, address: str, weight: int, max_connections: int, backup: bool) -> str:
+        return self._steer(lambda steering: steering.add_server(pool, address, weight, max_connections, backup, who=who()))
+
+    def remove_server(self, pool: str, address: str) -> None:
+        self._steer(lambda steering: steering.remove_server(pool, address, who=who()))
 
     def _steer(self, change: Callable[[Steering], Changed]) -> Changed:
         try:
@@ -76,6 +93,39 @@ class LocalInstance:
     def _check_runs(self) -> None:
         if not self.segment.masters():
             raise click.ClickException(f"{self.name}: the instance has ended")
+
+
+class LocalLeftover:
+    """See `instances.Leftover`."""
+
+    def __init__(self, segment: Segment, ledger: Ledger, states: States, slots: Mapping[Key, int]) -> None:
+        self._segment, self._ledger, self._states, self._slots = segment, ledger, states, slots
+        self._busy_ms = 0  # when a request was last seen in flight, monotonic
+
+    @property
+    def in_flight(self) -> int:
+        # A server that was removed has its slot for as long as it has requests.
+        found = sum(self._ledger.totals[slot] for key, slot in self._slots.items() if owner_of(self._segment, slot) == key)
+        if found:
+            self._busy_ms = now_ms()
+        if not self._segment.masters():
+            raise click.ClickException(f"the instance has ended, with {self._words(found, '') or 'nothing left'}")
+        return found
+
+    def left(self, still: str = "") -> str:
+        return self._words(self.in_flight, still)
+
+    def nothing(self) -> str:
+        quiet_s = max(sessions.quiet_s for sessions in self._sessions())
+        return "nothing in flight any more" + (f", and no request of a session for {quiet_s:g} s" if quiet_s else "")
+
+    def _words(self, in_flight: int, still: str) -> str:
+        parts = [f"{in_flight}{still} in flight"] if in_flight else []
+        found = [sessions.in_words(self._busy_ms) for sessions in self._sessions()]
+        return ", ".join([*parts, *filter(None, found)])
+
+    def _sessions(self) -> list[SessionsLeft]:
+        return [SessionsLeft(self._segment, self._ledger, self._states, *key, slot) for key, slot in self._slots.items()]
 
 
 def local_instance(master: int | None) -> LocalInstance:

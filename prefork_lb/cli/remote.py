@@ -1,6 +1,7 @@
 """An instance anywhere, by the API of its administration interface."""
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -9,7 +10,7 @@ import msgspec
 import requests
 
 from prefork_lb import __version__
-from prefork_lb.cli.instances import Document
+from prefork_lb.cli.instances import Document, Key
 from prefork_lb.config import Config
 from prefork_lb.config.published import decode_published
 from prefork_lb.shared.events import Event
@@ -69,8 +70,21 @@ class RemoteInstance:
     def set_weight(self, pool: str, address: str, weight: int | None) -> None:
         self._change(pool, address, {"weight": weight})
 
+    def servers(self) -> list[Key]:
+        return [(server["pool"], server["address"]) for server in _servers(self.document())]
+
+    def leftover(self, servers: Sequence[Key]) -> RemoteLeftover:
+        return RemoteLeftover(self, servers)
+
+    def add_server(self, pool: str, address: str, weight: int, max_connections: int, backup: bool) -> str:
+        wanted = {"address": address, "weight": weight, "max_connections": max_connections, "backup": backup}
+        return str(self._ask("POST", f"pools/{quote(pool, safe='')}/servers", wanted).json()["address"])
+
+    def remove_server(self, pool: str, address: str) -> None:
+        self._ask("DELETE", f"{_path(pool, address)}?force=true")
+
     def _change(self, pool: str, address: str, what: dict[str, Any]) -> None:
-        self._ask("PATCH", f"pools/{quote(pool, safe='')}/servers/{quote(address, safe='')}", what)
+        self._ask("PATCH", _path(pool, address), what)
 
     def _json(self, method: str, path: str) -> Document:
         try:
@@ -88,6 +102,34 @@ class RemoteInstance:
         if answer.status_code >= 300:
             raise click.ClickException(f"{self.name}: {_problem(answer)}")
         return answer
+
+
+class RemoteLeftover:
+    """See `instances.Leftover`. The API tells no sessions, so only requests in flight count."""
+
+    def __init__(self, instance: RemoteInstance, servers: Sequence[Key]) -> None:
+        self._instance = instance
+        self._servers = servers
+
+    @property
+    def in_flight(self) -> int:
+        servers = _servers(self._instance.document())
+        return sum(server["in_flight"] for server in servers if (server["pool"], server["address"]) in self._servers)
+
+    def left(self, still: str = "") -> str:
+        in_flight = self.in_flight
+        return f"{in_flight}{still} in flight" if in_flight else ""
+
+    def nothing(self) -> str:
+        return "nothing in flight any more"
+
+
+def _servers(document: Document) -> list[Document]:
+    return [server for pool in document["pools"] for server in pool["servers"]]
+
+
+def _path(pool: str, address: str) -> str:
+    return f"pools/{quote(pool, safe='')}/servers/{quote(address, safe='')}"
 
 
 def _problem(answer: requests.Response) -> str:

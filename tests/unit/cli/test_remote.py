@@ -14,6 +14,7 @@ from prefork_lb.cli.main import main
 from prefork_lb.cli.remote import RemoteInstance, read_token
 from prefork_lb.shared.events import Kind, record
 from prefork_lb.shared.segment import Segment
+from prefork_lb.shared.states import Admin, States
 from tests.unit.admin.interface import CONFIG, OPERATOR, READER, Interface
 from tests.unit.cli.interfaces import served
 
@@ -111,3 +112,42 @@ def test_a_file_is_compared_with_the_configuration_elsewhere(there: Served, tmp_
     assert (result.exit_code, result.stdout) == (1, "routes[0]: added\nroutes[1]: added\n")
     result = invoke("config", "diff", "--url", url)
     assert result.exit_code == 2 and "on another host" in result.stderr
+
+
+def test_servers_are_steered_from_elsewhere(there: Served) -> None:
+    url, interface = there
+    states, slot = States(interface.segment), interface.slots["web"][0]
+    at = ("--url", url)
+
+    def said(*arguments: str) -> str:
+        result = invoke(*arguments, *at)
+        assert (result.exit_code, result.stderr) == (0, ""), result.stderr
+        return result.stdout
+
+    assert said("drain", "127.0.0.1:8001", "--wait") == (
+        "127.0.0.1:8001 (pool web): drain, 0 in flight\n127.0.0.1:8001: nothing in flight any more\n")
+    assert states.admin[slot] == Admin.DRAIN
+    assert said("weight", "127.0.0.1:8001", "7") == "127.0.0.1:8001 (pool web): weight 7\n" and states.weight_set[slot] == 7
+    assert said("ready", "127.0.0.1:8001") == "127.0.0.1:8001 (pool web): ready, 0 in flight\n" and not states.admin[slot]
+    assert said("maintenance", "unix:/run/api.sock") and said("ready", "https://127.0.0.1:8003")
+    assert said("add", "127.0.0.1:9", "--pool", "web", "--weight", "2") == "127.0.0.1:9 (pool web): added\n"
+    assert ("web", "127.0.0.1:9") in RemoteInstance(url, "").servers()
+    assert said("remove", "127.0.0.1:9") == "127.0.0.1:9 (pool web): removed, 0 in flight\n"
+    for arguments, problem in ((("drain", "127.0.0.1:9"), "no server '127.0.0.1:9'; there are "),
+                               (("add", "127.0.0.1:8001", "--pool", "web"), "127.0.0.1:8001"),
+                               (("add", "127.0.0.1:9", "--pool", "none"), "none")):
+        result = invoke(*arguments, *at)
+        assert result.exit_code == 1 and problem in result.stderr and result.stdout == ""
+    assert {event.who for event in RemoteInstance(url, "").events(0) if event.kind in ("admin", "weight")} == {"local"}
+
+
+def test_what_is_in_flight_elsewhere_is_waited_for(there: Served) -> None:
+    url, interface = there
+    slot = interface.slots["web"][0]
+    with interface.ledger.locked():
+        interface.ledger.claim(slot)
+    interface.publisher.look()
+    assert "1 still in flight after 0 s" in invoke("drain", "127.0.0.1:8001", "--wait", "--timeout", "0", "--url", url).stderr
+    interface.ledger.release(slot)
+    interface.publisher.look()
+    assert invoke("drain", "127.0.0.1:8001", "--wait", "--timeout", "0", "--url", url).exit_code == 0
