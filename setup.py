@@ -57,6 +57,7 @@ setup(
         "greenlet>=3.1",  # the first with wheels for Python 3.13
         "msgspec>=0.19",  # the first with wheels for Python 3.13
         "click>=8.1",
+        "prometheus_client>=0.20",
         "rich>=13",
     ],
     extras_require={
