@@ -22,6 +22,7 @@ from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import Admin, States
 from prefork_lb.shared.steering import FROM_CONFIGURATION, MOST_CONNECTIONS, MOST_WEIGHT, Change, Steering
+from prefork_lb.wiring.reloading import ReloadRefused, reload
 
 # The lock of the ledger may be held by a process that was stopped. One request waits for it; others give up after so long.
 _PATIENCE_S = 5.0
@@ -61,6 +62,7 @@ class Changing:
             Route("PATCH", server, self.change),
             Route("DELETE", server, self.remove),
             Route("POST", "/api/v1/pools/<name>/servers", self.add),
+            Route("POST", "/api/v1/reload", self.reload),
         ]
 
     def change(self, request: AdminRequest, name: str, address: str) -> Response:
@@ -97,6 +99,18 @@ class Changing:
         _log(request, name, address, "removed")
         self._publisher.look()
         return Response(status=204)
+
+    def reload(self, request: AdminRequest) -> Response:
+        """Let gunicorn's master read the configuration anew, if the file is good."""
+        request.expect_json_if_any()
+        generation = self._publisher.newest.document["generation"]
+        with self._locking() as ledger:
+            try:
+                reload(self._segment, ledger, _who(request))
+            except ReloadRefused as exc:
+                raise Problem(409, str(exc)) from exc
+        log.info("administration interface: %s: reload", request.who)
+        return json_response({"generation": generation}, 202)
 
     def _shown(self, name: str, address: str) -> Response:
         """The server as it is now."""

@@ -83,8 +83,9 @@ PATHS: dict[str, dict[str, Operation]] = {
     "/api/v1/instance": {"get": _operation("The instance", {200: _answer("It.", ref("Instance"))})},
     "/api/v1/stream": {"get": _operation(
         "What happens, as server-sent events",
-        {200: _answer("`snapshot` with an Instance first, then `delta` once a second with what has changed, and `event` with an "
-                      "Event as it happens. Last-Event-ID gets the events that were missed.", _PLAIN, "text/event-stream")},
+        {200: _answer("`snapshot` with an Instance first, `history` with its last minute, then `delta` once a second with what "
+                      "has changed, and `event` with an Event as it happens. Last-Event-ID gets the events that were missed.",
+                      _PLAIN, "text/event-stream")},
         (503,))},
     "/api/v1/workers": {"get": _operation("The workers", {200: _answer("They.", record(
         "The workers.", workers=array(ref("Worker"), "Each.")))})},
@@ -115,6 +116,9 @@ PATHS: dict[str, dict[str, Operation]] = {
          _query("after", "Only those with a greater number.", integer("A number.", maximum=(1 << 62)))))},
     "/api/v1/config": {"get": _operation("The configuration in force; secrets are masked",
                                          {200: _answer("It.", {"type": "object"})}, (503,))},
+    "/api/v1/reload": {"post": _operation("Read the configuration's file anew, as SIGHUP does", {
+        202: _answer("It is under way: the generation will be another one if the table of servers changes.",
+                     record("Before it.", generation=integer("Of the server table.")))}, (409, 415, 503))},
     "/api/v1/session": {
         "get": _operation("Who the caller is", {200: _answer("The caller.", ref("Session"))}),
         "post": _operation("Sign a browser in",

@@ -71,7 +71,7 @@ class AdminRequest(Request):
     def body_as(self, kind: type[_Body]) -> _Body:
         """The body, which is JSON, as a value of this type. Raises Problem."""
         if self.mimetype != "application/json":
-            raise Problem(415, f"the body is {self.mimetype or 'of no type'}; expected Content-Type: application/json")
+            raise self._not_json()
         try:
             return msgspec.convert(_json.decode(self.get_data()), kind)
         except RequestEntityTooLarge as exc:
@@ -81,3 +81,11 @@ class AdminRequest(Request):
             raise Problem(400, what, place.strip("`.")) from exc
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
             raise Problem(400, f"the body is not JSON: {exc}") from exc
+
+    def expect_json_if_any(self) -> None:
+        """Refuse what a form sends to a path that needs no body. Raises Problem."""
+        if self.mimetype not in ("", "application/json"):
+            raise self._not_json()
+
+    def _not_json(self) -> Problem:
+        return Problem(415, f"the body is {self.mimetype or 'of no type'}; expected Content-Type: application/json")

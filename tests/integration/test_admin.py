@@ -98,7 +98,7 @@ def test_a_stream_tells_what_changes_and_ends_with_its_page(rig: Rig) -> None:
         return fields["event"], fields["data"]
 
     assert next_message()[0] == "snapshot"
-    assert next_message()[0] == "delta"
+    wait_until(lambda: next_message()[0] == "delta", "a change is told", 20)
     assert fetch(balancer.address).status == 200
     wait_until(lambda: '"requests":1' in next_message()[1], "the request is told", 20)
     balancer.config_file.write_text(balancer.config_file.read_text() + pool_text([f"{HOST}:1"], name="more") +
@@ -106,6 +106,18 @@ def test_a_stream_tells_what_changes_and_ends_with_its_page(rig: Rig) -> None:
     os.kill(balancer.master, signal.SIGHUP)
     wait_until(lambda: (message := next_message())[0] == "snapshot" and '"more"' in message[1], "the new pool is told", 20)
     connection.close()
+
+
+def test_a_reload_is_asked_for_and_a_bad_file_is_told(rig: Rig) -> None:
+    balancer, admin = start(rig)
+    generation, text = admin.instance()["generation"], balancer.config_file.read_text()
+    balancer.config_file.write_text(text.replace("servers", "serverz"))
+    refused = admin.ask("/api/v1/reload", "POST")
+    assert refused.status == 409 and "did you mean servers" in refused.json["detail"]
+    balancer.config_file.write_text(text.replace("[\n", f'[\n"{HOST}:1",\n', 1))
+    assert admin.ask("/api/v1/reload", "POST").status == 202
+    wait_until(lambda: len(admin.instance()["pools"][0]["servers"]) == 3, "the new server is there", 20, every=0.1)
+    assert admin.instance()["generation"] > generation
 
 
 def test_a_change_is_in_force_for_all_workers(rig: Rig) -> None:

@@ -99,6 +99,7 @@ def test_a_form_of_another_page_changes_nothing(interface: Interface) -> None:
     for kind in ("application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "text/plain"):
         answer = interface.ask(SERVERS, "POST", data='{"address": "10.0.0.1:80"}', headers={"Content-Type": kind})
         assert answer.status_code == 415
+        assert interface.ask("/api/v1/reload", "POST", data="a=b", headers={"Content-Type": kind}).status_code == 415
     assert len(interface.ask(SERVERS).json["servers"]) == 2
 
 
