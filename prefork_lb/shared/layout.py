@@ -22,6 +22,7 @@ three, to see whether an instance still uses the segment.
 """
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 MAGIC = 0x3142_4C4B_5246_5250
@@ -273,6 +274,11 @@ class Layout:
             return slice(start, start + (self.servers if array < self._server_arrays else 0))
         start += (array - SERVER_ARRAYS) * self.pools
         return slice(start, start + self.pools)
+
+    def row_arrays(self, numbers: Iterable[int], array: int) -> list[slice]:
+        """This array of several rows."""
+        first, stride = self.row_array(0, array), self._row_stride
+        return [slice(first.start + number * stride, first.stop + number * stride) for number in numbers]
 
     def configuration_byte(self, buffer: int) -> int:
         """Where one of the two buffers of the configuration begins, 0 or 1."""

@@ -6,7 +6,8 @@ between leaves a free row, or one that the next sweep finds again.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+from itertools import repeat
 from typing import NamedTuple
 
 from prefork_lb.shared import layout as at
@@ -79,13 +80,6 @@ class Rows:
         lingering = [(since, other) for other in self.in_use() if (since := cells[layout.row(other) + at.R_LINGERS])]
         return min(lingering, default=(0, -1))[1] == row
 
-    def sums(self, array: int) -> list[int]:
-        """The sum of an array over the rows in use, element by element."""
-        cells, layout = self._cells, self._layout
-        width = layout.servers if array < at.SERVER_ARRAYS else layout.pools
-        rows = [cells[layout.row_array(row, array)].tolist() for row in self.in_use()]
-        return [sum(column) for column in zip(*rows, strict=True)] if rows else [0] * width
-
     def oldest_generation(self, with_lingering: bool = True) -> int:
         """The oldest generation that a worker's view was built from; the current one when there is no worker.
 
@@ -154,20 +148,26 @@ class Rows:
 
     def recount(self) -> None:
         """Recount the totals from the rows, which are right when the totals are not. The lock must be held."""
-        cells, layout = self._cells, self._layout
-        for pool, number in enumerate(self.sums(at.A_WAITING)):
+        cells, layout, rows = self._cells, self._layout, self.in_use()
+        for pool, number in enumerate(self._sums(layout.row_arrays(rows, at.A_WAITING), layout.pools)):
             cells[layout.pool(pool) + at.P_WAITING] = number
+        counted = {totals: layout.row_arrays(rows, array) for array, totals in (
+            (at.A_CLAIMS, at.C_TOTAL), (at.A_PENALTIES, at.C_PENALTY), (at.A_UNANSWERED, at.C_UNANSWERED))}
         if layout.own_lines:
-            start, rows = layout.column(at.C_OWN_WAITING).start, self.in_use()
-            lines = [layout.own_line_array(row, at.O_WAITING).start for row in rows]
-            for slot in range(layout.servers):
-                cells[start + slot] = sum(cells[line + slot] for line in lines)
-        for array, totals in ((at.A_CLAIMS, at.C_TOTAL), (at.A_PENALTIES, at.C_PENALTY),
-                              (at.A_UNANSWERED, at.C_UNANSWERED)):
+            counted[at.C_OWN_WAITING] = [layout.own_line_array(row, at.O_WAITING) for row in rows]
+        for totals, arrays in counted.items():
             start = layout.column(totals).start
-            for slot, number in enumerate(self.sums(array)):
+            for slot, number in enumerate(self._sums(arrays, layout.servers)):
                 if cells[start + slot] != number:
                     cells[start + slot] = number
+
+    def _sums(self, arrays: Iterable[slice], width: int) -> Iterable[int]:
+        """The sums of these arrays of so many cells, or of none, element by element."""
+        cells, nothing = self._cells, (b"", bytes(width * at.CELL))
+        # Every worker waits meanwhile, and there may be hundreds of rows, most of them with little in them. To see that an array
+        # is all zeroes takes a twentieth of the time of adding it.
+        counted = [array.tolist() for place in arrays if (array := cells[place]).tobytes() not in nothing]
+        return map(sum, zip(*counted, strict=True)) if counted else repeat(0, width)
 
     def repair(self) -> None:
         """Repair after the lock's last owner was interrupted: recount the totals and reset the memory of every policy.

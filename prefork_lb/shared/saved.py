@@ -34,6 +34,9 @@ _AGAIN_S = 2.0  # after a write that failed
 _TELLS_AGAIN_S = 60.0
 # For this long no error is logged when another controller has the lock: it may be the previous one, which is about to end.
 _PATIENCE_S = 3.0
+# A start waits for so long when the host has no descriptor or no memory left for a moment.
+_SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+_TRIES, _TRY_AGAIN_S = 20, 0.5
 
 log = logging.getLogger("prefork_lb")
 
@@ -200,7 +203,7 @@ def _write(path: Path, pools: _Pools) -> None:
 def _read(path: Path, max_age_s: float) -> _File | str:
     """What the file says; else why nothing of it is taken over, in words, empty if there is no file."""
     try:
-        told = msgspec.json.decode(_content(path), type=_File)
+        told = msgspec.json.decode(_content_in_time(path), type=_File)
     except FileNotFoundError:
         return ""
     except OSError as exc:
@@ -212,6 +215,22 @@ def _read(path: Path, max_age_s: float) -> _File | str:
         when = f"{age_s:.0f} s ago, more than {max_age_s:g} s (state.max_age)" if age_s > 0 else f"{-age_s:.0f} s in the future"
         return f"{path}: not believed, every server is ready: it was written {when}"
     return told
+
+
+def _content_in_time(path: Path) -> bytes:
+    """The file's content. Raises OSError; a shortage that may pass must have lasted for a while.
+
+    The states that were not read would be lost: the next write replaces the file.
+    """
+    for _ in range(_TRIES):
+        try:
+            return _content(path)
+        except OSError as exc:
+            if exc.errno not in _SHORTAGES:
+                raise
+            log.warning("%s: cannot be read, which is tried again: %s", path, exc.strerror)
+        time.sleep(_TRY_AGAIN_S)
+    return _content(path)
 
 
 def _content(path: Path) -> bytes:

@@ -30,6 +30,27 @@ def rows_in_use(segment: Segment) -> int:
     return sum(segment.cells[segment.layout.row(row) + at.R_PID] != 0 for row in range(segment.layout.rows))
 
 
+@pytest.mark.parametrize("pids", [(1, 1, 0, 1), (0, 0, 0, 0)], ids=["three workers", "no worker"])
+def test_all_totals_are_counted_anew_from_the_rows_in_use(master: Master, pids: tuple[int, ...]) -> None:
+    segment = attach_or_create(master.pid, 4, 5, pools=3, own_lines=1, answer_times=1)
+    cells, layout, rng = segment.cells, segment.layout, random.Random(3)
+    expected: dict[int, int] = {}
+    for row, pid in enumerate(pids):
+        cells[layout.row(row) + at.R_PID] = pid
+        for array, totals in ((layout.row_array(row, at.A_CLAIMS), layout.column(at.C_TOTAL)),
+                              (layout.row_array(row, at.A_PENALTIES), layout.column(at.C_PENALTY)),
+                              (layout.row_array(row, at.A_UNANSWERED), layout.column(at.C_UNANSWERED)),
+                              (layout.own_line_array(row, at.O_WAITING), layout.column(at.C_OWN_WAITING)),
+                              (layout.row_array(row, at.A_WAITING),
+                               slice(layout.pool(0) + at.P_WAITING, layout.pool(3), layout.pool(1) - layout.pool(0)))):
+            for cell, total in zip(range(array.start, array.stop), range(*totals.indices(len(cells))), strict=True):
+                cells[cell] = rng.choice((0, 0, 1, 7, 1 << 40)) if row != 1 else 0
+                cells[total] = 99  # wrong
+                expected[total] = expected.get(total, 0) + (cells[cell] if pid else 0)
+    rows.Rows(segment).recount()
+    assert {total: cells[total] for total in expected} == expected
+
+
 @pytest.fixture
 def small(master: Master) -> Segment:
     return attach_or_create(master.pid, 4, 2)

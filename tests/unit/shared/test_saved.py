@@ -24,6 +24,7 @@ from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import Admin, States
 from prefork_lb.shared.table import PoolEntry, ServerEntry, register
 from prefork_lb.shared.transitions import Check
+from tests.support.descriptors import no_descriptor_left
 from tests.support.waiting import wait_until
 from tests.unit.shared.processes import Child, Signals, running
 
@@ -147,6 +148,35 @@ def test_a_link_in_place_of_the_fresh_file_is_not_followed(segment: Segment, slo
 
 def test_a_file_that_cannot_be_read_is_told(segment: Segment, ledger: Ledger, tmp_path: Path) -> None:
     assert "cannot be read: Is a directory" in restore(tmp_path, 60, segment, ledger, States(segment))
+
+
+def test_a_file_that_no_descriptor_is_left_for_is_tried_again(
+    segment: Segment, ledger: Ledger, slots: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To go on without it would make every server ready, and the next write would replace the file."""
+    file = tmp_path / "state.json"
+    file.write_text(told())
+    naps: list[float] = []
+    with contextlib.ExitStack() as shortage:
+        def nap(seconds: float) -> None:
+            naps.append(seconds)
+            if len(naps) == 3:
+                shortage.close()
+
+        monkeypatch.setattr(time, "sleep", nap)
+        shortage.enter_context(no_descriptor_left())
+        assert restore(file, 60, segment, ledger, States(segment)) == f"{file}: 1 of 1 states taken over"
+    assert len(naps) == 3 and States(segment).admin[slots[0]] == Admin.DRAIN
+
+
+def test_a_shortage_that_does_not_pass_ends_no_start(
+    segment: Segment, ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "state.json"
+    file.write_text(told())
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    with no_descriptor_left():
+        assert "cannot be read: Too many open files; every server is ready" in restore(file, 60, segment, ledger, States(segment))
 
 
 def test_a_worker_that_is_killed_while_it_reads_leaves_the_file_to_the_next_one(
