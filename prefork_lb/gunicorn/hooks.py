@@ -32,13 +32,19 @@ def on_starting(server: Any) -> None:
 
 
 def post_worker_init(worker: Any) -> None:
-    """Let a worker join its instance before its first request, so that tools see it at once, and end at once when told to."""
+    """Let a worker join its instance before its first request, so that tools see it at once, and end in good order."""
+    import atexit
+    import signal
+
     from prefork_lb.gunicorn.quick_end import end_without_the_pool
     from prefork_lb.wiring.application import Application
 
     if isinstance(worker.wsgi, Application):
         worker.wsgi.start()
     end_without_the_pool(worker)
+    # The master tells a worker that it replaced to end, and tells it again while the worker is still there. But Python takes the
+    # handlers away before the process is over: the worker died of the signal then, which gunicorn reports as an error.
+    atexit.register(signal.signal, signal.SIGTERM, signal.SIG_IGN)
 
 
 def on_exit(server: Any) -> None:

@@ -15,7 +15,7 @@ from websockets.sync.client import ClientConnection, connect
 from websockets.sync.server import Server, ServerConnection, serve
 
 from tests.support import processes
-from tests.support.balancer import GTHREAD, PROXY, Balancer, pool_text
+from tests.support.balancer import GTHREAD, PROXY, Balancer, FrontEnd, pool_text
 from tests.support.client import Connection, Truncated, fetch, request_bytes
 from tests.support.rig import Rig
 from tests.support.waiting import wait_until
@@ -120,6 +120,19 @@ def test_a_worker_killed_right_after_hup_is_replaced_at_once(rig: Rig, websocket
         balancer.kill_worker(victim)
         wait_until(lambda: len([pid for pid in balancer.workers() if pid not in (*old, victim)]) == 2, "a substitute", SOON_S)
         assert works(client)
+
+
+@pytest.mark.parametrize("kind", [PROXY, GTHREAD], ids=str)
+def test_a_worker_that_is_told_to_end_again_and_again_ends_in_good_order(rig: Rig, kind: FrontEnd) -> None:
+    """As the master tells it when it was replaced. gunicorn reports a worker that died of the signal as an error."""
+    balancer = rig.balancer(pool_text(rig.origin(1).addresses), kind, workers=1)
+    (old,) = balancer.workers()
+    until = time.monotonic() + SOON_S
+    with contextlib.suppress(ProcessLookupError):
+        while time.monotonic() < until:
+            os.kill(old, signal.SIGTERM)
+    wait_until(lambda: old not in balancer.workers(), "it has ended", SOON_S)
+    assert f"Worker exiting (pid: {old})" in balancer.log() and "was sent" not in balancer.log()
 
 
 @pytest.mark.parametrize("sig", [signal.SIGQUIT, signal.SIGINT], ids=["QUIT", "INT"])
@@ -327,6 +340,8 @@ def test_a_reload_that_lacks_the_room_of_a_lingering_workers_servers_says_so_and
         assert works(client)
         reload(servers(255, "1"))
         wait_until(lambda: len(balancer.status().instance["servers"]) == 256, lambda: f"all are there\n{balancer.log()}", 10)
+        # Before, it is one of the workers that are about to end, whose servers are still in use.
+        wait_until(lambda: lingering(balancer), "the old worker lingers", SOON_S)
         reload(servers(255, "1") + servers(1, "2"))
         wait_until(lambda: "room for 256 servers only; 1 of them are kept for replaced workers that linger" in balancer.log(),
                    balancer.log, 10)
