@@ -59,7 +59,11 @@ class AnswerTimes:
         self._cells = setup.memory.cells
         columns = setup.memory.columns
         self._level, self._heard, self._picked, self._back, self._unanswered = columns[LEVEL:UNANSWERED + 1]
-        self.pool_weight = WEIGHT * max(1, len(setup.servers))
+        self.count_servers(len(setup.servers))
+
+    def count_servers(self, number: int) -> None:
+        """The pool has so many servers: its level is of as many answers of each."""
+        self.pool_weight = WEIGHT * max(1, number)
 
     def excess(self, server: Candidate, now: int) -> int:
         """How far a server is above the pool's level; 0: it is as good as the others."""

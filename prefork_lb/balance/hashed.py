@@ -1,7 +1,7 @@
 """Hash: the same server for the same key, for as long as it can be picked."""
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from prefork_lb.balance.keyed import KeyedPolicy
 from prefork_lb.balance.least_connections import LeastConnections
@@ -18,12 +18,11 @@ class Hash(KeyedPolicy):
 
     def __init__(self, setup: PolicySetup) -> None:
         super().__init__(LeastConnections(setup))
-        self._servers = setup.servers
-        self.weigh({server.slot: server.configured_weight for server in setup.servers})
+        self.divide(setup.servers, {server.slot: server.configured_weight for server in setup.servers})
 
-    def weigh(self, weights: Mapping[int, int]) -> None:
-        self._primaries = Rendezvous([server for server in self._servers if not server.backup], weights)
-        self._backups = Rendezvous([server for server in self._servers if server.backup], weights)
+    def divide(self, servers: Sequence[Candidate], weights: Mapping[int, int]) -> None:
+        self._primaries = Rendezvous([server for server in servers if not server.backup], weights)
+        self._backups = Rendezvous([server for server in servers if server.backup], weights)
 
     def order(self, key: bytes) -> Iterator[Candidate]:
         return self._primaries.order(key)

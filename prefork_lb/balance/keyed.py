@@ -42,8 +42,9 @@ class KeyedPolicy(ABC):
         return iter(())
 
     @abstractmethod
-    def weigh(self, weights: Mapping[int, int]) -> None:
-        """Divide the keys by these weights, by slot: of the configuration, or set by command; slow start is not in them."""
+    def divide(self, servers: Sequence[Candidate], weights: Mapping[int, int]) -> None:
+        """Divide the keys among these servers, backups among them, by these weights, by slot: of the configuration, or set by
+        command; slow start is not in them."""
 
     def choose(self, order: Iterator[Candidate], loads: Loads) -> Candidate | None:
         """The server that takes the request, of those in `order`; None: none of them can."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import accumulate, chain, islice
 from zlib import crc32
@@ -26,22 +26,29 @@ class NginxHash(KeyedPolicy):
 
     def __init__(self, setup: PolicySetup) -> None:
         super().__init__(SmoothWeightedRoundRobin(setup))
-        self._servers = [server for server in setup.servers if not server.backup]
-        self.weigh({server.slot: server.configured_weight for server in self._servers})
+        self.divide(setup.servers, {server.slot: server.configured_weight for server in setup.servers})
 
-    def weigh(self, weights: Mapping[int, int]) -> None:
-        self._ends = list(accumulate(weights[server.slot] for server in self._servers))
+    def divide(self, servers: Sequence[Candidate], weights: Mapping[int, int]) -> None:
+        self._places = _Places(servers, weights)
 
     def order(self, key: bytes) -> Iterator[Candidate]:
-        total = crc32(key) >> 16 & 0x7FFF
-        return chain((self._at(total),), self._others(key, total))
+        total, places = crc32(key) >> 16 & 0x7FFF, self._places
+        return chain((places.server(total),), self._others(key, total, places))
 
-    def _others(self, key: bytes, total: int) -> Iterator[Candidate]:
+    def _others(self, key: bytes, total: int, places: _Places) -> Iterator[Candidate]:
         for number in range(1, _TRIES):
             total += crc32(b"%d%b" % (number, key)) >> 16 & 0x7FFF
-            yield self._at(total)
+            yield places.server(total)
 
-    def _at(self, place: int) -> Candidate:
+
+class _Places:
+    """A list in which each server has as many places as its weight."""
+
+    def __init__(self, servers: Sequence[Candidate], weights: Mapping[int, int]) -> None:
+        self._servers = [server for server in servers if not server.backup]
+        self._ends = list(accumulate(weights[server.slot] for server in self._servers))
+
+    def server(self, place: int) -> Candidate:
         return self._servers[bisect_right(self._ends, place % self._ends[-1])]
 
 
@@ -50,16 +57,16 @@ class NginxKetama(KeyedPolicy):
 
     def __init__(self, setup: PolicySetup) -> None:
         super().__init__(SmoothWeightedRoundRobin(setup))
-        self._listed = [server for server in setup.servers if not server.backup]
-        self.weigh({server.slot: server.configured_weight for server in self._listed})
+        self.divide(setup.servers, {server.slot: server.configured_weight for server in setup.servers})
 
-    def weigh(self, weights: Mapping[int, int]) -> None:
-        self._ring = ketama_ring(tuple((server.name, weights[server.slot]) for server in self._listed))
+    def divide(self, servers: Sequence[Candidate], weights: Mapping[int, int]) -> None:
+        listed = [server for server in servers if not server.backup]
+        # One tuple: another thread may be about to look.
+        self._ring = (listed, *ketama_ring(tuple((server.name, weights[server.slot]) for server in listed)))
 
     def order(self, key: bytes) -> Iterator[Candidate]:
-        points, owners = self._ring
+        listed, points, owners = self._ring
         begin = bisect_left(points, crc32(key))
-        listed = self._listed
         return (listed[number] for number in islice(chain(owners[begin:begin + _TRIES], owners), _TRIES))
 
 

@@ -146,7 +146,7 @@ class RouteConfig(Section, frozen=True):
 
 
 class StateConfig(Section, frozen=True):
-    """The state file: it keeps administrative states and weights set by command over a restart."""
+    """The state file: it keeps administrative states and weights set by command, and servers that were added, over a restart."""
 
     file: Annotated[str, meta("Path of the file; its folder must exist and be writable. None: nothing is kept.")] = ""
     max_age: Annotated[Seconds, meta("Seconds after which the file is too old and is ignored.")] = 3600.0

@@ -48,9 +48,14 @@ class Engine:
         sticky = plan.pool.sticky
         if sticky is None:
             return self._exchange(plan, request)
-        session = request.session = sticky.find(plan.told)
+        teller, told = plan.told
+        if teller is not sticky:  # the pool's servers are others by now
+            told = sticky.read(request, _is_https(request))
+            plan.told = sticky, told
+        session = request.session = sticky.find(told)
         reply = self._exchange(plan, request)
         try:
+            sticky = plan.pool.sticky or sticky  # which knows the servers of this moment
             reply.added = sticky.settle(session, reply.served_by, reply.head.index)
         except BaseException:
             reply.close()
@@ -88,8 +93,9 @@ class Engine:
         block = request_block(request, goal, framing, pool.name, self._settings.pseudonym, self._own_cookies)
         if pool.redirect_status:
             check_redirectable(goal.target)
-        told = pool.sticky.read(request, client_scheme(head.index, request.peer) == b"https") if pool.sticky else None
-        plan = Plan(self, request.peer, pool, framing, block, goal.target, told)
+        sticky = pool.sticky
+        told = sticky.read(request, _is_https(request)) if sticky else None
+        plan = Plan(self, request.peer, pool, framing, block, goal.target, (sticky, told))
         if not request.relays_continue and not request.upgrade:  # these two are not the head's alone
             head.kept = plan
         return plan
@@ -127,3 +133,8 @@ class Engine:
         if reply.status in pool.retries.statuses:
             return Retrying(pool, request, block, body, settings).after_reply(reply.served_by, reply, failed)
         return reply
+
+
+def _is_https(request: Request) -> bool:
+    """Whether the client speaks https."""
+    return client_scheme(request.head.index, request.peer) == b"https"

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from prefork_lb.upstream.pool import Pool
+from prefork_lb.upstream.sticky.session import Sticky
 from prefork_lb.wire.forwarded import ClientInfo
 from prefork_lb.wire.framing import Framing
 
@@ -12,10 +13,10 @@ class Plan:
     __slots__ = ("block", "engine", "framing", "logged", "peer", "pool", "target", "told")
 
     def __init__(self, engine: object, peer: ClientInfo, pool: Pool, framing: Framing, block: bytes, target: bytes,
-                 told: object) -> None:
+                 told: tuple[Sticky | None, object]) -> None:
         self.engine, self.peer = engine, peer  # whose plan it is, and for which client
         self.pool, self.framing = pool, framing
         self.block = block  # the head as it goes to a server
         self.target = target  # in origin-form
-        self.told = told  # what it says of its session
+        self.told = told  # what it says of its session, as the pool's mode for sessions has read it
         self.logged = b""  # of the access log: what a line holds of the head; empty: not worked out yet

@@ -20,19 +20,19 @@ from prefork_lb.shared.events import Kind, record_of_server
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import NOT_CHECKED_YET, States
-from prefork_lb.shared.table import ServerEntry, Standing, Table, owner_of
+from prefork_lb.shared.table import ServerEntry, Standing, Table, owner_of, slots_by_key
 from prefork_lb.shared.text import fits
 from prefork_lb.shared.transitions import Check
 
 
 class Member(NamedTuple):
-    """A server that has joined or left its pool at run time."""
+    """A server of a pool, or one that has left it at run time."""
 
     slot: int
     address: str
     rules: ServerEntry
     standing: Standing
-    moved: int  # the number of the change; the greatest of the server
+    moved: int  # the number of the change by which it last joined or left; 0: there was none
 
 
 def moved_since(segment: Segment, pool: str, number: int) -> Iterator[Member]:
@@ -43,6 +43,13 @@ def moved_since(segment: Segment, pool: str, number: int) -> Iterator[Member]:
             owner = owner_of(segment, slot)
             if owner is not None and owner[0] == pool:
                 yield member(segment, slot, owner[1])
+
+
+def members(segment: Segment, pool: str) -> Iterator[Member]:
+    """All servers that some worker has in this pool. The ledger's lock must be held."""
+    for (of, address), slot in slots_by_key(segment).items():
+        if of == pool:
+            yield member(segment, slot, address)
 
 
 def member(segment: Segment, slot: int, address: str) -> Member:

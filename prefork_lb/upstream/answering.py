@@ -6,7 +6,7 @@ import time
 
 from prefork_lb.balance.answer_times import FAILURE, LEVEL, NOISE, POOL_LEVEL, UNANSWERED, WEIGHT, AnswerTimes
 from prefork_lb.balance.policy import Policy
-from prefork_lb.native.loader import native
+from prefork_lb.native.loader import NativeAnswers, native
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.table import PoolSlots
 
@@ -30,12 +30,21 @@ class Answering:
     def __init__(self, times: AnswerTimes, ledger: Ledger, slots: PoolSlots) -> None:
         self._times = times
         self._ledger = ledger
-        module, claims = native(), ledger.native_claims
-        level, heard, picked, back, unanswered = slots.columns[LEVEL:UNANSWERED + 1]
-        self.native = module.Answers(
-            claims, slots.cells, level, heard, picked, back, unanswered, ledger.own_unanswered, POOL_LEVEL, WEIGHT,
-            times.pool_weight, NOISE, FAILURE) if module is not None and claims is not None else None
+        self._slots = slots
+        self.native = self._native()
         """The same in the compiled module; None without one."""
+
+    def _native(self) -> NativeAnswers | None:
+        module, claims, slots = native(), self._ledger.native_claims, self._slots
+        level, heard, picked, back, unanswered = slots.columns[LEVEL:UNANSWERED + 1]
+        return module.Answers(
+            claims, slots.cells, level, heard, picked, back, unanswered, self._ledger.own_unanswered, POOL_LEVEL, WEIGHT,
+            self._times.pool_weight, NOISE, FAILURE) if module is not None and claims is not None else None
+
+    def use(self, servers: int) -> None:
+        """The pool has so many servers from now on."""
+        self._times.count_servers(servers)
+        self.native = self._native()
 
     def begin(self, slot: int) -> int:
         """A claimed request goes to a server; returns the instant. The ledger's lock must be held."""

@@ -68,6 +68,10 @@ class Ejections:
         self._rng = rng
         self._trials: list[Trial] = []  # under way by requests of this worker; changed under the lock
 
+    def use(self, servers: Sequence[Server]) -> None:
+        """The pool has these servers from now on."""
+        self._servers = servers
+
     def count_failure(self, server: Server, why: str) -> None:
         """Count a failure of a request that was no trial; the server is ejected if it was one too many. The lock must be held."""
         rules, states, slot = self._rules, self._states, server.slot

@@ -71,6 +71,11 @@ class IdleConnections:
             while self._idle[0][0] < limit:
                 self._close_oldest()
 
+    def end(self) -> None:
+        """Close all, and keep no more."""
+        self._most = 0
+        self.close()
+
     def close(self) -> None:
         """Close all."""
         while self._idle:

@@ -17,6 +17,10 @@ class InFlightLimit:
         self._slots = slots
         self._pool = pool
 
+    def use(self, slots: Sequence[int]) -> None:
+        """The pool has the servers in these slots from now on."""
+        self._slots = slots
+
     def is_reached(self) -> bool:
         """Whether one more would be too many. The ledger's lock must be held."""
         totals = self._ledger.totals

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.states import States, now_ms
@@ -35,6 +36,12 @@ class Outcomes:
         self._ledger = ledger
         self._rules = rules
         self._penalties: deque[tuple[int, int]] = deque()  # when it ends, slot
+
+    def use(self, servers: Sequence[Server]) -> None:
+        """The pool has these servers from now on."""
+        self.ejections.use(servers)
+        if self.answering is not None:
+            self.answering.use(len(servers))
 
     def succeeded(self, server: Server, seen: int, trial: Trial | None) -> None:
         """A request has ended well. To be called when it is a trial or the server's streak is not 0."""

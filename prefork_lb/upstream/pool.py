@@ -22,6 +22,7 @@ from prefork_lb.upstream.lease import Lease
 from prefork_lb.upstream.outcomes import Outcomes
 from prefork_lb.upstream.queue import Queue
 from prefork_lb.upstream.retries import RetryBudget, RetryRules
+from prefork_lb.upstream.roster import Roster
 from prefork_lb.upstream.server import Server
 from prefork_lb.upstream.sticky.own_server import OwnServer
 from prefork_lb.upstream.sticky.session import Session, Sticky
@@ -31,6 +32,9 @@ log = logging.getLogger("prefork_lb")
 MakeFastClaims = Callable[[Sequence[Server], int], FastClaims | None]
 """Makes the compiled picker for these servers with their weights and limits of this moment. It claims only while the count of
 changes is the number given. None: there is no compiled picker."""
+
+MakeSticky = Callable[[Sequence[Server]], Sticky | None]
+"""Makes what keeps sessions with these servers; None: the pool has no sessions."""
 
 _View = tuple[int, Choice, FastClaims | None, KeyedLoads | None]
 
@@ -42,18 +46,18 @@ _HEDGE_SHARE = 0.95
 class Pool:
     """A set of servers and the policy that picks among them."""
 
-    def __init__(self, name: str, servers: Sequence[Server], policy: Policy, ledger: Ledger, states: States,
+    def __init__(self, name: str, roster: Roster, policy: Policy, ledger: Ledger, states: States,
                  outcomes: Outcomes, rules: AvailabilityRules, retries: RetryRules, budget: RetryBudget,
                  make_fast_claims: MakeFastClaims, queue: Queue | None = None, limit: InFlightLimit | None = None,
                  note_panic: Callable[[bool], None] = lambda is_panic: None, key_of: KeyOf | None = None,
-                 sticky: Sticky | None = None, redirect_status: int = 0, number: int = 0) -> None:
+                 make_sticky: MakeSticky = lambda servers: None, redirect_status: int = 0, number: int = 0) -> None:
         """`make_fast_claims` makes a compiled picker that is equivalent to `policy`; it is asked for servers that are no backups.
         `note_panic` is called when panic begins and ends. `key_of` finds the key of a request; None: the pool has none.
-        `sticky` is how sessions stay with their servers; None: they do not. `redirect_status` is the status of answers that send
-        the client to its server; 0: requests are passed on. `number` is the pool's in shared memory."""
+        `make_sticky` makes what keeps sessions with their servers. `redirect_status` is the status of answers that send the
+        client to its server; 0: requests are passed on. `number` is the pool's in shared memory."""
         self.name = name
         self.number = number
-        self.servers = servers
+        self._roster = roster
         self.outcomes = outcomes
         self.retries = retries
         self.budget = budget
@@ -69,15 +73,13 @@ class Pool:
         self._limit = limit
         self._note_panic = note_panic
         self.key_of = key_of
-        self.sticky = sticky
+        self._make_sticky = make_sticky
         self.redirect_status = redirect_status
-        self._own_server = OwnServer(name, policy, ledger, states, outcomes, sticky.rules) if sticky is not None else None
-        for server in servers:
-            server.queue = queue
-        self._own_queues = [server.own_queue for server in servers if server.own_queue is not None]
         self._keyed = policy if isinstance(policy, KeyedPolicy) else None
-        self._weighing = threading.Lock()
-        self._key_weights = {server.slot: server.configured_weight for server in servers}
+        self._changing = threading.Lock()
+        self._key_weights: dict[int, int] = {}
+        self._use(roster.servers)
+        self._own_server = OwnServer(name, policy, ledger, states, outcomes, self.sticky.rules) if self.sticky else None
         # The count of changes that was seen, the choice made then, the compiled picker for that choice's primaries, and what a
         # policy that goes by keys looks at. Several threads read and replace them, so they are one tuple: a picker's index is
         # good for its own choice only.
@@ -116,9 +118,9 @@ class Pool:
 
     def only_server(self, session: Session | None) -> Server | None:
         """The one server that a request of this session may have; None: it may have others."""
-        if session is None or session.server is None or self._own_server is None or self._own_server.may_move(session.server):
+        if session is None or session.server is None or self._own_server is None or session.server not in self._roster.present:
             return None
-        return session.server
+        return None if self._own_server.may_move(session.server) else session.server
 
     def _queue_of(self, session: Session | None) -> Queue:
         """Where a request waits: in the line of the only server that it may have, if that has one, else in the pool's."""
@@ -179,7 +181,8 @@ class Pool:
             assert session is not None and session.server is not None and self._own_server is not None
             if (lease := self._own_server.claim(session.server, seen, choice, tried)) is not None:
                 return lease
-            self._own_server.check_may_move(session.server)
+            if session.server in self._roster.present:
+                self._own_server.check_may_move(session.server)
         due = self._due_for_trial(choice, tried) if choice.trials else None
         if due is not None:
             # The claim first: a worker that is killed in between leaves a claim that its siblings give back, and the trial due.
@@ -243,31 +246,32 @@ class Pool:
         (queue if queue.length else self._queue).wake()
 
     @property
+    def seen_members(self) -> int:
+        """The changes of membership (`H_MEMBERS`) that this pool has taken into account."""
+        return self._roster.seen
+
+    @property
     def choice(self) -> Choice:
         """The servers that a pick may choose from at this moment, whether they are full or not."""
         return self._look_anew()[1]
 
     def tick(self) -> None:
         """Close idle connections that are too old, end penalties, let weights grow. To be called a few times a second."""
-        for server in self.servers:
-            server.idle.expire()
+        if not self._roster.is_current:
+            self._look_anew()
+        self._roster.tick()
         self.outcomes.tick()
         if self.retries.hedge:
             self.hedge_after_s = self.outcomes.times.percentile(_HEDGE_SHARE)
         if self._queue is not None:
             self._queue.tick()
-        for own in self._own_queues:
-            own.tick()
         if self._view[1].is_ramping:
             self._look_anew()
 
     def close(self) -> None:
         """Close all idle connections."""
         self._view = _NOTHING_SEEN  # a picker holds buffers of the shared memory
-        for server in self.servers:
-            server.idle.close()
-        for own in self._own_queues:
-            own.close()
+        self._roster.close()
         if self._queue is not None:
             self._queue.close()
 
@@ -275,13 +279,17 @@ class Pool:
         # The number first: a change that comes while we look is looked at again.
         changes = self._states.changes
         was_panic = self._view[1].is_panic
+        with self._changing:  # so that the thread that comes last has the newest servers and weights
+            if not self._roster.is_current:
+                self._roster.look()
+                self._use(self._roster.servers)
+            self._divide_keys()
         choice = choose(self.servers, self._states, self._rules, now_ms())
         # The compiled picker knows no trials, so it is not used while one is due.
         fast_claims = self._make_fast_claims(choice.primaries, changes) if choice.primaries and not choice.trials else None
         loads = None
-        self._divide_keys()
         if self._keyed is not None:
-            loads = KeyedLoads(choice.primaries, self._ledger) if choice.primaries and not self._own_queues else None
+            loads = KeyedLoads(choice.primaries, self._ledger) if choice.primaries and not self._has_own_queues else None
         view = self._view = changes, choice, fast_claims, loads
         self.usable = len(choice.primaries)
         if choice.is_panic != was_panic:
@@ -295,12 +303,25 @@ class Pool:
         keyed = [policy for policy in (self._keyed, self.sticky.keyed if self.sticky is not None else None) if policy is not None]
         if not keyed:
             return
-        with self._weighing:  # so that the thread that comes last has the newest weights
-            weights = {server.slot: self._states.weight_set[server.slot] or server.configured_weight for server in self.servers}
-            if weights != self._key_weights:
-                for policy in keyed:
-                    policy.weigh(weights)
-                self._key_weights = weights
+        weights = {server.slot: self._states.weight_set[server.slot] or server.configured_weight for server in self.servers}
+        if weights != self._key_weights:
+            for policy in keyed:
+                policy.divide(self.servers, weights)
+            self._key_weights = weights
+
+    def _use(self, servers: tuple[Server, ...]) -> None:
+        """Have these servers from now on."""
+        for server in servers:
+            server.queue = self._queue
+        self.servers = servers
+        self._has_own_queues = any(server.own_queue is not None for server in servers)
+        slots = [server.slot for server in servers]
+        self.budget.use(slots)
+        if self._limit is not None:
+            self._limit.use(slots)
+        self.outcomes.use(servers)
+        self.sticky = self._make_sticky(servers)
+        self._key_weights = {}  # which no pool has: the keys are divided anew
 
     def _due_for_trial(self, choice: Choice, tried: Collection[Server]) -> Server | None:
         """An ejected server whose time is over and that has room for a request, if there is one. The lock must be held."""
@@ -314,7 +335,7 @@ class Pool:
 
     def _candidates(self, servers: Sequence[Server], tried: Collection[Server]) -> Sequence[Server]:
         totals, penalties = self._ledger.totals, self._ledger.penalties
-        if self._own_queues:  # what becomes free there is for the sessions that wait
+        if self._has_own_queues:  # what becomes free there is for the sessions that wait
             servers = [server for server in servers if server.own_queue is None or not server.own_queue.is_answered]
         all_can = not tried
         for server in servers:

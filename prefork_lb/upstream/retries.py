@@ -42,6 +42,10 @@ class RetryBudget:
         self._floor = floor
         self._most_at_once = most_at_once
 
+    def use(self, slots: Sequence[int]) -> None:
+        """The pool has the servers in these slots from now on."""
+        self._slots = slots
+
     def take(self, is_hedge: bool = False) -> bool:
         """Whether one more retry may begin. If so, `give_back` is to be called at its end. `is_hedge`: no attempt has failed, the
         retry goes on beside the first attempt."""

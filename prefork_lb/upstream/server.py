@@ -34,6 +34,7 @@ class Server:
     own_limit: int = 0  # for requests of sessions that it has: not less in slow start
     in_flight: int = 0
     tls: ClientTLS | None = None
+    route: str = ""  # its name in the session cookies of an application, see `sticky.route`
     public: bytes = b""  # where clients are sent in a pool that redirects: scheme, host and port
     proxy_protocol: int = 0  # version of the PROXY header that each connection begins with; 0: none
     queue: Queue | None = None  # its pool's: each release wakes the first request in it

@@ -134,7 +134,7 @@ class _Picking:
         pool, ledger = self._pool, self._ledger
         found.pool, found.policy = pool.name, self._config.policy
         if pool.sticky is not None:
-            request.session = pool.sticky.find(self._plan.told)
+            request.session = pool.sticky.find(self._plan.told[1])
             own = request.session.server
             found.session = f"of {own.name}" if own is not None else "none; it would begin one"
         choice = pool.choice

@@ -19,6 +19,7 @@ from prefork_lb.shared import layout as at
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.sessions import SessionKeys, SessionTable
+from prefork_lb.upstream.pool import MakeSticky
 from prefork_lb.upstream.server import Server
 from prefork_lb.upstream.sticky.cookie import Cookie, CookieRules
 from prefork_lb.upstream.sticky.keyed import Keyed
@@ -40,26 +41,27 @@ def secrets_of(name: str, pool: PoolConfig, config: Config) -> tuple[bytes, ...]
         raise ConfigError([f"{config.source}: pools.{name}.sticky.secret_file: {exc}"]) from exc
 
 
-def make_sticky(name: str, pool: PoolConfig, servers: Sequence[Server], secrets: Sequence[bytes],
-                ledger: Ledger, is_trusted: TrustCheck) -> Sticky | None:
-    """The mode of a pool's sessions; None when it has none. `is_trusted`: whether the proxy at an address is believed."""
+def sticky_maker(name: str, pool: PoolConfig, secrets: Sequence[bytes], ledger: Ledger,
+                 is_trusted: TrustCheck) -> MakeSticky:
+    """Makes the mode of a pool's sessions, for the servers that the pool has; None when it has none. `is_trusted`: whether the
+    proxy at an address is believed."""
     sticky = pool.sticky
     if sticky is None:
-        return None
+        return lambda servers: None
     rules = SessionRules(OnFailure(sticky.on_failure), int(sticky.drain_timeout * 1000))
     segment = ledger.segment
     if sticky.mode == "route":
-        routes = {entry.route: server for entry, server in zip(pool.servers, servers, strict=True) if entry.route}
-        return Route(routes, rules, sticky.cookie, sticky.parameter)
+        return lambda servers: Route(servers, rules, sticky.cookie, sticky.parameter)
     if sticky.mode == "learn":
-        return Learn(servers, SessionTable(segment, ledger), SessionKeys(segment.secret, name), rules, sticky.cookie,
-                     sticky.header, sticky.idle or DEFAULT_LEARNED_IDLE_S)
-    if sticky.mode != "cookie":
-        slots, columns = segment.layout.servers, len(at.POLICY_COLUMNS) + 1
-        nowhere = PolicyMemory([0] * at.POLICY_CELLS, tuple([0] * slots for _ in range(columns)))
-        policy = Hash(PolicySetup(random.Random(), nowhere, servers))
-        return Keyed(policy, key_finder(sticky.mode, is_trusted), replace(rules, keeps_drained=False))
-    return _cookie(name, sticky, servers, secrets, rules, segment)
+        table, keys = SessionTable(segment, ledger), SessionKeys(segment.secret, name)
+        return lambda servers: Learn(servers, table, keys, rules, sticky.cookie, sticky.header,
+                                     sticky.idle or DEFAULT_LEARNED_IDLE_S)
+    if sticky.mode == "cookie":
+        return lambda servers: _cookie(name, sticky, servers, secrets, rules, segment)
+    slots, columns = segment.layout.servers, len(at.POLICY_COLUMNS) + 1
+    nowhere = PolicyMemory([0] * at.POLICY_CELLS, tuple([0] * slots for _ in range(columns)))
+    key_of, leaving = key_finder(sticky.mode, is_trusted), replace(rules, keeps_drained=False)
+    return lambda servers: Keyed(Hash(PolicySetup(random.Random(), nowhere, servers)), key_of, leaving)
 
 
 def _cookie(name: str, sticky: StickyConfig, servers: Sequence[Server], secrets: Sequence[bytes], rules: SessionRules,

@@ -89,6 +89,7 @@ class Worker:
                          INTERVAL_S, exc)
         for pool in self._pools.values():
             pool.tick()
+        self._member.ledger.adopt_members(min(pool.seen_members for pool in self._pools.values()))
 
 
 def head_limits(config: Config) -> HeadLimits:

@@ -131,6 +131,8 @@ class Cookie:
         told = session.told
         assert isinstance(told, _Told)
         value = told.value
+        if server not in self._ids:  # it has left the pool while it answered
+            return NOTHING
         if value is None:
             return self._for_new(server, told.is_https, int(self._now()))
         idle_s = self._options.idle_s

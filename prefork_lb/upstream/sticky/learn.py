@@ -62,6 +62,8 @@ class Learn:
 
     def settle(self, session: Session, server: Server, answer: Index) -> Pairs:
         """Learn the values that the server has set. A session that another server has answered is with that one now."""
+        if server not in self._hashes:  # it has left the pool while it answered
+            return NOTHING
         given = answer.get(b"set-cookie" if self._cookie else self._header)
         if given is not None:
             for value in given:

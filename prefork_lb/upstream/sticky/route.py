@@ -5,7 +5,7 @@ its session's ID; nothing is added to a response here.
 """
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import islice
 
 from prefork_lb.balance.policy import RequestInfo
@@ -21,10 +21,9 @@ class Route:
     cookie = b""
     keyed = None
 
-    def __init__(self, servers: Mapping[str, Server], rules: SessionRules, cookie: str, parameter: str) -> None:
-        """`servers` are those of the pool that have a route, by that."""
+    def __init__(self, servers: Sequence[Server], rules: SessionRules, cookie: str, parameter: str) -> None:
         self.rules = rules
-        self._servers = {route.encode(): server for route, server in servers.items()}
+        self._servers = {server.route.encode(): server for server in servers if server.route}
         self._name = cookie.encode()
         self._parameter = b";%b=" % parameter.encode() if parameter else b""
         self._none = Session(None)

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 from prefork_lb.balance.policy import Policy
 from prefork_lb.clock import ManualClock
-from prefork_lb.net.address import Address
+from prefork_lb.net.address import Address, parse_address
 from prefork_lb.net.stream import Watched
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.ledger import Ledger
+from prefork_lb.shared.members import Member
 from prefork_lb.shared.states import States
 from prefork_lb.upstream.availability import AvailabilityRules
 from prefork_lb.upstream.ejection import EjectionRules, Ejections
@@ -18,6 +19,7 @@ from prefork_lb.upstream.outcomes import Outcomes
 from prefork_lb.upstream.pool import MakeFastClaims, Pool
 from prefork_lb.upstream.queue import Queue
 from prefork_lb.upstream.retries import RetryBudget, RetryRules
+from prefork_lb.upstream.roster import MakeServer, Roster
 from prefork_lb.upstream.server import UNLIMITED, Server
 from prefork_lb.upstream.sticky.session import Sticky
 from tests.unit.balance.candidates import new_policy
@@ -60,6 +62,14 @@ def new_server(slot: int, weight: int = 1, limit: int = UNLIMITED, backup: bool 
     return Server(slot, Address("127.0.0.1", 8000 + slot), f"127.0.0.1:{8000 + slot}", weight, limit, backup, idle)
 
 
+def new_member(member: Member) -> Server:
+    """A server that was added at run time."""
+    rules = member.rules
+    idle = IdleConnections(4, 60.0, ManualClock())
+    return Server(member.slot, parse_address(member.address), member.address, rules.weight, rules.max_connections or UNLIMITED,
+                  rules.backup, idle)
+
+
 def new_pool(ledger: Ledger, *servers: Server, policy: Policy | None = None) -> Pool:
     return make_pool(ledger, servers, policy or new_policy("least-connections"))
 
@@ -72,15 +82,15 @@ def make_pool(ledger: Ledger, servers: Sequence[Server], policy: Policy, name: s
               make_fast_claims: MakeFastClaims = lambda servers, seen: None, ejection: EjectionRules | None = None,
               availability: AvailabilityRules | None = None, retries: RetryRules | None = None, budget: int = 20, floor: int = 10,
               most_retries: int = 0, queue: Queue | None = None,
-              sticky: Sticky | None = None) -> Pool:
+              sticky: Sticky | None = None, make_server: MakeServer = new_member) -> Pool:
     """A pool, number 0 of the ledger's segment, with the rules' defaults where none are given."""
     segment = ledger.segment
     states = States(segment)
     start = segment.layout.pool(0)
     return Pool(
-        name, servers, policy, ledger, states,
+        name, Roster(name, ledger, servers, make_server), policy, ledger, states,
         new_outcomes(name, servers, states, ledger, ejection or EjectionRules()),
         availability or AvailabilityRules(), retries or RetryRules(),
         RetryBudget(ledger, segment.cells[start:start + at.POOL_HEAD_CELLS], 0, [server.slot for server in servers], budget,
                     floor, most_retries),
-        make_fast_claims, queue, sticky=sticky)
+        make_fast_claims, queue, make_sticky=lambda servers: sticky)

@@ -30,7 +30,9 @@ REBALANCE = SessionRules()
 
 
 def sessions(ledger: Ledger, *servers: Server, rules: SessionRules = REBALANCE, policy: str = "first") -> Pool:
-    sticky = Route({f"r{server.slot}": server for server in servers}, rules, "id", "sid")
+    for server in servers:
+        server.route = f"r{server.slot}"
+    sticky = Route(servers, rules, "id", "sid")
     return make_pool(ledger, servers, new_policy(policy), sticky=sticky)
 
 
@@ -223,7 +225,7 @@ def test_the_compiled_claims_of_sessions_are_those_of_the_python(segment: Segmen
         def make(usable: Sequence[Server], seen: int, parts: tuple[Any, ...] = (policy, slots, ledger)) -> FastClaims | None:
             return fast_claims(parts[0], usable, parts[1], parts[2], seen)
 
-        pool = make_pool(ledger, servers, policy, sticky=Route({}, REBALANCE, "id", ""),
+        pool = make_pool(ledger, servers, policy, sticky=Route([], REBALANCE, "id", ""),
                          make_fast_claims=make if is_compiled else lambda usable, seen: None)
         rng, leases, picks = random.Random(7), [], []
         for _ in range(300):

@@ -43,7 +43,7 @@ def new_pool(ledger: Ledger, timeout_s: float = 5.0, limits: tuple[int, ...] = (
     for server in servers:
         own = Line(ledger, server_spots(layout, 0, server.slot), line.ringer)
         server.own_queue = Queue("web", own, ledger, rules, SocketStream, clock)
-    sticky = Route({}, SessionRules(OnFailure.WAIT, 10_000), "id", "")
+    sticky = Route([], SessionRules(OnFailure.WAIT, 10_000), "id", "")
     return make_pool(ledger, servers, new_policy("least-connections"), sticky=sticky,
                      queue=Queue("web", line, ledger, rules, SocketStream, clock))
 
