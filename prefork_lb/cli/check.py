@@ -23,6 +23,11 @@ def check(file: str | None) -> None:
     """Check a configuration: all its problems at once, or what it says.
 
     Without FILE the one that a start here would find. Exits 1 when there are problems.
+
+    \b
+    Examples:
+      prefork-lb check
+      prefork-lb check new.toml && cp new.toml prefork_lb.toml && prefork-lb reload
     """
     try:
         config, notices = find_and_load(file)

@@ -7,6 +7,7 @@ from typing import NoReturn
 import click
 import msgspec
 
+from prefork_lb.cli.exits import Exit
 from prefork_lb.cli.instances import Choice, Instance, instance_options
 from prefork_lb.cli.local import LocalInstance
 from prefork_lb.config import Config, find_and_load
@@ -14,8 +15,6 @@ from prefork_lb.config.difference import differences
 from prefork_lb.config.masked import masked
 from prefork_lb.errors import ConfigError
 from prefork_lb.wiring.reloading import file_in_force
-
-_DIFFERENT, _TROUBLE = 1, 2
 
 
 @click.group()
@@ -50,7 +49,7 @@ def diff(choice: Choice, file: str | None) -> None:
         _fail(exc.format_message())
     found = differences(in_force, wanted)
     click.echo("\n".join(found) if found else f"{wanted.source}: no difference")
-    sys.exit(_DIFFERENT if found else 0)
+    sys.exit(Exit.FAILED if found else Exit.DONE)
 
 
 def _file_of(instance: Instance) -> Config:
@@ -65,4 +64,4 @@ def _file_of(instance: Instance) -> Config:
 
 def _fail(message: str) -> NoReturn:
     click.echo(f"Error: {message}", err=True)
-    sys.exit(_TROUBLE)
+    sys.exit(Exit.USAGE)

@@ -253,7 +253,13 @@ def _own_command() -> str:
 @click.option("--trouble", is_flag=True,
               help="Seven servers in two pools, and visitors: one server slows, fails and comes back, one fails its checks.")
 def demo(port: int, workers: int, trouble: bool) -> None:
-    """Run small app servers and the balancer before them, until Ctrl-C. The dashboard's address is printed first."""
+    """Run small app servers and the balancer before them, until Ctrl-C. The dashboard's address is printed first.
+
+    \b
+    Examples:
+      prefork-lb demo
+      prefork-lb demo --trouble --port 8080
+    """
     try:
         run_demo(port, workers, TROUBLE if trouble else CALM, click.echo)
     except DemoError as exc:

@@ -19,7 +19,7 @@ def line_of(event: Event) -> str:
     """An event as a line for people."""
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event.at))
     where = " ".join(filter(None, (event.pool, event.server)))
-    by = f"  ({event.who})" if event.who else ""
+    by = f"  ({event.who})" if event.who and event.who not in event.text else ""
     return f"{when}  {event.kind:<{_KIND_WIDTH}}  {where + ': ' if where else ''}{event.text}{by}"
 
 

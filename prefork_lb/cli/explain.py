@@ -34,6 +34,11 @@ def explain(method: str, url: str, fields: tuple[str, ...], client: str, master:
     """Tell which server the request METHOD URL would get at this moment, and why each other one is passed over.
 
     Nothing is sent and nothing is claimed: the request is tried in a copy of the running instance's memory.
+
+    \b
+    Examples:
+      prefork-lb explain GET https://example.com/cart
+      prefork-lb explain GET /cart -H "Cookie: prefork_lb=..." --from 203.0.113.7
     """
     block, scheme, port = _request(method, url, fields)
     try:

@@ -6,13 +6,13 @@ import time
 
 import click
 
+from prefork_lb.cli.exits import Exit
 from prefork_lb.cli.instances import Choice, Document, Instance, instance_options
 from prefork_lb.cli.number import Number
 from prefork_lb.shared.events import Event, Kind
 from prefork_lb.wiring.membership import REFUSED
 
 _LOOK_S = 0.1
-_KEPT = 3
 
 
 @click.command()
@@ -63,7 +63,7 @@ def _tell(instance: Instance, since: list[Event], workers: int, seconds: float) 
     kept = [text for text in told if text.startswith(REFUSED)]
     if kept:
         click.echo(f"{instance.name}: {kept[-1]}", err=True)
-        sys.exit(_KEPT)
+        sys.exit(Exit.KEPT)
     for text in told or ["the configuration says the same as before"]:
         click.echo(text)
     click.echo(f"{instance.name}: {workers} new worker{'s' if workers != 1 else ''} after {seconds:.1f} s")

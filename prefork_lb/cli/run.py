@@ -33,6 +33,12 @@ def run(
     """Start the balancer: this process becomes gunicorn's master.
 
     The same as `gunicorn prefork_lb:app` in a folder with gunicorn.conf.py; what stands after -- goes to gunicorn.
+
+    \b
+    Examples:
+      prefork-lb run --config /etc/prefork-lb/prefork_lb.toml
+      prefork-lb run --server 127.0.0.1:8001 --server "127.0.0.1:8002 weight=2" --bind 127.0.0.1:8000
+      prefork-lb run -- --access-logfile -
     """
     if config_file == "":
         raise click.UsageError("--config: the file's name is empty")

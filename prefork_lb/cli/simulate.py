@@ -82,6 +82,12 @@ def simulate(log: str | None, rate: float | None, requests: int, service: str | 
 
     The load is an access LOG ("-": standard input) in the common or combined format or in JSON, or it is described by --rate and
     --service. Health checks and retries are left out: it is the policies that are compared.
+
+    \b
+    Examples:
+      prefork-lb simulate access.log --pool web --workers 8
+      zcat access.log.*.gz | prefork-lb simulate - --servers 6 --speed 2
+      prefork-lb simulate --rate 300 --service exponential:30ms --when "b slow 10 from 10s to 40s"
     """
     find_own_policies()
     pool = _pool(count, described, pool_name, config_file, workers)

@@ -40,19 +40,21 @@ def _linger_line(workers: Sequence[Document]) -> str:
     return f"lingering workers: {len(workers)}, {connections} connections, the oldest for {longest_s} s"
 
 
-def _table(instance: Document, lingering: int) -> Table:
-    """The servers of an instance, a row each. What the instance does not count has no column."""
-    serving, has_numbers = len(instance["workers"]) - lingering, instance["statistics"]
+def _table(instance: Document, lingering: int, has_rates: bool) -> Table:
+    """The servers of an instance, a row each. What the instance does not count, or is not known yet, has no column."""
+    serving, has_codes = len(instance["workers"]) - lingering, instance["statistics"]
     title = f"gunicorn master {instance['master']}, {count(serving, 'worker')}, generation {instance['generation']}"
     table = Table(title=title, title_justify="left")
-    numbers = ("rate", "5xx", "latency") if has_numbers else ()
+    numbers = [*(["5xx"] if has_codes else []), *(["rate", "latency"] if has_rates else [])]
     for heading in (*_LEFT, "checked", "weight", "limit", "in flight", "requests", "failures", *numbers):
         table.add_column(heading, justify="left" if heading in _LEFT else "right")
     for server in (server for pool in instance["pools"] for server in pool["servers"]):
         cells = [server["weight"], server["max_connections"] or "-", server["in_flight"], server["requests"], server["failures"]]
-        if has_numbers:
+        if has_codes:
+            cells.append(server["codes"]["5xx"])
+        if has_rates:
             latency = server["latency_ms"]
-            cells += [rate(server["rate"]), server["codes"]["5xx"], f"{latency:.1f} ms" if latency is not None else "-"]
+            cells += [rate(server["rate"]), f"{latency:.1f} ms" if latency is not None else "-"]
         reason = f": {server['reason']}" if server["reason"] else ""
         table.add_row(server["pool"], server["address"] + (" (backup)" if server["backup"] else ""), server["state"] + reason,
                       ago(server["checked_s"]), *map(str, cells))
@@ -70,9 +72,9 @@ def _controller(instance: Document) -> str:
     return ""
 
 
-def _show(instance: Document) -> None:
+def _show(instance: Document, has_rates: bool) -> None:
     lingering = [worker for worker in instance["workers"] if worker["lingers_s"]]
-    print_table(_table(instance, len(lingering)), folds="state")
+    print_table(_table(instance, len(lingering), has_rates), folds="state")
     problem = _controller(instance)
     if problem:
         click.echo(problem)
@@ -90,6 +92,8 @@ def _show(instance: Document) -> None:
 def status(choice: Choice, watch: bool, as_json: bool) -> None:
     """Show the running instances: workers, servers, requests in flight.
 
+    Rates and times to answer are those of the last seconds, so they are shown with --watch or --url only.
+
     \b
     Examples:
       prefork-lb status
@@ -100,6 +104,7 @@ def status(choice: Choice, watch: bool, as_json: bool) -> None:
     found = choice.open_all()
     if not found and not as_json:
         raise click.ClickException("no instance runs (of this user)")
+    has_rates = choice.url is not None
     with contextlib.suppress(KeyboardInterrupt):
         while True:
             documents = [instance.document() for instance in found]
@@ -109,7 +114,8 @@ def status(choice: Choice, watch: bool, as_json: bool) -> None:
                 if watch and sys.stdout.isatty():
                     click.clear()
                 for document in documents:
-                    _show(document)
+                    _show(document, has_rates)
             if not watch:
                 return
             time.sleep(_WATCH_S)
+            has_rates = True

@@ -180,12 +180,12 @@ def _header(document: Document) -> tuple[Text, Text]:
     totals, serving = document["totals"], [worker for worker in document["workers"] if not worker["lingers_s"]]
     first = (f"prefork-lb  master {document['master']}  {count(len(serving), 'worker')}  generation {document['generation']}"
              + ("" if document["controller"] else "  no controller is at work"))
-    parts = [f"{rate(totals['rate'])} requests", f"{rate(totals['error_rate'])} errors", f"{totals['in_flight']} in flight",
-             f"{totals['waiting']} waiting"]
-    if totals["clients"] is not None:
-        parts.append(count(totals["clients"], "client"))
+    parts = [f"requests {rate(totals['rate'])}", f"errors {rate(totals['error_rate'])}"]
     if totals["p50_ms"] is not None:
         parts.append(f"p50 {totals['p50_ms']:.0f}  p99 {totals['p99_ms']:.0f} ms")
+    parts += [f"{totals['in_flight']} in flight", f"{totals['waiting']} waiting"]
+    if totals["clients"] is not None:
+        parts.append(count(totals["clients"], "client"))
     return _line(first, "bold"), _line("  ".join(parts))
 
 

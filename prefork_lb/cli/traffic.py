@@ -239,6 +239,10 @@ def traffic(url: str, count: int, clients: int, timeout_s: float, as_json: bool)
 
     Servers are told apart by the field X-Served-By of their responses. Exits 1 when a request failed: no answer, or a status of
     400 or more. Ctrl-C shows what there is until then.
+
+    \b
+    Examples:
+      prefork-lb traffic http://127.0.0.1:8000/ --requests 1000 --clients 16
     """
     try:
         check_url(url)

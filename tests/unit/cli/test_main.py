@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from click.testing import CliRunner, Result
 
 from prefork_lb import __version__
 from prefork_lb.cli import room
+from prefork_lb.cli.exits import Exit
 from prefork_lb.cli.main import main
 from prefork_lb.gunicorn.settings import CONF_FILE
 from prefork_lb.shared.saved_lock import Holder, take
@@ -70,12 +72,41 @@ def test_the_version_is_told() -> None:
 
 def test_every_command_has_help() -> None:
     names = main.list_commands(click.Context(main))
-    assert set(names) == {
-        "add", "check", "config", "demo", "drain", "events", "explain", "maintenance", "ready", "reload", "remove", "run",
-        "simulate", "status", "top", "traffic", "weight"}
     for name in names:
         found = invoke(name, "--help")
         assert (found.exit_code, found.output.startswith(f"Usage: main {name} ")) == (0, True)
+
+
+def every_command() -> Iterator[tuple[str, click.Command]]:
+    """All commands, those of groups as "config diff"."""
+    ctx = click.Context(main)
+    for name in main.list_commands(ctx):
+        command = main.get_command(ctx, name)
+        assert command is not None
+        if isinstance(command, click.Group):
+            yield from ((f"{name} {inner}", found) for inner, found in command.commands.items())
+        else:
+            yield name, command
+
+
+def test_the_help_of_every_command_has_examples_that_it_understands() -> None:
+    for name, command in every_command():
+        text = invoke(*name.split(), "--help").stdout.partition("Examples:\n")[2].partition("Options:")[0]
+        examples = [line.partition(f"prefork-lb {name}")[2] for line in text.splitlines() if f"prefork-lb {name}" in line]
+        assert examples, name
+        for example in examples:
+            words = shlex.split(re.split(r"  |[|;]|&&", example)[0])
+            command.make_context(name, [word for word in words if word != "..."])  # raises a UsageError
+
+
+def test_the_page_of_the_command_line_has_every_command_and_every_exit_code() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "cli.md").read_text()
+    for name, command in every_command():
+        assert f"prefork-lb {name}" in page, name
+        options = {option for parameter in command.params for option in parameter.opts if option.startswith("--")}
+        assert {option for option in options if f"`{option}" not in page and f" {option}" not in page} == set(), name
+    codes = re.findall(r"^\| (\d+) \|", page.partition("## Exit codes")[2], re.MULTILINE)
+    assert codes == [str(code.value) for code in Exit]
 
 
 def test_help_lists_every_command_with_what_it_does() -> None:

@@ -123,7 +123,7 @@ def test_a_controller_that_is_missing_or_frozen_is_told(segment: Segment, states
     assert shown_json(segment)["controller"] is None
     segment.cells[at.H_CONTROLLER], segment.cells[at.H_CONTROLLER + 1] = myself()
     segment.cells[at.H_BEAT] = now_ms() - 77_000
-    assert f"the controller (pid {os.getpid()}) has not moved for 7" in said()
+    assert f"the controller (pid {os.getpid()}) has not moved for " in said()  # how long a busy machine takes is told below
     assert 77 <= shown_json(segment)["controller"]["silent_s"] < 150
     segment.cells[at.H_BEAT] = now_ms() + 60_000  # however slow this test is
     assert "controller" not in said()

@@ -93,7 +93,7 @@ def test_the_whole_instance_is_on_one_page() -> None:
     screen, _ = new_screen(server("10.0.0.1:80", in_flight=3, max_connections=9, rate=12.34, codes={"5xx": 8}, latency_ms=4.56),
                            server("10.0.0.2:80", state="down", reason="status 503, expected 200-399", usable=False))
     page = "\n".join(lines(screen))
-    for words in ("master 1  1 worker  generation 4  no controller is at work", "12.3/s requests  - errors", "3 in flight",
+    for words in ("master 1  1 worker  generation 4  no controller is at work", "requests 12.3/s  errors -", "3 in flight",
                   "7 clients", "p50 2  p99 30 ms", "2 servers by order", "q quit"):
         assert words in page
     [row] = [line for line in lines(screen) if "10.0.0.1:80" in line]
