@@ -4,6 +4,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,8 @@ from prefork_lb.shared.segment import Segment
 from tests.unit.shared.processes import Master, Signals
 
 ROWS, SERVERS = 8, 8
+
+NewMaster = Callable[[], Master]
 
 
 @pytest.fixture
@@ -59,3 +62,26 @@ def new_signals() -> Iterator[Callable[[], Signals]]:
 @pytest.fixture
 def signals(new_signals: Callable[[], Signals]) -> Signals:
     return new_signals()
+
+
+def name_of(master: Master) -> str:
+    return f"prefork-lb-{os.geteuid()}-{master.pid}-{master.started}"
+
+
+def attach(master: Master, predecessor: int = 0) -> Segment:
+    return attach_or_create(master.pid, ROWS, SERVERS, predecessor)
+
+
+@pytest.fixture
+def file(master: Master) -> Path:
+    """Where the segment of `master` is, or will be."""
+    return DIRECTORY / name_of(master)
+
+
+def write(file: Path, cells: dict[int, int], size: int) -> None:
+    data = bytearray(size)
+    with memoryview(data).cast("q") as view:
+        for cell, value in cells.items():
+            view[cell] = value
+    file.write_bytes(data)
+    file.chmod(0o600)

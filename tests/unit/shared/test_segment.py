@@ -1,45 +1,24 @@
-"""The segment of an instance: found, made, replaced, removed."""
+"""The segment of an instance: found, made, shared by masters."""
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
-import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from prefork_lb.shared import finding, making
+from prefork_lb.shared import finding
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.finding import DIRECTORY, open_segment, segment_names
 from prefork_lb.shared.layout import Layout
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.lock import MUTEX_BYTES
-from prefork_lb.shared.making import attach_or_create, remove
-from prefork_lb.shared.segment import Segment, SegmentError
-from tests.support.waiting import wait_until
-from tests.unit.shared.breaking import Break, broken_off
-from tests.unit.shared.conftest import ROWS, SERVERS
-from tests.unit.shared.processes import Child, Master, Signals, running
-
-NewMaster = Callable[[], Master]
-
-
-def name_of(master: Master) -> str:
-    return f"prefork-lb-{os.geteuid()}-{master.pid}-{master.started}"
-
-
-def attach(master: Master, predecessor: int = 0) -> Segment:
-    return attach_or_create(master.pid, ROWS, SERVERS, predecessor)
-
-
-@pytest.fixture
-def file(master: Master) -> Path:
-    """Where the segment of `master` is, or will be."""
-    return DIRECTORY / name_of(master)
+from prefork_lb.shared.making import attach_or_create
+from prefork_lb.shared.segment import SegmentError
+from tests.unit.shared.conftest import ROWS, SERVERS, NewMaster, attach, name_of
+from tests.unit.shared.processes import Master, running
 
 
 def test_the_first_makes_it_and_the_others_find_it(master: Master, file: Path) -> None:
@@ -168,144 +147,6 @@ def test_a_master_that_has_ended_gets_none(master: Master) -> None:
     assert set(segment_names()) <= set(before)
 
 
-def write(file: Path, cells: dict[int, int], size: int) -> None:
-    data = bytearray(size)
-    with memoryview(data).cast("q") as view:
-        for cell, value in cells.items():
-            view[cell] = value
-    file.write_bytes(data)
-    file.chmod(0o600)
-
-
-HALF_MADE = [
-    ({}, 0),
-    ({}, 8),
-    ({}, 65536),
-    ({at.H_ROWS: ROWS, at.H_SERVERS: SERVERS, at.H_POOLS: 4, at.H_VERSION: at.VERSION}, 65536),
-    ({at.H_MAGIC: at.MAGIC, at.H_VERSION: at.VERSION, at.H_ROWS: ROWS, at.H_SERVERS: SERVERS, at.H_POOLS: 4}, 2048),
-]
-
-
-@pytest.mark.parametrize(("cells", "size"), HALF_MADE)
-def test_a_half_made_segment_is_replaced(master: Master, file: Path, cells: dict[int, int], size: int) -> None:
-    """Its maker was killed before it had written the mark; under the file lock nobody else can be in the middle."""
-    write(file, cells, size)
-    assert open_segment(file.name) is None
-    segment = attach(master)
-    assert segment.name == file.name and segment.masters() == [master.pid]
-    assert Ledger(segment).totals.tolist() == [0] * SERVERS
-
-
-def test_a_maker_killed_at_any_moment_leaves_something_that_the_next_replaces(
-    master: Master, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # The search in /proc comes before anything is made. It takes some 10,000 instructions, each of which would be broken off.
-    monkeypatch.setattr(making, "removed_segments", lambda uid: iter(()))
-    instruction = 1
-    while not broken_off(instruction, Break.KILL, lambda: lambda: attach(master)):
-        assert attach(master).masters() == [master.pid]
-        remove(master.pid)
-        assert name_of(master) not in segment_names()
-        instruction += 23
-    assert instruction > 500  # it was traced
-
-
-def test_another_versions_segment_stays_while_its_master_lives(new_master: NewMaster) -> None:
-    """Two versions of this package on one host, or an upgrade: the running one must not lose its memory."""
-    other, ours = new_master(), new_master()
-    attach(other).cells[at.H_VERSION] = at.VERSION + 1
-    assert attach(ours).name == name_of(ours)
-    assert name_of(other) in segment_names()
-    assert open_segment(name_of(other)) is None
-    other.kill()
-    attach(ours)
-    assert name_of(other) not in segment_names()
-
-
-def test_remove_takes_away_the_only_masters_segment(master: Master, file: Path) -> None:
-    segment = attach(master)
-    remove(master.pid)
-    assert not file.exists()
-    # Workers that still run keep theirs.
-    assert Ledger(segment).totals.tolist() == [0] * SERVERS
-
-
-def test_remove_leaves_what_a_successor_uses_and_what_is_of_others(new_master: NewMaster) -> None:
-    old, new, stranger = new_master(), new_master(), new_master()
-    attach(old)
-    attach(new, old.pid)
-    attach(stranger)
-    remove(old.pid)
-    assert {name_of(old), name_of(stranger)} <= set(segment_names())
-    remove(12345678)
-    assert {name_of(old), name_of(stranger)} <= set(segment_names())
-
-
-def waits_for_a_file_lock(pid: int) -> bool:
-    """proc_locks(5): an arrow stands before those that wait."""
-    return re.search(rf"-> FLOCK +ADVISORY +WRITE +{pid} ", Path("/proc/locks").read_text()) is not None
-
-
-def test_remove_leaves_no_successor_without_a_segment_that_joins_at_the_same_moment(
-    new_master: NewMaster, new_signals: Callable[[], Signals], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The old master has found itself alone, and is about to clear the list of masters: a worker of the new one joins."""
-    old, new = new_master(), new_master()
-    segment = attach(old)
-    is_alone, go_on = new_signals(), new_signals()
-    end = making._end
-
-    def end_slowly(segment: Segment) -> None:
-        is_alone.send()
-        go_on.wait()
-        end(segment)
-
-    def remove_slowly() -> None:
-        monkeypatch.setattr(making, "_end", end_slowly)
-        remove(old.pid)
-
-    joined = new_signals()
-
-    def join() -> None:
-        segment = attach(new, old.pid)
-        joined.wait()
-        assert new.pid in segment.masters()
-
-    with running(remove_slowly) as [removing]:
-        is_alone.wait()
-        with running(join) as [joining]:
-            wait_until(lambda: waits_for_a_file_lock(joining.pid) or new.pid in segment.masters(), "it joins, or waits", 10)
-            go_on.send()
-            assert removing.wait() == 0
-            joined.send()
-            assert joining.wait() == 0
-
-
-def test_a_master_ends_though_another_process_holds_the_file_lock(
-    master: Master, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """That process may be stopped. The next start removes the segment."""
-    attach(master)
-    monkeypatch.setattr(making, "_PATIENCE_S", 0.05)
-    with making._file_lock(os.geteuid()):
-        remove(master.pid)
-    assert f"{name_of(master)} is left to the next start to remove: {DIRECTORY}/prefork-lb-" in caplog.text
-    assert name_of(master) in segment_names()
-    remove(master.pid)
-    assert name_of(master) not in segment_names()
-
-
-def test_remove_passes_over_what_cannot_be_opened(master: Master, monkeypatch: pytest.MonkeyPatch) -> None:
-    attach(master)
-
-    def refuse(name: str) -> Segment:
-        raise SegmentError("another user's")
-
-    monkeypatch.setattr(making, "open_segment", refuse)
-    remove(master.pid)
-    assert name_of(master) in segment_names()
-
-
 def test_open_segment_finds_nothing_where_there_is_nothing() -> None:
     assert open_segment("prefork-lb-0-0-0") is None
 
@@ -366,132 +207,12 @@ def test_a_segment_that_cannot_be_made_names_the_file_and_the_reason(
         attach(master)
 
 
-@pytest.fixture
-def other_uid(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """This process believes that it is another user; its files say otherwise."""
-    uid = os.geteuid() + 4242
-    monkeypatch.setattr(os, "geteuid", lambda: uid)
-    yield uid
-    for path in DIRECTORY.glob(f"prefork-lb-{uid}*"):
-        path.unlink()
-
-
-def test_a_lock_file_of_another_user_is_refused(master: Master, other_uid: int) -> None:
-    """Whoever holds it could stop every start; the file's name alone says nothing of whose it is."""
-    (DIRECTORY / f"prefork-lb-{other_uid}.lock").touch()
-    with pytest.raises(SegmentError, match=rf"prefork-lb-{other_uid}\.lock: belongs to another user \(uid \d+\); remove it"):
-        attach(master)
-    assert segment_names(other_uid) == []
-
-
-def test_a_lock_file_that_is_a_link_is_not_followed(master: Master, other_uid: int, tmp_path: Path) -> None:
-    (DIRECTORY / f"prefork-lb-{other_uid}.lock").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(SegmentError, match="prefork_lb needs to write to /"):
-        attach(master)
-    assert not (tmp_path / "elsewhere").exists()
-
-
-def test_a_segment_that_another_user_laid_under_our_name_is_not_ours(master: Master, other_uid: int) -> None:
-    """The name can be foreseen; memory that a stranger can write to would let him into this process."""
-    attached = Layout(ROWS, SERVERS, SERVERS)
-    laid = DIRECTORY / f"prefork-lb-{other_uid}-{master.pid}-{master.started}"
-    write(laid, {at.H_MAGIC: at.MAGIC, at.H_VERSION: at.VERSION, at.H_ROWS: ROWS, at.H_SERVERS: SERVERS,
-                 at.H_POOLS: SERVERS, at.H_MASTERS: master.pid, at.H_MASTERS + 1: master.started}, attached.size)
-    assert segment_names(other_uid) == []
-    assert laid.name not in segment_names()
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become another user")
-def test_another_users_segment_cannot_be_opened(master: Master, file: Path) -> None:
-    attach(master)
-
-    def look() -> None:
-        os.setuid(65534)
-        with pytest.raises(SegmentError, match=f"{file}: Permission denied; it belongs to another user"):
-            open_segment(file.name)
-
-    assert Child(look).wait() == 0
-
-
 def test_a_segment_with_a_view_outside_cannot_be_closed_silently(master: Master) -> None:
     segment = attach(master)
     view = segment.cells[:4]
     with pytest.raises(BufferError):
         segment.close()
     view.release()
-
-
-OTHER_VERSIONS = (at.VERSION - 1, at.VERSION + 1)
-
-
-def laid_by_another_version(made_by: Master, *masters: Master, version: int) -> Path:
-    """A segment of an instance that runs another version; it was made by the first, the others share it."""
-    file = DIRECTORY / name_of(made_by)
-    cells = {at.H_MAGIC: at.MAGIC, at.H_VERSION: version}
-    for index, master in enumerate(masters):
-        cells |= {at.H_MASTERS + 2 * index: master.pid, at.H_MASTERS + 2 * index + 1: master.started}
-    write(file, cells, 65536)
-    return file
-
-
-@pytest.mark.parametrize("version", OTHER_VERSIONS)
-def test_another_versions_segment_stays_while_a_master_of_it_runs(new_master: NewMaster, version: int) -> None:
-    """It was upgraded: the master that made it has ended, its successor serves on."""
-    old, successor, ours = new_master(), new_master(), new_master()
-    file = laid_by_another_version(old, old, successor, version=version)
-    old.kill()
-    attach(ours)
-    assert file.exists()
-    successor.kill()
-    attach(ours)
-    assert not file.exists()
-
-
-def test_a_reload_after_an_upgrade_of_the_package_gets_a_segment_and_says_what_to_do(
-    master: Master, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Else the new workers could not start, and gunicorn would end the instance."""
-    file = laid_by_another_version(master, master, version=at.VERSION - 1)
-    before = file.read_bytes()
-    first = attach(master)
-    assert first.masters() == [master.pid] and first.name != file.name
-    assert attach(master).name == first.name, "the siblings share it"
-    said = [record.getMessage() for record in caplog.records]
-    assert len(said) == 1 and "Restart gunicorn, or upgrade it by SIGUSR2" in said[0]
-    assert file.read_bytes() == before, "the old workers go on with theirs"
-    remove(master.pid)
-    assert first.name not in segment_names()
-
-
-def test_another_versions_half_made_segment_is_removed(new_master: NewMaster) -> None:
-    maker, ours = new_master(), new_master()
-    file = DIRECTORY / name_of(maker)
-    write(file, {at.H_VERSION: at.VERSION + 1, at.H_MASTERS: maker.pid, at.H_MASTERS + 1: maker.started}, 65536)
-    attach(ours)
-    assert not file.exists()
-
-
-def test_a_lock_file_that_is_removed_while_others_wait_for_it_locks_nobody_out(
-    master: Master, signals: Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A cleaner removes it: those who waited for the old file and those who come later agree on the new one."""
-    for module in (making, finding):
-        monkeypatch.setattr(module, "DIRECTORY", tmp_path)
-    path = tmp_path / f"prefork-lb-{os.geteuid()}.lock"
-    path.touch(0o600)
-
-    def start() -> None:
-        signals.send()
-        attach(master)
-
-    with path.open() as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        with running(start) as (waiting,):
-            signals.wait()
-            path.unlink()
-            fcntl.flock(held, fcntl.LOCK_UN)
-            assert waiting.wait() == 0
-    assert path.exists()
 
 
 @pytest.mark.parametrize("sizes", [(1, 1, 1), (256, 256, 256), (3, 1000, 17)])
