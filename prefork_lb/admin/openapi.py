@@ -80,6 +80,9 @@ PATHS: dict[str, dict[str, Operation]] = {
         "Whether each pool has a server that may be used",
         {200: _answer("Each has.", _PLAIN, "text/plain"),
          503: _answer("One has none; with a token the answer names it.", _PLAIN, "text/plain")}, is_open=True)},
+    "/metrics": {"get": _operation("The numbers for Prometheus", {200: {
+        "description": "Prometheus text, or OpenMetrics for who accepts it.",
+        "content": _content(_PLAIN, "text/plain") | _content(_PLAIN, "application/openmetrics-text")}})},
     "/api/v1/instance": {"get": _operation("The instance", {200: _answer("It.", ref("Instance"))})},
     "/api/v1/stream": {"get": _operation(
         "What happens, as server-sent events",

@@ -12,6 +12,7 @@ from prefork_lb.admin.publishing import Publisher
 from prefork_lb.admin.requests import AdminRequest
 from prefork_lb.admin.routes import Route
 from prefork_lb.config.masked import masked
+from prefork_lb.observe.metrics import exposition
 from prefork_lb.observe.snapshot import configuration_in_force
 from prefork_lb.shared.segment import Segment
 
@@ -26,6 +27,7 @@ class Reading:
         return [
             Route("GET", "/healthz", self.healthz, is_open=True),
             Route("GET", "/readyz", self.readyz, is_open=True),
+            Route("GET", "/metrics", self.metrics),
             Route("GET", "/api/v1/instance", self.instance),
             Route("GET", "/api/v1/openapi.json", self.openapi),
             Route("GET", "/api/v1/workers", self.workers),
@@ -48,6 +50,11 @@ class Reading:
             names = f": {', '.join(lacking)}" if request.caller is not None else ""
             return Response(f"no usable server{names}\n", 503, content_type="text/plain")
         return Response("ready\n", content_type="text/plain")
+
+    def metrics(self, request: AdminRequest) -> Response:
+        """The numbers of this moment for Prometheus."""
+        kind, body = exposition(self._segment, request.headers.get("Accept", ""))
+        return Response(body, content_type=kind)
 
     def instance(self, request: AdminRequest) -> Response:
         """The whole document."""

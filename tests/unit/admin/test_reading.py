@@ -46,6 +46,12 @@ def test_head_is_get_without_a_body(interface: Interface) -> None:
         assert (answer.status_code, answer.data) == (200, b"")
 
 
+def test_metrics_come_as_the_scraper_wants_them(interface: Interface) -> None:
+    assert b'prefork_lb_in_flight{pool="web",server="127.0.0.1:8001"} 0.0' in interface.ask("/metrics").data
+    answer = interface.ask("/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"})
+    assert answer.mimetype == "application/openmetrics-text" and answer.data.endswith(b"# EOF\n")
+
+
 def test_the_configuration_is_shown_without_its_secrets(interface: Interface) -> None:
     config = json.loads(json.dumps(CONFIG))
     config["pools"]["web"]["health"] = {"headers": {"Authorization": "Bearer topsecret"}}
