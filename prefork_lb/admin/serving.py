@@ -55,10 +55,11 @@ class _Bounded(BaseWSGIServer):
                 channel.will_close = True
 
     def readable(self) -> bool:
-        if len(self.active_channels) >= _CONNECTIONS:
-            waiting = [channel for channel in self.active_channels.values() if not channel.requests]
-            if waiting:
-                min(waiting, key=lambda channel: channel.last_activity).handle_close()
+        # Only marked: the loop collects descriptors meanwhile, and a new connection would get the number of a closed one.
+        staying = [channel for channel in self.active_channels.values() if not channel.will_close]
+        waiting = [channel for channel in staying if not channel.requests] if len(staying) >= _CONNECTIONS else []
+        if waiting:
+            min(waiting, key=lambda channel: channel.last_activity).will_close = True
         return bool(super().readable())
 
 
@@ -77,7 +78,7 @@ class Server:
         logging.getLogger("waitress").setLevel(logging.CRITICAL)  # what clients do is no news
         adjustments = Adjustments(
             threads=THREADS, connection_limit=_CONNECTIONS + 10, channel_timeout=_IDLE_S, cleanup_interval=1, ident=None,
-            max_request_header_size=_HEAD_LIMIT, max_request_body_size=BODY_LIMIT + 1, inbuf_overflow=BODY_LIMIT,
+            max_request_header_size=_HEAD_LIMIT, max_request_body_size=2 * BODY_LIMIT, inbuf_overflow=BODY_LIMIT,
             outbuf_overflow=1 << 20, outbuf_high_watermark=1 << 20, log_socket_errors=False, asyncore_use_poll=True,
             clear_untrusted_proxy_headers=True, log_untrusted_proxy_headers=False)
         adjustments.socket_options = [
