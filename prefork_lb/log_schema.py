@@ -41,6 +41,8 @@ FIELDS = {
     "queue_ms": LogField("number", "Milliseconds in the pool's queue."),
     "connect_ms": LogField("number", "Milliseconds of connecting to servers; 0: a kept connection was used."),
     "response_fields": LogField("object", "The same of the response, by `log.response_fields`."),
+    "request_id": LogField("string", "The request's ID. Absent: `proxy.request_id` is off."),
+    "trace_id": LogField("string", "The ID of its trace. Absent: `proxy.request_id` is off."),
     "bytes_out": LogField("number", "Bytes of the response's body that were sent."),
     "first_byte_ms": LogField("number", "Milliseconds from the claim of the first server to the head of the answer. Absent: "
                                         "none came."),

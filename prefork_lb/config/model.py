@@ -129,6 +129,13 @@ class ProxyConfig(Section, frozen=True):
     via: Annotated[str, meta(
         "This proxy's name in the Via field.", pattern=r"^[!#$%&'*+\-.^_`|~0-9A-Za-z]+(:[0-9]+)?\Z", max_length=100
     )] = "prefork_lb"
+    request_id: Annotated[bool, meta(
+        "Give each request an X-Request-ID and a traceparent, or take those of a trusted proxy. Servers, the access log and "
+        "error pages tell them; those of other clients are dropped."
+    )] = False
+    server_timing: Annotated[bool, meta(
+        "Tell clients in Server-Timing how long the queue, connecting and the server took."
+    )] = False
     timeouts: TimeoutsConfig = field(default_factory=TimeoutsConfig)
     keepalive: KeepaliveConfig = field(default_factory=KeepaliveConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)

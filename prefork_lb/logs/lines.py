@@ -23,6 +23,7 @@ _OF_THE_EXCHANGE = ("status", "ending", "error", "failures", "server", "picked",
                     "queue_ms", "connect_ms")
 _LONGEST_TEXT = 512
 _ANSWERED = b'"bytes_out":%d,"first_byte_ms":%.3f,"total_ms":%.3f}\n'
+_IDENTITY = b'"request_id":"%b","trace_id":"%b",'
 _UNANSWERED = b'"bytes_out":%d,"total_ms":%.3f}\n'
 _THOUSANDTHS = [b'%03dZ",' % min(number, 999) for number in range(1001)]  # a sum of instants may be rounded up
 _MOST_KEPT = 4096
@@ -94,6 +95,8 @@ class JSONLines:
                 about_exchange = self._keep(ordinary, request)
         else:
             about_exchange = self._about_exchange(request)
+        if request.identity is not None:
+            about_exchange += _IDENTITY % (request.identity.request_id, request.identity.trace_id)
         if request.answered_at:
             numbers = _ANSWERED % (request.bytes_out, (request.answered_at - request.leased_at) * 1e3,
                                    (ended_at - request.started) * 1e3)

@@ -94,6 +94,8 @@ VALUES: dict[str, Callable[[Request], Value]] = {
     "queue_ms": lambda request: request.queue_s * 1e3,
     "connect_ms": lambda request: request.connect_s * 1e3,
     "first_byte_ms": first_byte_ms,
+    "request_id": lambda request: request.identity.request_id if request.identity is not None else None,
+    "trace_id": lambda request: request.identity.trace_id if request.identity is not None else None,
     "total_ms": lambda request: (request.ended_at - request.started) * 1e3,
     "ending": lambda request: request.ending.encode(),
     "error": lambda request: request.error.encode("utf-8", "backslashreplace") or None,

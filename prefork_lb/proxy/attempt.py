@@ -14,6 +14,7 @@ from prefork_lb.proxy.inbound import BodyReader, HeadReader, ResponseParser
 from prefork_lb.proxy.outbound import EMPTY, OutboundBody
 from prefork_lb.proxy.reply import Reply
 from prefork_lb.proxy.request import Request
+from prefork_lb.proxy.tracing import Identities
 from prefork_lb.upstream.lease import Lease
 from prefork_lb.upstream.server import Server
 from prefork_lb.wire import proxy_protocol
@@ -44,6 +45,8 @@ class Settings:
     wait_any: WaitAny = wait_any
     collected_bytes: int = 0  # of a request's body, before a server is claimed
     collects_chunked: bool = False  # chunked bodies as well
+    identities: Identities | None = None  # names requests; None: they have no names
+    tells_times: bool = False  # clients get Server-Timing
 
 
 def attempt(lease: Lease, request: Request, block: bytes, body: OutboundBody, fresh: bool, settings: Settings) -> Reply:

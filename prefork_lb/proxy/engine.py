@@ -12,6 +12,7 @@ from prefork_lb.proxy.redirecting import check_redirectable, drop_body, redirect
 from prefork_lb.proxy.reply import Reply
 from prefork_lb.proxy.request import Request
 from prefork_lb.proxy.retrying import Retrying
+from prefork_lb.proxy.tracing import server_timing
 from prefork_lb.routing.match import Router
 from prefork_lb.upstream.pool import Pool
 from prefork_lb.upstream.server import Server
@@ -32,6 +33,7 @@ class Engine:
         self._router = router
         self._pools = pools
         self._settings = settings
+        self._identities, self._tells_times = settings.identities, settings.tells_times
         self._own_cookies = frozenset(pool.sticky.cookie for pool in pools.values() if pool.sticky and pool.sticky.cookie)
         # Whether a server wants the addresses of the client's connection (`Request.source`, `destination`).
         self.tells_addresses = any(server.proxy_protocol for pool in pools.values() for server in pool.servers)
@@ -41,13 +43,19 @@ class Engine:
 
         Raises ProxyError, with nothing claimed any more, when there is no answer from a server.
         """
+        identities = self._identities
+        if identities is not None:
+            request.identity = identities.of(request.head.index, request.peer)
         plan = request.head.kept
         if not isinstance(plan, Plan) or plan.peer is not request.peer or plan.engine is not self:
             plan = self.plan(request)
         request.plan = plan
         sticky = plan.pool.sticky
         if sticky is None:
-            return self._exchange(plan, request)
+            reply = self._exchange(plan, request)
+            if self._tells_times:
+                reply.added = (_times(request),)
+            return reply
         teller, told = plan.told
         if teller is not sticky:  # the pool's servers are others by now
             told = sticky.read(request, _is_https(request))
@@ -60,13 +68,16 @@ class Engine:
         except BaseException:
             reply.close()
             raise
+        if self._tells_times:
+            reply.added = (*reply.added, _times(request))
         return reply
 
     def _exchange(self, plan: Plan, request: Request) -> Reply:
         if plan.pool.redirect_status:
             return self._redirect(plan, request)
+        block = plan.block if request.identity is None else request.identity.block(plan.block)
         if plan.framing is NO_BODY:
-            return self._attempts(plan.pool, request, plan.block, EMPTY)
+            return self._attempts(plan.pool, request, block, EMPTY)
         settings = self._settings
         collect = settings.collected_bytes if plan.framing.kind is BY_LENGTH or settings.collects_chunked else 0
         body = OutboundBody(request.body, plan.framing, not request.relays_continue, collect)
@@ -74,7 +85,7 @@ class Engine:
         if rules.attempts > 1 and request.is_idempotent:
             body.keep(rules.body_memory, rules.body_limit)
         try:
-            return self._attempts(plan.pool, request, plan.block, body)
+            return self._attempts(plan.pool, request, block, body)
         finally:
             request.bytes_in = body.received
             body.forget()
@@ -138,3 +149,7 @@ class Engine:
 def _is_https(request: Request) -> bool:
     """Whether the client speaks https."""
     return client_scheme(request.head.index, request.peer) == b"https"
+
+
+def _times(request: Request) -> tuple[bytes, bytes]:
+    return server_timing(request.queue_s, request.connect_s, request.answered_at - request.leased_at)

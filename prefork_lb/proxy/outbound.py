@@ -9,6 +9,7 @@ from tempfile import SpooledTemporaryFile, gettempdir
 from prefork_lb.errors import BadRequest, ExpectationFailed, FinalRecipient, InvariantError
 from prefork_lb.log_summary import summary
 from prefork_lb.net.stream import Stream
+from prefork_lb.proxy import tracing
 from prefork_lb.proxy.request import BodySource, Request
 from prefork_lb.wire import grammar
 from prefork_lb.wire.chunked import encode_chunk, encode_last_chunk
@@ -58,7 +59,7 @@ def request_block(request: Request, destination: Destination, framing: Framing, 
     if not head.is_parsed and grammar.request_line.fullmatch(start) is None:
         raise BadRequest(f"not a request line: {start[:80]!r}")
     return b"%b\r\nHost: %b\r\n%b%bVia: %b\r\n%b\r\n" % (
-        start, default_host.encode() if host is None else host, _carried(head.section, own_cookies),
+        start, default_host.encode() if host is None else host, _carried(head.section, own_cookies, request.identity is not None),
         forwarded_lines(index, request.peer, host), via(index, head.minor, pseudonym), rest)
 
 
@@ -67,20 +68,23 @@ def _travels(name: bytes) -> bool:
 
 
 _LINES = Lines(_travels, BadRequest)
+# Of requests that have an identity. CGI and WSGI servers cannot tell an underscore in a name from a hyphen (RFC 3875 4.1.18).
+_UNNAMED_LINES = Lines(lambda name: _travels(name) and name.replace(b"_", b"-") not in tracing.FIELDS, BadRequest)
 
 
-def _carried(section: Section, own_cookies: frozenset[bytes]) -> bytes:
+def _carried(section: Section, own_cookies: frozenset[bytes], has_identity: bool) -> bytes:
     """The lines of the fields that travel on unchanged, kept with the section. Raises BadRequest."""
     kept = section.kept
     # The names with the lines: a worker has one engine, so they are always the same; a test may have several.
-    if isinstance(kept, tuple) and kept[0] == own_cookies:
+    if isinstance(kept, tuple) and kept[0] == own_cookies and kept[2] is has_identity:
         lines: bytes = kept[1]
         return lines
+    travelling = _UNNAMED_LINES if has_identity else _LINES
     if own_cookies and b"cookie" in section:
-        lines = _LINES.join_fields(_without_cookies(section.fields, own_cookies), nominated(section))
+        lines = travelling.join_fields(_without_cookies(section.fields, own_cookies), nominated(section))
     else:
-        lines = _LINES.join(section)
-    section.kept = own_cookies, lines
+        lines = travelling.join(section)
+    section.kept = own_cookies, lines, has_identity
     return lines
 
 

@@ -10,6 +10,7 @@ from werkzeug.datastructures import MIMEAccept
 from werkzeug.http import parse_accept_header
 
 from prefork_lb.errors import CapacityError, ProxyError, UpstreamError
+from prefork_lb.proxy.tracing import Identity
 from prefork_lb.wire.head import Fields
 
 _ALLOW = (b"Allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
@@ -23,8 +24,9 @@ def reason(status: int) -> str:
     return HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else "Error"
 
 
-def error_page(error: ProxyError, accept: str) -> tuple[Fields, bytes]:
-    """The fields and the body that tell a client of `error`, as plain text, HTML or JSON by its Accept.
+def error_page(error: ProxyError, accept: str, identity: Identity | None = None) -> tuple[Fields, bytes]:
+    """The fields and the body that tell a client of `error`, as plain text, HTML or JSON by its Accept; with the request's ID, if
+    it has one.
 
     An upstream's failure names the phase in which it happened (connect, request body, response, body), so that a user can
     tell it to the operator.
@@ -34,6 +36,8 @@ def error_page(error: ProxyError, accept: str) -> tuple[Fields, bytes]:
         return [_ALLOW], b""
     title = reason(status)
     detail = f"The server behind this address failed in the phase: {error.phase}." if isinstance(error, UpstreamError) else ""
+    request_id = identity.request_id.decode() if identity is not None else ""
+    told_id = f"Request ID: {request_id}" if request_id else ""
     if len(accept) > _ACCEPT_BYTES:
         accept = accept[:_ACCEPT_BYTES].rpartition(",")[0]  # the members that are whole
     best = _preferred(accept) if accept else _TYPES[0]
@@ -41,20 +45,24 @@ def error_page(error: ProxyError, accept: str) -> tuple[Fields, bytes]:
         values: dict[str, object] = {"status": status, "error": title}
         if detail:
             values["phase"] = error.phase
+        if request_id:
+            values["request_id"] = request_id
         text = json.dumps(values) + "\n"
     elif best == "text/html":
         heading = f"{status} {html.escape(title)}"
-        paragraph = f"<p>{html.escape(detail)}</p>" if detail else ""
+        paragraph = "".join(f"<p>{html.escape(line)}</p>" for line in (detail, told_id) if line)
         text = (f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{heading}</title></head>'
                 f"<body><h1>{heading}</h1>{paragraph}</body></html>\n")
     else:
-        text = f"{status} {title}\n" + (f"{detail}\n" if detail else "")
+        text = f"{status} {title}\n" + "".join(f"{line}\n" for line in (detail, told_id) if line)
     body = text.encode()
     fields = [(b"Content-Type", f"{best}; charset=utf-8".encode() if best != "application/json" else best.encode()),
               (b"Content-Length", b"%d" % len(body)),
               (b"Cache-Control", b"no-store")]
     if isinstance(error, CapacityError):
         fields.append((b"Retry-After", b"%d" % error.retry_after_s))
+    if identity is not None:
+        fields.append((b"X-Request-ID", identity.request_id))
     if status == 405:
         fields.append(_ALLOW)
     return fields, body

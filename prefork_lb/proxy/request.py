@@ -10,6 +10,7 @@ from prefork_lb.net.stream import Stream
 from prefork_lb.proxy.inbound import Downstream
 from prefork_lb.proxy.plan import Plan
 from prefork_lb.proxy.reply import Reply
+from prefork_lb.proxy.tracing import Identity
 from prefork_lb.upstream.server import Server
 from prefork_lb.upstream.sticky.session import Session
 from prefork_lb.wire.forwarded import ClientInfo
@@ -82,6 +83,7 @@ class Request(_Seldom):
     session: Session | None = None  # with which server it has to do; the engine finds it. None: the pool has no sessions
     key: bytes = b""  # what the pool's key is in this request; the pool sets it
     # The record.
+    identity: Identity | None = None  # how it is called; None: it has no name
     plan: Plan | None = None  # None: refused before a pool was found
     leased_at: float = 0.0  # the first server was claimed; 0: none was
     answered_at: float = 0.0  # the head of the response had come; 0: none came

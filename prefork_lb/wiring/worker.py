@@ -4,6 +4,7 @@ from __future__ import annotations
 import atexit
 import gc
 import logging
+import random
 
 from prefork_lb.clock import monotonic
 from prefork_lb.config import Config
@@ -15,6 +16,7 @@ from prefork_lb.proxy.attempt import Settings, Timeouts
 from prefork_lb.proxy.counting import counting
 from prefork_lb.proxy.engine import Engine
 from prefork_lb.proxy.request import tell_all
+from prefork_lb.proxy.tracing import Identities
 from prefork_lb.routing.match import Route, Router
 from prefork_lb.shared.statistics import Tally
 from prefork_lb.upstream.housekeeping import INTERVAL_S
@@ -104,7 +106,8 @@ def make_settings(config: Config, runtime: Runtime) -> Settings:
     return Settings(
         Timeouts(timeouts.connect, timeouts.response, timeouts.idle), limits, config.proxy.via.encode(), monotonic,
         Memo[bytes, ResponseHead](lambda block: parse_response(block, limits), kept_bytes), runtime.dial, runtime.sleep,
-        runtime.wait_any, config.proxy.buffers.request, config.proxy.buffers.chunked)
+        runtime.wait_any, config.proxy.buffers.request, config.proxy.buffers.chunked,
+        Identities(random.Random()) if config.proxy.request_id else None, config.proxy.server_timing)
 
 
 def make_router(config: Config) -> Router:

@@ -20,6 +20,7 @@ from prefork_lb.proxy.pages import error_page, reason
 from prefork_lb.proxy.refusals import tell_refusal
 from prefork_lb.proxy.reply import Reply
 from prefork_lb.proxy.request import NO_HEAD, Ended, Request, TrustCheck
+from prefork_lb.proxy.tracing import Identity
 from prefork_lb.wire.framing import BY_LENGTH
 from prefork_lb.wire.memo import Memo
 from prefork_lb.wsgi.body import WSGIBody
@@ -62,7 +63,7 @@ class WSGIFrontEnd:
             self._tell_refused(request, environ, client, started, exc, 0)
             return _nothing(exc)
         except (ProxyError, InvariantError) as exc:
-            page = self._refuse(exc, environ, start_response)
+            page = self._refuse(exc, environ, start_response, request.identity if request is not None else None)
             self._tell_refused(request, environ, client, started, exc, len(page))
             return iter([page] if page else [])
         except Exception as exc:  # of a site's own policy; gunicorn answers
@@ -82,7 +83,8 @@ class WSGIFrontEnd:
         body = _ReplyBody(reply, client, self._rules.ahead_bytes)
         return body if ended is None else _ToldBody(body, request, reply, ended)
 
-    def _refuse(self, exc: ProxyError | InvariantError, environ: Environ, start_response: StartResponse) -> bytes:
+    def _refuse(self, exc: ProxyError | InvariantError, environ: Environ, start_response: StartResponse,
+                identity: Identity | None) -> bytes:
         """Begin to answer with an error page. Return its body."""
         error = exc if isinstance(exc, ProxyError) else ProxyError("internal")
         what = f"{environ.get('REQUEST_METHOD')} {environ.get('RAW_URI', '')[:200]}"
@@ -90,7 +92,7 @@ class WSGIFrontEnd:
         if error.side == "downstream":
             # What follows a malformed request on its connection is not to be trusted (RFC 9112 11.2).
             _close_afterwards(start_response)
-        fields, body = error_page(error, environ.get("HTTP_ACCEPT", ""))
+        fields, body = error_page(error, environ.get("HTTP_ACCEPT", ""), identity)
         start_response(f"{error.status} {reason(error.status)}", _wsgi_fields(fields))
         return b"" if environ.get("REQUEST_METHOD") == "HEAD" else body
 

@@ -93,6 +93,24 @@ def test_how_exchanges_end(rig: Rig, front_end: FrontEnd) -> None:
 
 
 @FRONT_ENDS
+def test_why_a_request_got_a_502_is_found_by_its_id(rig: Rig, front_end: FrontEnd) -> None:
+    with refusing_address() as closed:
+        text = pool_text([closed]) + '[proxy]\nrequest_id = true\n[log]\naccess = "access.log"\n'
+        balancer = rig.balancer(text, front_end, workers=1)
+        with Connection(balancer.address) as connection:
+            response = connection.request("/cart")
+    name = response.value("X-Request-ID")
+    assert response.status == 502 and name is not None and f"Request ID: {name}".encode() in response.body
+
+    def story() -> str:
+        return balancer.by_hand("log", "--request", name).stdout
+
+    told = wait_until(story, "the line", DEADLINE_S)
+    assert "/cart: 502, server failed" in told and f"why: connect: {closed}" in told
+    assert f"server: {closed} of the pool web" in told
+
+
+@FRONT_ENDS
 def test_rotation_under_load_loses_no_line(rig: Rig, front_end: FrontEnd) -> None:
     balancer = start(rig, front_end)
     file, files = balancer.folder / "access.log", []

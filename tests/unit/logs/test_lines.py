@@ -13,6 +13,7 @@ from prefork_lb.log_schema import FIELDS, PRESETS, template_parts
 from prefork_lb.logs.lines import JSONLines, TemplateLines
 from prefork_lb.logs.values import VALUES
 from prefork_lb.proxy.request import NO_HEAD, Request
+from prefork_lb.proxy.tracing import Identity
 from tests.unit.logs.records import PEER, record, with_session
 from tests.unit.proxy.loopback import Client, Source
 from tests.unit.upstream.parts import new_server
@@ -36,6 +37,7 @@ def everything() -> Request:
                      b"/a?b=c", server=new_server(1))
     request.attempts, request.retries, request.queue_s, request.connect_s, request.bytes_in = 2, 1, 0.003, 0.001, 7
     request.failures = ("127.0.0.1:8000: connect: refused",)
+    request.identity = Identity(b"r1", b"t1", b"")
     return request
 
 
@@ -64,7 +66,7 @@ def test_every_field_of_the_schema_has_a_value_and_the_order_of_the_schema() -> 
     found = parsed(record([(b"Host", b"a"), (b"Referer", b"b"), (b"User-Agent", b"c"), (b"X-A", b"d")], error=ConnectFailed("e"),
                           server=new_server(0), page=[(b"X-B", b"e")]), request_fields=["x-a"], response_fields=["X-B"])
     missing = set(FIELDS) - set(found)
-    assert missing == {"first_byte_ms", "failures"}
+    assert missing == {"first_byte_ms", "failures", "request_id", "trace_id"}
     order = [name for name in found if name != "request_fields"]
     assert order == [name for name in FIELDS if name in order]
 
