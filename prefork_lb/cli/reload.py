@@ -36,7 +36,14 @@ def reload(choice: Choice, timeout_s: float) -> None:
     instance.reload()
     began = time.monotonic()
     while True:
-        now, since = _serving(instance.document()), instance.events(last)
+        try:
+            now, since = _serving(instance.document()), instance.events(last)
+        except click.ClickException:
+            # A reload that changes [admin] restarts the interface that answers.
+            if choice.url is None or time.monotonic() >= began + timeout_s:
+                raise
+            time.sleep(_LOOK_S)
+            continue
         left = before & now
         if now and not left and now <= _started(since):
             break

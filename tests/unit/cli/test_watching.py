@@ -17,6 +17,7 @@ from click.testing import CliRunner, Result
 from prefork_lb.cli import events as events_command
 from prefork_lb.cli import reload as reload_command
 from prefork_lb.cli import running
+from prefork_lb.cli import status as status_command
 from prefork_lb.cli.instances import Choice
 from prefork_lb.cli.main import main
 from prefork_lb.config import load
@@ -113,11 +114,15 @@ class Fake:
 
     name = "fake"
 
-    def __init__(self, *steps: list[int], told: str = "", problem: str = "", started: Sequence[int] = range(2, 9)) -> None:
+    def __init__(self, *steps: list[int], told: str = "", problem: str = "", started: Sequence[int] = range(2, 9),
+                 silent: int = 0) -> None:
         self.steps, self.told, self.problem = list(steps), told, problem
-        self.reloaded, self.started = False, started
+        self.reloaded, self.started, self.silent = False, started, silent
 
     def document(self) -> dict[str, Any]:
+        if self.reloaded and self.silent:
+            self.silent -= 1
+            raise click.ClickException("cannot be reached")
         if self.reloaded and len(self.steps) > 1:
             del self.steps[0]
         return {"workers": [{"pid": abs(pid), "lingers_s": 1 if pid < 0 else 0} for pid in self.steps[0]]}
@@ -142,9 +147,9 @@ def reload(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Fake], Result]
     monkeypatch.setattr(reload_command, "time", SimpleNamespace(
         sleep=lambda seconds: now.__setitem__(0, now[0] + seconds), monotonic=lambda: now[0]))
 
-    def run(fake: Fake) -> Result:
+    def run(fake: Fake, *options: str) -> Result:
         monkeypatch.setattr(Choice, "open", lambda self: fake)
-        return invoke("reload", "--timeout", "5")
+        return invoke("reload", "--timeout", "5", *options)
 
     yield run
 
@@ -176,6 +181,32 @@ def test_a_configuration_that_is_not_taken_has_an_exit_code_of_its_own(reload: C
 def test_workers_that_stay_are_told_in_time(reload: Callable[[Fake], Result], steps: Any, words: str) -> None:
     result = reload(Fake(*steps))
     assert result.exit_code == 1 and result.stderr == f"Error: fake: after 5 s {words}\n"
+
+
+def test_an_interface_that_restarts_by_the_reload_is_waited_for(reload: Callable[..., Result]) -> None:
+    at = ("--url", "http://127.0.0.1:9900")
+    assert reload(Fake([1], [2], silent=20), *at).stdout.endswith("fake: 1 new worker after 2.0 s\n")
+    for fake, options in ((Fake([1], [2], silent=999), at), (Fake([1], [2], silent=1), ())):
+        result = reload(fake, *options)
+        assert (result.exit_code, result.stderr) == (1, "Error: cannot be reached\n")
+
+
+def test_status_is_shown_again_and_again_until_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    for options in ((), ("--json",)):
+        naps = iter(range(2))
+
+        def sleep(seconds: float, left: Iterator[int] = naps) -> None:
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(status_command, "time", SimpleNamespace(sleep=sleep))
+        result = invoke("status", "--watch", *options)
+        assert result.exit_code == 0
+        if options:
+            assert [len(json.loads(line)["instances"]) for line in result.stdout.splitlines()] == [1, 1, 1]
+        else:
+            frames = result.stdout.split("gunicorn master")[1:]
+            assert ["rate" in frame for frame in frames] == [False, True, True]  # one look has no rates
 
 
 @pytest.mark.parametrize("text", ["bad", TEXT + "workers = 3\n"])
