@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from prefork_lb.shared.finding import DIRECTORY, segment_names
+from prefork_lb.shared.lock import initialise
 from prefork_lb.shared.making import attach_or_create
 from prefork_lb.shared.segment import Segment
+from tests.unit.shared.guarded import SIZE, Guarded
 from tests.unit.shared.processes import Master, Signals
 
 ROWS, SERVERS = 8, 8
@@ -85,3 +88,14 @@ def write(file: Path, cells: dict[int, int], size: int) -> None:
             view[cell] = value
     file.write_bytes(data)
     file.chmod(0o600)
+
+
+@pytest.fixture
+def guarded() -> Iterator[Guarded]:
+    memory = mmap.mmap(-1, SIZE)
+    with memoryview(memory) as view:
+        initialise(view, 0)
+    guarded = Guarded(memory)
+    yield guarded
+    guarded.close()
+    memory.close()

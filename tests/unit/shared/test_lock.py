@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
@@ -18,53 +18,8 @@ import pytest
 from prefork_lb.errors import InvariantError
 from prefork_lb.shared import lock as lock_module
 from prefork_lb.shared.lock import MUTEX_BYTES, LockUnavailable, RobustLock, initialise
-from tests.support.waiting import wait_until
+from tests.unit.shared.guarded import SIZE, Guarded
 from tests.unit.shared.processes import Child, Signals, running
-
-# A mutex, then two numbers that are equal whenever nobody is inside.
-SIZE = MUTEX_BYTES + 16
-
-
-class Guarded:
-    """Two numbers under a lock, in memory that forked processes share."""
-
-    def __init__(self, memory: mmap.mmap) -> None:
-        self._view = memoryview(memory)
-        self.pair = self._view[MUTEX_BYTES:SIZE].cast("q")
-        self.repairs = 0
-        self.lock = RobustLock(self._view, 0, self._repair)
-
-    def _repair(self) -> None:
-        self.repairs += 1
-        self.pair[1] = self.pair[0]
-
-    def step(self) -> None:
-        """Count both up; raises if a step of somebody else was seen half done."""
-        self.lock.acquire()
-        try:
-            one, other = self.pair
-            if one != other:
-                raise AssertionError(f"inside with a step half done: {one} and {other}")
-            self.pair[0] = one + 1
-            self.pair[1] = other + 1
-        finally:
-            self.lock.release()
-
-    def close(self) -> None:
-        self.lock.close()
-        self.pair.release()
-        self._view.release()
-
-
-@pytest.fixture
-def guarded() -> Iterator[Guarded]:
-    memory = mmap.mmap(-1, SIZE)
-    with memoryview(memory) as view:
-        initialise(view, 0)
-    guarded = Guarded(memory)
-    yield guarded
-    guarded.close()
-    memory.close()
 
 
 def die_inside(guarded: Guarded) -> None:
@@ -100,29 +55,6 @@ def test_a_taker_that_waits_gets_it_when_the_owner_is_killed(guarded: Guarded, s
         waiter.join(5)
         assert not waiter.is_alive()
     assert guarded.repairs == 1 and list(guarded.pair) == [2, 2]
-
-
-@pytest.mark.parametrize("one_thread", [False, True])
-def test_a_taker_that_waits_for_a_stopped_owner_logs_the_owner(
-    guarded: Guarded, signals: Signals, caplog: pytest.LogCaptureFixture, one_thread: bool
-) -> None:
-    guarded.lock._one_thread = one_thread
-
-    def hold() -> None:
-        guarded.lock.acquire()
-        signals.send()
-        os.kill(os.getpid(), signal.SIGSTOP)
-
-    with running(hold) as (owner,):
-        signals.wait()
-        waiter = threading.Thread(target=guarded.step)
-        waiter.start()
-        wait_until(lambda: bool(caplog.messages), "the waiter logs")
-        owner.kill()
-        waiter.join(5)
-        assert not waiter.is_alive()
-    (message,) = caplog.messages
-    assert f"the process {owner.pid} (T (stopped)) holds" in message and "kill -CONT" in message
 
 
 def test_kills_at_random_moments_leave_no_step_half_done_and_nobody_waiting(guarded: Guarded) -> None:
@@ -338,66 +270,3 @@ def test_a_failing_initialisation_names_the_call(load_again: None, monkeypatch: 
     monkeypatch.setattr(ctypes, "PyDLL", lambda name: SimpleNamespace(**calls))
     with pytest.raises(LockUnavailable, match="pthread_mutexattr_setrobust: Operation not supported"):
         initialise(memoryview(bytearray(SIZE)), 0)
-
-
-# -- an owner that is stopped ----------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def short_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("_STALL_S", "_LOOK_S"):
-        monkeypatch.setattr(lock_module, name, 0.01)
-
-
-@pytest.mark.parametrize("one_thread", [False, True])
-def test_a_thread_that_waits_for_a_stopped_owner_calls_its_hook_with_the_owner_at_each_look(
-    guarded: Guarded, signals: Signals, short_looks: None, one_thread: bool
-) -> None:
-    """What is done about the owner is for others to decide: here its end is what the thread waits for."""
-    def hold() -> None:
-        guarded.lock.acquire()
-        signals.send()
-        signal.pause()
-
-    told: list[tuple[int, int]] = []
-
-    def stalled(pid: int, looks: int) -> None:
-        told.append((pid, looks))
-        if looks == 5:
-            os.kill(pid, signal.SIGKILL)
-
-    guarded.lock._stalled, guarded.lock._one_thread = stalled, one_thread
-    with running(hold) as [owner]:
-        signals.wait()
-        os.kill(owner.pid, signal.SIGSTOP)
-        guarded.step()
-        # After the signal another look may come before the lock is free.
-        assert told[:5] == [(owner.pid, looks) for looks in range(1, 6)]
-    assert guarded.repairs == 1
-
-
-def test_a_long_wait_for_owners_that_run_is_not_told(
-    guarded: Guarded, signals: Signals, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A hundred workers that start at once wait for one another. The message tells the operator to kill one."""
-    monkeypatch.setattr(lock_module, "_STALL_S", 0.0)
-    looks = 0
-    looked = threading.Event()
-    original = RobustLock._owner
-
-    def another_at_each_look(lock: RobustLock) -> int:
-        nonlocal looks
-        looks += 1
-        if looks == 5:
-            looked.set()
-        return original(lock) + looks % 2
-
-    monkeypatch.setattr(lock_module, "_LOOK_S", 0.01)
-    monkeypatch.setattr(RobustLock, "_owner", another_at_each_look)
-    guarded.lock.acquire()
-    waiter = threading.Thread(target=guarded.step)
-    waiter.start()
-    assert looked.wait(10)
-    guarded.lock.release()
-    waiter.join(10)
-    assert not waiter.is_alive() and not caplog.messages
