@@ -1,13 +1,13 @@
 """The section `[log]`."""
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from prefork_lb.config.section import Section, meta
 
 
 class LogConfig(Section, frozen=True):
-    """The access log, `[log]`: a line for each exchange, see [logs.md](logs.md)."""
+    """The access log, `[log]`, a line for each exchange, and the form of the error log; see [logs.md](logs.md)."""
 
     access: Annotated[str, meta(
         'Where lines go: a file\'s path; "-" for standard output; "syslog:" for the daemon of this host, or "syslog:HOST:PORT"; '
@@ -24,3 +24,6 @@ class LogConfig(Section, frozen=True):
         "Names of fields of requests that lines in JSON hold in addition. Authorization and Cookie are secrets of your users."
     )] = ()
     response_fields: Annotated[tuple[str, ...], meta("The same of responses.")] = ()
+    errors: Annotated[Literal["text", "json"], meta(
+        "Form of gunicorn's error log, with our `gunicorn.conf.py`: text, or an object a line. A change takes a restart."
+    )] = "text"

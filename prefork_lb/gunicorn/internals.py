@@ -10,6 +10,7 @@ version 23 to 27. `make gunicorns` runs the oldest and the newest version that s
 | `Worker.handle_quit`, `tpool` | `gunicorn.quick_end` | see there |
 | `ssl_context` | `worker.proxy_worker` | makes the context by the settings, with the hook `ssl_context` applied |
 | `parse_address` | `net.listening` | how `bind` is read |
+| `Logger` | `gunicorn.json_logger` | documented; `setup` gives `error_log` its handlers |
 | `AppImportError` | `wiring` | raised while the application is made, it ends the start with its message |
 | `create`, `Response`, `Body` | `worker.plain` | environ and answer of an application that is not ours |
 | `ChunkedReader`, `NoMoreData`, `ParseException` | `wsgi.body` | what reads `wsgi.input`, and what that raises; see there |
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 from gunicorn.arbiter import Arbiter
 from gunicorn.errors import AppImportError
+from gunicorn.glogging import Logger
 from gunicorn.http import errors
 from gunicorn.http.body import Body, ChunkedReader
 from gunicorn.http.errors import NoMoreData, ParseException
@@ -31,5 +33,5 @@ MALFORMED_FIELDS: tuple[type[Exception], ...] = tuple(
     if hasattr(errors, name))
 """What `start_response` raises for a malformed header: since version 27 the first two, before that the others."""
 
-__all__ = ["MALFORMED_FIELDS", "AppImportError", "Arbiter", "Body", "ChunkedReader", "NoMoreData", "ParseException", "Response",
-           "Worker", "create", "parse_address", "ssl_context"]
+__all__ = ["MALFORMED_FIELDS", "AppImportError", "Arbiter", "Body", "ChunkedReader", "Logger", "NoMoreData", "ParseException",
+           "Response", "Worker", "create", "parse_address", "ssl_context"]

@@ -13,6 +13,7 @@ from typing import Any
 
 from prefork_lb.config.current import load_as_master
 from prefork_lb.config.model import Config
+from prefork_lb.error_log import JSON_VARIABLE
 from prefork_lb.errors import ConfigError
 from prefork_lb.gunicorn.binds import binds
 from prefork_lb.gunicorn.hooks import on_exit, on_starting, post_worker_init
@@ -37,7 +38,11 @@ def settings() -> dict[str, Any]:
         print(f"{exc}\nprefork_lb: not started", file=sys.stderr)
         sys.exit(1)
     certificates = config.listen.certificates
+    os.environ.pop(JSON_VARIABLE, None)  # of the master before, after an upgrade
+    if is_json := config.log.errors == "json":
+        os.environ[JSON_VARIABLE] = "1"
     return {
+        **({"logger_class": "prefork_lb.gunicorn.json_logger.JSONLogger"} if is_json else {}),
         # gunicorn listens with TLS when it has a certificate; ProxyWorker adds the others.
         "certfile": certificates[0].certificate if certificates else None,
         "keyfile": (certificates[0].key or None) if certificates else None,

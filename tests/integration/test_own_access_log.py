@@ -181,3 +181,19 @@ def test_lines_go_to_standard_output(rig: Rig) -> None:
     balancer = start(rig, PROXY, "-", workers=2, more='format = "{method} {target} {status}"')
     ask(balancer, 5, "out-")
     wait_until(lambda: "GET /?at=out-0004 200" in balancer.log(), "the line", DEADLINE_S)
+
+
+@FRONT_ENDS
+def test_the_error_log_is_json_from_its_first_line_on(rig: Rig, front_end: FrontEnd) -> None:
+    with refusing_address() as closed:
+        balancer = rig.balancer(pool_text([closed]) + '[log]\nerrors = "json"\n', front_end, workers=1)
+        with Connection(balancer.address) as connection:
+            assert connection.request("/").status == 502
+        balancer.reload()
+
+        def lines() -> list[dict[str, Any]]:
+            return [json.loads(line) for line in balancer.log().splitlines()]
+
+        wait_until(lambda: any("controller of gunicorn" in line["message"] for line in lines()), "the controller's line",
+                   DEADLINE_S)
+    assert any(line.get("server") == closed and line.get("pool") == "web" and line["level"] == "warning" for line in lines())
