@@ -22,8 +22,10 @@ from prefork_lb.shared.saved import StateFile, folder_problem, restore
 from prefork_lb.shared.saved_lock import Holder, holder, take
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import Admin, States
+from prefork_lb.shared.steering import Steering
 from prefork_lb.shared.table import PoolEntry, ServerEntry, register
 from prefork_lb.shared.transitions import Check
+from prefork_lb.shared.view import view
 from tests.support.descriptors import no_descriptor_left
 from tests.support.waiting import wait_until
 from tests.unit.shared.processes import Child, Signals, running
@@ -89,6 +91,36 @@ def test_what_was_set_is_there_again_in_another_instance(
     assert [again.limit_set(slot) for slot in theirs] == [None, 0]
     again.set_admin(theirs[0], Admin.READY)
     assert restore(file, 60, new_segment, other, again) == "" and again.admin[theirs[0]] == Admin.READY, "once an instance"
+
+
+def test_added_servers_are_there_again_with_their_rules_and_in_their_order(
+    segment: Segment, ledger: Ledger, slots: list[int], tmp_path: Path, new_segment: Segment
+) -> None:
+    found, file = States(segment), tmp_path / "state.json"
+    steering = Steering(segment, ledger, found)
+    for address, weight, backup in (("10.0.0.9:80", 3, False), ("10.0.0.3:80", 1, True)):
+        steering.add_server("web", address, weight, 7, backup, who="me")
+    steering.set_admin("web", "10.0.0.9:80", Admin.DRAIN, "me")
+    steering.remove_server("web", ADDRESSES[0], who="me")
+    Saving(file, segment).look()
+    other, again = Ledger(new_segment), States(new_segment)
+    register(new_segment, other, entries("web"))
+    assert restore(file, 60, new_segment, other, again) == f"{file}: 2 of 2 states taken over"
+    shown = [(each.address, each.weight, each.max_connections, each.backup, each.state, each.origin)
+             for each in view(new_segment).servers]
+    assert shown == [(ADDRESSES[0], 1, 0, False, "ready", "configuration"), (ADDRESSES[1], 1, 0, False, "ready", "configuration"),
+                     ("10.0.0.9:80", 3, 7, False, "drain", "runtime"), ("10.0.0.3:80", 1, 7, True, "ready", "runtime")]
+
+
+def test_an_added_server_of_a_pool_that_is_no_more_is_told_and_left_out(
+    segment: Segment, ledger: Ledger, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    register(segment, ledger, entries("web"))
+    file = tmp_path / "state.json"
+    file.write_text(told(pools={"gone": {"10.0.0.9:80": {"added": {"weight": 2}}}, "web": {"10.0.0.8:80": {"added": {}}}}))
+    assert restore(file, 60, segment, ledger, States(segment)) == f"{file}: 1 of 2 states taken over"
+    assert "the server 10.0.0.9:80 is not added again: there is no pool gone" in caplog.text
+    assert "10.0.0.8:80" in {each.address for each in view(segment).servers}
 
 
 @pytest.fixture
