@@ -35,9 +35,11 @@ def reload(choice: Choice, timeout_s: float) -> None:
     last = max((event.seq for event in instance.events(0)), default=0)
     instance.reload()
     began = time.monotonic()
+    since: list[Event] = []  # collected: hundreds of servers that come up push the first ones out of the instance's memory
     while True:
         try:
-            now, since = _serving(instance.document()), instance.events(last)
+            now = _serving(instance.document())
+            since += instance.events(since[-1].seq if since else last)
         except click.ClickException:
             # A reload that changes [admin] restarts the interface that answers.
             if choice.url is None or time.monotonic() >= began + timeout_s:

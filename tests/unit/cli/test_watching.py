@@ -118,6 +118,7 @@ class Fake:
                  silent: int = 0) -> None:
         self.steps, self.told, self.problem = list(steps), told, problem
         self.reloaded, self.started, self.silent = False, started, silent
+        self.forgets, self.shown = False, 0
 
     def document(self) -> dict[str, Any]:
         if self.reloaded and self.silent:
@@ -132,7 +133,9 @@ class Fake:
         if self.reloaded and self.told:
             found.append(Event(3, 0.0, "reload", "", "", self.told, ""))
         if self.reloaded:
-            found += [Event(9, 0.0, "worker-started", "", "", "", f"worker {pid}") for pid in self.started]
+            found += [Event(3 + pid, 0.0, "worker-started", "", "", "", f"worker {pid}") for pid in self.started]
+        if self.reloaded and self.forgets:  # every event is known at one look only
+            found, self.shown = [event for event in found if event.seq > self.shown], found[-1].seq
         return [event for event in found if event.seq > after]
 
     def reload(self) -> None:
@@ -159,6 +162,12 @@ def test_a_reload_waits_for_new_workers_and_tells_what_changed(reload: Callable[
     result = reload(fake)
     assert (result.exit_code, result.stderr) == (0, "")
     assert result.stdout == "lb.toml is in force: policy changed\nfake: 2 new workers after 0.3 s\n" and len(fake.steps) == 1
+
+
+def test_an_event_that_the_instance_forgets_meanwhile_is_remembered(reload: Callable[[Fake], Result]) -> None:
+    fake = Fake([1], [1], [1, 2], [2], told="lb.toml is in force: many servers")
+    fake.forgets = True
+    assert reload(fake).stdout == "lb.toml is in force: many servers\nfake: 1 new worker after 0.2 s\n"
 
 
 def test_a_reload_that_changes_nothing_says_so(reload: Callable[[Fake], Result]) -> None:
