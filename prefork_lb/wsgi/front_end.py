@@ -72,8 +72,11 @@ class WSGIFrontEnd:
         text = reply.reason.decode("latin-1") or reason(reply.status)
         try:
             start_response(f"{reply.status} {text}", _wsgi_fields([*reply.fields, *reply.added] if reply.added else reply.fields))
-        except BaseException:
+        except BaseException as exc:
             reply.close()
+            if self._ended is not None and isinstance(exc, Exception):
+                request.end(monotonic(), 0, exc, reply)
+                self._ended(request)
             raise
         ended = self._ended
         if reply.is_received and ended is None:  # the lease was given back, and nothing can fail

@@ -350,3 +350,15 @@ def test_a_response_that_breaks_off_is_told() -> None:
         with pytest.raises(OSError):
             front.fetch()
         assert [(record.status, record.ending, record.bytes_out) for record in records] == [(200, "server broke off", 2)]
+
+
+def test_a_response_that_cannot_be_started_is_told() -> None:
+    def start_response(*_: object) -> None:
+        raise ValueError("a field that gunicorn refuses")
+
+    with ScriptedServer(saying(HI)) as server, Rig(server.address) as rig, Front(rig) as front:
+        records = front.records()
+        front.started.start_response = start_response  # type: ignore[method-assign]
+        with pytest.raises(ValueError, match="refuses"):
+            front.call()
+        assert [(record.ending, record.server) for record in records] == [("internal error", rig.servers[0])]
