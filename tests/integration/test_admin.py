@@ -5,6 +5,7 @@ import os
 import signal
 import stat
 
+from prefork_lb.admin.streaming import MOST_STREAMS
 from tests.support import processes
 from tests.support.admin import Admin
 from tests.support.balancer import PROXY, Balancer, pool_text, stopped
@@ -105,7 +106,26 @@ def test_a_stream_tells_what_changes_and_ends_with_its_page(rig: Rig) -> None:
                                     '[[routes]]\npool = "web"\n')
     os.kill(balancer.master, signal.SIGHUP)
     wait_until(lambda: (message := next_message())[0] == "snapshot" and '"more"' in message[1], "the new pool is told", 20)
-    connection.close()
+    # A page that is closed gives its place back.
+    others = [admin.connection() for _ in range(MOST_STREAMS)]
+    statuses = []
+    for other in others:
+        other.request("GET", "/api/v1/stream")
+        statuses.append(other.getresponse().status)
+    assert statuses == [200] * (MOST_STREAMS - 1) + [503]
+    for each in (connection, *others):
+        each.close()
+    wait_until(lambda: has_room(admin), "there is room again", 20, every=0.2)
+
+
+def has_room(admin: Admin) -> bool:
+    """Whether one more stream is let in."""
+    connection = admin.connection()
+    try:
+        connection.request("GET", "/api/v1/stream")
+        return connection.getresponse().status == 200
+    finally:
+        connection.close()
 
 
 def test_a_reload_is_asked_for_and_a_bad_file_is_told(rig: Rig) -> None:
