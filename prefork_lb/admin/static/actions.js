@@ -111,8 +111,8 @@ export class Actions {
     ask({title: "Reload the configuration", confirm: "Reload",
          says: ["The file is checked first. Then new workers take over; requests and connections of the old ones go on."],
          submit: async () => {
-           const {generation} = await call("POST", "reload", {body: {}});
-           toast(`The reload has begun; the generation was ${generation}.`);
+           await call("POST", "reload", {body: {}});
+           toast("The reload has begun.");
          }});
   }
 
