@@ -110,7 +110,7 @@ sanitize: $(VENV)/.test
 	@cd $(SANITIZED) && LD_PRELOAD="$$($(CC) -print-file-name=libasan.so)" PYTHONMALLOC=malloc PREFORK_LB_NATIVE=required \
 	  ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1 \
 	  $(abspath $(VENV))/bin/python -m pytest -q -p no:cacheprovider -n $(JOBS) --dist loadfile tests/unit/native tests/unit/wire \
-	  tests/unit/shared/test_ledger.py tests/unit/shared/test_statistics.py tests/unit/upstream/test_claiming.py $(ARGS)
+	  tests/unit/shared/test_ledger.py tests/unit/upstream/test_claiming.py $(ARGS)
 
 PURE_TESTS := tests/integration/test_compiled.py tests/integration/test_exactness.py tests/blackbox
 

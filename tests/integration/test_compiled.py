@@ -9,11 +9,12 @@ from tests.support.balancer import PROXY, pool_text
 from tests.support.rig import Rig
 
 
-def test_workers_load_what_is_compiled_unless_the_environment_says_otherwise(rig: Rig) -> None:
+def test_workers_load_what_is_compiled_unless_the_environment_says_otherwise(rig: Rig, tmp_path: Path) -> None:
     modules = {"claims": native(), "heads": native_heads(), "chunks": native_chunks(), "tally": native_tally()}
     wanted = {name for name, module in modules.items() if module is not None}
     assert not (wanted and os.environ.get(PURE))
-    balancer = rig.balancer(pool_text(rig.origin(1).addresses), PROXY, workers=1)
+    counted = f'[admin]\nbind = "unix:{tmp_path}/admin.sock"\n'  # without it nothing is counted
+    balancer = rig.balancer(pool_text(rig.origin(1).addresses) + counted, PROXY, workers=1)
     for worker in balancer.workers():
         maps = Path(f"/proc/{worker}/maps").read_text()
         assert {name for name in modules if f"/native/{name}." in maps} == wanted

@@ -331,10 +331,12 @@ def test_what_operators_set_outlives_a_reload_and_a_restart(rig: Rig, tmp_path: 
     wait_until(lambda: state.exists() and origin.addresses[0] in state.read_text(), "it is saved", 5)
     balancer.stop()
     balancer.start()
+    keeper = controller(balancer)
     start = len(origin.seen)
     statuses(balancer, 20)
     assert origin.share(0, start) == 0 and server_of(balancer, origin.addresses[0])["state"] == "drain"
     balancer.stop()
+    wait_until(lambda: not processes.is_running(keeper), "the controller ends, which writes the file a last time", 10)
     state.write_text(state.read_text().replace('"written": ', '"written": 1'))  # in the far future
     balancer.start()
     assert server_of(balancer, origin.addresses[0])["state"] == "ready" and "not believed" in balancer.log()

@@ -61,12 +61,12 @@ def test_both_read_the_same() -> None:
     parsers: list[tuple[str, Parser]] = [("request", parse_request), ("response", parse_response)]
     for side, parse in parsers:
         pool, good = seeds()[side], 0
-        for number in range(10_000):
+        for number in range(5_000):
             block = mutate(rng.choice(pool), pool, rng) if number % 3 else rng.choice(pool)
             end = block.find(b"\r\n\r\n") + 4
             if end > 3:  # else it is no head yet, and nobody is asked
                 good += compare(block[:end], parse)
-        assert 1_000 < good < 9_000, side
+        assert 500 < good < 4_500, side
 
 
 @pytest.mark.parametrize("block", [
@@ -198,7 +198,7 @@ def test_both_join_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_section_joins_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = random.Random(9)
     names, values = [*GOOD_NAMES, b"L" * 50, b"Connection"], [b"", b"1", b"a b\tc", b"\xff", b"close", b"X-A, n5"]
-    for _ in range(3000):
+    for _ in range(1000):
         fields = [(rng.choice(names), rng.choice(values)) for _ in range(rng.randrange(12))]
         spelled = b"".join(name + rng.choice([b":", b": ", b":\t "]) + value + rng.choice([b"", b" "]) + b"\r\n"
                            for name, value in fields)
