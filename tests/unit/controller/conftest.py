@@ -10,6 +10,7 @@ import pytest
 
 from prefork_lb.controller.probe import Prober
 from tests.unit.controller.answering import Serve, Server, Turn
+from tests.unit.controller.scheduled import Rig
 from tests.unit.shared.conftest import master, new_master, new_signals, segment, signals  # noqa: F401
 
 
@@ -37,3 +38,12 @@ def prober() -> Iterator[Prober]:
     prober = Prober()
     yield prober
     prober.close()
+
+
+@pytest.fixture
+def rig() -> Iterator[Rig]:
+    rig = Rig()
+    yield rig
+    for event in rig.prober.hanging.values():
+        event.set()
+    rig.checks.close()

@@ -1,23 +1,12 @@
 """The schedule of checks on a clock that stands still."""
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from prefork_lb.controller.schedule import Target
 from prefork_lb.controller.streak import CheckState
 from tests.support.waiting import wait_until
 from tests.unit.controller.scheduled import CHECKING, DOWN, RULES, UP, Rig, probe_of, target
-
-
-@pytest.fixture
-def rig() -> Iterator[Rig]:
-    rig = Rig()
-    yield rig
-    for event in rig.prober.hanging.values():
-        event.set()
-    rig.checks.close()
 
 
 def test_a_new_target_is_checked_at_once_and_reported(rig: Rig) -> None:

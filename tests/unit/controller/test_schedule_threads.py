@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable
 
 import pytest
 
@@ -11,15 +11,6 @@ from prefork_lb.controller.schedule import CheckSchedule
 from prefork_lb.controller.streak import CheckState
 from tests.support.waiting import wait_until
 from tests.unit.controller.scheduled import DEADLINE_S, RULES, UP, Rig, target
-
-
-@pytest.fixture
-def rig() -> Iterator[Rig]:
-    rig = Rig()
-    yield rig
-    for event in rig.prober.hanging.values():
-        event.set()
-    rig.checks.close()
 
 
 def test_a_check_that_takes_long_is_not_made_twice_and_the_next_follows_at_once(rig: Rig) -> None:

@@ -10,11 +10,14 @@ from pathlib import Path
 import pytest
 
 from prefork_lb.shared.finding import DIRECTORY, segment_names
+from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.lock import initialise
 from prefork_lb.shared.making import attach_or_create
 from prefork_lb.shared.segment import Segment
+from prefork_lb.shared.table import register
 from tests.unit.shared.guarded import SIZE, Guarded
 from tests.unit.shared.processes import Master, Signals
+from tests.unit.shared.saving import entries
 
 ROWS, SERVERS = 8, 8
 
@@ -99,3 +102,18 @@ def guarded() -> Iterator[Guarded]:
     yield guarded
     guarded.close()
     memory.close()
+
+
+@pytest.fixture
+def ledger(segment: Segment) -> Ledger:
+    return Ledger(segment)
+
+
+@pytest.fixture
+def slots(segment: Segment, ledger: Ledger) -> list[int]:
+    return list(register(segment, ledger, entries("web"))["web"].slots)
+
+
+@pytest.fixture
+def new_segment(new_master: NewMaster) -> Segment:
+    return attach_or_create(new_master().pid, 4, 8)

@@ -56,11 +56,6 @@ def none_but(**slots: int) -> list[int]:
     return found
 
 
-@pytest.fixture
-def ledger(segment: Segment) -> Ledger:
-    return Ledger(segment)
-
-
 def test_claims_count_up_and_releases_down(ledger: Ledger) -> None:
     for slot in (0, 2, 2, 7):
         claim(ledger, slot)

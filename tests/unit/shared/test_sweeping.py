@@ -23,11 +23,6 @@ from tests.unit.shared.test_ledger import claim
 
 
 @pytest.fixture
-def ledger(segment: Segment) -> Ledger:
-    return Ledger(segment)
-
-
-@pytest.fixture
 def slot(segment: Segment, ledger: Ledger) -> int:
     return register(segment, ledger, [PoolEntry("web", [ServerEntry("10.0.0.1:80", 1, 0, False)])])["web"].slots[0]
 

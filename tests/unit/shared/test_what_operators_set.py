@@ -12,27 +12,9 @@ from prefork_lb.shared.layout import NOTE_BYTES
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import Segment, SegmentError
 from prefork_lb.shared.states import Admin, States
-from prefork_lb.shared.table import PoolEntry, ServerEntry, register
 from prefork_lb.shared.transitions import Check, Ejection, Event
 from tests.unit.shared.breaking import Break, broken_off, length
 from tests.unit.shared.processes import running
-
-ADDRESSES = ("10.0.0.1:80", "10.0.0.2:80")
-
-
-def entries(*names: str) -> list[PoolEntry]:
-    return [PoolEntry(name, [ServerEntry(address, 1, 0, False) for address in ADDRESSES]) for name in names]
-
-
-@pytest.fixture
-def ledger(segment: Segment) -> Ledger:
-    return Ledger(segment)
-
-
-@pytest.fixture
-def slots(segment: Segment, ledger: Ledger) -> list[int]:
-    return list(register(segment, ledger, entries("web"))["web"].slots)
-
 
 # -- states ----------------------------------------------------------------------------------------------------------
 
