@@ -96,9 +96,15 @@ class Channel:
 
     def break_off(self) -> None:
         """Resume the greenlets that wait for this channel, as if an event had come. Called in the hub."""
+        self.resume(self)
+
+    def resume(self, result: Channel | None) -> bool:
+        """Resume the greenlets that wait for this channel, with the result of their wait; None: the deadline came first. Return
+        whether there was one. Called in the hub."""
         reader, writer = self.reader, self.writer
         self.reader = self.writer = None
         if reader is not None:
-            reader.switch(self)
+            reader.switch(result)
         if writer is not None and writer is not reader:
-            writer.switch(self)
+            writer.switch(result)
+        return reader is not None or writer is not None

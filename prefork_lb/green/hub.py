@@ -303,13 +303,7 @@ class Hub:
     @staticmethod
     def _expired(channel: Channel) -> None:
         channel.deadline = NEVER
-        reader, writer = channel.reader, channel.writer
-        channel.reader = channel.writer = None
-        if reader is not None:
-            reader.switch(None)
-        if writer is not None and writer is not reader:
-            writer.switch(None)
-        if reader is writer is None and channel.owner is not None:
+        if not channel.resume(None) and channel.owner is not None:
             channel.owner.on_deadline()
 
     def close(self) -> None:
