@@ -42,22 +42,17 @@ class _WallClock:
 
     def __init__(self, text: Callable[[int], bytes]) -> None:
         self._text = text
-        self.begins = self.ends = 0.0  # instants: the second of `prefix`
-        self.prefix = b""
+        self.current = -1.0, b""  # the instant at which a second begins, and its text; threads replace both together
 
-    def set(self, instant: float) -> None:
-        """Go to the second of this instant."""
+    def at(self, instant: float) -> tuple[float, bytes]:
+        """The second of this instant, as `current` has it."""
+        found = self.current
+        if found[0] <= instant < found[0] + 1:
+            return found
         offset_s = time.time() - monotonic()  # anew: the time of day may have been set
         second = int(instant + offset_s)
-        self.begins = second - offset_s
-        self.ends = self.begins + 1
-        self.prefix = self._text(second)
-
-    def milliseconds(self, instant: float) -> int:
-        """Those behind the second whose text is `prefix`."""
-        if not self.begins <= instant < self.ends:
-            self.set(instant)
-        return int((instant - self.begins) * 1000)
+        self.current = found = second - offset_s, self._text(second)
+        return found
 
 
 def _utc(second: int) -> bytes:
@@ -75,9 +70,9 @@ class JSONLines:
 
     def __call__(self, request: Request) -> bytes:
         ended_at, plan = request.ended_at, request.plan
-        clock = self._clock
-        if not clock.begins <= ended_at < clock.ends:
-            clock.set(ended_at)
+        begins, prefix = self._clock.current
+        if not begins <= ended_at < begins + 1:
+            begins, prefix = self._clock.at(ended_at)
         if plan is None:
             about_head = self._about_head(request)
         else:
@@ -102,7 +97,7 @@ class JSONLines:
                                    (ended_at - request.started) * 1e3)
         else:
             numbers = _UNANSWERED % (request.bytes_out, (ended_at - request.started) * 1e3)
-        return b"".join((clock.prefix, _THOUSANDTHS[int((ended_at - clock.begins) * 1000)], about_head, about_exchange, numbers))
+        return b"".join((prefix, _THOUSANDTHS[int((ended_at - begins) * 1000)], about_head, about_exchange, numbers))
 
     def _about_head(self, request: Request) -> bytes:
         parts = [_member(name, VALUES[name](request)) for name in _OF_THE_HEAD]
@@ -173,12 +168,11 @@ class TemplateLines:
         return lambda request: _text(value(request), most)
 
     def _time(self, request: Request) -> str:
-        milliseconds = self._clock.milliseconds(request.ended_at)
-        return f"{self._clock.prefix.decode()}{milliseconds:03d}Z"
+        begins, text = self._clock.at(request.ended_at)
+        return f"{text.decode()}{int((request.ended_at - begins) * 1000):03d}Z"
 
     def _local_time(self, request: Request) -> str:
-        self._local.milliseconds(request.ended_at)
-        return self._local.prefix.decode()
+        return self._local.at(request.ended_at)[1].decode()
 
 
 def _local(second: int) -> bytes:
