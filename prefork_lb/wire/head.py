@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from prefork_lb.errors import BadRequest, BadResponse, HeadTooLarge, ProxyError, TargetTooLong, VersionNotSupported
 from prefork_lb.native.loader import NativeSection
@@ -55,7 +55,28 @@ Section = FieldSection | NativeSection
 """The fields of a head that no longer changes: an index, the fields in order, and more."""
 
 
-class RequestHead:
+class _Head:
+    """What heads of both kinds have."""
+
+    __slots__ = ()
+    _told: ClassVar[tuple[str, ...]]  # what tells a head from others of its kind
+    section: Section
+
+    @property
+    def fields(self) -> Fields:
+        return self.section.fields
+
+    def _parts(self) -> list[object]:
+        return [getattr(self, name) for name in self._told]
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and isinstance(other, _Head) and self._parts() == other._parts()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(map(repr, self._parts()))})"
+
+
+class RequestHead(_Head):
     """A request's head.
 
     The same head often comes again, so `proxy` stores what it computed from a head in `kept`. Only `proxy` uses `kept` (a test of
@@ -63,6 +84,7 @@ class RequestHead:
     """
 
     __slots__ = ("index", "is_parsed", "is_persistent", "kept", "method", "minor", "section", "target")
+    _told = ("method", "target", "minor", "fields")
 
     def __init__(self, method: bytes, target: bytes, minor: int, fields: Fields | Section, is_parsed: bool = False) -> None:
         """`minor` is that of the version: 0 or 1. `is_parsed` tells that `parse_request` has checked the request line."""
@@ -75,21 +97,12 @@ class RequestHead:
         self.is_parsed = is_parsed
         self.is_persistent = _is_persistent(self.index, minor)  # the client wants to use its connection again
 
-    @property
-    def fields(self) -> Fields:
-        return self.section.fields
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, RequestHead) and _parts(self) == _parts(other)
-
-    def __repr__(self) -> str:
-        return f"RequestHead({self.method!r}, {self.target!r}, {self.minor}, {self.fields!r})"
-
-
-class ResponseHead:
+class ResponseHead(_Head):
     """A response's head; `kept` as of RequestHead."""
 
     __slots__ = ("framing", "index", "is_persistent", "kept", "minor", "reason", "section", "status")
+    _told = ("status", "reason", "minor", "fields")
 
     def __init__(self, status: int, reason: bytes, minor: int, fields: Fields | Section) -> None:
         self.status = status
@@ -101,21 +114,6 @@ class ResponseHead:
         # The framing of its body when the request's method was not HEAD. `wire.framing` computes it on demand.
         self.framing: Framing | None = None
         self.is_persistent = _is_persistent(self.index, minor)  # the connection can be used again (RFC 9112 9.3)
-
-    @property
-    def fields(self) -> Fields:
-        return self.section.fields
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, ResponseHead) and _parts(self) == _parts(other)
-
-    def __repr__(self) -> str:
-        return f"ResponseHead({self.status}, {self.reason!r}, {self.minor}, {self.fields!r})"
-
-
-def _parts(head: RequestHead | ResponseHead) -> tuple[object, ...]:
-    start = (head.method, head.target) if isinstance(head, RequestHead) else (head.status, head.reason)
-    return (*start, head.minor, head.fields)
 
 
 def _is_persistent(index: Index, minor: int) -> bool:
