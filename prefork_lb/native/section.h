@@ -72,7 +72,8 @@ typedef struct {
     uint32_t name, name_bytes, value, value_bytes, hash;
 } Line;
 
-/* No cycle can go through `kept`: it holds bytes, or a pair of a frozenset of bytes and bytes. So the collector need not look. */
+/* No cycle can go through `kept`: it holds bytes, or a tuple of a frozenset of bytes, bytes and a bool. So the collector need not
+ * look. */
 typedef struct {
     PyObject_VAR_HEAD
     PyObject *block, *kept;
