@@ -123,7 +123,7 @@ PATHS: dict[str, dict[str, Operation]] = {
         202: _answer("It is under way: the generation will be another one if the table of servers changes.",
                      record("Before it.", generation=integer("Of the server table.")))}, (409, 415, 503))},
     "/api/v1/session": {
-        "get": _operation("Who the caller is", {200: _answer("The caller.", ref("Session"))}),
+        "get": _operation("Who the caller is", {200: _answer("The caller.", ref("Session"))}, (403,), is_open=True),
         "post": _operation("Sign a browser in",
                            {200: _answer("A cookie is set.", ref("Session"), **{"Set-Cookie": "For 12 hours."})},
                            (400, 401, 403, 415), body=record("A token.", token=text("It.")), is_open=True),

@@ -167,7 +167,9 @@ PROBLEM = record(
     detail=text("What is wrong, and what is expected."), place=text("The part of the request that is meant."),
 )
 
-SESSION = record("The caller.", role=text("What it may do.", enum=["operator", "reader"]), name=text("Its name in the log."),
+SESSION = record("The caller.", role=text("What it may do; null: nothing, a token is needed.", enum=["operator", "reader", None],
+                                           type=["string", "null"]),
+                 name=text("Its name in the log."),
                  csrf=text("What a browser sends in X-CSRF-Token with a change."))
 
 _WEIGHT = integer("Its share of the load against the other servers.", 1, maximum=MOST_WEIGHT)

@@ -89,6 +89,7 @@ def test_a_reader_signs_in_and_sees_no_actions(rig: Rig, window: Browser) -> Non
     window.open(f"http://{bind}/")
     window.wait_for("#door-title", "Sign in")
     wait_until(lambda: window.run("return document.activeElement.id") == "token", "the form has the focus", browser.SEEN_S)
+    assert not any(bind in line for line in window.complaints())
     window.press(*"wrong", "Enter")
     window.wait_for("#door .wrong", "there is no such token")
     window.run('document.getElementById("token").value = ""')

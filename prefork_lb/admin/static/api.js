@@ -12,7 +12,7 @@ export class Refused extends Error {
 
 export const session = {role: null, name: "", csrf: "", byToken: false};
 
-/** Ask who this page is. Raises Refused, with 401 when a token is needed. */
+/** Ask who this page is; its role is null when a token is needed. Raises Refused. */
 export async function identify() {
   Object.assign(session, await call("GET", "session"));
 }

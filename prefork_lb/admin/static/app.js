@@ -92,13 +92,12 @@ async function catchUp() {
 
 /** Ask who this page is, and show what that role may. A page that needs a token shows the form. Returns whether it may look. */
 async function admit() {
-  let isKnown = false;
   try {
     await identify();
-    isKnown = session.role !== null;
-  } catch (error) {
-    if (error.status !== 401) return false;
+  } catch {
+    return false;
   }
+  const isKnown = session.role !== null;
   by("door").hidden = isKnown;
   by("page").inert = !isKnown;
   if (!isKnown) {
