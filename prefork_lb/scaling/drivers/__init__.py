@@ -1,0 +1,1 @@
+"""The ways to start and stop a server: one a file."""
