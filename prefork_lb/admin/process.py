@@ -15,7 +15,8 @@ from prefork_lb.admin.listening import listen, remove
 from prefork_lb.admin.publishing import Publisher
 from prefork_lb.admin.serving import Server
 from prefork_lb.error_log import log_to
-from prefork_lb.observe.snapshot import Snapshots, configuration_in_force
+from prefork_lb.observe.configuration import configuration_of
+from prefork_lb.observe.snapshot import Snapshots
 from prefork_lb.shared.finding import open_inherited
 
 _PR_SET_PDEATHSIG = 1
@@ -36,7 +37,7 @@ def run(segment_name: str, descriptor: int, controller: int, error_log: str = ""
     log_to(error_log)
     segment = open_inherited(descriptor, segment_name)
     os.close(descriptor)
-    config = configuration_in_force(segment) if segment is not None else None
+    config = configuration_of(segment) if segment is not None else None
     if segment is None or config is None or config.admin is None:
         return 0  # the controller looks again
     address = config.admin.address

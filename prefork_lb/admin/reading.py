@@ -12,8 +12,8 @@ from prefork_lb.admin.publishing import Publisher
 from prefork_lb.admin.requests import AdminRequest
 from prefork_lb.admin.routes import Route
 from prefork_lb.config.masked import masked
+from prefork_lb.observe.configuration import configuration_of
 from prefork_lb.observe.metrics import exposition
-from prefork_lb.observe.snapshot import configuration_in_force
 from prefork_lb.shared.segment import Segment
 
 
@@ -70,7 +70,7 @@ class Reading:
 
     def config(self, request: AdminRequest) -> Response:
         """The configuration in force, without its secrets."""
-        config = configuration_in_force(self._segment)
+        config = configuration_of(self._segment)
         if config is None:
             raise Problem(503, "no configuration is in force yet, or this version cannot read it")
         return json_response(masked(config))

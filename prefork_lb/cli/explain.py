@@ -16,9 +16,9 @@ from prefork_lb.cli.own_policies import find_own_policies
 from prefork_lb.cli.running import running_segment
 from prefork_lb.cli.tables import print_table
 from prefork_lb.errors import ConfigError, PreforkLBError
+from prefork_lb.observe.configuration import configuration_of
 from prefork_lb.wiring.explaining import Explanation
 from prefork_lb.wiring.explaining import explain as explained
-from prefork_lb.wiring.membership import configuration_of
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 

@@ -12,6 +12,7 @@ from prefork_lb.cli.running import running_segment, running_segments, who
 from prefork_lb.cli.sessions_left import SessionsLeft
 from prefork_lb.config import Config
 from prefork_lb.errors import SteeringError
+from prefork_lb.observe.configuration import configuration_of
 from prefork_lb.observe.snapshot import Snapshots
 from prefork_lb.shared.events import Event, recent
 from prefork_lb.shared.ledger import Ledger
@@ -19,7 +20,6 @@ from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import Admin, States, now_ms
 from prefork_lb.shared.steering import Steering
 from prefork_lb.shared.table import owner_of, slots_by_key
-from prefork_lb.wiring.membership import configuration_of
 from prefork_lb.wiring.reloading import ReloadRefused, reload
 
 Changed = TypeVar("Changed")

@@ -13,11 +13,10 @@ from rich.table import Table
 
 from prefork_lb.cli.running import running_segment
 from prefork_lb.cli.tables import print_table
-from prefork_lb.config.published import decode_published
 from prefork_lb.errors import printable
 from prefork_lb.logs.figures import Figures
 from prefork_lb.logs.reading import Entry, Reader, Wanted, duration_s, follow, lines_of, moment, statuses
-from prefork_lb.shared.desired import published
+from prefork_lb.observe.configuration import configuration_of
 
 _MOST_PATHS = 10
 T = TypeVar("T")
@@ -87,8 +86,7 @@ def log(files: tuple[str, ...], wanted_statuses: tuple[range, ...], pool: str, s
 def _log_of_instance(master: int | None) -> str:
     segment = running_segment(master)
     try:
-        data, masters = published(segment)[1], segment.masters()
-        config = decode_published(data)[0] if data else None
+        config, masters = configuration_of(segment), segment.masters()
     finally:
         segment.close()
     if config is None or not config.log.access:

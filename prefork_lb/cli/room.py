@@ -5,8 +5,8 @@ import contextlib
 import os
 
 from prefork_lb.config import Config
+from prefork_lb.observe.configuration import configuration_of
 from prefork_lb.shared.finding import DIRECTORY, visible_segments
-from prefork_lb.wiring.membership import configuration_of
 from prefork_lb.wiring.room import problems_at_reload, room_for
 
 _MIB = 1 << 20

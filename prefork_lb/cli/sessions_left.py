@@ -6,11 +6,11 @@ has come for as long as its visitor may need, which is `sticky.idle` where there
 from __future__ import annotations
 
 from prefork_lb.config.sticky import DEFAULT_LEARNED_IDLE_S, StickyConfig
+from prefork_lb.observe.configuration import configuration_of
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.sessions import SessionKeys, SessionTable
 from prefork_lb.shared.states import SESSIONS_WINDOW_MS, Admin, States, now_ms
-from prefork_lb.wiring.membership import configuration_of
 
 
 class SessionsLeft:

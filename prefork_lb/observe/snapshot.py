@@ -5,18 +5,15 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-import msgspec
-
 from prefork_lb import __version__
 from prefork_lb.clock import Clock, monotonic
 from prefork_lb.config.model import Config
 from prefork_lb.config.pool import PoolConfig
-from prefork_lb.config.published import decode_published
 from prefork_lb.observe.conditions import condition
+from prefork_lb.observe.configuration import configuration_of
 from prefork_lb.observe.percentiles import percentile_ms
 from prefork_lb.observe.rates import Growth
 from prefork_lb.shared import layout as at
-from prefork_lb.shared.desired import published
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.statistics import BOUNDS_S, CLASSES
 from prefork_lb.shared.view import InstanceView, PoolView, ServerView, WorkerView, view
@@ -58,9 +55,9 @@ class Snapshots:
         }
 
     def _configuration(self) -> Config | None:
-        if self._segment.cells[at.H_CONFIGURATION] != self._mark:
-            self._mark, data = published(self._segment)
-            self._config = _decoded(data)
+        mark = self._segment.cells[at.H_CONFIGURATION]
+        if mark != self._mark:
+            self._mark, self._config = mark, configuration_of(self._segment)
         return self._config
 
     def _note(self, now: InstanceView) -> None:
@@ -151,18 +148,6 @@ class Snapshots:
             "bytes_out_rate": self._recent.rate(*(("bytes_out", server.pool, server.address) for server in now.servers)),
             "p50_ms": percentile_ms(buckets, 0.5), "p99_ms": percentile_ms(buckets, 0.99),
         }
-
-
-def configuration_in_force(segment: Segment) -> Config | None:
-    """The configuration in force; None when there is none yet, or this version cannot read it."""
-    return _decoded(published(segment)[1])
-
-
-def _decoded(data: bytes) -> Config | None:
-    try:
-        return decode_published(data)[0] if data else None
-    except msgspec.MsgspecError:
-        return None
 
 
 def _own(pool: PoolView) -> dict[str, int]:

@@ -7,11 +7,9 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-import msgspec
-
 from prefork_lb.config import Config
 from prefork_lb.config.difference import differences
-from prefork_lb.config.published import decode_published
+from prefork_lb.observe.configuration import configuration_of
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.desired import check_room, lay_down, pack, published
 from prefork_lb.shared.events import Kind, recent, record, this_process
@@ -21,7 +19,7 @@ from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.making import attach_or_create
 from prefork_lb.shared.rows import Rows
 from prefork_lb.shared.saved import restore
-from prefork_lb.shared.segment import Segment, SegmentError
+from prefork_lb.shared.segment import SegmentError
 from prefork_lb.shared.states import NOT_CHECKED_YET, States
 from prefork_lb.shared.sweeping import Sweeper
 from prefork_lb.shared.table import PoolSlots, enter, slots_by_key
@@ -118,16 +116,6 @@ def in_force(master: int) -> Config | None:
         return configuration_of(segment)
     finally:
         segment.close()
-
-
-def configuration_of(segment: Segment) -> Config | None:
-    """The configuration in force in an instance; None when there is none yet, or this version cannot read it."""
-    _, data = published(segment)
-    try:
-        return decode_published(data)[0] if data else None
-    except msgspec.MsgspecError as exc:
-        log.warning("%s: the configuration in force cannot be read by this version: %s", segment.name, exc)
-        return None
 
 
 def has_other_workers(master: int) -> bool:

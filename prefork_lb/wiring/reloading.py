@@ -6,10 +6,10 @@ import signal
 
 from prefork_lb.config import Config, find_and_load
 from prefork_lb.errors import ConfigError, PreforkLBError
+from prefork_lb.observe.configuration import configuration_of
 from prefork_lb.shared.events import Kind, record
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import Segment
-from prefork_lb.wiring.membership import configuration_of
 from prefork_lb.wiring.room import problems_at_reload
 
 
