@@ -11,9 +11,12 @@ MASK = "***"
 
 
 def masked(config: Config) -> dict[str, Any]:
-    """The configuration as plain values, without the secrets in it: the fields that health checks send may be credentials."""
+    """The configuration as plain values, without the secrets in it: the fields that health checks send may be credentials, and
+    so may variables of the environment of servers."""
     values: dict[str, Any] = msgspec.to_builtins(config)
     for pool in values["pools"].values():
         if pool["health"] is not None:
             pool["health"]["headers"] = dict.fromkeys(pool["health"]["headers"], MASK)
+        if pool["scaling"] is not None:
+            pool["scaling"]["environment"] = dict.fromkeys(pool["scaling"]["environment"], MASK)
     return values

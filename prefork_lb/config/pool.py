@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, field
 
+from prefork_lb.config.scaling import ScalingConfig
 from prefork_lb.config.section import MIB, Seconds, Section, meta
 from prefork_lb.config.sticky import StickyConfig
 
@@ -198,3 +199,4 @@ class PoolConfig(Section, frozen=True):
     queue: QueueConfig | None = None
     health: HealthConfig | None = None
     sticky: StickyConfig | None = None
+    scaling: ScalingConfig | None = None

@@ -11,6 +11,7 @@ from prefork_lb.config import model, pool
 from prefork_lb.config.admin import AdminConfig
 from prefork_lb.config.load import LOCAL_FILE, SYSTEM_FILE
 from prefork_lb.config.log import LogConfig
+from prefork_lb.config.scaling import ScalingConfig, ScheduleConfig
 from prefork_lb.config.sticky import StickyConfig
 
 _SECTIONS: tuple[tuple[str, type[msgspec.Struct]], ...] = (
@@ -22,7 +23,9 @@ _SECTIONS: tuple[tuple[str, type[msgspec.Struct]], ...] = (
     ("[pools.NAME.health]", pool.HealthConfig), ("[pools.NAME.ejection]", pool.EjectionConfig),
     ("[pools.NAME.retries]", pool.RetriesConfig),
     ("[pools.NAME.queue]", pool.QueueConfig), ("[pools.NAME.breaker]", pool.BreakerConfig),
-    ("[pools.NAME.sticky]", StickyConfig), ("[[routes]]", model.RouteConfig),
+    ("[pools.NAME.sticky]", StickyConfig),
+    ("[pools.NAME.scaling]", ScalingConfig), ("a time in [pools.NAME.scaling] schedules", ScheduleConfig),
+    ("[[routes]]", model.RouteConfig),
     ("[state]", model.StateConfig), ("[admin]", AdminConfig),
     ("[log]", LogConfig),
 )
@@ -110,9 +113,9 @@ def _values(hint: Any) -> str:
         limits = [text for meta in metadata for text in _limits(meta)]
         return ", ".join([_values(kind), *limits])
     if get_origin(hint) is tuple:
-        return f"list of {'servers' if get_args(hint)[0] is pool.ServerConfig else 'strings'}"
+        return f"list of {_ELEMENTS.get(get_args(hint)[0], 'strings')}"
     if get_origin(hint) is dict:
-        return "table of strings"
+        return "table of strings" if get_args(hint)[1] is str else "table of whole numbers"
     if hint in _NAMES:
         return _NAMES[hint]
     if get_origin(hint) is Literal:
@@ -120,6 +123,7 @@ def _values(hint: Any) -> str:
     return " or ".join(_values(part) for part in get_args(hint))
 
 
+_ELEMENTS: dict[Any, str] = {pool.ServerConfig: "servers", ScheduleConfig: "times"}
 _NAMES: dict[Any, str] = {str: "string", int: "whole number", float: "number", bool: "true or false"}
 
 

@@ -12,6 +12,7 @@ from prefork_lb.config.log_rules import check_log
 from prefork_lb.config.model import CertificateConfig, Config, RouteConfig
 from prefork_lb.config.pool import HealthConfig, PoolConfig
 from prefork_lb.config.redirect_rules import check_redirecting
+from prefork_lb.config.scaling_rules import check_scaling
 from prefork_lb.config.statuses import parse_statuses
 from prefork_lb.config.sticky_rules import check_cookies, check_sticky
 from prefork_lb.errors import shown
@@ -49,6 +50,7 @@ def validate(config: Config, report: ReportProblem) -> None:
         if pool is not None:
             _pool(name, pool, report)
     check_cookies(pools, report)
+    check_scaling(pools, report)
     for index, route in enumerate(config.routes or ()):
         if route is not None:
             _route(index, route, pools, report)
