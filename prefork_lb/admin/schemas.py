@@ -126,6 +126,7 @@ WORKER = record(
     clients=maybe(integer("Its client connections; null: it does not tell.")),
     lingers_s=integer("Seconds for which it has lingered: it was replaced and serves what it has. 0: it does not."),
     lag_ms=maybe(number("How far its loop lags, in milliseconds; null: it does not measure this.")),
+    compiled=flag("Whether it has the compiled modules. Without them a request costs it more."),
 )
 
 TOTALS = record(

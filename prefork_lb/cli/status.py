@@ -72,12 +72,23 @@ def _controller(instance: Document) -> str:
     return ""
 
 
+def _compiled_line(workers: Sequence[Document]) -> str:
+    """Whether the workers have the compiled modules, in a line."""
+    without = [str(worker["pid"]) for worker in workers if not worker["compiled"]]
+    if not without:
+        return "compiled modules: in use"
+    which = "" if len(without) == len(workers) else f" by {count(len(without), 'worker')} ({', '.join(without)})"
+    return f"compiled modules: not in use{which}, so a request costs more; a wheel or a C compiler brings them"
+
+
 def _show(instance: Document, has_rates: bool) -> None:
     lingering = [worker for worker in instance["workers"] if worker["lingers_s"]]
     print_table(_table(instance, len(lingering), has_rates), folds="state")
     problem = _controller(instance)
     if problem:
         click.echo(problem)
+    if instance["workers"]:
+        click.echo(_compiled_line(instance["workers"]))
     if lingering:
         click.echo(_linger_line(lingering))
     for pool in instance["pools"]:

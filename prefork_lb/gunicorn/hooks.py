@@ -20,12 +20,15 @@ def on_starting(server: Any) -> None:
     """
     import prefork_lb.wiring.application  # noqa: F401  # loading it is the point
     from prefork_lb.gunicorn.lingering_master import let_workers_linger
+    from prefork_lb.native.loader import compiled, is_pure
     from prefork_lb.shared.lingering import lingering_workers
 
     # A worker's garbage collector writes to every object that it looks at, and the kernel copies each page that is written to:
     # 5 to 15 MiB a worker at the first full run. The collector does not look at what is frozen.
     gc.collect()
     gc.freeze()
+    if not compiled() and not is_pure():
+        server.log.info("the compiled modules are not in use, so a request costs more; a wheel or a C compiler brings them")
     problem = let_workers_linger(server, lambda: lingering_workers(server.pid))
     if problem:
         log.warning("replaced workers end within graceful_timeout, whatever listen.linger says: %s", problem)

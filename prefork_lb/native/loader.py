@@ -12,6 +12,8 @@ log = logging.getLogger("prefork_lb")
 PURE = "PREFORK_LB_PURE"
 """An environment variable: any value but the empty one turns the compiled modules off."""
 
+MODULES = ("chunks", "claims", "heads", "tally")
+
 
 class NativeClaims(Protocol):
     """A worker's row of the ledger."""
@@ -137,11 +139,21 @@ def native_tally() -> NativeTally | None:
     return module
 
 
+def is_pure() -> bool:
+    """Whether the environment turns the compiled modules off."""
+    return bool(os.environ.get(PURE))
+
+
+def compiled() -> bool:
+    """Whether this process has every compiled module."""
+    return all(_load(f"prefork_lb.native.{name}") is not None for name in MODULES)
+
+
 _told: set[str] = set()  # modules that the log has named as broken
 
 
 def _load(name: str) -> Any:
-    if os.environ.get(PURE):
+    if is_pure():
         return None
     try:
         return importlib.import_module(name)

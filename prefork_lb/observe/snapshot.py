@@ -168,7 +168,8 @@ def _sums(parts: Iterable[dict[str, int]]) -> dict[str, int]:
 
 def _worker(worker: WorkerView) -> Document:
     return {"pid": worker.pid, "generation": worker.generation, "in_flight": worker.in_flight, "clients": worker.clients,
-            "lingers_s": worker.lingers_s, "lag_ms": round(1000 * worker.lag_s, 3) if worker.lag_s is not None else None}
+            "lingers_s": worker.lingers_s, "lag_ms": round(1000 * worker.lag_s, 3) if worker.lag_s is not None else None,
+            "compiled": worker.compiled}
 
 
 def _rounded(value: float | None) -> float | None:

@@ -26,7 +26,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 MAGIC = 0x3142_4C4B_5246_5250
-VERSION = 10
+VERSION = 11
 CELL = 8
 
 # Header cells.
@@ -163,7 +163,8 @@ R_ENDS = 5  # 1: it ends in good order
 R_LINGERS = 6  # since when its worker lingers (wall clock, seconds): replaced, it serves what it has. 0: it does not
 R_LINGERING = 7  # client connections that a lingering worker has
 R_MEMBERS = 8  # the H_MEMBERS that all pools of this worker have taken into account
-ROW_HEAD_CELLS = 9
+R_COMPILED = 9  # 1: its worker has the compiled modules
+ROW_HEAD_CELLS = 10
 # By slot.
 A_CLAIMS, A_REQUESTS, A_FAILURES, A_PENALTIES, A_UNANSWERED = range(5)
 # By pool: retries under way, requests that wait, and of those the one that came first: its ticket, and its bell with the

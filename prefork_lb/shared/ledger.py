@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 
 from prefork_lb.errors import InvariantError
-from prefork_lb.native.loader import native
+from prefork_lb.native.loader import compiled, native
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.identity import is_alive
 from prefork_lb.shared.lock import RobustLock
@@ -57,11 +57,12 @@ class Ledger:
         self.acquire, self.release_lock = self._lock.acquire, self._lock.release
         # First without the lock: with hundreds of workers the look takes milliseconds, and all of them may start at once.
         ended = rows.dead()
+        is_compiled = takes_row and compiled()
         with self.locked():
             # Looked at again: a sibling may have been faster, and a new worker may have the row by now.
             rows.give_back(rows.dead(ended))
             # Without a row the views are those of row 0; a process that makes no claims writes nothing there.
-            self._row = rows.take() if takes_row else 0
+            self._row = rows.take(is_compiled) if takes_row else 0
         self.own_unanswered = segment.cells[layout.row_array(self._row, at.A_UNANSWERED)]
         """This worker's part of `unanswered`."""
         self._clients_cell = layout.row(self._row) + at.R_CLIENTS

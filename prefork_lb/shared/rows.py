@@ -53,8 +53,8 @@ class Rows:
         cells, head = self._cells, self._layout.row(row)
         return int(cells[head + at.R_PID]) if is_alive(cells[head + at.R_PID], cells[head + at.R_START]) else 0
 
-    def take(self) -> int:
-        """Give a free row to this process. Raises NoRowLeft."""
+    def take(self, is_compiled: bool) -> int:
+        """Give a free row to this process. `is_compiled`: it has the compiled modules. Raises NoRowLeft."""
         cells, layout = self._cells, self._layout
         for row in range(layout.rows):
             head = layout.row(row)
@@ -65,6 +65,7 @@ class Rows:
                 for cell in (at.R_CLIENTS, at.R_LINGERS, at.R_LINGERING, at.R_LAG, at.R_ENDS):
                     cells[head + cell] = 0
                 cells[head + at.R_MEMBERS] = cells[at.H_MEMBERS]
+                cells[head + at.R_COMPILED] = is_compiled
                 cells[head + at.R_PID] = pid
                 cells[at.H_JOINS] += 1
                 return row

@@ -75,6 +75,7 @@ class WorkerView:
     lingering: int = 0  # the client connections that a lingering worker has
     clients: int | None = None  # its client connections; None: it does not tell
     lag_s: float | None = None  # how far its loop lags; None: it does not measure this
+    compiled: bool = False  # it has the compiled modules
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +154,7 @@ def _worker(segment: Segment, row: int, pid: int) -> WorkerView:
     return WorkerView(pid, cells[head + at.R_GENERATION], sum(cells[layout.row_array(row, at.A_CLAIMS)].tolist()),
                       max(1, int(time.time()) - since) if since else 0, cells[head + at.R_LINGERING],
                       cells[head + at.R_LINGERING] if since else clients - 1 if clients else None,
-                      (lag - 1) / 1e6 if lag else None)
+                      (lag - 1) / 1e6 if lag else None, bool(cells[head + at.R_COMPILED]))
 
 
 def _age_s(instant_ms: int, now: int) -> float | None:

@@ -18,3 +18,4 @@ def test_workers_load_what_is_compiled_unless_the_environment_says_otherwise(rig
     for worker in balancer.workers():
         maps = Path(f"/proc/{worker}/maps").read_text()
         assert {name for name in modules if f"/native/{name}." in maps} == wanted
+    assert ("compiled modules: in use" in balancer.by_hand("status").stdout) == (wanted == set(modules))

@@ -127,3 +127,20 @@ def test_a_controller_that_is_missing_or_frozen_is_told(segment: Segment, states
     assert 77 <= shown_json(segment)["controller"]["silent_s"] < 150
     segment.cells[at.H_BEAT] = now_ms() + 60_000  # however slow this test is
     assert "controller" not in said()
+
+
+def test_workers_without_the_compiled_modules_are_told(segment: Segment, states: States, master: Master) -> None:
+    row = segment.layout.row(0)  # the one of this process
+
+    def said() -> str:
+        [line] = [line for line in in_a_pipe().partition(f"gunicorn master {master.pid}, ")[2].splitlines()
+                  if line.startswith("compiled modules:")][:1]
+        return line
+
+    for is_compiled in (1, 0):
+        segment.cells[row + at.R_COMPILED] = is_compiled
+        assert [worker["compiled"] for worker in shown_json(segment)["workers"]] == [bool(is_compiled)]
+        assert said().startswith("compiled modules: in use" if is_compiled else "compiled modules: not in use, so a request ")
+    other = segment.layout.row(1)
+    segment.cells[other + at.R_COMPILED], segment.cells[other + at.R_START], segment.cells[other] = 1, myself()[1], os.getpid()
+    assert said().startswith(f"compiled modules: not in use by 1 worker ({os.getpid()}), so ")

@@ -9,23 +9,29 @@ import pytest
 
 import prefork_lb.native
 from prefork_lb.native import loader
-from prefork_lb.native.loader import PURE, native, native_chunks, native_heads, native_tally
+from prefork_lb.native.loader import MODULES, PURE, compiled, native, native_chunks, native_heads, native_tally
 
 
 @pytest.mark.skipif(os.environ.get("PREFORK_LB_NATIVE") != "required", reason="only where they must have been built (CI)")
 def test_the_compiled_modules_are_there() -> None:
     assert native() is not None and native_heads() is not None and native_chunks() is not None and native_tally() is not None
+    assert compiled()
+
+
+def test_every_c_file_is_a_module() -> None:
+    assert sorted(file.stem for file in Path(loader.__file__).parent.glob("*.c")) == sorted(MODULES)
 
 
 def test_they_are_left_out_when_they_are_not_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(PURE, "1")
     assert native() is native_heads() is native_chunks() is native_tally() is None
+    assert not compiled()
 
 
 @pytest.fixture
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder in which the modules are looked for; it is empty."""
-    for name in ("claims", "heads", "chunks", "tally"):
+    for name in MODULES:
         monkeypatch.delitem(sys.modules, f"prefork_lb.native.{name}", raising=False)
         monkeypatch.delattr(prefork_lb.native, name, raising=False)
     monkeypatch.setattr(prefork_lb.native, "__path__", [str(tmp_path)])
@@ -36,6 +42,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_module_that_was_not_built_is_done_without(elsewhere: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert native() is native_heads() is native_chunks() is native_tally() is None
+    assert not compiled()
     assert caplog.records == []
 
 

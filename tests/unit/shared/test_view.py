@@ -5,6 +5,7 @@ import os
 import signal
 from collections.abc import Callable
 
+from prefork_lb.native.loader import compiled
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.finding import open_segment
 from prefork_lb.shared.ledger import Ledger
@@ -37,7 +38,8 @@ def test_an_instance_is_shown_as_it_is(segment: Segment, master: Master, signals
         shown = view(segment)
         assert (shown.master, shown.segment, shown.generation) == (master.pid, segment.name, 2)
         assert (shown.reclaimed, shown.repairs) == (0, 0)
-        assert shown.workers == [WorkerView(os.getpid(), 2, 2), WorkerView(worker.pid, 2, 1)]
+        assert shown.workers == [WorkerView(pid, 2, claims, compiled=compiled())
+                                 for pid, claims in ((os.getpid(), 2), (worker.pid, 1))]
         well = {"state": "ready", "check": "none", "note": "", "checked_s": None, "ejected_s": 0.0, "usable": True,
                 "times_ejected": 0, "checks_passed": 0, "checks_failed": 0, "numbers": None, "version": "ready-0-0"}
         assert shown.servers == [
