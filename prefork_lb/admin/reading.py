@@ -53,7 +53,9 @@ class Reading:
 
     def metrics(self, request: AdminRequest) -> Response:
         """The numbers of this moment for Prometheus."""
-        kind, body = exposition(self._segment, request.headers.get("Accept", ""))
+        sessions = {(server["pool"], server["address"]): server["sessions"] for pool in self._document["pools"]
+                    for server in pool["servers"] if server["sessions"] is not None}
+        kind, body = exposition(self._segment, request.headers.get("Accept", ""), sessions)
         return Response(body, content_type=kind)
 
     def instance(self, request: AdminRequest) -> Response:

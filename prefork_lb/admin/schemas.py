@@ -95,7 +95,10 @@ SERVER = record(
     bytes_in=maybe(integer(f"Bytes of bodies from clients; {_NOT_KEPT}.")),
     bytes_out=maybe(integer(f"Bytes of bodies to clients; {_NOT_KEPT}.")),
     latency_ms=maybe(number("Mean milliseconds of its requests of the last 10 s; null: there were none.")),
-    sessions=maybe(integer("Sessions that it has, where the pool stores them; null: it does not.")),
+    sessions=maybe(integer("Sessions that the pool stores for it (`learn`); of a drained server in a pool with `cookie` or "
+                           "`route` the requests of sessions in the last minute; else null.")),
+    sessions_left=maybe(text('What a drained server still has of sessions, in words; "": nothing. null: it is not drained, or '
+                             "keeps none.")),
     etag=text("Stands for what can be changed: send it with If-Match."),
 )
 

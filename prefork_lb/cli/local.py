@@ -9,10 +9,10 @@ import click
 
 from prefork_lb.cli.instances import Document, Key
 from prefork_lb.cli.running import running_segment, running_segments, who
-from prefork_lb.cli.sessions_left import SessionsLeft
 from prefork_lb.config import Config
 from prefork_lb.errors import SteeringError
 from prefork_lb.observe.configuration import configuration_of
+from prefork_lb.observe.sessions import SessionCounter, Sessions
 from prefork_lb.observe.snapshot import Snapshots
 from prefork_lb.shared.events import Event, recent
 from prefork_lb.shared.ledger import Ledger
@@ -100,6 +100,7 @@ class LocalLeftover:
 
     def __init__(self, segment: Segment, ledger: Ledger, states: States, slots: Mapping[Key, int]) -> None:
         self._segment, self._ledger, self._states, self._slots = segment, ledger, states, slots
+        self._counter = SessionCounter(segment, states)
         self._busy_ms = 0  # when a request was last seen in flight, monotonic
 
     @property
@@ -121,11 +122,11 @@ class LocalLeftover:
 
     def _words(self, in_flight: int, still: str) -> str:
         parts = [f"{in_flight}{still} in flight"] if in_flight else []
-        found = [sessions.in_words(self._busy_ms) for sessions in self._sessions()]
-        return ", ".join([*parts, *filter(None, found)])
+        return ", ".join([*parts, *(sessions.left for sessions in self._sessions() if sessions.left)])
 
-    def _sessions(self) -> list[SessionsLeft]:
-        return [SessionsLeft(self._segment, self._ledger, self._states, *key, slot) for key, slot in self._slots.items()]
+    def _sessions(self) -> list[Sessions]:
+        config = configuration_of(self._segment)
+        return [self._counter.of(config, *key, slot, self._busy_ms) for key, slot in self._slots.items()]
 
 
 def local_instance(master: int | None) -> LocalInstance:

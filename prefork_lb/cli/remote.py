@@ -105,7 +105,7 @@ class RemoteInstance:
 
 
 class RemoteLeftover:
-    """See `instances.Leftover`. The API tells no sessions, so only requests in flight count."""
+    """See `instances.Leftover`."""
 
     def __init__(self, instance: RemoteInstance, servers: Sequence[Key]) -> None:
         self._instance = instance
@@ -113,15 +113,21 @@ class RemoteLeftover:
 
     @property
     def in_flight(self) -> int:
-        servers = _servers(self._instance.document())
-        return sum(server["in_flight"] for server in servers if (server["pool"], server["address"]) in self._servers)
+        return sum(server["in_flight"] for server in self._look())
 
     def left(self, still: str = "") -> str:
-        in_flight = self.in_flight
-        return f"{in_flight}{still} in flight" if in_flight else ""
+        servers = self._look()
+        in_flight = sum(server["in_flight"] for server in servers)
+        parts = [f"{in_flight}{still} in flight"] if in_flight else []
+        return ", ".join([*parts, *(server["sessions_left"] for server in servers if server["sessions_left"])])
 
     def nothing(self) -> str:
-        return "nothing in flight any more"
+        keeps = any(server["sessions_left"] is not None for server in self._look())
+        return "nothing in flight any more" + (", and no sessions are left" if keeps else "")
+
+    def _look(self) -> list[Document]:
+        servers = _servers(self._instance.document())
+        return [server for server in servers if (server["pool"], server["address"]) in self._servers]
 
 
 def _servers(document: Document) -> list[Document]:

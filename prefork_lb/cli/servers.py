@@ -92,7 +92,6 @@ def drain(choice: Choice, server: str, pool: str | None, wait: bool, timeout_s: 
 
     With --wait it tells what is left: requests in flight, and sessions. Sessions that are not stored (the modes cookie and route)
     show by their requests: none counts as left once none has come for a minute, or for sticky.idle seconds where that is set.
-    With --url only requests in flight are known.
 
     \b
     Examples:

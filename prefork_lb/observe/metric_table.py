@@ -107,6 +107,12 @@ def _checks(seen: InstanceView) -> Samples:
         yield "", (server.pool, server.address, "failed"), server.checks_failed
 
 
+def _sessions(seen: InstanceView) -> Samples:
+    for server in seen.servers:
+        if server.sessions is not None:
+            yield "", (server.pool, server.address), server.sessions
+
+
 def _retries(seen: InstanceView) -> Samples:
     for pool in seen.pools:
         yield "", (pool.name, "retry"), pool.retried
@@ -153,6 +159,8 @@ FAMILIES = (
     Family("in_flight", "gauge", _SERVER, "Requests in flight.", _by_server(lambda server: server.in_flight)),
     Family("max_connections", "gauge", _SERVER, "Most requests in flight; 0: no limit.",
            _by_server(lambda server: server.max_connections)),
+    Family("sessions", "gauge", _SERVER, "Sessions that are stored for the server (`learn`); of a drained server in a pool with "
+           "`cookie` or `route` the requests of sessions in the last minute.", _sessions),
     Family("server_up", "gauge", _SERVER, "1: the server gets requests: it is ready, up by its checks or not checked, and not "
            "ejected.", _by_server(lambda server: server.usable)),
     Family("server_state", "gauge", (*_SERVER, "state"), "1 for the state that the server has, 0 for the others.", _states),

@@ -8,7 +8,7 @@ each line the part before the number. At the next scrape only numbers are writte
 """
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
@@ -32,9 +32,9 @@ class _Text:
         self._is_open = is_open
         self._kept: dict[str, _Kept] = {}
 
-    def write(self, segment: Segment) -> bytes:
+    def write(self, segment: Segment, sessions: Mapping[tuple[str, str], int]) -> bytes:
         """All metrics of this moment."""
-        seen = view(segment)
+        seen = view(segment, sessions)
         parts = [self._family(family, list(family.samples(seen))) for family in FAMILIES]
         return "".join((*parts, _END) if self._is_open else parts).encode()
 
@@ -87,8 +87,8 @@ def _text(number: float) -> str:
 _PLAIN, _OPEN = _Text(False), _Text(True)
 
 
-def exposition(segment: Segment, accept: str) -> tuple[str, bytes]:
-    """The content type and the text of all metrics; `accept` is the scraper's Accept."""
+def exposition(segment: Segment, accept: str, sessions: Mapping[tuple[str, str], int]) -> tuple[str, bytes]:
+    """The content type and the text of all metrics; `accept` is the scraper's Accept. `sessions`: see `view`."""
     if _OPENMETRICS in accept:
-        return openmetrics.CONTENT_TYPE_LATEST, _OPEN.write(segment)
-    return CONTENT_TYPE_PLAIN_0_0_4, _PLAIN.write(segment)
+        return openmetrics.CONTENT_TYPE_LATEST, _OPEN.write(segment, sessions)
+    return CONTENT_TYPE_PLAIN_0_0_4, _PLAIN.write(segment, sessions)

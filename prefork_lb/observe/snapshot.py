@@ -13,8 +13,10 @@ from prefork_lb.observe.conditions import condition
 from prefork_lb.observe.configuration import configuration_of
 from prefork_lb.observe.percentiles import percentile_ms
 from prefork_lb.observe.rates import Growth
+from prefork_lb.observe.sessions import SessionCounter
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.segment import Segment
+from prefork_lb.shared.states import States, now_ms
 from prefork_lb.shared.statistics import BOUNDS_S, CLASSES
 from prefork_lb.shared.view import InstanceView, PoolView, ServerView, WorkerView, view
 
@@ -33,12 +35,17 @@ class Snapshots:
         self._recent, self._times = Growth(_RATES_S, clock), Growth(_TIMES_S, clock)
         self._mark = 0
         self._config: Config | None = None
+        self._states = States(segment)
+        self._sessions = SessionCounter(segment, self._states, clock)
+        self._busy_ms: dict[tuple[str, str], int] = {}  # when a request was last seen in flight on a drained server
 
     def take(self) -> Document:
         """The document of this moment. Numbers that the instance does not keep are None."""
         now = view(self._segment)
         config = self._configuration()
         self._note(now)
+        self._busy_ms = {(server.pool, server.address): now_ms() if server.in_flight else
+                         self._busy_ms.get((server.pool, server.address), 0) for server in now.servers if server.state == "drain"}
         pools = [self._pool(pool, [server for server in now.servers if server.pool == pool.name],
                             config.pools.get(pool.name) if config is not None else None) for pool in now.pools]
         return {
@@ -109,6 +116,7 @@ class Snapshots:
     def _server(self, server: ServerView) -> Document:
         state, reason = condition(server)
         key, numbers = (server.pool, server.address), server.numbers
+        sessions = self._sessions.of(self._config, *key, server.slot, self._busy_ms.get(key, 0))
         answers = self._times.of(("answers", *key))
         return {
             "pool": server.pool, "address": server.address, "state": state, "reason": reason,
@@ -123,7 +131,7 @@ class Snapshots:
             "bytes_in": numbers.bytes_in if numbers is not None else None,
             "bytes_out": numbers.bytes_out if numbers is not None else None,
             "latency_ms": round(1000 * self._times.of(("seconds", *key)) / answers, 3) if answers else None,
-            "sessions": None, "etag": f'"{server.version}"',
+            "sessions": sessions.count, "sessions_left": sessions.left, "etag": f'"{server.version}"',
         }
 
     def _totals(self, now: InstanceView, pools: list[Document]) -> Document:

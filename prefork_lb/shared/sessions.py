@@ -23,6 +23,7 @@ from __future__ import annotations
 import hashlib
 import platform
 import struct
+from collections import Counter
 from typing import NamedTuple
 
 from prefork_lb.shared import layout as at
@@ -34,6 +35,7 @@ from prefork_lb.shared.sessions_repair import repair_sessions
 _READS_NEED_NO_LOCK = platform.machine() in ("x86_64", "AMD64", "i686")
 _MOST_STEPS = 64  # of a walk without the lock: a chain that changes meanwhile could be a ring
 _AGAIN_MS = 1000  # an entry that was used so lately is not moved
+_COUNTED_AT_ONCE = 10_000  # entries; the copy of a whole table might be large
 
 
 class Place(NamedTuple):
@@ -145,14 +147,6 @@ class SessionTable:
                 self._link_newest(number)
             self._end()
 
-    def count(self, server: int, since_ms: int) -> int:
-        """The sessions of a server that were used since then. Reads the whole table, without the lock."""
-        start = self._entries + SESSION_CELLS
-        end = start + SESSION_CELLS * self._cells[self._head + at.T_FRESH]
-        keys, servers, used = (list(self._cells[start + offset:end:SESSION_CELLS]) for offset in (E_HIGH, E_SERVER, E_USED))
-        return sum(1 for key, owner, when in zip(keys, servers, used, strict=True)
-                   if key and owner == server and when >= since_ms)
-
     def _begin(self) -> None:
         repair_sessions(self._segment)  # a signal handler may have raised in the middle of a change
         self._cells[self._head] += 1
@@ -210,3 +204,20 @@ class SessionTable:
         cells[entry + E_OLDER], cells[entry + E_NEWER] = newest, 0
         cells[self._entries + newest * SESSION_CELLS + E_NEWER if newest else head + at.T_OLDEST] = number
         cells[head + at.T_NEWEST] = number
+
+
+def count_sessions(segment: Segment, since_ms: int) -> Counter[int]:
+    """How many sessions each server has that were used since then, by `SessionKeys.server`. Reads the whole table, without the
+    lock."""
+    cells, layout = segment.cells, segment.layout
+    found: Counter[int] = Counter()
+    if not layout.sessions:
+        return found
+    head = layout.sessions_start
+    start = head + at.SESSION_HEAD_CELLS + layout.session_buckets
+    end = start + SESSION_CELLS * cells[head + at.T_FRESH]
+    for part in range(start, end, SESSION_CELLS * _COUNTED_AT_ONCE):
+        stop = min(end, part + SESSION_CELLS * _COUNTED_AT_ONCE)
+        keys, servers, used = (list(cells[part + offset:stop:SESSION_CELLS]) for offset in (E_HIGH, E_SERVER, E_USED))
+        found.update(server for key, server, when in zip(keys, servers, used, strict=True) if key and when >= since_ms)
+    return found

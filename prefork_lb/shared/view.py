@@ -3,7 +3,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.identity import is_alive
@@ -43,6 +45,8 @@ class ServerView:
     checks_failed: int = 0
     numbers: ServerNumbers | None = None  # None: the instance keeps no statistics. So it is with pools and the instance
     version: str = ""  # stands for all that operators can change
+    slot: int = -1  # of the server's columns
+    sessions: int | None = None  # None: they were not counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +101,11 @@ class InstanceView:
     numbers: InstanceNumbers | None
 
 
-def view(segment: Segment) -> InstanceView:
-    """Read a segment. A dead process whose row was not given back yet is left out of `workers`, but counts in the totals."""
+def view(segment: Segment, sessions: Mapping[tuple[str, str], int] = MappingProxyType({})) -> InstanceView:
+    """Read a segment. A dead process whose row was not given back yet is left out of `workers`, but counts in the totals.
+
+    `sessions` are those of servers, by pool and address, as they were counted.
+    """
     cells, layout = segment.cells, segment.layout
     found = Rows(segment)
     rows = found.in_use()
@@ -133,7 +140,7 @@ def view(segment: Segment) -> InstanceView:
                 _EJECTIONS[Ejection(states.ejection[slot])], get(at.C_WEIGHT, slot), limit,
                 "runtime" if states.standing[slot] == Standing.ADDED else "configuration", states.times_ejected[slot],
                 states.checks_passed[slot], states.checks_failed[slot], numbers.server(slot) if numbers else None,
-                states.version(slot)))
+                states.version(slot), slot, sessions.get(owner)))
     states.close()
     workers = [_worker(segment, row, pid) for row in rows if (pid := found.owner(row))]
     masters = segment.masters()

@@ -38,7 +38,7 @@ export class ServerRow {
     attribute(this.root, "data-state", data.state);
     attribute(this.parts.use, "href", `#s-${data.state}`);
     text(this.parts.word, WORDS[data.state] ?? data.state);
-    text(this.parts.reason, data.reason || marks(data));
+    text(this.parts.reason, said(data));
     this.#drawLoad(data, busiest);
     this.#drawLines(data);
     this.#drawCodes();
@@ -96,8 +96,9 @@ function percent(share) {
   return share >= 0.1 ? `${Math.round(share * 100)}\u202f%` : `${(share * 100).toFixed(share < 0.001 ? 2 : 1)}\u202f%`;
 }
 
-/** What is said of a server that is well. */
-function marks(data) {
+/** Why a server is in its state, or what is to be said of one that is well. */
+function said(data) {
+  if (data.reason) return data.sessions_left ? `${data.reason}; ${data.sessions_left}` : data.reason;
   const said = [];
   if (data.backup) said.push("backup");
   if (data.origin === "runtime") said.push("added at run time");

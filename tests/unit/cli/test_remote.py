@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 from prefork_lb.cli.local import LocalInstance
 from prefork_lb.cli.main import main
 from prefork_lb.cli.remote import RemoteInstance, read_token
+from prefork_lb.shared.desired import publish
 from prefork_lb.shared.events import Kind, record
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import Admin, States
@@ -151,3 +152,16 @@ def test_what_is_in_flight_elsewhere_is_waited_for(there: Served) -> None:
     interface.ledger.release(slot)
     interface.publisher.look()
     assert invoke("drain", "127.0.0.1:8001", "--wait", "--timeout", "0", "--url", url).exit_code == 0
+
+
+def test_sessions_elsewhere_are_waited_for(there: Served) -> None:
+    url, interface = there
+    publish(interface.segment, interface.ledger, json.dumps(
+        {"pools": {"web": {"servers": CONFIG["pools"]["web"]["servers"], "sticky": {}}}}).encode())
+    drain = ("drain", "127.0.0.1:8001", "--wait", "--timeout", "0", "--url", url)
+    assert "sessions that may come back" in invoke(*drain).stderr
+    States(interface.segment).drained[interface.slots["web"][0]] -= 60_000
+    interface.publisher.look()
+    ended = invoke(*drain)
+    assert (ended.exit_code, ended.stdout.splitlines()[-1]) == (
+        0, "127.0.0.1:8001: nothing in flight any more, and no sessions are left")

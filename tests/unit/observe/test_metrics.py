@@ -25,6 +25,8 @@ OPEN = "application/openmetrics-text; version=1.0.0,text/plain;q=0.5"
 DOCS = Path(__file__).parents[3] / "docs"
 WEB = PoolEntry("web", [ServerEntry("10.0.0.1:80", 2, 7, False), ServerEntry("unix:/run/b.sock", 1, 0, True)])
 
+SESSIONS = {("web", "10.0.0.1:80"): 12}
+
 Numbers = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
@@ -50,7 +52,7 @@ def ledger(segment: Segment) -> Ledger:
 
 
 def scraped(segment: Segment, accept: str = "") -> Numbers:
-    content_type, text = exposition(segment, accept)
+    content_type, text = exposition(segment, accept, SESSIONS)
     assert content_type.startswith("application/openmetrics-text" if accept else "text/plain")
     families = (parse_open if accept else parse_plain)(text.decode())
     found = [(sample.name, frozenset(sample.labels.items()), sample.value) for family in families for sample in family.samples]
@@ -92,6 +94,8 @@ def test_they_say_what_was_counted(segment: Segment, ledger: Ledger, accept: str
     assert number(seen, "request_seconds_sum", pool="web") == pytest.approx(3.0124)
     assert number(seen, "in_flight", pool="web", server="unix:/run/b.sock") == 1
     assert number(seen, "server_weight", pool="web", server="10.0.0.1:80") == 2
+    assert number(seen, "sessions", pool="web", server="10.0.0.1:80") == 12
+    assert not any(name == f"{PREFIX}sessions" and ("server", "unix:/run/b.sock") in labels for name, labels in seen)
     assert number(seen, "client_connections") == 5
     assert number(seen, "loop_lag_seconds") == 0.25
     assert number(seen, "shed_total") == 1
@@ -153,6 +157,6 @@ def test_the_page_of_metrics_has_each_as_it_is() -> None:
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is missing: apt-get install prometheus")
 def test_promtool_has_nothing_to_say(segment: Segment, ledger: Ledger) -> None:
-    _, text = exposition(segment, "")
+    _, text = exposition(segment, "", SESSIONS)
     checked = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, check=False)
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, b"", b"")

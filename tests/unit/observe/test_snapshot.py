@@ -13,7 +13,8 @@ from prefork_lb.shared.desired import publish
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.making import attach_or_create
 from prefork_lb.shared.segment import Segment
-from prefork_lb.shared.states import Admin, States
+from prefork_lb.shared.sessions import SessionKeys, SessionTable
+from prefork_lb.shared.states import Admin, States, now_ms
 from prefork_lb.shared.statistics import Tally
 from prefork_lb.shared.table import PoolEntry, ServerEntry, register
 from prefork_lb.shared.view import ServerView
@@ -76,6 +77,29 @@ def test_numbers_and_rates_are_of_the_last_seconds(master: Master) -> None:
         clock.advance(20)
         document = snapshots.take()
     assert (document["totals"]["rate"], document["totals"]["p50_ms"], document["totals"]["requests"]) == (0, None, 12)
+
+
+def test_sessions_are_told_and_what_a_drained_server_still_has(master: Master) -> None:
+    segment = attach_or_create(master.pid, 4, 4, pools=2, sessions=10)
+    ledger, states = Ledger(segment), States(segment)
+    register(segment, ledger, [WEB, PoolEntry("api", [ServerEntry("a:1", 1, 0, False)])])
+    publish(segment, ledger, json.dumps({"pools": {
+        "web": {"servers": [{"address": "10.0.0.1:80"}], "sticky": {"mode": "learn", "cookie": "sid"}},
+        "api": {"servers": [{"address": "a:1"}], "sticky": {}}}}).encode())
+    snapshots = Snapshots(segment)
+
+    def told() -> list[tuple[int | None, str | None]]:
+        return [(server["sessions"], server["sessions_left"]) for pool in snapshots.take()["pools"] for server in pool["servers"]]
+
+    assert told() == [(None, None), (0, None), (0, None)]
+    keys = SessionKeys(segment.secret, "web")
+    SessionTable(segment, ledger).put(keys.session(b"a"), keys.server("10.0.0.1:80"), now_ms())
+    with ledger.locked():
+        for slot in range(3):
+            states.set_admin(slot, Admin.DRAIN)
+        states.count_session_request(2)
+    snapshots = Snapshots(segment)  # another one: a count of the table is good for a moment
+    assert told() == [(1, "1 request of sessions in the last minute"), (1, "1 session"), (0, "")]
 
 
 def test_without_statistics_numbers_are_none(segment: Segment) -> None:

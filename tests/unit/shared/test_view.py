@@ -44,8 +44,8 @@ def test_an_instance_is_shown_as_it_is(segment: Segment, master: Master, signals
                 "times_ejected": 0, "checks_passed": 0, "checks_failed": 0, "numbers": None, "version": "ready-0-0"}
         assert shown.servers == [
             ServerView("web", "10.0.0.1:80", 2, 7, False, in_flight=1, requests=2, failures=1, weight_configured=2,
-                       max_connections_configured=7, **well),
-            ServerView("web", "unix:/run/b.sock", 1, 0, True, in_flight=2, requests=2, failures=0, **well),
+                       max_connections_configured=7, slot=slots[0], **well),
+            ServerView("web", "unix:/run/b.sock", 1, 0, True, in_flight=2, requests=2, failures=0, slot=slots[1], **well),
         ]
         worker.kill()
     # Dead, not given back yet: not among the workers, still in the totals.
