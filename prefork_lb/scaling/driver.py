@@ -43,6 +43,9 @@ class Driver(Protocol):
     def memory(self, n: int) -> int | None:
         """The bytes that the server `n` uses, with the processes that it has started; None: unknown."""
 
+    def cpu_s(self, n: int) -> float | None:
+        """The seconds of CPU time that these have used so far; None: unknown."""
+
     def stop(self, n: int, hard: bool) -> None:
         """Ask the server `n` to end; `hard`: end it at once. `ended` tells when it has."""
 

@@ -1,0 +1,73 @@
+"""What a process has started, and what that uses, as /proc shows it."""
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Collection
+from pathlib import Path
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+def processes_below(pid: int) -> list[int]:
+    """The processes that this one has started, and those that they have, and so on."""
+    found, left = [], [pid]
+    while left:
+        for task in _tasks(left.pop()):
+            with contextlib.suppress(OSError):
+                new = [int(child) for child in Path(task, "children").read_bytes().split()]
+                found += new
+                left += new
+    return found
+
+
+def memory_of(processes: Collection[int]) -> int:
+    """The bytes of memory of these processes. What they share counts once, where this user may look so closely."""
+    return sum(map(_memory, processes))
+
+
+def cpu_of(processes: Collection[int]) -> float:
+    """The seconds of CPU time that these processes have used, with those of their children that have ended."""
+    return sum(map(_cpu, processes))
+
+
+def end_session(leader: int, started: int) -> None:
+    """End at once what a process that has ended, or will, has left behind in its session. `started` is its start time."""
+    for entry in os.scandir("/proc"):
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError, ValueError):
+                fields = _stat(int(entry.name))
+                # With another start time, the leader is a new process that has got the number of the old one.
+                if int(fields[3]) == leader and (int(entry.name) != leader or int(fields[19]) == started):
+                    os.kill(int(entry.name), signal.SIGKILL)
+
+
+def _tasks(pid: int) -> list[str]:
+    try:
+        return [entry.path for entry in os.scandir(f"/proc/{pid}/task")]
+    except OSError:
+        return []
+
+
+def _stat(pid: int) -> list[bytes]:
+    """The fields of proc(5) from the third on."""
+    stat = Path(f"/proc/{pid}/stat").read_bytes()
+    return stat[stat.rindex(b")") + 2:].split()
+
+
+def _memory(pid: int) -> int:
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_bytes().splitlines():
+            if line.startswith(b"Pss:"):
+                return int(line.split()[1]) * 1024
+    with contextlib.suppress(OSError, ValueError):
+        return int(Path(f"/proc/{pid}/statm").read_bytes().split()[1]) * _PAGE
+    return 0
+
+
+def _cpu(pid: int) -> float:
+    with contextlib.suppress(OSError, ValueError):
+        return sum(map(int, _stat(pid)[11:15])) / _TICKS
+    return 0.0
