@@ -61,6 +61,8 @@ class RequestInfo(Protocol):
 
     key: bytes
     """What the pool's `key` is in this request; empty when the request has none, or the pool."""
+    queue_s: float
+    """Seconds for which it has waited in queues so far; the pool adds to it."""
 
 
 class Cells(Protocol):

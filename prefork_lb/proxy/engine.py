@@ -22,8 +22,6 @@ from prefork_lb.wire.target import destination
 
 # A request may pass several balancers of the same name in a row, but not go in circles.
 _MOST_PASSES = 8
-# A claim takes some microseconds, and some more while others have the lock: no wait in a queue.
-_NO_WAIT_S = 0.0002
 
 
 class Engine:
@@ -121,11 +119,8 @@ class Engine:
 
     def _attempts(self, pool: Pool, request: Request, block: bytes, body: OutboundBody) -> Reply:
         settings = self._settings
-        asked = settings.clock() if pool.has_queue else 0.0
         lease = pool.lease(request, (), request.downstream, request.session)
         begun = request.leased_at = settings.clock()
-        if asked and begun - asked > _NO_WAIT_S:
-            request.queue_s = begun - asked
         failed: list[Server] = []  # of a hedged request
         try:
             with lease:

@@ -28,6 +28,7 @@ class AnyRequest:
     client: str = "192.0.2.1"
     index: Index = field(default_factory=dict)
     key: bytes = b""
+    queue_s: float = 0.0
 
 
 @dataclass(slots=True, eq=False)

@@ -68,7 +68,6 @@ class Pool:
         self._make_fast_claims = make_fast_claims
         self.hedge_after_s = 0.0  # seconds until a second server is asked; 0: not known yet
         self._queue = queue
-        self.has_queue = queue is not None
         self.usable = 0  # servers that a pick could choose from when this worker last looked, backups not counted
         self._limit = limit
         self._note_panic = note_panic
@@ -236,7 +235,7 @@ class Pool:
                     queue.wake()  # the ring came to this request, so the first in line may have missed it
                 place.wait(client)
         finally:
-            queue.leave(place)
+            request.queue_s += queue.leave(place)
             if has_room:
                 self._wake_next(queue)
 

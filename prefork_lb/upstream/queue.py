@@ -26,13 +26,13 @@ class QueueRules:
 class WaitingRequest:
     """One request's place in the queue."""
 
-    __slots__ = ("_began", "_bell", "_deadline", "_queue", "ticket")
+    __slots__ = ("_bell", "_deadline", "_queue", "began", "ticket")
 
     def __init__(self, queue: Queue, bell: Stream, ticket: int, began: float, deadline: float) -> None:
         self._queue = queue
         self._bell = bell
         self.ticket = ticket
-        self._began = began
+        self.began = began
         self._deadline = deadline
 
     def wait(self, client: Watched) -> None:
@@ -46,11 +46,6 @@ class WaitingRequest:
                 raise ClientGone("left while it waited for a server")
         except (StreamTimeout, StreamClosed) as exc:
             raise self._queue.too_late() from exc
-
-    @property
-    def waited_s(self) -> float:
-        """How long the request has waited."""
-        return self._queue.clock() - self._began
 
     def close(self) -> None:
         """Let go of the bell."""
@@ -119,11 +114,13 @@ class Queue:
         """Whether no request that came earlier may still take its turn. The ledger's lock must be held."""
         return self._line.is_first(place.ticket)
 
-    def leave(self, place: WaitingRequest) -> None:
-        """Give the place up. Takes the ledger's lock."""
+    def leave(self, place: WaitingRequest) -> float:
+        """Give the place up; for how long the request has waited, in seconds. Takes the ledger's lock."""
         with self._ledger.locked():
-            self._line.leave(place.ticket, place.waited_s)
+            waited_s = self.clock() - place.began
+            self._line.leave(place.ticket, waited_s)
         place.close()
+        return waited_s
 
     @property
     def is_answered(self) -> bool:

@@ -203,7 +203,8 @@ def _tunnel(client: Client, request: Request, reply: Reply) -> bool:
     try:
         if early:
             server.send(early, client.service.times.idle)
-        sent += run_tunnel(client.stream, server, client.service.times.idle)
+        to_server, to_client = run_tunnel(client.stream, server, client.service.times.idle)
+        request.bytes_in, sent = len(early) + to_server, sent + to_client
     except (StreamClosed, StreamTimeout) as exc:
         log.debug("tunnel ended: %s", exc)
     finally:

@@ -32,10 +32,10 @@ def switch_block(reply: Reply) -> bytes:
             + b"Connection: Upgrade\r\nUpgrade: %b\r\n\r\n" % protocols)
 
 
-def run_tunnel(client: GreenStream, server: GreenStream, idle_timeout_s: float) -> int:
+def run_tunnel(client: GreenStream, server: GreenStream, idle_timeout_s: float) -> tuple[int, int]:
     """Copy both ways until both sides have ended, one breaks, or both are silent for `idle_timeout_s`.
 
-    Returns the number of bytes that went to the client.
+    Returns the numbers of bytes that went to the server and to the client.
     """
     return _Tunnel(client, server, idle_timeout_s).run()
 
@@ -49,18 +49,20 @@ class _Tunnel:
         self._idle_timeout_s = idle_timeout_s
         self._last = self._hub.now  # when something moved, in any direction
         self._upstream_ended = OneShotEvent(self._hub)
+        self._to_server = 0
 
-    def run(self) -> int:
+    def run(self) -> tuple[int, int]:
         self._client.owner = None
         self._hub.soon(self._upstream)
         try:
-            return self._copy(self._server, self._client)
+            to_client = self._copy(self._server, self._client)
         finally:
             self._upstream_ended.wait()
+        return self._to_server, to_client
 
     def _upstream(self) -> None:
         try:
-            self._copy(self._client, self._server)
+            self._to_server = self._copy(self._client, self._server)
         finally:
             self._upstream_ended.set()
 

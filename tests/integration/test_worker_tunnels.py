@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -51,7 +52,7 @@ class Setup(NamedTuple):
 @pytest.fixture(scope="module")
 def setup(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setup]:
     with Rig(tmp_path_factory.mktemp("tunnels")) as rig, Origin(1, behave_oddly) as origin:
-        text = f"[proxy.timeouts]\nidle = {IDLE_S}\n" + pool_text(origin.addresses)
+        text = f"[proxy.timeouts]\nidle = {IDLE_S}\n" + pool_text(origin.addresses) + '[log]\naccess = "lb.log"\n'
         extra = ["--access-logfile", "access.log", "--access-logformat", "%(s)s|%(U)s|%(B)s|%({upgrade}i)s"]
         yield Setup(rig.balancer(text, PROXY, workers=1, extra=extra), origin)
 
@@ -119,6 +120,12 @@ def test_the_server_may_go_on_when_the_client_has_ended_its_side(setup: Setup) -
         connection.sock.shutdown(socket.SHUT_WR)
         data = drained(connection)
     assert data.startswith(b"the last words") and len(data) == 14 + 3_000_000 and fits_pattern(0, data[14:])
+
+    def logged() -> list[tuple[int, int]]:
+        lines = [json.loads(line) for line in (setup.balancer.folder / "lb.log").read_bytes().splitlines()]
+        return [(line["bytes_in"], line["bytes_out"]) for line in lines if "after=" in line["target"]]
+
+    wait_until(lambda: logged() == [(14, len(data))], "the log has what went both ways", 20)
 
 
 def test_the_end_of_the_servers_side_reaches_the_client_behind_all_it_sent(setup: Setup) -> None:

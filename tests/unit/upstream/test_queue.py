@@ -7,11 +7,12 @@ from collections.abc import Iterator
 import pytest
 
 from prefork_lb.clock import monotonic
-from prefork_lb.errors import ProxyError, QueueFull
+from prefork_lb.errors import ProxyError, QueueFull, QueueTimeout
 from prefork_lb.net.sockets import SocketStream
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.line import Line, pool_spots
 from prefork_lb.shared.segment import Segment
+from prefork_lb.simulate.simulation import AnyRequest
 from prefork_lb.upstream.lease import Lease
 from prefork_lb.upstream.pool import Pool
 from prefork_lb.upstream.queue import Queue, QueueRules
@@ -39,13 +40,14 @@ class Waiter:
     def __init__(self, pool: Pool) -> None:
         self.lease: Lease | None = None
         self.error: ProxyError | None = None
+        self.request = AnyRequest()
         self._pool = pool
         self._thread = threading.Thread(target=self._wait, daemon=True)
         self._thread.start()
 
     def _wait(self) -> None:
         try:
-            self.lease = self._pool.lease(REQUEST, (), Client())
+            self.lease = self._pool.lease(self.request, (), Client())
         except ProxyError as exc:
             self.error = exc
 
@@ -69,6 +71,17 @@ def test_two_backups_that_become_free_at_once_serve_two_that_wait(ledger: Ledger
     queue.wake()
     assert {getattr(waiter.result(), "server", None) for waiter in waiters} == set(servers[1:])
     assert queue.length == 0
+
+
+def test_a_request_knows_how_long_it_has_waited_and_one_that_did_not_wait_has_not(ledger: Ledger) -> None:
+    queue = new_queue(ledger, timeout_s=0.02)
+    pool = make_pool(ledger, [new_server(0, limit=1)], new_policy("least-connections"), queue=queue)
+    at_once = AnyRequest()
+    pool.lease(at_once, (), Client())
+    waiter = Waiter(pool)
+    assert isinstance(waiter.result(), QueueTimeout)
+    assert at_once.queue_s == 0.0 and waiter.request.queue_s >= 0.02
+    queue.close()
 
 
 def test_requests_of_a_frozen_worker_do_not_fill_the_queue(

@@ -25,6 +25,7 @@ class Asked:
     target: bytes = b"/"
     client: str = "192.0.2.1"
     key: bytes = b""
+    queue_s: float = 0.0
     index: dict[bytes, Sequence[bytes]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -30,7 +30,7 @@ def test_what_is_offered_to_the_server(connection: bytes, upgrade: bytes, minor:
     assert offered(head) == expected
 
 
-def tunnel(hub: Hub, idle_s: float) -> tuple[socket.socket, socket.socket, threading.Thread, list[int]]:
+def tunnel(hub: Hub, idle_s: float) -> tuple[socket.socket, socket.socket, threading.Thread, list[tuple[int, int]]]:
     """A tunnel between two sockets, running in a thread of its own; its result ends up in the list."""
     client, client_end = socket.socketpair()
     server, server_end = socket.socketpair()
@@ -39,7 +39,7 @@ def tunnel(hub: Hub, idle_s: float) -> tuple[socket.socket, socket.socket, threa
     server.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # a server that reads slowly is felt at once
     for end in (client_end, server_end):
         end.settimeout(10)
-    sent: list[int] = []
+    sent: list[tuple[int, int]] = []
 
     def use() -> int:
         streams = GreenStream(hub, client), GreenStream(hub, server)
@@ -51,9 +51,9 @@ def tunnel(hub: Hub, idle_s: float) -> tuple[socket.socket, socket.socket, threa
     return client_end, server_end, threading.Thread(target=lambda: sent.append(run(hub, use)), daemon=True), sent
 
 
-def in_thread(idle_s: float = 5.0) -> tuple[socket.socket, socket.socket, threading.Thread, list[int]]:
-    ready: list[tuple[socket.socket, socket.socket, threading.Thread, list[int]]] = []
-    done: list[int] = []
+def in_thread(idle_s: float = 5.0) -> tuple[socket.socket, socket.socket, threading.Thread, list[tuple[int, int]]]:
+    ready: list[tuple[socket.socket, socket.socket, threading.Thread, list[tuple[int, int]]]] = []
+    done: list[tuple[int, int]] = []
 
     def body() -> None:
         hub = Hub()  # its greenlets belong to the thread that made it
@@ -84,7 +84,7 @@ def test_both_directions_and_a_half_close() -> None:
     server.close()
     assert client.recv(9) == b""
     thread.join(10)
-    assert sent == [len(b"pongthe rest")]
+    assert sent == [(len(b"ping"), len(b"pongthe rest"))]
 
 
 def test_silence_ends_it_but_one_busy_direction_keeps_it() -> None:
@@ -97,7 +97,7 @@ def test_silence_ends_it_but_one_busy_direction_keeps_it() -> None:
     assert server.recv(1) == b"" and client.recv(1) == b""
     assert time.monotonic() - begin >= 0.1
     thread.join(10)
-    assert sent == [0]
+    assert sent == [(10, 0)]
 
 
 def test_a_broken_side_ends_the_other() -> None:
