@@ -48,6 +48,10 @@ class _NewServer(msgspec.Struct, forbid_unknown_fields=True):
     backup: bool = False
 
 
+class _Scale(msgspec.Struct, forbid_unknown_fields=True):
+    scale: Annotated[int, Meta(ge=0)] | Literal["auto"]
+
+
 class Changing:
     """The handlers of changes, all by `shared.steering`."""
 
@@ -60,6 +64,7 @@ class Changing:
         server = "/api/v1/pools/<name>/servers/<path:address>"
         return [
             Route("PATCH", server, self.change),
+            Route("PATCH", "/api/v1/pools/<name>", self.scale),
             Route("DELETE", server, self.remove),
             Route("POST", "/api/v1/pools/<name>/servers", self.add),
             Route("POST", "/api/v1/reload", self.reload),
@@ -99,6 +104,14 @@ class Changing:
         _log(request, name, address, "removed")
         self._publisher.look()
         return Response(status=204)
+
+    def scale(self, request: AdminRequest, name: str) -> Response:
+        """Set how many servers a pool has that scales."""
+        wanted = request.body_as(_Scale).scale
+        with self._steering() as steering:
+            steering.scale(name, None if wanted == "auto" else wanted, _who(request))
+        log.info("administration interface: %s: pool %s: scale %s", request.who, name, wanted)
+        return json_response(find_pool(self._publisher.look().document, name))
 
     def reload(self, request: AdminRequest) -> Response:
         """Let gunicorn's master read the configuration anew, if the file is good."""

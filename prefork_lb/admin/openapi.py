@@ -94,7 +94,11 @@ PATHS: dict[str, dict[str, Operation]] = {
         "The workers.", workers=array(ref("Worker"), "Each.")))})},
     "/api/v1/pools": {"get": _operation("The pools", {200: _answer("They.", record(
         "The pools.", pools=array(ref("Pool"), "Each.")))})},
-    "/api/v1/pools/{name}": {"get": _operation("A pool", {200: _answer("It.", ref("Pool"))}, (404,), (_POOL,))},
+    "/api/v1/pools/{name}": {
+        "get": _operation("A pool", {200: _answer("It.", ref("Pool"))}, (404,), (_POOL,)),
+        "patch": _operation("Set how many servers a pool has that scales", {200: _answer("It.", ref("Pool"))},
+                            (400, 404, 409, 415, 503), (_POOL,), ref("Scale")),
+    },
     "/api/v1/pools/{name}/servers": {
         "get": _operation("The servers of a pool", {200: _answer("They.", record(
             "The servers.", servers=array(ref("Server"), "Each.")))}, (404,), (_POOL,)),

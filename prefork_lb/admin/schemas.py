@@ -102,6 +102,15 @@ SERVER = record(
     etag=text("Stands for what can be changed: send it with If-Match."),
 )
 
+_SCALING = record(
+    "The servers that the balancer starts itself.",
+    mode=text("`fixed`: an operator has set their number.", enum=["auto", "fixed"]),
+    max=integer("The most that the configuration allows.", 1),
+    wanted=integer("How many there should be."), running=integer("How many take requests."),
+    starting=integer("How many are starting."), ending=integer("How many finish their requests, or end."),
+    why=text("Why so many are wanted, in words."),
+)
+
 POOL = record(
     "A pool and its servers.",
     name=text("Its name."),
@@ -119,6 +128,7 @@ POOL = record(
     codes=_CODES,
     error_rate=maybe(number(f"Answers 5xx in a second; {_NOT_KEPT}.")),
     **_TIMES,
+    scaling={"anyOf": [_SCALING, {"type": "null"}], "description": "null: the balancer starts none of its servers."},
     servers=array(ref("Server"), "Its servers."),
 )
 
@@ -187,6 +197,12 @@ CHANGE = record(
                                                          "configuration."}),
 ) | {"minProperties": 1}
 
+SCALE = record(
+    "What to change.",
+    scale={"description": "How many servers there should be; `auto`: as many as the rule wants.",
+           "anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "enum": ["auto"]}]},
+)
+
 NEW_SERVER = record(
     "A server to add.", ("weight", "max_connections", "backup"),
     address=text('"HOST:PORT", "[IPv6]:PORT", "https://HOST:PORT" or "unix:/path".', pattern=_ADDRESS),
@@ -195,5 +211,5 @@ NEW_SERVER = record(
 
 SCHEMAS: dict[str, Schema] = {
     "Instance": INSTANCE, "Totals": TOTALS, "Worker": WORKER, "Pool": POOL, "Server": SERVER, "Event": EVENT, "Session": SESSION,
-    "Problem": PROBLEM, "Change": CHANGE, "NewServer": NEW_SERVER,
+    "Problem": PROBLEM, "Change": CHANGE, "NewServer": NEW_SERVER, "Scale": SCALE,
 }

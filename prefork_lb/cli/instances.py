@@ -68,6 +68,9 @@ class Instance(Protocol):
     def remove_server(self, pool: str, address: str) -> None:
         """Remove a server from a pool; requests that it has finish."""
 
+    def scale(self, pool: str, servers: int | None) -> None:
+        """Have so many servers in a pool that scales; None: as many as its rule wants."""
+
 
 class Choice(NamedTuple):
     """The instance that the options name."""

@@ -84,6 +84,9 @@ class LocalInstance:
     def remove_server(self, pool: str, address: str) -> None:
         self._steer(lambda steering: steering.remove_server(pool, address, who=who()))
 
+    def scale(self, pool: str, servers: int | None) -> None:
+        self._steer(lambda steering: steering.scale(pool, servers, who()))
+
     def _steer(self, change: Callable[[Steering], Changed]) -> Changed:
         try:
             return change(Steering(self.segment, self._ledger, self._states))

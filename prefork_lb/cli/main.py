@@ -34,6 +34,7 @@ MODULES = {
     "weight": "servers",
     "add": "servers",
     "remove": "servers",
+    "scale": "scale",
 }
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -83,6 +83,9 @@ class RemoteInstance:
     def remove_server(self, pool: str, address: str) -> None:
         self._ask("DELETE", f"{_path(pool, address)}?force=true")
 
+    def scale(self, pool: str, servers: int | None) -> None:
+        self._ask("PATCH", f"pools/{quote(pool, safe='')}", {"scale": "auto" if servers is None else servers})
+
     def _change(self, pool: str, address: str, what: dict[str, Any]) -> None:
         self._ask("PATCH", _path(pool, address), what)
 

@@ -33,6 +33,12 @@ def _limits(pool: Document) -> str:
     return f"pool {pool['name']}: " + ", ".join(parts)
 
 
+def _scaling(name: str, scaling: Document) -> str:
+    """The servers of a pool that the instance starts itself, and why so many, in a line."""
+    counts = [f"{scaling[state]} {state}" for state in ("running", "starting", "ending") if scaling[state]]
+    return f"pool {name} scales: {scaling['wanted']} wanted, {', '.join(counts) or 'none running'}: {scaling['why']}"
+
+
 def _linger_line(workers: Sequence[Document]) -> str:
     """Workers that were replaced and still serve the connections that they have, in a line."""
     connections = sum(worker["clients"] or 0 for worker in workers)
@@ -94,6 +100,8 @@ def _show(instance: Document, has_rates: bool) -> None:
     for pool in instance["pools"]:
         if pool["panic"] or pool["queue_size"] or pool["in_flight_limit"] or pool["refused"] or pool["tripped"]:
             click.echo(_limits(pool))
+        if pool["scaling"]:
+            click.echo(_scaling(pool["name"], pool["scaling"]))
 
 
 @click.command()

@@ -125,6 +125,20 @@ def _queue_seconds(seen: InstanceView) -> Samples:
         yield "_sum", (pool.name,), pool.queued_s
 
 
+def _scaling_wanted(seen: InstanceView) -> Samples:
+    for pool in seen.pools:
+        if pool.scaling is not None:
+            yield "", (pool.name,), pool.scaling.wanted
+
+
+def _scaling_servers(seen: InstanceView) -> Samples:
+    for pool in seen.pools:
+        if pool.scaling is not None:
+            yield "", (pool.name, "running"), pool.scaling.running
+            yield "", (pool.name, "starting"), pool.scaling.starting
+            yield "", (pool.name, "ending"), pool.scaling.ending
+
+
 def _worker_restarts(seen: InstanceView) -> Samples:
     yield "", ("ended",), seen.workers_ended
     yield "", ("died",), seen.workers_died
@@ -181,6 +195,10 @@ FAMILIES = (
            _by_pool(lambda pool: pool.refused)),
     Family("panic", "gauge", ("pool",), "1: too few servers are up by their checks, and all are used.",
            _by_pool(lambda pool: pool.panic)),
+    Family("scaling_wanted", "gauge", ("pool",), "Servers that a pool should have, of those that the balancer starts itself.",
+           _scaling_wanted),
+    Family("scaling_servers", "gauge", ("pool", "state"), "Servers that the balancer has started itself, by state: running, "
+           "starting or ending.", _scaling_servers),
 
     Family("client_connections", "gauge", (), "Connections of clients (ProxyWorker).", _of_instance(_clients)),
     Family("shed_total", "counter", (), "Requests and connections refused because a worker had too much to do.",

@@ -15,6 +15,7 @@ from prefork_lb.observe.percentiles import percentile_ms
 from prefork_lb.observe.rates import Growth
 from prefork_lb.observe.sessions import SessionCounter
 from prefork_lb.shared import layout as at
+from prefork_lb.shared.scales import Scaling
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import States, now_ms
 from prefork_lb.shared.statistics import BOUNDS_S, CLASSES
@@ -110,7 +111,7 @@ class Snapshots:
             "waiting": pool.waiting, "queue_size": pool.queue_size,
             "retries": pool.retries, "retries_limit": pool.retries_limit,
             "refused": pool.refused, "panic": pool.panic, "tripped": pool.tripped,
-            **numbers, "servers": shown,
+            **numbers, "scaling": _scaling(pool.scaling), "servers": shown,
         }
 
     def _server(self, server: ServerView) -> Document:
@@ -172,6 +173,13 @@ def _sums(parts: Iterable[dict[str, int]]) -> dict[str, int]:
         for name, count in part.items():
             found[name] += count
     return found
+
+
+def _scaling(scaling: Scaling | None) -> Document | None:
+    if scaling is None:
+        return None
+    return {"mode": scaling.mode.name.lower(), "max": scaling.most, "wanted": scaling.wanted, "running": scaling.running,
+            "starting": scaling.starting, "ending": scaling.ending, "why": scaling.why}
 
 
 def _worker(worker: WorkerView) -> Document:

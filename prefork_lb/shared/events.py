@@ -41,6 +41,11 @@ class Kind(enum.StrEnum):
     WORKER_DIED = "worker-died"
     CONTROLLER_STARTED = "controller-started"
     LIMIT_REACHED = "limit-reached"
+    SCALED = "scaled"  # a pool is to have more servers or fewer
+    STARTED = "started"  # a server that the balancer starts itself
+    EXITED = "exited"  # one that ended though it should not
+    GIVEN_UP = "given-up"  # one that is not started again for a while
+    ROLLED = "rolled"  # all of a pool were replaced, or were not
     AUDIT = "audit"  # any other deed of an operator
 
 

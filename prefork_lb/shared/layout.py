@@ -9,7 +9,7 @@ reader that takes no lock sees one of the two.
     server columns  one array a column, indexed by slot
     server keys     pool and address, as text
     server notes    why the last check passed or failed, as text
-    pools           one block each: cells of its policy, of its retries, then its key
+    pools           one block each: cells of its policy, of its retries, then its key; of its scaling, and why it is so, as text
     rows            one block for each worker process: pid and start time, its claims, its statistics
     configuration   two buffers for the configuration in force, compressed; a header cell says which one is current
     own lines       for each row the requests that wait for one server; only if a pool asked for it at the start
@@ -26,7 +26,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 MAGIC = 0x3142_4C4B_5246_5250
-VERSION = 11
+VERSION = 12
 CELL = 8
 
 # Header cells.
@@ -153,6 +153,15 @@ P_FIRST_CHECK = 26  # the transitions.Check in which a server begins
 P_NEEDS_PUBLIC = 27  # 1: servers need a public address, which only a configuration can give
 POOL_HEAD_CELLS = POLICY_CELLS + 20
 
+# Cells of a pool's scaling, behind its key; a note follows, which says why so many servers are wanted.
+F_MODE = 0  # scales.Mode
+F_SET = 1  # the servers that an operator wants, plus one; 0: the rule decides
+F_MOST = 2  # the configuration's `max`, for operators
+F_WANTED, F_RUNNING, F_STARTING, F_ENDING = range(3, 7)  # servers
+F_ROLL_BEFORE = 7  # servers that were started before this instant are to be replaced: monotonic milliseconds; 0: none
+F_ROLL_SURGE = 8  # by so many at a time
+SCALING_CELLS = 10
+
 # Cells at the head of a worker's row; then three arrays indexed by slot.
 R_PID = 0  # 0: the row is free
 R_START = 1  # the process' start time in clock ticks since boot: pids come again, this pair does not
@@ -246,7 +255,7 @@ class Layout:
 
     @property
     def _pool_stride(self) -> int:
-        return POOL_HEAD_CELLS + KEY_BYTES // CELL
+        return POOL_HEAD_CELLS + SCALING_CELLS + (KEY_BYTES + NOTE_BYTES) // CELL
 
     def pool(self, number: int) -> int:
         """The first cell of a pool's block."""
@@ -254,6 +263,14 @@ class Layout:
 
     def pool_key_byte(self, number: int) -> int:
         return (self.pool(number) + POOL_HEAD_CELLS) * CELL
+
+    def pool_scaling(self, number: int) -> int:
+        """The first cell of a pool's scaling."""
+        return self.pool(number) + POOL_HEAD_CELLS + KEY_BYTES // CELL
+
+    def pool_note_byte(self, number: int) -> int:
+        """Where the note on a pool's scaling begins: `NOTE_BYTES` bytes, ended by NUL."""
+        return (self.pool_scaling(number) + SCALING_CELLS) * CELL
 
     @property
     def _row_stride(self) -> int:

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from prefork_lb.errors import BadValue, NotThere, Outdated, Refused, shown
 from prefork_lb.net.address import parse_address
 from prefork_lb.shared import members
-from prefork_lb.shared.events import Kind, record_of_server
+from prefork_lb.shared.events import Kind, record, record_of_server
 from prefork_lb.shared.ledger import Ledger
+from prefork_lb.shared.scales import Scaling, ask_for_servers, asked_servers, scaling_of
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import Admin, States
-from prefork_lb.shared.table import ServerEntry, owner_of, slots_by_key
+from prefork_lb.shared.table import ServerEntry, Table, owner_of, slots_by_key
 
 MOST_WEIGHT, MOST_CONNECTIONS = 1000, 1_000_000
 FROM_CONFIGURATION = -1
@@ -121,6 +122,31 @@ class Steering:
             name = _canonical(address)
             return members.remove(self._segment, self._ledger, self._states, pool, self._spelling(pool, name), who)
 
+    def scale(self, pool: str, servers: int | None, who: str) -> None:
+        """Have so many servers in a pool that scales, at most its `max`; None: as many as its rule wants.
+
+        Raises BadValue, and Refused for a pool that does not scale.
+        """
+        with self._ledger.locked():
+            number, scaling = self._scaled(pool)
+            if servers is not None:
+                _check(servers, 0, scaling.most, "number of servers")
+            before = asked_servers(self._segment, number)
+            if servers != before:
+                ask_for_servers(self._segment, number, servers)
+                told = f"{_servers_in_words(servers)}, before: {_servers_in_words(before)}"
+                record(self._segment, Kind.SCALED, told, pool, who=who)
+
+    def _scaled(self, pool: str) -> tuple[int, Scaling]:
+        """The number of a pool that scales, and its scaling. The lock must be held."""
+        number = Table(self._segment).pool_number(pool)
+        if number is None:
+            raise NotThere(f"there is no pool {shown(pool)}")
+        scaling = scaling_of(self._segment, number)
+        if scaling is None:
+            raise Refused(f"the pool {pool} does not scale: there is no [pools.{pool}.scaling], or no controller has seen it")
+        return number, scaling
+
     @contextmanager
     def _server(self, pool: str, address: str) -> Iterator[int]:
         """The slot of a server, under the lock."""
@@ -154,6 +180,10 @@ def _configurable(value: int) -> int | None:
 
 def _limit_in_words(limit: int | None) -> str:
     return _DEFAULT if limit is None else str(limit) if limit else "none"
+
+
+def _servers_in_words(servers: int | None) -> str:
+    return "auto" if servers is None else f"{servers} server{'s' if servers != 1 else ''}"
 
 
 def _check(value: int, least: int, most: int, what: str) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.rows import Rows
+from prefork_lb.shared.scales import forget_scaling
 from prefork_lb.shared.segment import Segment, SegmentError
 from prefork_lb.shared.states import now_ms
 from prefork_lb.shared.statistics import start_pool, start_server
@@ -323,6 +324,7 @@ class Table:
             write_text(self._segment.text, self._layout.pool_key_byte(number), pool.name)
             for cell in range(start, start + at.POOL_HEAD_CELLS):
                 self._cells[cell] = 0
+            forget_scaling(self._segment, number)
             start_pool(self._segment, number)
             self._cells[start + at.P_USED] = 1
             self.changed = True

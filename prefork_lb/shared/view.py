@@ -10,6 +10,7 @@ from types import MappingProxyType
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.identity import is_alive
 from prefork_lb.shared.rows import Rows
+from prefork_lb.shared.scales import Scaling, scaling_of
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import Admin, States, now_ms
 from prefork_lb.shared.statistics import InstanceNumbers, Numbers, PoolNumbers, ServerNumbers
@@ -68,6 +69,7 @@ class PoolView:
     queued: int  # requests that have waited in the queue so far
     queued_s: float  # for how long they did, in all
     numbers: PoolNumbers | None
+    scaling: Scaling | None = None  # None: its servers are not started here
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +193,8 @@ def _pools(segment: Segment, rows: list[int], servers: list[ServerView], own_wai
         found.append(PoolView(name, in_flight, limits[0], queued + own_waiting[name], limits[1], retries, limits[2],
                               cells[start + at.P_REFUSED], bool(cells[start + at.P_PANIC]), tripped,
                               cells[start + at.P_RETRIED], cells[start + at.P_HEDGED], cells[start + at.P_QUEUED],
-                              cells[start + at.P_QUEUED_US] / 1e6, numbers.pool(number) if numbers else None))
+                              cells[start + at.P_QUEUED_US] / 1e6, numbers.pool(number) if numbers else None,
+                              scaling_of(segment, number)))
     return sorted(found, key=lambda pool: pool.name)
 
 

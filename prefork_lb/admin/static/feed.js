@@ -3,13 +3,14 @@ import {arrange, attribute, by, element, style, text} from "./dom.js";
 import {clock, count, duration, many} from "./format.js";
 
 const TONES = {
-  "server-up": "well", "server-returned": "well", "server-down": "bad", "server-ejected": "bad", "worker-died": "bad", "server-trial": "wary", "limit-reached": "wary",
+  "server-up": "well", "server-returned": "well", "server-down": "bad", "server-ejected": "bad", "worker-died": "bad", "server-trial": "wary", "limit-reached": "wary", exited: "wary", "given-up": "bad",
   admin: "hand", weight: "hand", limit: "hand", "server-added": "hand", "server-removed": "hand", audit: "hand",
 };
 const TITLES = {
   "server-up": "up", "server-down": "down", "server-ejected": "ejected", "server-trial": "on trial", "server-returned": "back", admin: "set by hand", weight: "weight", limit: "limit",
   "server-added": "added", "server-removed": "removed", reload: "reload", "worker-started": "worker started", "worker-ended": "worker ended", "worker-died": "worker died",
   "controller-started": "controller started", "limit-reached": "limit reached", audit: "change",
+  scaled: "scaled", started: "started", exited: "exited", "given-up": "given up", rolled: "rolled",
 };
 
 export class Feed {

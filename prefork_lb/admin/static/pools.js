@@ -21,6 +21,7 @@ class PoolSection {
     this.body = find(".rows");
     this.how = find(".how");
     this.trips = find(".trips");
+    this.scaling = find(".scaling");
     this.add = find(".add");
     find("h2").textContent = name;
     find("h2").id = `pool-${name}`;
@@ -79,6 +80,7 @@ class PoolSection {
     const counts = this.pool.codes.counts();
     drawStack(this.stack, counts, counts.reduce((sum, number) => sum + number, 0));
     this.#drawTrips(data);
+    this.#drawScaling(data.scaling);
     this.add.hidden = this.page.session.role !== "operator";
     this.drawRows();
   }
@@ -102,6 +104,13 @@ class PoolSection {
     if (data.panic) said.push("Too few servers pass their checks: all are used (panic mode).");
     text(this.trips, said.join(" "));
     this.trips.hidden = !said.length;
+  }
+
+  #drawScaling(scaling) {
+    this.scaling.hidden = !scaling;
+    if (!scaling) return;
+    const counts = ["running", "starting", "ending"].filter((state) => scaling[state]).map((state) => `${count(scaling[state])} ${state}`);
+    text(this.scaling, `Scaling: ${count(scaling.wanted)} wanted of ${count(scaling.max)} at most, ${counts.join(", ") || "none running"}. ${scaling.why}.`);
   }
 }
 

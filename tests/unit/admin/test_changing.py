@@ -6,7 +6,10 @@ from typing import Any
 
 import pytest
 
+from prefork_lb.shared.ledger import Ledger
+from prefork_lb.shared.scales import Mode, Scaling, asked_servers, write_scaling
 from prefork_lb.shared.states import States
+from prefork_lb.shared.view import view
 from tests.unit.admin.interface import OPERATOR, READER, Interface
 
 SERVER = "/api/v1/pools/web/servers/127.0.0.1:8001"
@@ -137,3 +140,18 @@ def test_a_busy_server_is_removed_by_force_and_the_last_one_is_not(interface: In
     assert interface.ask(f"{SERVER}?force=maybe", "DELETE").status_code == 400
     assert interface.ask(f"{SERVER}?force=true", "DELETE").status_code == 204
     assert interface.ask(f"{SERVERS}/127.0.0.1:8002?force=true", "DELETE").status_code == 409
+
+
+def test_a_pool_that_scales_gets_a_number_of_servers(guarded: Interface) -> None:
+    number = 0
+    with Ledger(guarded.segment, takes_row=False).locked():
+        write_scaling(guarded.segment, number, Scaling(Mode.AUTO, 8, 4, 2, 1, 0, "why"))
+    name = next(pool.name for pool in view(guarded.segment).pools if pool.scaling is not None)
+    path = f"/api/v1/pools/{name}"
+    answer = patch(guarded, {"scale": 6}, path, token=OPERATOR)
+    assert (answer.status_code, answer.json["scaling"]["wanted"], asked_servers(guarded.segment, number)) == (200, 4, 6)
+    assert patch(guarded, {"scale": "auto"}, path, token=OPERATOR).status_code == 200
+    assert asked_servers(guarded.segment, number) is None
+    for wrong, status in (({"scale": 9}, 400), ({"scale": "many"}, 400), ({"scale": -1}, 400), ({}, 400)):
+        assert patch(guarded, wrong, path, token=OPERATOR).status_code == status
+    assert patch(guarded, {"scale": 2}, "/api/v1/pools/none", token=OPERATOR).status_code == 404

@@ -228,6 +228,8 @@ def test_no_two_parts_of_the_layout_overlap(sizes: tuple[int, int, int]) -> None
     for pool in range(pools):
         parts.append((layout.pool(pool), layout.pool(pool) + at.POOL_HEAD_CELLS))
         parts.append((layout.pool_key_byte(pool) // at.CELL, layout.pool_key_byte(pool) // at.CELL + key_cells))
+        parts.append((layout.pool_scaling(pool), layout.pool_scaling(pool) + at.SCALING_CELLS))
+        parts.append((layout.pool_note_byte(pool) // at.CELL, (layout.pool_note_byte(pool) + at.NOTE_BYTES) // at.CELL))
     for row in range(rows):
         parts.append((layout.row(row), layout.row(row) + at.ROW_HEAD_CELLS))
         parts += [(layout.row_array(row, array).start, layout.row_array(row, array).stop) for array in range(at.ROW_ARRAYS)]
