@@ -1,0 +1,331 @@
+"""The servers of a pool that the balancer starts itself: as many as are wanted, each through its life.
+
+A server is started, serves when its check has passed, is drained when it is not needed, and ends. `tick` is called a few times a
+second and does what is due; nothing waits. Where servers are replaced, the new one serves before the old one is drained.
+"""
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from prefork_lb.clock import Clock, monotonic
+from prefork_lb.errors import SteeringError
+from prefork_lb.scaling.backoff import Backoff
+from prefork_lb.scaling.driver import Driver, Ended, StartFailed
+from prefork_lb.scaling.member import Event, Member, State
+from prefork_lb.scaling.place import Place, Readiness, Seen
+from prefork_lb.scaling.rolling import Outcome, Rolling, RollRequest
+from prefork_lb.shared.events import Kind
+
+_MEMORY_LOOK_S = 1.0  # at one server's memory, which takes milliseconds
+
+log = logging.getLogger("prefork_lb")
+
+
+@dataclass(frozen=True, slots=True)
+class FleetSettings:
+    """How servers are started, ended and replaced. 0: no limit."""
+
+    start_timeout_s: float = 60.0
+    drain_timeout_s: float = 300.0
+    stop_timeout_s: float = 30.0
+    warm_s: float = 0.0  # the pool's slow start
+    max_memory_bytes: int = 0
+    max_requests: int = 0
+    max_age_s: float = 0.0
+
+
+class Fleet:
+    """The servers of one pool."""
+
+    def __init__(self, pool: str, settings: FleetSettings, driver: Driver, place: Place, readiness: Readiness,
+                 clock: Clock = monotonic) -> None:
+        self._pool = pool
+        self._settings = settings
+        self._driver = driver
+        self._place = place
+        self._readiness = readiness
+        self._clock = clock
+        self._members: dict[int, Member] = {}
+        self._is_adopted = False
+        self._backoff = Backoff()
+        self._rolling = Rolling()
+        self._seen: dict[str, Seen] = {}
+        self._look_at = 0.0  # when a server's memory is looked at again
+        self._looked_at: Member | None = None  # in this tick
+        self._last_looked_at = 0  # its number
+        self._now = 0.0
+
+    def use(self, settings: FleetSettings) -> None:
+        """Go by these from now on. What has failed before is tried again at once."""
+        self._settings = settings
+        self._backoff.forget()
+
+    @property
+    def servers(self) -> list[Member]:
+        """All that have not ended, by number."""
+        return [self._members[n] for n in sorted(self._members)]
+
+    def count(self, *states: State) -> int:
+        """How many are in one of these states."""
+        return sum(1 for member in self._members.values() if member.state in states)
+
+    @property
+    def is_given_up(self) -> bool:
+        """Whether none is started for a while, since too many have failed."""
+        return self._backoff.is_given_up
+
+    @property
+    def roll_outcome(self) -> Outcome | None:
+        """How the roll of the last `tick` has ended; None: there is none, or it is under way."""
+        return self._rolling.outcome
+
+    def tick(self, wanted: int, roll: RollRequest | None = None) -> None:
+        """Do what is due, so that there are `wanted` servers. `roll`: replace those that run, until that has an outcome."""
+        self._now = self._clock()
+        self._seen = dict(self._place.seen())
+        if not self._is_adopted:
+            self._adopt(roll)
+        if self._rolling.use(roll):
+            self._backoff.forget()
+        for ended in self._driver.ended():
+            self._note_ended(ended)
+        for member in self.servers:
+            self._look_after(member)
+        self._looked_at = self._next_to_look_at()
+        self._notice_wear()
+        self._end_surplus(wanted)
+        self._start_missing(wanted)
+        if self._rolling.is_under_way:
+            self._judge_roll(wanted)
+        self._remove_strangers()
+        self._readiness.watch({member.address for member in self._in(State.STARTING) if member.address})
+
+    # -- the life of one ----------------------------------------------------------------------------------------
+
+    def _adopt(self, roll: RollRequest | None) -> None:
+        """Take up what the controller before this one has left."""
+        for n, (address, since) in self._driver.adopt().items():
+            seen = self._seen.get(address)
+            if seen is not None:
+                state = State.DRAINING if seen.is_leaving else State.SERVING
+            else:
+                state = State.PARKED if roll is not None and since < roll.before else State.STARTING
+            self._members[n] = Member(n, since, state, since if state is State.SERVING else self._now, address, "taken up")
+        self._is_adopted = True
+
+    def _look_after(self, member: Member) -> None:
+        """Let time, its check and its requests do their work on one server."""
+        age_s = self._now - member.state_since
+        if member.state is State.STARTING:
+            member.address = member.address or self._driver.address(member.n)
+            if member.address and self._readiness.is_ready(member.address):
+                self._join(member, Event.READY, f"ready after {self._now - member.since:.1f} s")
+            elif age_s >= self._settings.start_timeout_s:
+                self._note_late(member)
+        elif member.state is State.SERVING:
+            self._backoff.note_well(member.since, age_s)
+        elif member.state is State.DRAINING:
+            if member.address not in self._seen or age_s >= self._settings.drain_timeout_s:
+                self._leave(member)
+        elif member.state is State.STOPPING and age_s >= self._settings.stop_timeout_s and not member.is_killed:
+            member.is_killed = True
+            log.warning("%s has not ended within %g s; it is killed", self._name(member), self._settings.stop_timeout_s)
+            self._driver.stop(member.n, hard=True)
+
+    def _start(self) -> bool:
+        """Start one more. Whether that could be begun."""
+        n = next(n for n in range(1, len(self._members) + 2) if n not in self._members)
+        try:
+            self._driver.start(n)
+        except StartFailed as exc:
+            self._note_failure("", f"a server cannot be started: {exc}")
+            return False
+        self._members[n] = Member(n, self._now, State.STARTING, self._now, self._driver.address(n), "started")
+        log.info("%s is started", self._name(self._members[n]))
+        return True
+
+    def _join(self, member: Member, event: Event, why: str) -> None:
+        """Let a server serve."""
+        try:
+            if member.address in self._seen:
+                self._place.keep(member.address)
+            else:
+                self._place.add(member.address)
+        except SteeringError as exc:
+            self._note_failure(member.address, f"it cannot join the pool: {exc}")
+            self._stop(member, Event.LATE if member.state is State.STARTING else Event.DISMISSED, str(exc))
+            return
+        member.go_on(event, self._now, why)
+        log.info("%s serves: %s", self._name(member), why)
+        if event is Event.READY:
+            self._place.tell(Kind.STARTED, member.address, why)
+
+    def _dismiss(self, member: Member, why: str) -> None:
+        """Let a server end that is not needed."""
+        if member.state is State.SERVING:
+            self._place.let_go(member.address)
+            member.go_on(Event.DISMISSED, self._now, why)
+            log.info("%s is drained: %s", self._name(member), why)
+        else:
+            self._stop(member, Event.DISMISSED, why)
+
+    def _leave(self, member: Member) -> None:
+        """A drained server leaves the pool."""
+        if member.address in self._seen:
+            log.warning("%s still has requests after %g s; it is ended", self._name(member), self._settings.drain_timeout_s)
+            self._remove(member.address)
+        if self._rolling.is_old(member):
+            member.go_on(Event.SPARED, self._now, "kept until the roll is over")
+        else:
+            self._stop(member, Event.DRAINED, member.why)
+
+    def _stop(self, member: Member, event: Event, why: str) -> None:
+        member.go_on(event, self._now, why)
+        self._driver.stop(member.n, hard=False)
+
+    def _note_ended(self, ended: Ended) -> None:
+        """A server has ended."""
+        member = self._members.pop(ended.n)
+        if member.address in self._seen:
+            self._remove(member.address)
+        if member.state is State.STOPPING or (member.state is State.PARKED and not self._rolling.failure):
+            log.info("%s has ended: %s", self._name(member), ended.why)
+            return
+        in_words = {State.STARTING: "has not started", State.SERVING: "has ended by itself"}.get(member.state, "has ended early")
+        self._note_failure(member.address, f"it {in_words}: {ended.why}", ended.last_lines)
+        if self._rolling.is_new(member):
+            self._rolling.fail(f"a new server {in_words}: {ended.why}")
+
+    def _note_late(self, member: Member) -> None:
+        """A server has not become ready in time."""
+        why = self._readiness.why_not(member.address) if member.address else "its address is not known"
+        why = f"not ready {self._settings.start_timeout_s:g} s after its start: {why}"
+        self._note_failure(member.address, f"it was {why}", self._driver.last_lines(member.n))
+        self._stop(member, Event.LATE, why)
+        if self._rolling.is_new(member):
+            self._rolling.fail(f"a new server was {why}")
+
+    def _note_failure(self, address: str, what: str, last_lines: str = "") -> None:
+        follows = self._backoff.fail(self._now)
+        place = f"pool {self._pool}: server {address}" if address else f"pool {self._pool}"
+        output = f"; its last output:\n{last_lines}" if last_lines else ""
+        log.error("%s: %s; %s%s", place, what, follows, output)
+        self._place.tell(Kind.EXITED, address, f"{what}; {follows}")
+        if self._backoff.is_given_up:
+            self._place.tell(Kind.GIVEN_UP, "", follows)
+        if not address:
+            self._rolling.fail(what)
+
+    def _name(self, member: Member) -> str:
+        return f"pool {self._pool}: server {member.address or member.n}"
+
+    # -- how many -----------------------------------------------------------------------------------------------
+
+    def _in(self, *states: State) -> list[Member]:
+        return [member for member in self.servers if member.state in states]
+
+    def _is_outgoing(self, member: Member) -> bool:
+        return bool(member.worn) or self._rolling.is_outgoing(member)
+
+    def _is_warm(self, member: Member) -> bool:
+        """Whether it can do the work of one that is drained."""
+        seen = self._seen.get(member.address)
+        return (member.state is State.SERVING and seen is not None and seen.is_usable and not seen.is_leaving
+                and self._now - member.state_since >= self._settings.warm_s)
+
+    def _end_surplus(self, wanted: int) -> None:
+        """Let servers end that are not needed. Outgoing ones go as far as others have come up in their place."""
+        staying = [member for member in self._in(State.STARTING, State.SERVING) if not self._is_outgoing(member)]
+        outgoing = [member for member in self._in(State.SERVING) if self._is_outgoing(member)]
+        for member in self._in(State.STARTING):
+            if self._is_outgoing(member):
+                self._dismiss(member, "it is to be replaced")
+        spare = sum(map(self._is_warm, staying)) + len(outgoing) - wanted
+        for member in outgoing[:max(0, spare)]:
+            self._dismiss(member, member.worn or "it is replaced")
+        # Those that do not serve yet first, then those with the highest numbers: so numbers, and addresses, stay few.
+        staying.sort(key=lambda member: (member.state is State.SERVING, -member.n))
+        for member in staying[:max(0, len(staying) - wanted)]:
+            self._dismiss(member, f"{wanted} wanted")
+
+    def _start_missing(self, wanted: int) -> None:
+        """Have back those that were let go, and start others, until there are enough."""
+        staying = sum(1 for member in self._in(State.STARTING, State.SERVING) if not self._is_outgoing(member))
+        outgoing = sum(1 for member in self._in(State.SERVING) if self._is_outgoing(member))
+        for member in self._in(State.DRAINING, State.PARKED):
+            if staying < wanted and not self._is_outgoing(member):
+                self._join(member, Event.RECALLED, "it is needed again")
+                staying += 1
+        if self._rolling.failure and self._rolling.is_under_way:
+            return  # a new one would be one of those that it goes back from
+        most = wanted + (self._rolling.surge if outgoing else 0)
+        while staying < wanted and staying + outgoing < most and self._backoff.may_start(self._now, self.count(State.STARTING)):
+            if not self._start():
+                return
+            staying += 1
+
+    def _notice_wear(self) -> None:
+        """Mark one server that is to be replaced, unless that goes on with another."""
+        serving = self._in(State.SERVING)
+        if any(map(self._is_outgoing, serving)):
+            return
+        for member in serving:
+            if worn := self._wear(member):
+                member.worn = worn
+                log.info("%s is to be replaced: %s", self._name(member), worn)
+                return
+
+    def _wear(self, member: Member) -> str:
+        """The limit that a server has come to; empty: none."""
+        settings = self._settings
+        seen = self._seen.get(member.address)
+        if 0 < settings.max_age_s <= self._now - member.since:
+            return f"it is older than {settings.max_age_s:g} s"
+        if seen is not None and 0 < settings.max_requests <= seen.requests:
+            return f"it has had {seen.requests} requests"
+        memory = self._driver.memory(member.n) if member is self._looked_at else None
+        if memory is not None and memory > settings.max_memory_bytes:
+            return f"it uses {memory >> 20} MiB of memory"
+        return ""
+
+    def _next_to_look_at(self) -> Member | None:
+        """The server whose memory is looked at in this tick: one a second, in turns."""
+        serving = self._in(State.SERVING)
+        if not self._settings.max_memory_bytes or not serving or self._now < self._look_at:
+            return None
+        self._look_at = self._now + _MEMORY_LOOK_S
+        found = next((member for member in serving if member.n > self._last_looked_at), serving[0])
+        self._last_looked_at = found.n
+        return found
+
+    def _judge_roll(self, wanted: int) -> None:
+        """See whether the roll has failed, or is over."""
+        serving = self._in(State.STARTING, State.SERVING)
+        patience_s = 2 * self._settings.start_timeout_s + self._settings.warm_s
+        for member in serving:
+            if self._rolling.is_new(member) and self._now - member.since > patience_s and not self._is_warm(member):
+                self._rolling.fail(f"a new server is not fit for requests {patience_s:g} s after its start")
+        staying = [member for member in serving if not self._rolling.is_outgoing(member)]
+        outgoing = len(serving) - len(staying)
+        if self._rolling.failure:
+            # Of new ones, as many stay as are needed beside the old ones.
+            recalled = not any(not self._rolling.is_outgoing(member) for member in self._in(State.DRAINING, State.PARKED))
+            is_over = all(map(self._is_warm, staying)) and (not outgoing or len(serving) <= wanted and recalled)
+        else:
+            is_over = not outgoing and sum(map(self._is_warm, staying)) >= wanted
+        if is_over:
+            self._rolling.end(f"{len(staying)} new server{'s' if len(staying) != 1 else ''}")
+            for member in self._in(State.PARKED):
+                self._dismiss(member, "the roll is over")
+
+    def _remove_strangers(self) -> None:
+        """Remove servers from the pool whose processes ended while there was no controller."""
+        known = {member.address for member in self.servers}
+        for address in list(self._seen):
+            if address not in known:
+                self._remove(address)
+
+    def _remove(self, address: str) -> None:
+        self._place.remove(address)
+        del self._seen[address]
