@@ -86,6 +86,7 @@ SERVER = record(
     max_connections=integer("The most requests in flight on it, in force; 0: no limit."),
     max_connections_configured=integer("That of the configuration."),
     backup=flag("Used only while no other server is usable."),
+    source=text("What has put it there.", enum=["configuration", "operator", "discovery", "scaling"]),
     origin=text("Whether the configuration names it, or it was added at run time.", enum=["configuration", "runtime"]),
     in_flight=integer("Requests in flight on it, over all workers."),
     requests=integer("Requests sent to it so far, further attempts among them."),

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, field
 
+from prefork_lb.config.discovery import DiscoveryConfig
 from prefork_lb.config.scaling import ScalingConfig
 from prefork_lb.config.section import MIB, Seconds, Section, meta
 from prefork_lb.config.sticky import StickyConfig
@@ -157,7 +158,9 @@ class BreakerConfig(Section, frozen=True):
 class PoolConfig(Section, frozen=True):
     """A set of servers, `[pools.NAME]`."""
 
-    servers: Annotated[tuple[ServerConfig, ...], meta("The servers.", min_length=1)]
+    servers: Annotated[tuple[ServerConfig, ...], meta(
+        "The servers; a pool with `discovery` or `scaling` needs none here."
+    )] = ()
     policy: Annotated[str, meta(
         'How a server is picked: the name of a policy, or "package.module:Class" for your own.'
     )] = "least-connections"
@@ -200,3 +203,9 @@ class PoolConfig(Section, frozen=True):
     health: HealthConfig | None = None
     sticky: StickyConfig | None = None
     scaling: ScalingConfig | None = None
+    discovery: DiscoveryConfig | None = None
+
+    @property
+    def may_be_empty(self) -> bool:
+        """Whether servers come and go, so that there may be none for a while."""
+        return self.discovery is not None or self.scaling is not None

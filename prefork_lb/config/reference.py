@@ -9,6 +9,7 @@ import msgspec
 from prefork_lb.balance.registry import POLICY_NAMES
 from prefork_lb.config import model, pool
 from prefork_lb.config.admin import AdminConfig
+from prefork_lb.config.discovery import DiscoveryConfig
 from prefork_lb.config.load import LOCAL_FILE, SYSTEM_FILE
 from prefork_lb.config.log import LogConfig
 from prefork_lb.config.scaling import ScalingConfig, ScheduleConfig
@@ -25,7 +26,7 @@ _SECTIONS: tuple[tuple[str, type[msgspec.Struct]], ...] = (
     ("[pools.NAME.queue]", pool.QueueConfig), ("[pools.NAME.breaker]", pool.BreakerConfig),
     ("[pools.NAME.sticky]", StickyConfig),
     ("[pools.NAME.scaling]", ScalingConfig), ("a time in [pools.NAME.scaling] schedules", ScheduleConfig),
-    ("[[routes]]", model.RouteConfig),
+    ("[pools.NAME.discovery]", DiscoveryConfig), ("[[routes]]", model.RouteConfig),
     ("[state]", model.StateConfig), ("[admin]", AdminConfig),
     ("[log]", LogConfig),
 )

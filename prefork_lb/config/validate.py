@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from prefork_lb.balance.registry import KEYED_POLICIES, POLICY_NAMES
 from prefork_lb.config.admin_rules import check_admin
 from prefork_lb.config.decode import ReportProblem, did_you_mean
+from prefork_lb.config.discovery_rules import check_discovery
 from prefork_lb.config.log_rules import check_log
 from prefork_lb.config.model import CertificateConfig, Config, RouteConfig
 from prefork_lb.config.pool import HealthConfig, PoolConfig
@@ -94,7 +95,8 @@ def _tls(name: str, pool: PoolConfig, report: ReportProblem) -> None:
     tls, path = pool.tls, ("pools", name, "tls")
     if tls is None or None in (tls.verify, tls.ca_file, tls.certificate, tls.key):
         return
-    if not any(server is not None and (server.address or "").lower().startswith("https://") for server in pool.servers or ()):
+    servers = [server.address or "" for server in pool.servers or () if server is not None]
+    if not pool.may_be_empty and not any(address.lower().startswith("https://") for address in servers):
         report(path, "no server of the pool has TLS; expected addresses like https://10.0.0.1:8443")
     if tls.server_name and not is_server_name(tls.server_name):
         report((*path, "server_name"), f"{shown(tls.server_name)} is no name of a server; expected a host name or an IP address")
@@ -130,6 +132,7 @@ def _pool(name: str, pool: PoolConfig, report: ReportProblem) -> None:
     _failures(name, pool, report)
     check_sticky(name, pool, report)
     check_redirecting(name, pool, report)
+    check_discovery(name, pool, report)
     if servers and all(server is not None and server.backup for server in servers):
         report(("pools", name, "servers"), "every server is a backup; at least one must not be")
 

@@ -9,6 +9,8 @@ _OPERATORS = {"drain": ("draining", "an operator drains it: it gets no new reque
 
 def condition(server: ServerView) -> tuple[str, str]:
     """`up`, `ready`, `down`, `checking`, `ejected`, `trial`, `draining` or `maintenance`, and why; "" when it is well."""
+    if server.leaving:
+        return "draining", f"{server.source} does not list it any more; it is removed when nothing is left on it"
     if server.state in _OPERATORS:
         return _OPERATORS[server.state]
     if server.check in ("down", "checking"):

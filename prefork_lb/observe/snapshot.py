@@ -125,7 +125,7 @@ class Snapshots:
             "checked_s": _rounded(server.checked_s), "ejected_s": round(server.ejected_s, 1), "usable": server.usable,
             "weight": server.weight, "weight_configured": server.weight_configured,
             "max_connections": server.max_connections, "max_connections_configured": server.max_connections_configured,
-            "backup": server.backup, "origin": server.origin,
+            "backup": server.backup, "origin": server.origin, "source": server.source,
             "in_flight": server.in_flight, "requests": server.requests, "failures": server.failures,
             "rate": self._recent.rate(("attempts", *key)),
             "codes": numbers.codes if numbers is not None else None,

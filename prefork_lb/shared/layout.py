@@ -26,7 +26,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 MAGIC = 0x3142_4C4B_5246_5250
-VERSION = 12
+VERSION = 13
 CELL = 8
 
 # Header cells.
@@ -121,10 +121,12 @@ C_TIMES_EJECTED = 42  # so far; C_EJECTIONS counts those in a row
 C_STANDING = 43  # table.Standing
 C_MOVED = 44  # H_MEMBERS when the server last joined or left at run time; 0: it has not
 C_LIMIT_SET = 45  # the limit that a command has set, plus one; 0: the configuration's limit applies
-SERVER_COLUMNS = 46
+C_SOURCE = 46  # table.Source: what has added the server
+C_LEAVING = 47  # its source has let it go: the administrative state that it had before, plus one. 0: it is wanted
+SERVER_COLUMNS = 48
 STATE_COLUMNS = (C_ADMIN, C_WEIGHT_SET, C_LIMIT_SET, C_CHECK, C_CHECKED, C_RISEN, C_STREAK, C_EJECTED_UNTIL, C_EJECTIONS,
                  C_RETURNED, C_TRIAL, C_WINDOW, C_WINDOW_FAILURES, C_WINDOW_REQUESTS, C_EJECTION, C_RISEN_CHANGE,
-                 C_TRIAL_UNTIL, C_DRAINED, C_SESSIONS_WINDOW, C_SESSIONS, C_LAST_SESSIONS, C_SESSION_AT)
+                 C_TRIAL_UNTIL, C_DRAINED, C_SESSIONS_WINDOW, C_SESSIONS, C_LAST_SESSIONS, C_SESSION_AT, C_LEAVING)
 """What is known of a server's state, by operators, checks and requests."""
 SUMS = (C_TOTAL, C_PENALTY, C_UNANSWERED, C_OWN_WAITING)
 """Columns that count over all rows what is under way on a server."""
@@ -151,7 +153,9 @@ P_QUEUED, P_QUEUED_US = 23, 24  # requests that have waited in the queue, and fo
 P_REFUSED_AT = 25  # when a limit last refused a request, in milliseconds of the monotonic clock; 0: never
 P_FIRST_CHECK = 26  # the transitions.Check in which a server begins
 P_NEEDS_PUBLIC = 27  # 1: servers need a public address, which only a configuration can give
-POOL_HEAD_CELLS = POLICY_CELLS + 20
+P_MAY_BE_EMPTY = 28  # 1: its servers come and go, so it may have none for a while
+P_SEEN = 29  # the generation that last named this pool
+POOL_HEAD_CELLS = POLICY_CELLS + 22
 
 # Cells of a pool's scaling, behind its key; a note follows, which says why so many servers are wanted.
 F_MODE = 0  # scales.Mode

@@ -26,7 +26,7 @@ from prefork_lb.shared.members import add, member
 from prefork_lb.shared.saved_lock import Holder, describe, holder, take
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import Admin, States
-from prefork_lb.shared.table import ServerEntry, Standing, slots_by_key
+from prefork_lb.shared.table import ServerEntry, Source, Standing, slots_by_key
 
 # Seconds between two writes when nothing has changed. A quarter of state.max_age is used when that is less.
 _REFRESH_S = 60.0
@@ -42,11 +42,12 @@ log = logging.getLogger("prefork_lb")
 
 
 class _Added(msgspec.Struct, omit_defaults=True):
-    """The rules of a server that was added at run time."""
+    """The rules of a server that was added at run time. Scaling's are not kept: they end with the instance."""
 
     weight: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 1
     max_connections: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 0
     backup: bool = False
+    source: Literal["operator", "discovery"] = "operator"
 
 
 class _Entry(msgspec.Struct, omit_defaults=True):
@@ -170,10 +171,13 @@ def _set_by_operators(segment: Segment, states: States) -> _Pools:
     slots = slots_by_key(segment)
     # In the order in which they came: so they are added again in this order.
     for (pool, address), slot in sorted(slots.items(), key=lambda item: states.moved[item[1]]):
-        added = None
-        if states.standing[slot] == Standing.ADDED:
-            rules = member(segment, slot, address).rules
-            added = {"weight": rules.weight, "max_connections": rules.max_connections, "backup": rules.backup}
+        added, found = None, member(segment, slot, address)
+        if found.standing is Standing.ADDED:
+            if found.source is Source.SCALING or states.leaving[slot]:
+                continue
+            rules = found.rules
+            added = {"weight": rules.weight, "max_connections": rules.max_connections, "backup": rules.backup,
+                     "source": found.source.name.lower()}
         limit = states.limit_set(slot)
         if states.admin[slot] or states.weight_set[slot] or limit is not None or added:
             entry = {"state": Admin(states.admin[slot]).name.lower(), "weight": states.weight_set[slot],
@@ -248,7 +252,8 @@ def _take_over(told: _File, path: Path, segment: Segment, ledger: Ledger, states
         if entry.added is not None and (pool, address) not in slots:
             rules = ServerEntry(address, entry.added.weight, entry.added.max_connections, entry.added.backup)
             try:
-                slots[pool, address] = add(segment, ledger, states, pool, rules, "state file")
+                source = Source[entry.added.source.upper()]
+                slots[pool, address] = add(segment, ledger, states, pool, rules, "state file", source)
             except SteeringError as exc:
                 log.warning("%s: the server %s is not added again: %s", path, address, exc)
     known = [(slots[pool, address], entry) for pool, address, entry in entries if (pool, address) in slots]

@@ -55,6 +55,7 @@ class States:
             return segment.cells[layout.column(number)]
 
         self.used, self.standing, self.moved = column(at.C_USED), column(at.C_STANDING), column(at.C_MOVED)
+        self.source, self.leaving = column(at.C_SOURCE), column(at.C_LEAVING)
         self.admin, self.weight_set, self._limit_set = column(at.C_ADMIN), column(at.C_WEIGHT_SET), column(at.C_LIMIT_SET)
         self.check, self.checked = column(at.C_CHECK), column(at.C_CHECKED)
         self.risen, self.risen_change = column(at.C_RISEN), column(at.C_RISEN_CHANGE)
@@ -260,9 +261,9 @@ class States:
 
     def close(self) -> None:
         """Release the views, so that the memory can be unmapped."""
-        for view in (self.used, self.standing, self.moved, self.admin, self.weight_set, self._limit_set, self.check, self.checked,
-                     self.risen, self.risen_change, self.streak, self.ejection, self.trial, self.trial_until, self.ejected_until,
-                     self.ejections, self.returned, self.window, self.window_failures, self.window_requests, self.drained,
-                     self.sessions_window, self.sessions, self.last_sessions, self.session_at, self.times_ejected,
-                     self.checks_passed, self.checks_failed):
+        for view in (self.used, self.standing, self.moved, self.source, self.leaving, self.admin, self.weight_set,
+                     self._limit_set, self.check, self.checked, self.risen, self.risen_change, self.streak, self.ejection,
+                     self.trial, self.trial_until, self.ejected_until, self.ejections, self.returned, self.window,
+                     self.window_failures, self.window_requests, self.drained, self.sessions_window, self.sessions,
+                     self.last_sessions, self.session_at, self.times_ejected, self.checks_passed, self.checks_failed):
             view.release()

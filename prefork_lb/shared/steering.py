@@ -16,7 +16,7 @@ from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.scales import Scaling, ask_for_servers, asked_servers, scaling_of
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import Admin, States
-from prefork_lb.shared.table import ServerEntry, Table, owner_of, slots_by_key
+from prefork_lb.shared.table import ServerEntry, Source, Table, owner_of, slots_by_key
 
 MOST_WEIGHT, MOST_CONNECTIONS = 1000, 1_000_000
 FROM_CONFIGURATION = -1
@@ -75,6 +75,9 @@ class Steering:
     def _apply(self, slot: int, change: Change) -> Iterator[tuple[Kind, str]]:
         """Change the server in this slot; a kind of event and words for each thing that was another before."""
         states = self._states
+        if change.admin is not None and states.leaving[slot]:
+            raise Refused("the server is leaving: what has added it does not want it any more, and it is removed when nothing is "
+                          "left on it")
         if change.admin is not None and (admin := Admin(states.admin[slot])) is not change.admin:
             states.set_admin(slot, change.admin)
             yield Kind.ADMIN, f"{change.admin.name.lower()}, before: {admin.name.lower()}"
@@ -93,8 +96,8 @@ class Steering:
             raise Outdated(f"the server was changed meanwhile: it is {version} now (state, weight and limit that were set)")
 
     def add_server(self, pool: str, address: str, weight: int = 1, max_connections: int = 0, backup: bool = False, *,
-                   who: str) -> str:
-        """Add a server to a pool; its address as the table has it. 0 connections: no limit.
+                   who: str, source: Source = Source.OPERATOR) -> str:
+        """Add a server to a pool; its address as the table has it. 0 connections: no limit. `source` alone may remove it.
 
         Raises BadValue, and Refused when it is there already, needs what only a configuration can give, or there is no room.
         """
@@ -104,23 +107,33 @@ class Steering:
         with self._ledger.locked():
             name = self._spelling(pool, name)
             members.add(self._segment, self._ledger, self._states, pool, ServerEntry(name, weight, max_connections, backup),
-                        who)
+                        who, source)
         return name
 
     def remove_server(self, pool: str, address: str, *, who: str, is_expected: Expectation | None = None,
-                      only_idle: bool = False) -> int:
+                      only_idle: bool = False, source: Source = Source.OPERATOR) -> int:
         """Remove a server from a pool: it gets no new request, and those that it has finish. Its slot, where they are counted
         for as long as `table.owner_of` says that the slot is its own.
 
-        Raises Refused for the last server of a pool that is no backup, and, with `only_idle`, for one with requests in flight;
-        Outdated.
+        Raises Refused for one that another source has added, for the last server that is no backup of a pool that may not be
+        empty, and, with `only_idle`, for one with requests in flight; Outdated.
         """
         with self._server(pool, address) as slot:
             self._expect(slot, is_expected)
             if only_idle and (count := self._ledger.totals[slot]):
                 raise Refused(f"{count} in flight on {address}: drain it and wait, or force it; they are finished all the same")
             name = _canonical(address)
-            return members.remove(self._segment, self._ledger, self._states, pool, self._spelling(pool, name), who)
+            return members.remove(self._segment, self._ledger, self._states, pool, self._spelling(pool, name), who, source)
+
+    def let_go(self, pool: str, address: str) -> None:
+        """Drain a server that its source does not want any more; it is removed when nothing is left on it."""
+        with self._server(pool, address) as slot:
+            members.let_go(self._states, slot)
+
+    def keep(self, pool: str, address: str) -> None:
+        """Have a server again that was let go."""
+        with self._server(pool, address) as slot:
+            members.keep(self._states, slot)
 
     def scale(self, pool: str, servers: int | None, who: str) -> None:
         """Have so many servers in a pool that scales, at most its `max`; None: as many as its rule wants.

@@ -29,6 +29,14 @@ class Standing(enum.IntEnum):
     REMOVED = 2  # none: it was removed at run time, though a configuration may name it
 
 
+class Source(enum.IntEnum):
+    """What has added a server to its pool at run time, and alone may remove it."""
+
+    OPERATOR = 0
+    DISCOVERY = 1
+    SCALING = 2
+
+
 @dataclass(frozen=True, slots=True)
 class ServerEntry:
     """A server as the configuration names it."""
@@ -50,6 +58,7 @@ class PoolEntry:
     retries: int = 0
     first_check: Check = Check.NONE  # the state in which its servers begin
     needs_public: bool = False  # servers need a public address
+    may_be_empty: bool = False  # its servers come and go
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +158,9 @@ def _has_unused(segment: Segment) -> bool:
     oldest, known = rows.oldest_generation(), rows.oldest_members()
     used, seen = (cells[layout.column(column)].tolist() for column in (at.C_USED, at.C_SEEN))
     old = [slot for slot, flag in enumerate(used) if flag and seen[slot] < oldest]
+    pools = map(layout.pool, range(layout.pools))
+    if any(cells[start + at.P_USED] and cells[start + at.P_SEEN] < oldest for start in pools):
+        return True
     return any(_is_unused(oldest, known, *(cells[layout.column(column).start + slot] for column in _SAYS_UNUSED)) for slot in old)
 
 
@@ -184,7 +196,10 @@ class Table:
                 del self._slots[key]
         in_use = {key.partition("\n")[0] for key in self._slots}
         for name in self._pools.keys() - in_use:
-            self._cells[self._layout.pool(self._pools.pop(name)) + at.P_USED] = 0
+            start = self._layout.pool(self._pools[name])
+            if self._cells[start + at.P_SEEN] < oldest:
+                self._cells[start + at.P_USED] = 0
+                del self._pools[name]
 
     def problems(self, pools: Sequence[PoolEntry]) -> list[str]:
         """Why these pools and servers cannot be entered; empty when they can."""
@@ -213,13 +228,16 @@ class Table:
         return len(kept), len(self._pools.keys() - others)
 
     def names_more_than(self, pools: Sequence[PoolEntry]) -> bool:
-        """Whether the current generation names a server that is not in `pools`.
+        """Whether the current generation names a server or a pool that is not among `pools`.
 
-        Such a server needs a new generation: in the current one it would count as named for ever.
+        It needs a new generation then: in the current one it would count as named for ever.
         """
         named = {_key(pool.name, server.address) for pool in pools for server in pool.servers}
         current = self._cells[at.H_GENERATION]
-        return any(self._get(at.C_SEEN, slot) == current for key, slot in self._slots.items() if key not in named)
+        names = {pool.name for pool in pools}
+        return (any(self._get(at.C_SEEN, slot) == current for key, slot in self._slots.items() if key not in named)
+                or any(self._cells[self._layout.pool(number) + at.P_SEEN] == current
+                       for name, number in self._pools.items() if name not in names))
 
     def adopt(self, pools: Sequence[PoolEntry]) -> None:
         """Let a configuration that was just read decide on the servers that it names, and on pools that it leaves out.
@@ -239,6 +257,10 @@ class Table:
                 self.changed = True
             elif standing == Standing.ADDED and (key in named or key.partition("\n")[0] not in names):
                 self._set(at.C_SEEN, slot, self._cells[at.H_GENERATION])  # as if the one before had named it
+                if key in named and (leaving := self._get(at.C_LEAVING, slot)):
+                    self._set(at.C_ADMIN, slot, leaving - 1)
+                    self._set(at.C_LEAVING, slot, 0)
+                    self._cells[at.H_CHANGES] += 1
                 self._set(at.C_STANDING, slot, Standing.NAMED)
                 self.changed = True
 
@@ -330,7 +352,8 @@ class Table:
             self.changed = True
         start = self._layout.pool(number)
         for cell, value in ((at.P_LIMIT, pool.in_flight), (at.P_QUEUE_SIZE, pool.queue_size), (at.P_RETRY_LIMIT, pool.retries),
-                            (at.P_FIRST_CHECK, pool.first_check), (at.P_NEEDS_PUBLIC, int(pool.needs_public))):
+                            (at.P_FIRST_CHECK, pool.first_check), (at.P_NEEDS_PUBLIC, int(pool.needs_public)),
+                            (at.P_MAY_BE_EMPTY, int(pool.may_be_empty))):
             self._cells[start + cell] = value
 
     def _free_pool(self) -> int:
@@ -338,6 +361,7 @@ class Table:
 
     def mark_seen(self, pools: Sequence[PoolEntry], generation: int) -> None:
         for pool in pools:
+            self._cells[self._layout.pool(self._pools[pool.name]) + at.P_SEEN] = generation
             for server in pool.servers:
                 self._set(at.C_SEEN, self._slots[_key(pool.name, server.address)], generation)
 

@@ -14,7 +14,7 @@ from prefork_lb.shared.scales import Scaling, scaling_of
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import Admin, States, now_ms
 from prefork_lb.shared.statistics import InstanceNumbers, Numbers, PoolNumbers, ServerNumbers
-from prefork_lb.shared.table import Standing, owner_of
+from prefork_lb.shared.table import Source, Standing, owner_of
 from prefork_lb.shared.text import read_text
 from prefork_lb.shared.transitions import Check, Ejection
 
@@ -40,7 +40,9 @@ class ServerView:
     ejection: str = ""  # "ejected", or "trial" when a request is to decide, or decides, whether it comes back; "": neither
     weight_configured: int = 1  # `weight` unless a command has set another one
     max_connections_configured: int = 0  # likewise
-    origin: str = "configuration"  # or "runtime": it was added by a command or the API
+    origin: str = "configuration"  # or "runtime": it was added at run time
+    source: str = "configuration"  # or what added it: "operator", "discovery", "scaling"
+    leaving: bool = False  # its source does not want it any more; it is removed when nothing is left on it
     times_ejected: int = 0  # so far
     checks_passed: int = 0
     checks_failed: int = 0
@@ -132,6 +134,7 @@ def view(segment: Segment, sessions: Mapping[tuple[str, str], int] = MappingProx
         if states.standing[slot] == Standing.REMOVED:
             leaving[pool] += get(at.C_TOTAL, slot)
         else:
+            is_added = states.standing[slot] == Standing.ADDED
             limit, limit_set = get(at.C_MAX_CONNECTIONS, slot), states.limit_set(slot)
             servers.append(ServerView(
                 pool, address, states.weight_set[slot] or get(at.C_WEIGHT, slot), limit if limit_set is None else limit_set,
@@ -140,7 +143,9 @@ def view(segment: Segment, sessions: Mapping[tuple[str, str], int] = MappingProx
                 _age_s(states.checked[slot] if states.check[slot] else 0, now),
                 max(0, states.ejected_until[slot] - now) / 1000, states.is_usable(slot),
                 _EJECTIONS[Ejection(states.ejection[slot])], get(at.C_WEIGHT, slot), limit,
-                "runtime" if states.standing[slot] == Standing.ADDED else "configuration", states.times_ejected[slot],
+                "runtime" if is_added else "configuration",
+                Source(states.source[slot]).name.lower() if is_added else "configuration", bool(states.leaving[slot]),
+                states.times_ejected[slot],
                 states.checks_passed[slot], states.checks_failed[slot], numbers.server(slot) if numbers else None,
                 states.version(slot), slot, sessions.get(owner)))
     states.close()

@@ -50,11 +50,13 @@ class Pool:
                  outcomes: Outcomes, rules: AvailabilityRules, retries: RetryRules, budget: RetryBudget,
                  make_fast_claims: MakeFastClaims, queue: Queue | None = None, limit: InFlightLimit | None = None,
                  note_panic: Callable[[bool], None] = lambda is_panic: None, key_of: KeyOf | None = None,
-                 make_sticky: MakeSticky = lambda servers: None, redirect_status: int = 0, number: int = 0) -> None:
+                 make_sticky: MakeSticky = lambda servers: None, redirect_status: int = 0, number: int = 0,
+                 awaits_servers: bool = False) -> None:
         """`make_fast_claims` makes a compiled picker that is equivalent to `policy`; it is asked for servers that are no backups.
         `note_panic` is called when panic begins and ends. `key_of` finds the key of a request; None: the pool has none.
         `make_sticky` makes what keeps sessions with their servers. `redirect_status` is the status of answers that send the
-        client to its server; 0: requests are passed on. `number` is the pool's in shared memory."""
+        client to its server; 0: requests are passed on. `number` is the pool's in shared memory. `awaits_servers`: they come
+        and go, so requests wait in the queue, if there is one, also while no server is usable."""
         self.name = name
         self.number = number
         self._roster = roster
@@ -69,6 +71,7 @@ class Pool:
         self.hedge_after_s = 0.0  # seconds until a second server is asked; 0: not known yet
         self._queue = queue
         self.usable = 0  # servers that a pick could choose from when this worker last looked, backups not counted
+        self._awaits_servers = awaits_servers and queue is not None
         self._limit = limit
         self._note_panic = note_panic
         self.key_of = key_of
@@ -356,4 +359,6 @@ class Pool:
         left = [server for server in (*choice.primaries, *choice.backups) if server not in tried]
         if left:
             return PoolFull(f"pool {self.name}: every server is at its max_connections")
+        if self._awaits_servers and not tried:
+            return PoolFull(f"pool {self.name}: there is no usable server yet")
         return NoUsableServer(f"pool {self.name}: no server is left to try")

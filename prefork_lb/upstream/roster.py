@@ -19,11 +19,14 @@ class Roster:
     A server that is here stays the same object for as long as it does not leave: one that was removed and added again is another.
     """
 
-    def __init__(self, pool: str, ledger: Ledger, configured: Sequence[Server], make_server: MakeServer) -> None:
-        """`configured` are the servers that the worker's configuration names, in its order."""
+    def __init__(self, pool: str, ledger: Ledger, configured: Sequence[Server], make_server: MakeServer,
+                 may_be_empty: bool = False) -> None:
+        """`configured` are the servers that the worker's configuration names, in its order. `may_be_empty`: its servers come and
+        go, so it never takes those of another configuration for want of its own."""
         self._pool = pool
         self._ledger = ledger
         self._make_server = make_server
+        self._may_be_empty = may_be_empty
         self._order = {server.name: number for number, server in enumerate(configured)}
         # By slot: the server, and where it stands among the others. The order is the same in all workers of a configuration.
         self._places = {server.slot: ((number, 0), server) for number, server in enumerate(configured)}
@@ -48,7 +51,7 @@ class Roster:
             self._places.pop(member.slot, None)
             if member.standing is Standing.ADDED or (member.standing is Standing.NAMED and member.address in self._order):
                 self._place(member)
-        if not any(not server.backup for _, server in self._places.values()):
+        if not self._may_be_empty and not any(not server.backup for _, server in self._places.values()):
             # All that this configuration names have gone. A newer one names others: better one of those than none.
             with self._ledger.locked():
                 others = [member for member in members(segment, pool) if member.slot not in self._places]

@@ -56,7 +56,9 @@ def obtain(config: Config) -> Needs:
     """
     found = {}
     for name, pool in config.pools.items():
-        context = tls_context(name, pool, config) if any(parse_address(server.address).tls for server in pool.servers) else None
+        # Servers that are found later may speak TLS.
+        has_tls = pool.tls is not None or any(parse_address(server.address).tls for server in pool.servers)
+        context = tls_context(name, pool, config) if has_tls else None
         make = ServerMaker(name, pool, config, context, lambda slot: None)
         # The real policy is made later, in shared memory: what it writes there must not stay when another pool fails.
         slots = max(64, len(pool.servers))
@@ -80,7 +82,7 @@ def make_pool(name: str, pool: PoolConfig, config: Config, needs: PoolNeeds, slo
     waits = pool.sticky is not None and pool.sticky.on_failure == "wait"
     queue, own_queue = _queues(name, pool, waits, slots, ledger, runtime)
     make = ServerMaker(name, pool, config, needs.context, own_queue)
-    roster = Roster(name, ledger, list(map(make.configured, pool.servers, slots.slots)), make.member)
+    roster = Roster(name, ledger, list(map(make.configured, pool.servers, slots.slots)), make.member, pool.may_be_empty)
     policy = _make_policy(name, pool, config, PolicyMemory(slots.cells, slots.columns), roster.servers)
     answering = answering_of(policy, ledger, slots)
     retries, most = pool.retries, pool.breaker.in_flight
@@ -99,7 +101,7 @@ def make_pool(name: str, pool: PoolConfig, config: Config, needs: PoolNeeds, slo
         functools.partial(slots.block.__setitem__, at.P_PANIC),
         key_finder(pool.key, trust_check(config.proxy.trusted_proxies)) if pool.key else None,
         sticky_maker(name, pool, needs.secrets, ledger, trust_check(config.proxy.trusted_proxies)),
-        pool.redirect_status if pool.mode == "redirect" else 0, slots.number)
+        pool.redirect_status if pool.mode == "redirect" else 0, slots.number, pool.may_be_empty)
 
 
 def _queues(name: str, pool: PoolConfig, have_own: bool, slots: PoolSlots, ledger: Ledger,

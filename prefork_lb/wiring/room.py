@@ -16,16 +16,23 @@ from prefork_lb.shared.transitions import Check
 
 _LEAST_ROWS, _MORE_ROWS = 32, 8
 _LEAST_SERVERS, _LEAST_POOLS, _LEAST_CONFIGURATION_BYTES = 256, 48, 8192
+# Of a pool. The table has room for twice as many: a list may be replaced by another one as long, while those of the first drain.
+_DISCOVERED_SERVERS = 512
 
 
 def room_for(config: Config, workers: int) -> Layout:
     """The room that a start with this configuration and so many workers makes."""
-    servers, pools = sum(len(pool.servers) for pool in config.pools.values()), len(config.pools)
+    servers, pools = sum(map(_most_servers, config.pools.values())), len(config.pools)
     configuration = 2 * len(packed(config)) // 8 * 8
     return Layout(max(_LEAST_ROWS, 3 * workers + _MORE_ROWS), max(_LEAST_SERVERS, 2 * servers),
                   max(_LEAST_POOLS, 2 * pools), max(_LEAST_CONFIGURATION_BYTES, configuration), int(bool(waiting_pools(config))),
                   learned_sessions(config), int(any(map(_goes_by_times, config.pools.values()))),
                   int(config.admin is not None))
+
+
+def _most_servers(pool: PoolConfig) -> int:
+    scaled = pool.scaling.max if pool.scaling is not None else 0
+    return len(pool.servers) + scaled + (_DISCOVERED_SERVERS if pool.discovery is not None else 0)
 
 
 def waiting_pools(config: Config) -> list[str]:
@@ -84,7 +91,8 @@ def packed(config: Config) -> bytes:
 def pool_entries(config: Config) -> list[PoolEntry]:
     """The pools as the server table takes them."""
     return [PoolEntry(name, [_server_entry(server) for server in pool.servers], pool.breaker.in_flight,
-                      pool.queue.size if pool.queue else 0, pool.breaker.retries, first_check(pool), pool.mode == "redirect")
+                      pool.queue.size if pool.queue else 0, pool.breaker.retries, first_check(pool), pool.mode == "redirect",
+                      pool.may_be_empty)
             for name, pool in config.pools.items()]
 
 

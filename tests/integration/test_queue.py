@@ -11,8 +11,12 @@ from collections.abc import Iterator
 
 import pytest
 
+from prefork_lb.shared.finding import open_segment
+from prefork_lb.shared.ledger import Ledger
+from prefork_lb.shared.states import States
+from prefork_lb.shared.steering import Steering
 from tests.support.balancer import FRONT_ENDS, GTHREAD, PROXY, SYNC, Balancer, FrontEnd, pool_text
-from tests.support.client import Connection, fetch
+from tests.support.client import Burst, Connection, fetch
 from tests.support.client_sockets import shares
 from tests.support.load import Load
 from tests.support.origin import Origin
@@ -259,3 +263,15 @@ def test_the_pools_own_limit_refuses_at_once(rig: Rig, origin: Origin, typical: 
         assert refused.status == 503 and refused.value("Retry-After") == "1"
         assert "breaker.in_flight" in balancer.log()
         assert pool(balancer)["tripped"] == ["in_flight"] and pool(balancer)["refused"] == 1
+
+
+def test_requests_of_an_empty_pool_wait_for_its_first_server(rig: Rig, origin: Origin, kind: FrontEnd) -> None:
+    text = '[pools.web.discovery]\nfile = "nothing.json"\n[pools.web.queue]\ntimeout = 20\n'
+    balancer = rig.balancer(text, kind, workers=3)
+    segment = open_segment(balancer.status().segment)
+    assert segment is not None
+    with Burst(balancer.address, 3, "/") as burst:
+        wait_for_waiting(balancer, 3)
+        Steering(segment, Ledger(segment, takes_row=False), States(segment)).add_server("web", origin.addresses[0], who="test")
+        assert burst.statuses() == [200] * 3
+    segment.close()

@@ -21,7 +21,7 @@ from prefork_lb.shared.saved import restore
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import Admin, States
 from prefork_lb.shared.steering import Steering
-from prefork_lb.shared.table import register
+from prefork_lb.shared.table import Source, register
 from prefork_lb.shared.view import view
 from tests.support.descriptors import no_descriptor_left
 from tests.support.waiting import wait_until
@@ -66,6 +66,24 @@ def test_added_servers_are_there_again_with_their_rules_and_in_their_order(
              for each in view(new_segment).servers]
     assert shown == [(ADDRESSES[0], 1, 0, False, "ready", "configuration"), (ADDRESSES[1], 1, 0, False, "ready", "configuration"),
                      ("10.0.0.9:80", 3, 7, False, "drain", "runtime"), ("10.0.0.3:80", 1, 7, True, "ready", "runtime")]
+
+
+def test_the_servers_that_discovery_has_found_are_there_again_without_it(
+    segment: Segment, ledger: Ledger, slots: list[int], tmp_path: Path, new_segment: Segment
+) -> None:
+    found, file = States(segment), tmp_path / "state.json"
+    steering = Steering(segment, ledger, found)
+    steering.add_server("web", "10.0.0.7:80", who="list", source=Source.DISCOVERY)
+    steering.add_server("web", "10.0.0.8:80", who="list", source=Source.DISCOVERY)
+    steering.add_server("web", "10.0.0.9:80", who="scaling", source=Source.SCALING)
+    steering.set_weight("web", "10.0.0.7:80", 5, "me")
+    steering.let_go("web", "10.0.0.8:80")
+    Saving(file, segment).look()
+    other = Ledger(new_segment)
+    register(new_segment, other, entries("web"))
+    restore(file, 60, new_segment, other, States(new_segment))
+    assert [(each.address, each.weight, each.source) for each in view(new_segment).servers if each.origin == "runtime"] == [
+        ("10.0.0.7:80", 5, "discovery")]
 
 
 def test_an_added_server_of_a_pool_that_is_no_more_is_told_and_left_out(

@@ -82,15 +82,15 @@ def make_pool(ledger: Ledger, servers: Sequence[Server], policy: Policy, name: s
               make_fast_claims: MakeFastClaims = lambda servers, seen: None, ejection: EjectionRules | None = None,
               availability: AvailabilityRules | None = None, retries: RetryRules | None = None, budget: int = 20, floor: int = 10,
               most_retries: int = 0, queue: Queue | None = None,
-              sticky: Sticky | None = None, make_server: MakeServer = new_member) -> Pool:
+              sticky: Sticky | None = None, make_server: MakeServer = new_member, may_be_empty: bool = False) -> Pool:
     """A pool, number 0 of the ledger's segment, with the rules' defaults where none are given."""
     segment = ledger.segment
     states = States(segment)
     start = segment.layout.pool(0)
     return Pool(
-        name, Roster(name, ledger, servers, make_server), policy, ledger, states,
+        name, Roster(name, ledger, servers, make_server, may_be_empty), policy, ledger, states,
         new_outcomes(name, servers, states, ledger, ejection or EjectionRules()),
         availability or AvailabilityRules(), retries or RetryRules(),
         RetryBudget(ledger, segment.cells[start:start + at.POOL_HEAD_CELLS], 0, [server.slot for server in servers], budget,
                     floor, most_retries),
-        make_fast_claims, queue, make_sticky=lambda servers: sticky)
+        make_fast_claims, queue, make_sticky=lambda servers: sticky, awaits_servers=may_be_empty)

@@ -7,11 +7,14 @@ from collections.abc import Iterator
 import pytest
 
 from prefork_lb.clock import monotonic
-from prefork_lb.errors import ProxyError, QueueFull, QueueTimeout
+from prefork_lb.errors import NoUsableServer, ProxyError, QueueFull, QueueTimeout
 from prefork_lb.net.sockets import SocketStream
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.line import Line, pool_spots
 from prefork_lb.shared.segment import Segment
+from prefork_lb.shared.states import Admin, States
+from prefork_lb.shared.steering import Steering
+from prefork_lb.shared.table import PoolEntry, register
 from prefork_lb.simulate.simulation import AnyRequest
 from prefork_lb.upstream.lease import Lease
 from prefork_lb.upstream.pool import Pool
@@ -101,3 +104,35 @@ def test_requests_of_a_frozen_worker_do_not_fill_the_queue(
     assert queue.length == 0
     frozen.close()
     queue.close()
+
+
+def empty_pool(segment: Segment, ledger: Ledger, queue: Queue | None) -> tuple[Pool, Steering]:
+    register(segment, ledger, [PoolEntry("web", [], may_be_empty=True)])
+    pool = make_pool(ledger, [], new_policy("least-connections"), queue=queue, may_be_empty=True)
+    return pool, Steering(segment, ledger, States(segment))
+
+
+def test_a_request_of_an_empty_pool_waits_for_its_first_server(segment: Segment, ledger: Ledger, queue: Queue) -> None:
+    pool, steering = empty_pool(segment, ledger, queue)
+    waiters = [Waiter(pool) for _ in range(3)]
+    wait_until(lambda: queue.length == 3, "three wait")
+    steering.add_server("web", "127.0.0.1:8000", who="me")
+    pool.tick()
+    assert [getattr(waiter.result(), "server", None) for waiter in waiters] == [pool.servers[0]] * 3
+
+
+def test_a_request_waits_also_while_all_servers_are_drained(segment: Segment, ledger: Ledger, queue: Queue) -> None:
+    pool, steering = empty_pool(segment, ledger, queue)
+    steering.add_server("web", "127.0.0.1:8000", who="me")
+    steering.set_admin("web", "127.0.0.1:8000", Admin.DRAIN, "me")
+    waiter = Waiter(pool)
+    wait_until(lambda: queue.length == 1, "it waits")
+    steering.set_admin("web", "127.0.0.1:8000", Admin.READY, "me")
+    pool.tick()
+    assert getattr(waiter.result(), "server", None) is pool.servers[0]
+
+
+def test_without_a_queue_an_empty_pool_refuses_at_once(segment: Segment, ledger: Ledger) -> None:
+    pool, _ = empty_pool(segment, ledger, None)
+    with pytest.raises(NoUsableServer):
+        pool.lease(REQUEST, (), Client())

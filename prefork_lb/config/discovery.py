@@ -1,0 +1,36 @@
+"""Where a pool finds its servers, `[pools.NAME.discovery]`. See `config.model`."""
+from __future__ import annotations
+
+from typing import Annotated
+
+from prefork_lb.config.section import Seconds, Section, meta
+
+FILE_FORMATS = ".toml", ".json", ".yaml", ".yml"
+
+
+class DiscoveryConfig(Section, frozen=True):
+    """Servers that are listed elsewhere, `[pools.NAME.discovery]`, see [discovery.md](discovery.md): one of `file`, `dns`, `srv`
+    and `http`. Servers that appear there are added, servers that vanish are drained and removed; nothing is reloaded."""
+
+    file: Annotated[str, meta(
+        "Path of a list of servers: TOML, JSON or YAML, by the ending of its name. Changes are seen within a second."
+    )] = ""
+    dns: Annotated[str, meta(
+        '"NAME:PORT": each address of the name (A, AAAA) is a server; "https://NAME:PORT" for TLS.'
+    )] = ""
+    srv: Annotated[str, meta(
+        'Name of SRV records, as "_http._tcp.app.internal": address, port and weight of each server; all but those of the first '
+        "priority are backups."
+    )] = ""
+    http: Annotated[str, meta(
+        "URL of a list of servers as JSON, in the format of Prometheus' `http_sd`."
+    )] = ""
+    interval: Annotated[Seconds, meta(
+        "Seconds between two looks: of `http`, of names whose TTL is 0, and of a file that cannot be watched."
+    )] = 5.0
+    resolver: Annotated[tuple[str, ...], meta(
+        'Name servers to ask, "ADDRESS" or "ADDRESS:PORT"; none: those of /etc/resolv.conf.'
+    )] = ()
+    min_servers: Annotated[int, meta(
+        "A list with fewer servers than this is not believed: the one before stays.", ge=1, le=10000
+    )] = 1
