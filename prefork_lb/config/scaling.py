@@ -34,7 +34,7 @@ class ScalingConfig(Section, frozen=True):
     )] = "process"
     cpu: Annotated[float, meta(
         "CPU time that a server may use, in percent of one core, on average; above it there are more servers, whatever `target` "
-        'says. 0: it does not matter. (`driver = "process"`)', ge=0, le=100_000
+        'says. 0: it does not matter. (`process`, `systemd`)', ge=0, le=100_000
     )] = 0.0
     queue_time: Annotated[float, meta(
         "Seconds that requests may wait in the pool's queue, on average; above it there is one server more at a time, whatever "
@@ -63,7 +63,7 @@ class ScalingConfig(Section, frozen=True):
     drain_timeout: Annotated[Seconds, meta("Seconds for the requests of a server that is to end; then it is ended.")] = 300.0
     stop_timeout: Annotated[Seconds, meta("Seconds from SIGTERM to SIGKILL.")] = 30.0
     max_memory: Annotated[int, meta(
-        "MiB of memory of a server's processes above which it is replaced; 0: no limit. (`process`)", ge=0, le=1 << 24
+        "MiB of memory of a server's processes above which it is replaced; 0: no limit. (`process`, `systemd`)", ge=0, le=1 << 24
     )] = 0
     max_requests: Annotated[int, meta("Requests after which a server is replaced; 0: no limit.", ge=0, le=1 << 40)] = 0
     max_age: Annotated[float, meta("Seconds after which a server is replaced; 0: no limit.", ge=0, le=366 * 86400)] = 0.0

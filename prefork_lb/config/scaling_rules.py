@@ -21,7 +21,7 @@ from prefork_lb.scaling.timetable import parse_time
 _KEYS = {
     "process": ("addresses", "command", "directory", "environment", "user", "group", "umask", "limits", "log", "max_memory",
                 "cpu"),
-    "systemd": ("addresses", "unit"),
+    "systemd": ("addresses", "unit", "max_memory", "cpu"),
     "command": ("up", "down"),
 }
 _OF_SOME = sorted({key for keys in _KEYS.values() for key in keys})

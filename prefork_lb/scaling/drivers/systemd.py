@@ -1,0 +1,184 @@
+"""Servers that are units of systemd, instances of a template. systemd starts, watches and ends them; the driver asks systemctl.
+
+What systemd knows is asked for about once a second, for all units at once. A unit has ended when systemd says so in an answer to
+a question that was asked after its start was over.
+"""
+from __future__ import annotations
+
+import logging
+import re
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from prefork_lb.clock import Clock, monotonic
+from prefork_lb.scaling.addresses import Addresses
+from prefork_lb.scaling.aside import Aside, Result
+from prefork_lb.scaling.driver import Ended, Running, StartFailed
+
+_LOOK_S = 1.0
+_TIMEOUT_S = 10.0  # of a question
+_SHOW = "--property=Id,ActiveState,SubState,Result,ExecMainStatus,MemoryCurrent,CPUUsageNSec,ActiveEnterTimestampMonotonic"
+_OVER = ("inactive", "failed")
+
+log = logging.getLogger("prefork_lb")
+
+
+@dataclass(frozen=True, slots=True)
+class UnitSettings:
+    """How a server is started."""
+
+    unit: str  # with {n} or {port}
+    addresses: Addresses
+    start_timeout_s: float = 60.0
+    stop_timeout_s: float = 30.0
+
+
+class SystemdDriver:
+    """See `driver.Driver`."""
+
+    def __init__(self, settings: UnitSettings, clock: Clock = monotonic) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._units: dict[int, _Unit] = {}
+        self._question: Aside | None = None
+        self._asked_for: list[_Unit] = []  # in the question
+        self._ask_at = 0.0
+
+    def use(self, settings: UnitSettings) -> None:
+        """Start servers so from now on."""
+        self._settings = settings
+
+    def start(self, n: int) -> None:
+        name, address = self._named(n)
+        timeout_s = self._settings.start_timeout_s
+        self._units[n] = _Unit(name, address, Aside(["systemctl", "start", name], timeout_s, self._clock))
+
+    def address(self, n: int) -> str:
+        return self._units[n].address
+
+    def last_lines(self, n: int) -> str:
+        return ""  # the journal has them
+
+    def memory(self, n: int) -> int | None:
+        return _number(self._units[n].shown.get("MemoryCurrent", ""))
+
+    def cpu_s(self, n: int) -> float | None:
+        nanoseconds = _number(self._units[n].shown.get("CPUUsageNSec", ""))
+        return nanoseconds / 1e9 if nanoseconds is not None else None
+
+    def stop(self, n: int, hard: bool) -> None:
+        unit = self._units[n]
+        what = ["kill", "--signal=KILL"] if hard else ["stop"]
+        # A unit's own TimeoutStopSec may be longer than ours: then it is killed by the fleet.
+        unit.stops.append(Aside(["systemctl", *what, unit.name], self._settings.stop_timeout_s + _TIMEOUT_S, self._clock))
+
+    def ended(self) -> list[Ended]:
+        self._look()
+        found = []
+        for n, unit in list(self._units.items()):
+            if (why := unit.why_over()) is not None:
+                found.append(Ended(n, why))
+                del self._units[n]
+        return found
+
+    def adopt(self) -> dict[int, Running]:
+        """Raises OSError and subprocess.SubprocessError when systemd cannot be asked."""
+        pattern = self._settings.unit.replace("{n}", "*").replace("{port}", "*")
+        listed = _ask(["list-units", "--plain", "--no-legend", "--full", "--state=active,activating,reloading", pattern])
+        names = [line.split()[0] for line in listed.splitlines() if line.strip()]
+        numbers = {name: n for name in names if (n := self._number_of(name)) is not None}
+        for shown in _blocks(_ask(["show", _SHOW, *numbers])) if numbers else []:
+            if (n := numbers.get(shown.get("Id", ""))) is not None:
+                self._units[n] = unit = _Unit(*self._named(n), None)
+                unit.shown = shown
+        now = self._clock()
+        return {n: Running(unit.address, (_number(unit.shown.get("ActiveEnterTimestampMonotonic", "")) or 0) / 1e6 or now)
+                for n, unit in self._units.items()}
+
+    def close(self) -> None:
+        if self._units:
+            try:
+                _ask(["stop", "--no-block", *(unit.name for unit in self._units.values())])
+            except (OSError, subprocess.SubprocessError) as exc:
+                log.error("units of the instance that has ended could not be stopped: %s", exc)
+
+    def _named(self, n: int) -> tuple[str, str]:
+        """Unit and address of a server. Raises StartFailed."""
+        address = self._settings.addresses.of(n)
+        if address is None:
+            raise StartFailed(f"server {n} has no address: there are {self._settings.addresses.count}")
+        return self._settings.unit.replace("{n}", str(n)).replace("{port}", str(address.port)), str(address)
+
+    def _number_of(self, name: str) -> int | None:
+        before, what, behind = re.split(r"(\{n\}|\{port\})", self._settings.unit, maxsplit=1)
+        found = re.fullmatch(f"{re.escape(before)}([0-9]+){re.escape(behind)}", name)
+        if found is None:
+            return None
+        n = int(found[1]) - (self._settings.addresses.first - 1 if what == "{port}" else 0)
+        return n if n > 0 and self._settings.addresses.of(n) is not None else None
+
+    def _look(self) -> None:
+        """Begin with a question, or take over the answer."""
+        if self._question is not None:
+            answer = self._question.result()
+            if answer is None:
+                return
+            self._question = None
+            self._take_over(answer)
+        elif self._units and self._clock() >= self._ask_at:
+            self._ask_at = self._clock() + _LOOK_S
+            self._asked_for = [unit for unit in self._units.values() if unit.is_started()]
+            if self._asked_for:
+                names = [unit.name for unit in self._asked_for]
+                self._question = Aside(["systemctl", "show", _SHOW, *names], _TIMEOUT_S, self._clock)
+
+    def _take_over(self, answer: Result) -> None:
+        if answer.code:
+            log.error("systemd cannot be asked for the units of servers: %s", answer.in_words)
+            return
+        shown = {block.get("Id"): block for block in _blocks(answer.output)}
+        for unit in self._asked_for:
+            unit.shown = shown.get(unit.name, unit.shown)
+
+
+class _Unit:
+    """A server."""
+
+    def __init__(self, name: str, address: str, start: Aside | None) -> None:
+        self.name, self.address = name, address
+        self.shown: dict[str, str] = {}  # by systemd, of a moment after the start
+        self.stops: list[Aside] = []
+        self._start = start
+
+    def is_started(self) -> bool:
+        """Whether its start is over, and was good."""
+        result = self._start.result() if self._start is not None else Result(0, "", "")
+        return result is not None and result.code == 0
+
+    def why_over(self) -> str | None:
+        """Why it has ended; None: it has not."""
+        self.stops = [stop for stop in self.stops if stop.result() is None]
+        start = self._start.result() if self._start is not None else None
+        if start is not None and start.code:
+            return f"{self.name} could not be started: {start.in_words}"
+        if self.shown.get("ActiveState") not in _OVER:
+            return None
+        result, status = self.shown.get("Result", ""), self.shown.get("ExecMainStatus", "0")
+        how = f"ended with the result {result}, status {status}" if result != "success" else "ended"
+        return f"{self.name} {how}; its journal says more"
+
+
+def _ask(arguments: Sequence[str]) -> str:
+    return subprocess.run(["systemctl", *arguments], check=True, stdin=subprocess.DEVNULL, capture_output=True,
+                          timeout=_TIMEOUT_S, text=True).stdout
+
+
+def _blocks(output: str) -> list[dict[str, str]]:
+    """What `systemctl show` says of several units, with an empty line between two."""
+    return [dict(line.split("=", 1) for line in block.splitlines() if "=" in line) for block in output.split("\n\n")]
+
+
+def _number(text: str) -> int | None:
+    """A number, unless systemd does not know it: "[not set]", or the largest number of 64 bits."""
+    return int(text) if text.isdigit() and int(text) < 1 << 63 else None

@@ -1,0 +1,33 @@
+#!/bin/sh
+# Stands in for systemctl: a unit is a file in $UNITS, which holds its state. Each call is noted in $UNITS/calls.
+echo "$*" >> "$UNITS/calls"
+command=$1; shift
+case $command in
+start)
+    [ -e "$UNITS/hangs" ] && sleep 60
+    if [ -e "$UNITS/broken" ]; then
+        echo "Job for $1 failed because the control process exited with error code." >&2
+        exit 1
+    fi
+    echo active > "$UNITS/$1" ;;
+stop)
+    [ "$1" = --no-block ] && shift
+    for unit; do echo inactive > "$UNITS/$unit"; done ;;
+kill)
+    echo failed > "$UNITS/$2" ;;
+show)
+    shift
+    for unit; do
+        result=success; [ "$(cat "$UNITS/$unit")" = failed ] && result=signal
+        printf 'Id=%s\nActiveState=%s\nSubState=x\nResult=%s\nExecMainStatus=9\nMemoryCurrent=1048576\n' \
+            "$unit" "$(cat "$UNITS/$unit")" $result
+        printf 'CPUUsageNSec=2500000000\nActiveEnterTimestampMonotonic=5000000\n\n'
+    done ;;
+list-units)
+    for last; do :; done
+    cd "$UNITS" || exit 1
+    for unit in $last; do
+        [ -e "$unit" ] && [ "$(cat "$unit")" = active ] && echo "$unit loaded active running A server"
+    done
+    exit 0 ;;
+esac
