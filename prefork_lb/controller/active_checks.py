@@ -53,8 +53,7 @@ class ActiveChecks:
             return
         targets: list[Target] = []
         checked: dict[Hashable, int] = {}
-        limits = self._config.proxy.limits
-        head_limits = HeadLimits(limits.head_bytes, limits.line_bytes, limits.fields)
+        limits = head_limits(self._config)
         with self._ledger.locked():
             for key, server, slot in self._servers(self._config):
                 pool = self._config.pools[key[0]]
@@ -63,7 +62,7 @@ class ActiveChecks:
                     self._states.forget_check(slot)
                 elif self._states.admin[slot] != Admin.MAINTENANCE:
                     checked[key] = slot
-                    targets.append(_target(key, server, pool, head_limits, Check(self._states.check[slot])))
+                    targets.append(_target(key, server, pool, limits, Check(self._states.check[slot])))
             self._slots = checked
         self._checks.set_targets(targets)
         self._seen = changes  # last: what failed is made again at the next look
@@ -98,11 +97,22 @@ class ActiveChecks:
             log.warning("pool %s: server %s is %s: %s", key[0], key[1], state.value, outcome.reason)
 
 
-def _target(key: tuple[str, str], server: ServerConfig, pool: PoolConfig, limits: HeadLimits, known: Check) -> Target:
-    health, tls = pool.health or HealthConfig(), pool.tls or TLSConfig()
-    probe = Probe(
+def probe_for(server: ServerConfig, pool: PoolConfig, limits: HeadLimits) -> Probe:
+    """The check of a server. `limits` are those of the traffic."""
+    health, tls = pool.health or HealthConfig(type="tcp"), pool.tls or TLSConfig()
+    return Probe(
         health.type, parse_address(server.address), health.method, health.path, health.host, tuple(health.headers.items()),
         parse_statuses(health.statuses), health.text, health.pattern, health.timeout, health.port, tls.verify, tls.ca_file,
         tls.certificate, tls.key, tls.server_name, server.proxy_protocol, limits)
-    return Target(key, probe, Rules(health.interval, health.fast_interval, health.rise, health.fall, health.start),
-                  _KNOWN.get(known))
+
+
+def head_limits(config: Config) -> HeadLimits:
+    """The limits of heads that the traffic has."""
+    limits = config.proxy.limits
+    return HeadLimits(limits.head_bytes, limits.line_bytes, limits.fields)
+
+
+def _target(key: tuple[str, str], server: ServerConfig, pool: PoolConfig, limits: HeadLimits, known: Check) -> Target:
+    health = pool.health or HealthConfig()
+    return Target(key, probe_for(server, pool, limits),
+                  Rules(health.interval, health.fast_interval, health.rise, health.fall, health.start), _KNOWN.get(known))
