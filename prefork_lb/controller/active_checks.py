@@ -15,7 +15,7 @@ from prefork_lb.controller.streak import CheckState
 from prefork_lb.net.address import parse_address
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import Segment
-from prefork_lb.shared.states import Admin, States
+from prefork_lb.shared.states import Admin, States, now_ms
 from prefork_lb.shared.table import Standing, key_of, slots_by_key
 from prefork_lb.shared.transitions import Check
 from prefork_lb.wire.head import HeadLimits
@@ -35,6 +35,7 @@ class ActiveChecks:
         self._states = states
         self._config: Config | None = None
         self._seen = -1
+        self._seen_elsewhere: frozenset[int] = frozenset()
         self._slots: Mapping[Hashable, int] = {}  # written and read under the ledger's lock
         self._checks = CheckSchedule(Prober(), self._report)
         self._stop = threading.Event()
@@ -48,8 +49,8 @@ class ActiveChecks:
 
     def look(self) -> None:
         """Take over what has changed: servers that came, went, or are under maintenance."""
-        changes = self._states.changes
-        if self._config is None or changes == self._seen:
+        changes, elsewhere = self._states.changes, self._checked_elsewhere()
+        if self._config is None or (changes == self._seen and elsewhere == self._seen_elsewhere):
             return
         targets: list[Target] = []
         checked: dict[Hashable, int] = {}
@@ -60,12 +61,17 @@ class ActiveChecks:
                 if pool.health is None:
                     # The first worker did so when it came, but a check may have been under way.
                     self._states.forget_check(slot)
-                elif self._states.admin[slot] != Admin.MAINTENANCE:
+                elif self._states.admin[slot] != Admin.MAINTENANCE and slot not in elsewhere:
                     checked[key] = slot
                     targets.append(_target(key, server, pool, limits, Check(self._states.check[slot])))
             self._slots = checked
         self._checks.set_targets(targets)
-        self._seen = changes  # last: what failed is made again at the next look
+        self._seen, self._seen_elsewhere = changes, elsewhere  # last: what failed is made again at the next look
+
+    def _checked_elsewhere(self) -> frozenset[int]:
+        """The slots of servers that another balancer checks for this one."""
+        now = now_ms()
+        return frozenset(slot for slot, until in enumerate(self._states.checked_elsewhere.tolist()) if until > now)
 
     def _servers(self, config: Config) -> Iterator[tuple[tuple[str, str], ServerConfig, int]]:
         """The servers that the pools of a configuration have, with their slots. The lock must be held."""

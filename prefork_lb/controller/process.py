@@ -14,10 +14,10 @@ import time
 
 from prefork_lb.config.published import decode_published
 from prefork_lb.controller.active_checks import ActiveChecks
-from prefork_lb.controller.admin_process import AdminProcess
 from prefork_lb.controller.duties import Duties
 from prefork_lb.controller.launch import ANOTHER_RUNS
 from prefork_lb.controller.saving import Saver
+from prefork_lb.controller.side_process import SideProcess, module
 from prefork_lb.error_log import log_to
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.desired import published
@@ -69,7 +69,7 @@ class Controller:
         states = States(segment)
         self._checks = ActiveChecks(segment, self._ledger, states)
         self._saver = Saver(segment, states)
-        self._admin = AdminProcess(segment, error_log)
+        self._admin = SideProcess(segment, error_log, "the administration interface", module("prefork_lb.admin"))
         self._is_over = False
         self._duties = Duties({
             "see whether the instance runs": self._look_for_masters,

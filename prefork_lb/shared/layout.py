@@ -6,6 +6,7 @@ reader that takes no lock sees one of the two.
 
     header          the cells named H_ below, then the lock
     events          a ring of the last ones
+    balancers       those that share with this one (`[cluster]`)
     server columns  one array a column, indexed by slot
     server keys     pool and address, as text
     server notes    why the last check passed or failed, as text
@@ -67,6 +68,9 @@ H_STATISTICS = 46  # 1: there is room for statistics
 H_FOLDS = 47  # rows whose statistics were added to the past: see `statistics`
 H_SECRET = 48  # four cells of random bytes, made with the segment: what signs cookies, and keys hashes, of this instance
 SECRET_BYTES = 32
+H_CLUSTER = 54  # the pid of the process that shares with other balancers, and its start time in the next cell
+H_TOGETHER = 56  # when it last shared, in milliseconds of the monotonic clock; 0: this balancer goes on by itself
+H_ROUND_US = 57  # microseconds that it took
 H_SECRET_TOLD = 52  # 1: the log tells that a restart forgets the sessions that this secret signs
 H_LOCK = 64  # eight cells for a pthread_mutex_t: 40 bytes on x86-64, 48 on aarch64
 HEADER_CELLS = 128
@@ -76,7 +80,18 @@ EVENTS, EVENT_CELLS = 256, 72
 # An entry has its number, the wall clock in milliseconds, length and checksum of its text, and the text.
 V_NUMBER, V_AT, V_CHECK, V_TEXT = range(4)
 EVENT_TEXT_BYTES = (EVENT_CELLS - V_TEXT) * CELL
-TABLE_START = HEADER_CELLS + EVENTS * EVENT_CELLS  # the first cell of the server columns
+BALANCERS_START = HEADER_CELLS + EVENTS * EVENT_CELLS
+
+# The balancers that share with one another (`shared.balancers`). An entry has these cells, and then the balancer's name.
+BALANCERS, BALANCER_CELLS = 64, 16
+B_KIND = 0  # 0: no entry; 1: this balancer; 2: another one. Written last
+B_HEARD = 1  # when a report of it came that was a new one, in milliseconds of the monotonic clock
+B_SINCE = 2  # when it was first heard of, likewise
+B_IN_FLIGHT, B_ROUND_US = 3, 4  # as it reports
+B_CHECKS = 5  # 1: its checks hold for all
+B_NAME = 6
+BALANCER_NAME_BYTES = (BALANCER_CELLS - B_NAME) * CELL
+TABLE_START = BALANCERS_START + BALANCERS * BALANCER_CELLS  # the first cell of the server columns
 
 # Server columns.
 C_TOTAL = 0  # in flight, over all rows
@@ -88,7 +103,7 @@ C_BACKUP = 5
 C_PAST_REQUESTS = 6  # statistics of rows that were given back
 C_PAST_FAILURES = 7
 C_POLICY = 8  # the first of the policy's columns
-C_PENALTY = 11  # requests that failed a short while ago and still count as load, over all rows
+C_PENALTY = 11  # load beside what is in flight: requests that failed a short while ago, over all rows, and C_ELSEWHERE
 C_ADMIN = 12  # states.Admin
 C_WEIGHT_SET = 13  # the weight that a command has set; 0: the configuration's weight applies
 C_CHECK = 14  # transitions.Check
@@ -123,7 +138,11 @@ C_MOVED = 44  # H_MEMBERS when the server last joined or left at run time; 0: it
 C_LIMIT_SET = 45  # the limit that a command has set, plus one; 0: the configuration's limit applies
 C_SOURCE = 46  # table.Source: what has added the server
 C_LEAVING = 47  # its source has let it go: the administrative state that it had before, plus one. 0: it is wanted
-SERVER_COLUMNS = 48
+C_ELSEWHERE = 48  # load by what other balancers have in flight on it (`shared.elsewhere`)
+C_SLOTS = 49  # of its limit over all balancers the part that this one may use, plus one; 0: all of it
+C_SLOTS_ALONE = 50  # the same, once this balancer goes on by itself
+C_CHECKED_ELSEWHERE = 51  # until when another balancer checks it for this one
+SERVER_COLUMNS = 52
 STATE_COLUMNS = (C_ADMIN, C_WEIGHT_SET, C_LIMIT_SET, C_CHECK, C_CHECKED, C_RISEN, C_STREAK, C_EJECTED_UNTIL, C_EJECTIONS,
                  C_RETURNED, C_TRIAL, C_WINDOW, C_WINDOW_FAILURES, C_WINDOW_REQUESTS, C_EJECTION, C_RISEN_CHANGE,
                  C_TRIAL_UNTIL, C_DRAINED, C_SESSIONS_WINDOW, C_SESSIONS, C_LAST_SESSIONS, C_SESSION_AT, C_LEAVING)

@@ -48,7 +48,7 @@ class Ledger:
         self._rows = rows = Rows(segment)
         # In-flight totals by slot. A decision reads them under the lock; a display may read them without it.
         self.totals = segment.cells[layout.column(at.C_TOTAL)]
-        # By slot: requests that failed a short while ago and still count as load.
+        # By slot: load beside what is in flight: requests that failed a short while ago, and what other balancers have there.
         self.penalties = segment.cells[layout.column(at.C_PENALTY)]
         # Requests whose response's head has not come, of pools that go by the time of that.
         self.unanswered = segment.cells[layout.column(at.C_UNANSWERED)]
@@ -245,17 +245,19 @@ class Ledger:
 
 
 def end_stopped_controller(cells: memoryview, owner: int, looks: int) -> None:
-    """Kill the controller if it is the process `owner`, which has held the lock at so many looks, one a second.
+    """Kill the controller, or the process that shares with other balancers, if it is the process `owner`, which has held the lock
+    at so many looks, one a second.
 
-    Requests wait meanwhile, and a new controller costs nothing. A worker is left alone: it has clients.
+    Requests wait meanwhile, and a new one costs nothing. A worker is left alone: it has clients.
     """
     # Here and not where the controller is started: that code needs the lock itself.
-    if looks < _STOPPED_LOOKS or owner != cells[at.H_CONTROLLER]:
+    if looks < _STOPPED_LOOKS:
         return
-    try:
-        if is_alive(owner, cells[at.H_CONTROLLER + 1]):
-            log.error("the controller (pid %d) has held the ledger's lock for %d s; it is killed, and another one is started",
-                      owner, looks)
-            os.kill(owner, signal.SIGKILL)
-    except OSError as exc:  # no descriptor for /proc: the next look tries again
-        log.error("the controller (pid %d), which holds the ledger's lock, cannot be ended: %s", owner, exc)
+    for what, cell in (("the controller", at.H_CONTROLLER), ("the process that shares with other balancers", at.H_CLUSTER)):
+        try:
+            if owner == cells[cell] and is_alive(owner, cells[cell + 1]):
+                log.error("%s (pid %d) has held the ledger's lock for %d s; it is killed, and another one is started",
+                          what, owner, looks)
+                os.kill(owner, signal.SIGKILL)
+        except OSError as exc:  # no descriptor for /proc: the next look tries again
+            log.error("%s (pid %d), which holds the ledger's lock, cannot be ended: %s", what, owner, exc)

@@ -158,7 +158,10 @@ class Rows:
             counted[at.C_OWN_WAITING] = [layout.own_line_array(row, at.O_WAITING) for row in rows]
         for totals, arrays in counted.items():
             start = layout.column(totals).start
+            beside = layout.column(at.C_ELSEWHERE).start if totals == at.C_PENALTY else 0
             for slot, number in enumerate(self._sums(arrays, layout.servers)):
+                if beside:
+                    number += cells[beside + slot]
                 if cells[start + slot] != number:
                     cells[start + slot] = number
 

@@ -58,6 +58,8 @@ class States:
         self.source, self.leaving = column(at.C_SOURCE), column(at.C_LEAVING)
         self.admin, self.weight_set, self._limit_set = column(at.C_ADMIN), column(at.C_WEIGHT_SET), column(at.C_LIMIT_SET)
         self.check, self.checked = column(at.C_CHECK), column(at.C_CHECKED)
+        self.checked_elsewhere = column(at.C_CHECKED_ELSEWHERE)
+        self._slots, self._slots_alone = column(at.C_SLOTS), column(at.C_SLOTS_ALONE)
         self.risen, self.risen_change = column(at.C_RISEN), column(at.C_RISEN_CHANGE)
         self.streak, self.ejection = column(at.C_STREAK), column(at.C_EJECTION)
         self.trial, self.trial_until = column(at.C_TRIAL), column(at.C_TRIAL_UNTIL)
@@ -109,6 +111,28 @@ class States:
     def limit_set(self, slot: int) -> int | None:
         """The limit that an operator has set; None: that of the configuration applies."""
         value = self._limit_set[slot]
+        return value - 1 if value else None
+
+    def set_slots(self, slot: int, slots: int | None, alone: int | None) -> None:
+        """Set the part of the server's limit that this balancer may use, now and once it goes on by itself; None: all of it.
+
+        The lock must be held.
+        """
+        self._slots_alone[slot] = 0 if alone is None else alone + 1
+        value = 0 if slots is None else slots + 1
+        if self._slots[slot] != value:
+            self._slots[slot] = value
+            self.count_change()
+
+    def go_alone(self, slot: int) -> None:
+        """This balancer goes on by itself: use the part of the server's limit that is meant for that. The lock must be held."""
+        if self._slots[slot] != self._slots_alone[slot]:
+            self._slots[slot] = self._slots_alone[slot]
+            self.count_change()
+
+    def slots(self, slot: int) -> int | None:
+        """The part of the server's limit that this balancer may use; None: all of it."""
+        value = self._slots[slot]
         return value - 1 if value else None
 
     def version(self, slot: int) -> str:
@@ -265,5 +289,6 @@ class States:
                      self._limit_set, self.check, self.checked, self.risen, self.risen_change, self.streak, self.ejection,
                      self.trial, self.trial_until, self.ejected_until, self.ejections, self.returned, self.window,
                      self.window_failures, self.window_requests, self.drained, self.sessions_window, self.sessions,
-                     self.last_sessions, self.session_at, self.times_ejected, self.checks_passed, self.checks_failed):
+                     self.last_sessions, self.session_at, self.times_ejected, self.checks_passed, self.checks_failed,
+                     self.checked_elsewhere, self._slots, self._slots_alone):
             view.release()

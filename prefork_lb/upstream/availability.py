@@ -67,6 +67,8 @@ def _set_weights(servers: Sequence[Server], states: States, rules: AvailabilityR
             if share < 1:
                 is_ramping = True
                 limit = max(1, int(limit * share))
+        if (slots := states.slots(server.slot)) is not None:  # the others of its limit are other balancers'
+            limit, own_limit = min(limit, slots), min(own_limit, slots)
         # One store each: other threads of this worker read them, under the ledger's lock, which is not held here.
         server.weight, server.max_connections, server.own_limit = weight, limit, own_limit
     return is_ramping

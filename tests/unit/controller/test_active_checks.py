@@ -15,7 +15,7 @@ from prefork_lb.controller.streak import CheckState
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import Segment
-from prefork_lb.shared.states import States
+from prefork_lb.shared.states import States, now_ms
 from prefork_lb.shared.table import PoolEntry, ServerEntry, register
 from prefork_lb.shared.transitions import Check
 from tests.support.place import HOST
@@ -67,3 +67,18 @@ def test_a_result_is_not_filed_for_the_server_that_has_the_slot_by_now(checking:
     assert checking.register("10.0.0.9:80") == checking.slot
     checking.checks._report(("web", checking.address), CheckState.DOWN, Outcome(False, "refused", 0.0))
     assert checking.states.check[checking.slot] == Check.NONE
+
+
+def test_a_server_that_another_balancer_checks_is_left_to_it_until_that_falls_silent(checking: Checking) -> None:
+    checking.states.checked_elsewhere[checking.slot] = now_ms() + 60_000
+    checking.states.set_check(checking.slot, Check.DOWN, "another says so")
+    targets: list[int] = []
+    original = CheckSchedule.set_targets
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CheckSchedule, "set_targets", lambda self, found: (targets.append(len(found)), original(self, found)))
+        checking.checks.look()
+        checking.checks.look()
+        checking.states.checked_elsewhere[checking.slot] = 0
+        checking.checks.look()
+    assert targets == [0, 1]
+    wait_until(lambda: checking.states.check[checking.slot] == Check.UP, "it is checked here", 20)

@@ -47,6 +47,9 @@ def test_all_totals_are_counted_anew_from_the_rows_in_use(master: Master, pids: 
                 cells[cell] = rng.choice((0, 0, 1, 7, 1 << 40)) if row != 1 else 0
                 cells[total] = 99  # wrong
                 expected[total] = expected.get(total, 0) + (cells[cell] if pid else 0)
+    for slot in range(5):  # what other balancers have there is no row's, and is added
+        cells[layout.column(at.C_ELSEWHERE).start + slot] = slot
+        expected[layout.column(at.C_PENALTY).start + slot] += slot
     rows.Rows(segment).recount()
     assert {total: cells[total] for total in expected} == expected
 

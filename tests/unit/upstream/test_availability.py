@@ -156,3 +156,11 @@ def test_a_limit_never_ramps_to_nothing(states: States) -> None:
     states.risen[0] = NOW
     chosen([server], states, slow_start_ms=10_000)
     assert server.max_connections == 1
+
+
+@pytest.mark.parametrize(("limit", "part", "most"), [(10, 4, 4), (10, 40, 10), (10, 0, 0), (10, None, 10)])
+def test_no_more_of_a_limit_is_used_than_this_balancers_part(states: States, limit: int, part: int | None, most: int) -> None:
+    server = new_server(0, limit=limit)
+    states.set_slots(0, part, 3)
+    chosen([server], states)
+    assert (server.max_connections, server.own_limit) == (most, most)

@@ -4,6 +4,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from prefork_lb.balance.policy import Candidate, Policy, PolicyMemory, PolicySet
 from prefork_lb.balance.registry import make_policy
 from prefork_lb.errors import InvariantError, NoUsableServer, PoolFull
 from prefork_lb.native.loader import FastClaims, native
+from prefork_lb.shared.elsewhere import Elsewhere
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import Admin, States
@@ -279,3 +281,13 @@ def test_a_worker_broken_off_at_any_instruction_of_a_lease_leaves_nothing(
         ledger.release_lock()
         ledger.reclaim_dead()
         assert ledger.totals.tolist() == [0] * SLOTS, f"broken off at instruction {instruction}"
+
+
+@pytest.mark.parametrize("policy", ["least-connections", "peak-ewma", "least-time", "power-of-two", "consistent-hash"])
+def test_load_that_other_balancers_have_there_counts(ledger: Ledger, policy: str) -> None:
+    """For every policy that goes by load; the request has no key, so `consistent-hash` goes by load, too."""
+    servers = new_server(0), new_server(1)
+    pool = make_pool(ledger, servers, new_policy(policy, servers=servers))
+    Elsewhere(ledger.segment, ledger, States(ledger.segment)).set({0: 3})
+    counts = Counter(picked(pool).slot for _ in range(3))
+    assert counts == {1: 3}

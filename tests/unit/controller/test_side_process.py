@@ -1,4 +1,4 @@
-"""Whether the process of the administration interface runs when it should."""
+"""Whether a process beside the controller runs when it should."""
 from __future__ import annotations
 
 import sys
@@ -9,7 +9,7 @@ import pytest
 
 from prefork_lb.clock import ManualClock
 from prefork_lb.config.admin import AdminConfig
-from prefork_lb.controller.admin_process import AdminProcess
+from prefork_lb.controller.side_process import SideProcess
 from prefork_lb.shared.segment import Segment
 from tests.support.waiting import wait_until
 
@@ -24,7 +24,7 @@ class Runs:
         script = ("import os, sys, time; open(sys.argv[1], 'a').write(f'{os.getpid()}\\n');"
                   "time.sleep(0 if os.path.exists(sys.argv[2]) else 60)")
         command = (sys.executable, "-c", script, str(self.starts_file), str(self.ends_file))
-        self.keeper = AdminProcess(segment, "", command, self.clock)
+        self.keeper = SideProcess(segment, "", "the process", command, self.clock)
 
     @property
     def starts(self) -> int:

@@ -1,4 +1,4 @@
-"""Keeps the process of the administration interface running, while the configuration in force has `[admin]`."""
+"""Keeps a process beside the controller running, while the configuration in force has its section."""
 from __future__ import annotations
 
 import logging
@@ -8,10 +8,9 @@ import sys
 from collections.abc import Sequence
 
 from prefork_lb.clock import Clock, monotonic
-from prefork_lb.config.admin import AdminConfig
+from prefork_lb.config.section import Section
 from prefork_lb.shared.segment import Segment
 
-_COMMAND = (sys.executable, "-m", "prefork_lb.admin")
 _LONGEST_WAIT_S = 30.0
 _WELL_S = 10.0  # a process that has run for so long is started again at once
 _PATIENCE_S = 5.0  # from SIGTERM to SIGKILL
@@ -19,25 +18,31 @@ _PATIENCE_S = 5.0  # from SIGTERM to SIGKILL
 log = logging.getLogger("prefork_lb")
 
 
-class AdminProcess:
-    """The one process, which reads the configuration by itself. It is no part of the controller, so that a page with many
-    visitors delays no check; and it ends with the controller, however that ends."""
+def module(name: str) -> Sequence[str]:
+    """The command that runs this module of ours, with this interpreter."""
+    return sys.executable, "-m", name
 
-    def __init__(self, segment: Segment, error_log: str, command: Sequence[str] = _COMMAND, clock: Clock = monotonic) -> None:
-        """`error_log` is the file that its messages go to; empty: standard error."""
+
+class SideProcess:
+    """One process, which reads the configuration by itself. It is no part of the controller, so that a page with many visitors,
+    or a store that hangs, delays no check; and it ends with the controller, however that ends."""
+
+    def __init__(self, segment: Segment, error_log: str, what: str, command: Sequence[str], clock: Clock = monotonic) -> None:
+        """`what` it is, for messages. `error_log` is the file that its own messages go to; empty: standard error."""
+        self._what = what
         self._arguments = [*command, segment.name, "--descriptor", str(segment.descriptor), "--controller", str(os.getpid()),
                            *(("--log", error_log) if error_log else ())]
         self._descriptor = segment.descriptor
         self._clock = clock
-        self._wanted: AdminConfig | None = None
-        self._served: AdminConfig | None = None  # by the process that runs
+        self._wanted: Section | None = None
+        self._served: Section | None = None  # by the process that runs
         self._process: subprocess.Popen[bytes] | None = None
         self._started_at = self._next_start = self._kill_at = 0.0
         self._failures = 0  # in a row
 
-    def use(self, admin: AdminConfig | None) -> None:
+    def use(self, section: Section | None) -> None:
         """Serve this section from the next look on; None: nothing."""
-        self._wanted = admin
+        self._wanted = section
 
     def look(self) -> None:
         """Start, end or replace the process if that is needed. Call this a few times a second, from the main thread: the kernel
@@ -55,12 +60,12 @@ class AdminProcess:
         if self._process is not None:
             self._process.terminate()
 
-    def _start(self, admin: AdminConfig) -> None:
-        self._started_at, self._kill_at, self._served = self._clock(), 0.0, admin
+    def _start(self, section: Section) -> None:
+        self._started_at, self._kill_at, self._served = self._clock(), 0.0, section
         try:
             self._process = subprocess.Popen(self._arguments, stdin=subprocess.DEVNULL, pass_fds=[self._descriptor])
         except OSError as exc:
-            log.error("the administration interface cannot be started, which is tried again in %.0f s: %s: %s", self._wait_s(),
+            log.error("%s cannot be started, which is tried again in %.0f s: %s: %s", self._what, self._wait_s(),
                       self._arguments[0], exc)
 
     def _end(self, process: subprocess.Popen[bytes]) -> None:
@@ -77,7 +82,7 @@ class AdminProcess:
             self._failures, self._next_start = 0, 0.0
             return
         how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-        log.error("the administration interface %s; it is started again in %.0f s", how, self._wait_s())
+        log.error("%s %s; it is started again in %.0f s", self._what, how, self._wait_s())
 
     def _wait_s(self) -> float:
         """The time until the next start after a failure now: 0, 1, 3, 7 s and so on."""
