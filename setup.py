@@ -62,10 +62,12 @@ setup(
     ],
     extras_require={
         "gevent": ["gevent>=24.10"],
+        "re2": ["google-re2>=1.1"],  # regular expressions in routes
         "test": [
             "coverage[toml]>=7.6",
             "flask>=3.0",
             "gevent>=24.10",
+            "google-re2>=1.1",
             "h11>=0.14",
             "hypothesis>=6.100",
             "jsonschema>=4.21",

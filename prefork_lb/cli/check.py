@@ -11,6 +11,7 @@ import click
 
 from prefork_lb.cli.room import lacks_of_room
 from prefork_lb.config import Config, find_and_load
+from prefork_lb.config.routes import route_in_words
 from prefork_lb.errors import ConfigError
 from prefork_lb.shared.saved import folder_problem
 from prefork_lb.shared.saved_lock import describe, holder
@@ -79,8 +80,7 @@ def summary(config: Config) -> list[str]:
             limit = f", at most {server.max_connections} at once" if server.max_connections else ""
             lines.append(f"  {server.address}, weight {server.weight}{limit}{', backup' if server.backup else ''}")
     for route in config.routes:
-        hosts, paths = ", ".join(route.hosts) or "any host", ", ".join(route.paths) or "any path"
-        lines.append(f"route {hosts}; {paths} -> pool {route.pool}")
+        lines.append(f"route {route_in_words(route)} -> pool {route.pool}")
     if not config.routes:
         lines.append(f"no routes: everything -> pool {next(iter(config.pools))}")
     return lines

@@ -20,6 +20,7 @@ MODULES = {
     "config": "config",
     "events": "events",
     "reload": "reload",
+    "routes": "routes",
     "run": "run",
     "status": "status",
     "top": "top",

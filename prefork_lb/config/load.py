@@ -14,6 +14,7 @@ from prefork_lb.config.admin import is_of_this_host
 from prefork_lb.config.decode import decode
 from prefork_lb.config.model import Config
 from prefork_lb.config.positions import Path, key_lines
+from prefork_lb.config.route_rules import overlaps
 from prefork_lb.config.validate import validate
 from prefork_lb.errors import ConfigError, printable
 
@@ -98,10 +99,11 @@ def _from_file(name: str) -> Loaded:
 
 
 def _notices(config: Config, lines: Mapping[Path, int]) -> tuple[str, ...]:
-    if config.admin is None or is_of_this_host(config.admin.address):
-        return ()
-    return (f"{_place(config.source, lines, ('admin', 'bind'))}: reached from other hosts, without TLS: tokens can be "
-            "read on the way; put a proxy with TLS in front, or use a tunnel to an address of this host",)
+    found = [f"{_place(config.source, lines, ('routes', index))}: {what}" for index, what in overlaps(config.routes)]
+    if config.admin is not None and not is_of_this_host(config.admin.address):
+        found.append(f"{_place(config.source, lines, ('admin', 'bind'))}: reached from other hosts, without TLS: tokens can be "
+                     "read on the way; put a proxy with TLS in front, or use a tunnel to an address of this host")
+    return tuple(found)
 
 
 def _checked(values: dict[str, object], source: str, lines: Mapping[Path, int]) -> Loaded:

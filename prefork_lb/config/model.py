@@ -12,6 +12,7 @@ from msgspec import Meta, field
 from prefork_lb.config.admin import AdminConfig
 from prefork_lb.config.log import LogConfig
 from prefork_lb.config.pool import PoolConfig
+from prefork_lb.config.routes import RouteConfig
 from prefork_lb.config.section import MIB, Seconds, Section, meta
 
 DEFAULT_BIND = "127.0.0.1:8000"
@@ -129,6 +130,10 @@ class ProxyConfig(Section, frozen=True):
     via: Annotated[str, meta(
         "This proxy's name in the Via field.", pattern=r"^[!#$%&'*+\-.^_`|~0-9A-Za-z]+(:[0-9]+)?\Z", max_length=100
     )] = "prefork_lb"
+    doubtful_paths: Annotated[Literal["refuse", "pass"], meta(
+        "What becomes of a path that servers are known to read in different ways (`%2F`, `;`, a backslash and the like), where "
+        "routes have `paths`: 400, or it is compared as it is. See [routing.md](routing.md)."
+    )] = "refuse"
     request_id: Annotated[bool, meta(
         "Give each request an X-Request-ID and a traceparent, or take those of a trusted proxy. Servers, the access log and "
         "error pages tell them; those of other clients are dropped."
@@ -140,16 +145,6 @@ class ProxyConfig(Section, frozen=True):
     keepalive: KeepaliveConfig = field(default_factory=KeepaliveConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     buffers: BuffersConfig = field(default_factory=BuffersConfig)
-
-
-class RouteConfig(Section, frozen=True):
-    """Which requests a pool gets, `[[routes]]`. The most specific one wins: host, then the longest path."""
-
-    pool: Annotated[str, meta("Name of the pool.")]
-    hosts: Annotated[tuple[str, ...], meta(
-        'Host names, or "*.example.org" for all below one; none: any host.'
-    )] = ()
-    paths: Annotated[tuple[str, ...], meta("Prefixes of the path; none: any path.")] = ()
 
 
 class StateConfig(Section, frozen=True):

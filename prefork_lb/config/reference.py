@@ -12,6 +12,7 @@ from prefork_lb.config.admin import AdminConfig
 from prefork_lb.config.discovery import DiscoveryConfig
 from prefork_lb.config.load import LOCAL_FILE, SYSTEM_FILE
 from prefork_lb.config.log import LogConfig
+from prefork_lb.config.routes import RouteConfig
 from prefork_lb.config.scaling import ScalingConfig, ScheduleConfig
 from prefork_lb.config.sticky import StickyConfig
 
@@ -26,7 +27,7 @@ _SECTIONS: tuple[tuple[str, type[msgspec.Struct]], ...] = (
     ("[pools.NAME.queue]", pool.QueueConfig), ("[pools.NAME.breaker]", pool.BreakerConfig),
     ("[pools.NAME.sticky]", StickyConfig),
     ("[pools.NAME.scaling]", ScalingConfig), ("a time in [pools.NAME.scaling] schedules", ScheduleConfig),
-    ("[pools.NAME.discovery]", DiscoveryConfig), ("[[routes]]", model.RouteConfig),
+    ("[pools.NAME.discovery]", DiscoveryConfig), ("[[routes]]", RouteConfig),
     ("[state]", model.StateConfig), ("[admin]", AdminConfig),
     ("[log]", LogConfig),
 )
@@ -65,9 +66,7 @@ _POLICIES = f"""## Policies
 """
 
 _ROUTES = """
-The most specific route gets a request: an exact host before a wildcard (the longer first) before any host, then the longest
-path, then the first in the file. With one pool and no route, the pool gets everything. Paths are compared byte for byte as
-they came; routes divide traffic, they are no access rules. A request that no route matches is answered with 404.
+With one pool and no route, the pool gets everything. A request that no route matches is answered with 404.
 """
 
 
@@ -75,7 +74,7 @@ def reference() -> str:
     """The page."""
     parts = [_INTRODUCTION]
     for heading, kind in _SECTIONS:
-        parts.append(f"## `{heading}`\n\n{inspect.getdoc(kind)}\n\n{_table(kind)}{_ROUTES if kind is model.RouteConfig else ''}")
+        parts.append(f"## `{heading}`\n\n{inspect.getdoc(kind)}\n\n{_table(kind)}{_ROUTES if kind is RouteConfig else ''}")
     return "\n".join([*parts, _POLICIES])
 
 

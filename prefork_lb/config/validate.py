@@ -3,16 +3,17 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Mapping
 
 from prefork_lb.balance.registry import KEYED_POLICIES, POLICY_NAMES
 from prefork_lb.config.admin_rules import check_admin
 from prefork_lb.config.decode import ReportProblem, did_you_mean
 from prefork_lb.config.discovery_rules import check_discovery
 from prefork_lb.config.log_rules import check_log
-from prefork_lb.config.model import CertificateConfig, Config, RouteConfig
+from prefork_lb.config.model import CertificateConfig, Config
+from prefork_lb.config.names import HOST, POOL
 from prefork_lb.config.pool import HealthConfig, PoolConfig
 from prefork_lb.config.redirect_rules import check_redirecting
+from prefork_lb.config.route_rules import check_routes
 from prefork_lb.config.scaling_rules import check_scaling
 from prefork_lb.config.statuses import parse_statuses
 from prefork_lb.config.sticky_rules import check_cookies, check_sticky
@@ -21,8 +22,6 @@ from prefork_lb.net.address import is_server_name, parse_address
 from prefork_lb.net.tls import check_pair, upstream_context
 from prefork_lb.wire import grammar
 
-_HOST = re.compile(r"(?:\*\.)?(?!-)[A-Za-z0-9_-]{1,63}(?<!-)(?:\.(?!-)[A-Za-z0-9_-]{1,63}(?<!-))*\.?|\[[0-9A-Fa-f:.]+\]")
-_POOL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _CLASS = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
@@ -52,9 +51,7 @@ def validate(config: Config, report: ReportProblem) -> None:
             _pool(name, pool, report)
     check_cookies(pools, report)
     check_scaling(pools, report)
-    for index, route in enumerate(config.routes or ()):
-        if route is not None:
-            _route(index, route, pools, report)
+    check_routes(config.routes or (), pools, report)
     if len(pools) > 1 and config.routes == ():
         report(("pools",), f"{len(pools)} pools and no [[routes]] that say which requests each gets")
 
@@ -78,7 +75,7 @@ def _certificate(index: int, entry: CertificateConfig, report: ReportProblem) ->
     if None not in (entry.certificate, entry.key):
         _pair(entry.certificate, entry.key, (*path, "certificate"), report)
     for number, host in enumerate(entry.hosts or ()):
-        if host is not None and (not _HOST.fullmatch(host) or host.startswith("[")):
+        if host is not None and (not HOST.fullmatch(host) or host.startswith("[")):
             report((*path, "hosts", number), f'{shown(host)} is no host; expected a name, or "*." and a name')
     if index and entry.hosts == ():
         report((*path, "hosts"), "missing; only the first certificate is for all other names")
@@ -111,7 +108,7 @@ def _tls(name: str, pool: PoolConfig, report: ReportProblem) -> None:
 
 
 def _pool(name: str, pool: PoolConfig, report: ReportProblem) -> None:
-    if not _POOL_NAME.fullmatch(name):
+    if not POOL.fullmatch(name):
         report(("pools", name), f"{shown(name)} is no name; expected letters, digits, hyphens, dots and underscores, at most 63")
     if pool.policy is not None and pool.policy not in POLICY_NAMES and not _CLASS.fullmatch(pool.policy):
         report(("pools", name, "policy"), f'{shown(pool.policy)} is no policy; expected one of {", ".join(POLICY_NAMES)}, '
@@ -201,20 +198,6 @@ def _failures(name: str, pool: PoolConfig, report: ReportProblem) -> None:
         for key in ("path", "method", "host", "headers", "statuses", "text", "pattern"):
             if getattr(health, key) not in (None, getattr(default, key)):
                 report((*path, key), 'asks for an answer, which a check of the type "tcp" does not get')
-
-
-def _route(index: int, route: RouteConfig, pools: Mapping[str, PoolConfig], report: ReportProblem) -> None:
-    path = ("routes", index)
-    if route.pool is not None and route.pool not in pools:
-        names = filter(_POOL_NAME.fullmatch, pools)
-        report((*path, "pool"), f"there is no pool {shown(route.pool)}; expected one of {', '.join(names)}"
-               f"{did_you_mean(route.pool, pools)}")
-    for number, host in enumerate(route.hosts or ()):
-        if host is not None and not _HOST.fullmatch(host):
-            report((*path, "hosts", number), f'{shown(host)} is no host; expected a name without port, or "*." and a name')
-    for number, prefix in enumerate(route.paths or ()):
-        if prefix is not None and not re.fullmatch(r"/[\x21-\x7e]*", prefix):
-            report((*path, "paths", number), f"{shown(prefix)} is no path; expected / and printable ASCII")
 
 
 def _address(text: str | None, path: tuple[str | int, ...], report: ReportProblem) -> bool:

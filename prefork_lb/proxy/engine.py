@@ -18,7 +18,7 @@ from prefork_lb.upstream.pool import Pool
 from prefork_lb.upstream.server import Server
 from prefork_lb.wire.forwarded import client_scheme, times_passed
 from prefork_lb.wire.framing import BY_LENGTH, NO_BODY, request_framing
-from prefork_lb.wire.target import destination
+from prefork_lb.wire.target import Destination, destination
 
 # A request may pass several balancers of the same name in a row, but not go in circles.
 _MOST_PASSES = 8
@@ -98,7 +98,10 @@ class Engine:
             raise MethodNotAllowed("TRACE")
         if times_passed(head.index, self._settings.pseudonym) >= _MOST_PASSES:
             raise LoopDetected(f"the request has come by {_MOST_PASSES} times")
-        pool = self._pools[self._router.pool(goal.name, goal.path)]
+        route, target = self._router.find(goal, head, request.client)
+        if target is not goal.target:
+            goal = Destination(target, goal.host, goal.name, goal.path)
+        pool = self._pools[route.pool]
         block = request_block(request, goal, framing, pool.name, self._settings.pseudonym, self._own_cookies)
         if pool.redirect_status:
             check_redirectable(goal.target)

@@ -1,65 +1,208 @@
-"""Routes: host and path to the name of a pool.
+"""Routes: from a request to the one that says what becomes of it.
 
-The most specific route wins: an exact host before a wildcard (a longer one first) before any host; then the longest path
-prefix; of equals the first in the configuration. Paths are compared as they came, byte for byte, for what a server makes
-of `//`, `/../` or `%2F` only the server knows: routes divide traffic, they are no access rules.
+The most specific route wins, whatever the order in the file:
+1. the host: an exact name before a wildcard, a longer wildcard before a shorter one, any host last;
+2. the path: a whole one ("=/a") before a pattern ("~..."), of two patterns the longer one; then a longer prefix before a
+   shorter one, any path last;
+3. the further conditions: more of them before fewer.
+A route whose further conditions a request does not meet is passed over, and the next one is looked at. Two routes with the same
+host, path and number of conditions may both be met by a request: then the one whose conditions come first in the alphabet wins,
+and the check of the configuration tells of it.
+
+The cost of a match depends on the labels of the host and the segments of the path, not on the number of routes: tables lead to
+those with the same host and path. Only patterns are tried one by one.
 """
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
-from prefork_lb.errors import NoRoute
+from prefork_lb.errors import BadRequest, NoRoute
+from prefork_lb.routing.conditions import Asked, Condition, TrustCheck, conditions, rank
+from prefork_lb.routing.path import compared
+from prefork_lb.routing.pattern import Matches, compiled
+from prefork_lb.wire.head import RequestHead
+from prefork_lb.wire.target import Destination
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    hosts: Sequence[str]  # names, or `*.` and a name; none: any host
-    paths: Sequence[str]  # prefixes; none: any path
+    """What a request must be like, and the pool that then answers it."""
+
     pool: str
+    hosts: Sequence[str] = ()  # names, or `*.` and a name; none: any host
+    paths: Sequence[str] = ()  # prefixes, "=" and a whole path, or "~" and a pattern; none: any path
+    methods: Sequence[str] = ()
+    fields: Mapping[str, str] = field(default_factory=dict)
+    cookies: Mapping[str, str] = field(default_factory=dict)
+    query: Mapping[str, str] = field(default_factory=dict)
+    clients: Sequence[str] = ()
+
+
+def _nobody(_: str) -> bool:
+    return False
 
 
 class Router:
     """Finds the route of a request."""
 
-    def __init__(self, routes: Sequence[Route]) -> None:
-        self._exact: dict[str, list[tuple[bytes, str]]] = {}
-        self._wildcard: dict[str, list[tuple[bytes, str]]] = {}
-        self._any: list[tuple[bytes, str]] = []
+    def __init__(self, routes: Sequence[Route], passes_doubtful: bool = False, is_trusted: TrustCheck = _nobody) -> None:
+        """`passes_doubtful`: paths that servers may read in another way are compared as they are, and not refused.
+        `is_trusted`: whether the proxy at an address is believed.
+
+        Raises ValueError for a pattern or a network that is none.
+        """
+        self._passes_doubtful = passes_doubtful
+        self._compares_paths = any(route.paths for route in routes)
+        self._hosts: dict[str, _Paths] = {}
+        self._below: dict[str, _Paths] = {}  # wildcards, by the name with its first dot
+        self._any = _Paths()
         for route in routes:
-            prefixes = [(path.encode(), route.pool) for path in route.paths or ("",)]
+            tests = conditions(route, is_trusted)
             for host in route.hosts:
                 name = host.lower().removesuffix(".")  # RFC 1034 3.1: a last dot means the same name
-                if name.startswith("*."):
-                    self._wildcard.setdefault(name[1:], []).extend(prefixes)
-                else:
-                    self._exact.setdefault(name, []).extend(prefixes)
+                table, key = (self._below, name[1:]) if name.startswith("*.") else (self._hosts, name)
+                table.setdefault(key, _Paths()).add(route, tests)
             if not route.hosts:
-                self._any.extend(prefixes)
-        for table in (*self._exact.values(), *self._wildcard.values(), self._any):
-            table.sort(key=lambda entry: -len(entry[0]))  # stable: of equals the first stays first
+                self._any.add(route, tests)
+        for paths in (*self._hosts.values(), *self._below.values(), self._any):
+            paths.sort()
+        self._only = routes[0] if len(routes) == 1 and routes[0] == Route(routes[0].pool) else None
 
-    def pool(self, host: str, path: bytes) -> str:
-        """The pool for a host (lower-case, without port and last dot) and a path. Raises NoRoute."""
-        if self._exact:
-            found = _longest(self._exact.get(host, ()), path)
-            if found is not None:
-                return found
-        if self._wildcard:
+    def find(self, goal: Destination, head: RequestHead, peer: str) -> tuple[Route, bytes]:
+        """The route of a request, and its target as a server gets it. `peer` is the address of its connection.
+
+        Raises NoRoute, and BadRequest for a path that servers may read in another way than this one.
+        """
+        target = goal.target
+        if self._only is not None:
+            return self._only, target
+        path = b""
+        if self._compares_paths:
+            raw, mark, query = target.partition(b"?")
+            path, sent, doubt = compared(raw)
+            if doubt and not self._passes_doubtful:
+                raise BadRequest(f"the path has {doubt}; routes compare paths, so it is refused (proxy.doubtful_paths)")
+            if sent != raw:
+                target = sent + mark + query
+        asked = Asked(head, target, peer)
+        for paths in self._tables(goal.name):
+            route = paths.find(path, asked)
+            if route is not None:
+                return route, target
+        raise NoRoute(f"no route for host {goal.name!r} and path {goal.path[:80]!r}")
+
+    def in_order(self) -> Iterator[tuple[str, str, Route]]:
+        """Each host, path and route in the order in which they are tried; empty for any host and any path."""
+        for host in sorted(self._hosts):
+            yield from self._hosts[host].in_order(host)
+        for host in sorted(self._below, key=lambda host: (-host.count("."), host)):
+            yield from self._below[host].in_order(f"*{host}")
+        yield from self._any.in_order("")
+
+    def _tables(self, host: str) -> Iterator[_Paths]:
+        """The tables for a host, the most specific one first."""
+        if host in self._hosts:
+            yield self._hosts[host]
+        if self._below:
             dot = host.find(".")
             while dot >= 0:
-                found = _longest(self._wildcard.get(host[dot:], ()), path)
+                if host[dot:] in self._below:
+                    yield self._below[host[dot:]]
+                dot = host.find(".", dot + 1)
+        yield self._any
+
+
+_Candidates = list[tuple[Route, Sequence[Condition]]]
+
+
+class _Paths:
+    """The routes of one host, by path."""
+
+    def __init__(self) -> None:
+        self._whole: dict[bytes, _Candidates] = {}
+        self._patterns: dict[str, tuple[Matches, _Candidates]] = {}
+        self._prefixes: dict[bytes, _Candidates] = {}  # the prefix "/api/" is under "/api/", "/api" under "/api"
+        self._any: _Candidates = []
+        self._tried: list[tuple[Matches, _Candidates]] = []  # the patterns, in order
+        self._longest = 0  # prefix
+
+    def add(self, route: Route, tests: Sequence[Condition]) -> None:
+        entry = route, tests
+        for path in route.paths:
+            if path.startswith("="):
+                self._whole.setdefault(path[1:].encode(), []).append(entry)
+            elif path.startswith("~"):
+                if path not in self._patterns:
+                    self._patterns[path] = compiled(path[1:]), []
+                self._patterns[path][1].append(entry)
+            else:
+                self._prefixes.setdefault(path.encode(), []).append(entry)
+        if not route.paths:
+            self._any.append(entry)
+
+    def sort(self) -> None:
+        """Bring equals into the order in which they are tried. To be called once, when all are there."""
+        of_patterns = (candidates for _, candidates in self._patterns.values())
+        for candidates in (*self._whole.values(), *self._prefixes.values(), *of_patterns, self._any):
+            candidates.sort(key=lambda entry: rank(entry[0]))
+        self._longest = max(map(len, self._prefixes), default=0)
+        self._tried = [entry for _, entry in self._sorted_patterns()]
+
+    def in_order(self, host: str) -> Iterator[tuple[str, str, Route]]:
+        """All routes in the order in which they are tried, each with the host and its path."""
+        whole = sorted((f"={path.decode()}", candidates) for path, candidates in self._whole.items())
+        patterns = [(text, candidates) for text, (_, candidates) in self._sorted_patterns()]
+        prefixes = sorted(((path.decode(), candidates) for path, candidates in self._prefixes.items()),
+                          key=lambda entry: (-len(entry[0]), entry[0]))
+        for path, candidates in (*whole, *patterns, *prefixes, ("", self._any)):
+            for route, _ in candidates:
+                yield host, path, route
+
+    def _sorted_patterns(self) -> list[tuple[str, tuple[Matches, _Candidates]]]:
+        return sorted(self._patterns.items(), key=lambda entry: (-len(entry[0]), entry[0]))
+
+    def find(self, path: bytes, asked: Asked) -> Route | None:
+        if self._whole and path in self._whole:
+            found = _met(self._whole[path], asked)
+            if found is not None:
+                return found
+        for matches, candidates in self._tried:
+            if matches(path):
+                found = _met(candidates, asked)
                 if found is not None:
                     return found
-                dot = host.find(".", dot + 1)
-        found = _longest(self._any, path)
-        if found is None:
-            raise NoRoute(f"no route for host {host!r} and path {path[:80]!r}")
-        return found
+        if self._prefixes:
+            for prefix in _prefixes(path, self._longest):
+                if prefix in self._prefixes:
+                    found = _met(self._prefixes[prefix], asked)
+                    if found is not None:
+                        return found
+        return _met(self._any, asked)
 
 
-def _longest(entries: Sequence[tuple[bytes, str]], path: bytes) -> str | None:
-    for prefix, pool in entries:
-        if path.startswith(prefix):
-            return pool
+def _met(candidates: _Candidates, asked: Asked) -> Route | None:
+    """The first route all of whose conditions the request meets."""
+    for route, tests in candidates:
+        for test in tests:
+            if not test(asked):
+                break
+        else:
+            return route
     return None
+
+
+def _prefixes(path: bytes, longest: int) -> Iterator[bytes]:
+    """The prefixes of a path that end at the border of a segment, the longest first: of /a/b these are /a/b, /a/, /a and /.
+
+    Those that are much longer than `longest` are left out, or a path of 4,000 segments would cost 32 MB of copies.
+    """
+    if len(path) <= longest:
+        yield path
+    end = path.rfind(b"/", 0, longest + 1)
+    while end >= 0:
+        if end + 1 < len(path):
+            yield path[:end + 1]
+        if end:
+            yield path[:end]
+        end = path.rfind(b"/", 0, end)

@@ -15,13 +15,13 @@ from prefork_lb.balance.answer_times import LEVEL, AnswerTimes, microseconds_of,
 from prefork_lb.balance.keyed import KeyedPolicy
 from prefork_lb.balance.policy import Policy
 from prefork_lb.config import Config
+from prefork_lb.config.routes import route_in_words
 from prefork_lb.errors import CapacityError, ProxyError
 from prefork_lb.proxy.engine import Engine
 from prefork_lb.proxy.inbound import NO_CLIENT
 from prefork_lb.proxy.outbound import NOTHING
 from prefork_lb.proxy.plan import Plan
 from prefork_lb.proxy.request import Request
-from prefork_lb.routing.match import Route, Router
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.copying import private_copy
 from prefork_lb.shared.ledger import Ledger
@@ -35,13 +35,13 @@ from prefork_lb.upstream.pool import Pool
 from prefork_lb.upstream.runtime import BLOCKING
 from prefork_lb.upstream.server import UNLIMITED, Server
 from prefork_lb.wire.forwarded import ClientInfo
-from prefork_lb.wire.head import parse_request
+from prefork_lb.wire.head import RequestHead, parse_request
 from prefork_lb.wire.target import destination
 from prefork_lb.wiring.pools import PoolNeeds, make_pool
 from prefork_lb.wiring.room import pool_entries
 from prefork_lb.wiring.sessions import secrets_of
 from prefork_lb.wiring.trust import trust_check
-from prefork_lb.wiring.worker import head_limits, make_router, make_settings
+from prefork_lb.wiring.worker import head_limits, make_router, make_routes, make_settings
 
 _BY_CHANCE = frozenset(("random", "power-of-two"))
 _BLIND = frozenset(("round-robin", "weighted-round-robin", "random"))
@@ -97,8 +97,7 @@ def explain(segment: Segment, config: Config, block: bytes, client: str, scheme:
     except ProxyError as exc:
         found.answer = f"{exc.status}: {exc}"
         return found
-    goal = destination(head)
-    found.route = _route(config, goal.name, goal.path)
+    found.route = _route(config, head, client)
     _Picking(config, plan, ledger, states, slots[plan.pool.name]).explain(request, found)
     return found
 
@@ -109,14 +108,13 @@ def _make_pool(name: str, config: Config, slots: PoolSlots, ledger: Ledger, stat
     return make_pool(name, pool, config, PoolNeeds(None, secrets_of(name, pool, config)), slots, ledger, states, BLOCKING)
 
 
-def _route(config: Config, host: str, path: bytes) -> str:
-    """The route that was taken, in words. It is the Router's own answer: here its pools are the numbers of the routes."""
+def _route(config: Config, head: RequestHead, client: str) -> str:
+    """The route that is taken, in words."""
     if not config.routes:
         return "none: everything goes to the only pool"
-    numbered = [Route(route.hosts, route.paths, str(index)) for index, route in enumerate(config.routes)]
-    number = int(Router(numbered).pool(host, path))
-    route = config.routes[number]
-    return f"{number + 1}: {', '.join(route.hosts) or 'any host'}; {', '.join(route.paths) or 'any path'}"
+    found, _ = make_router(config).find(destination(head), head, client)
+    number = make_routes(config).index(found)
+    return f"{number + 1}: {route_in_words(config.routes[number])}"
 
 
 class _Picking:

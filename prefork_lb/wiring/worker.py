@@ -112,9 +112,15 @@ def make_settings(config: Config, runtime: Runtime) -> Settings:
 
 def make_router(config: Config) -> Router:
     """The routes of a configuration."""
-    routes = [Route(route.hosts, route.paths, route.pool) for route in config.routes]
+    return Router(make_routes(config), config.proxy.doubtful_paths == "pass", trust_check(config.proxy.trusted_proxies))
+
+
+def make_routes(config: Config) -> list[Route]:
+    """The same as a list, in the order of the file."""
+    routes = [Route(route.pool, route.hosts, route.paths, route.methods, route.fields, route.cookies, route.query, route.clients)
+              for route in config.routes]
     if not routes:
         if len(config.pools) != 1:
             raise InvariantError("several pools and no route: the configuration's check lets no such file pass")
-        routes = [Route((), (), next(iter(config.pools)))]
-    return Router(routes)
+        routes = [Route(next(iter(config.pools)))]
+    return routes

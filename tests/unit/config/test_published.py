@@ -45,11 +45,11 @@ def test_keys_of_another_version_are_left_out_and_named(config: Config) -> None:
         values["novelty"] = {"a": 1}
         values["pools"]["web"]["servers"][1]["colour"] = "blue"
         values["pools"]["web"]["health"]["grpc"] = True
-        values["routes"][0]["methods"] = ["GET"]
+        values["routes"][0]["moods"] = ["GET"]
 
     found, left_out = decode_published(with_more(config, change))
     assert found == config
-    assert sorted(left_out) == ["novelty", "pools.web.health.grpc", "pools.web.servers.1.colour", "routes.0.methods"]
+    assert sorted(left_out) == ["novelty", "pools.web.health.grpc", "pools.web.servers.1.colour", "routes.0.moods"]
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b'{"pools": 7}', b'{"pools": {"web": {"servers": [{}]}}}', b'{"pools": {'])

@@ -52,7 +52,7 @@ class Rig:
             functools.partial(parse_response, limits=HeadLimits()),
             Dialer().dial,
         )
-        self.engine = Engine(Router([Route((), (), "web")]), {"web": self.pool}, self.settings)
+        self.engine = Engine(Router([Route("web")]), {"web": self.pool}, self.settings)
 
     def __enter__(self) -> Rig:
         return self

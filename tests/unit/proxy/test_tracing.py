@@ -72,7 +72,7 @@ def test_a_state_that_is_no_text_stops_here(state: bytes) -> None:
 def named(rig: Rig, tells_times: bool = False) -> Engine:
     """The rig's engine, with names for requests."""
     settings = dataclasses.replace(rig.settings, identities=Identities(random.Random(1)), tells_times=tells_times)
-    return Engine(Router([Route((), (), "web")]), {"web": rig.pool}, settings)
+    return Engine(Router([Route("web")]), {"web": rig.pool}, settings)
 
 
 def test_a_server_gets_the_names_and_no_others() -> None:

@@ -1,0 +1,42 @@
+"""`prefork-lb routes`: the routes of a configuration in the order in which they are tried."""
+from __future__ import annotations
+
+import click
+from rich.table import Table
+
+from prefork_lb.cli.check import fail
+from prefork_lb.cli.tables import print_table
+from prefork_lb.config import find_and_load
+from prefork_lb.config.routes import conditions_in_words
+from prefork_lb.errors import ConfigError
+from prefork_lb.wiring.worker import make_router, make_routes
+
+
+@click.command()
+@click.argument("file", required=False)
+def routes(file: str | None) -> None:
+    """List the routes of a configuration in the order in which they are tried.
+
+    Without FILE the one that a start here would find. A request takes the first line whose host, path and conditions it meets.
+
+    \b
+    Examples:
+      prefork-lb routes
+      prefork-lb explain GET https://example.org/api
+    """
+    try:
+        config, _ = find_and_load(file)
+    except ConfigError as exc:
+        fail(exc.problems)
+    if not config.routes:
+        click.echo(f"no routes: everything -> pool {next(iter(config.pools))}")
+        return
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for heading in ("host", "path", "conditions", "pool", "in the file"):
+        table.add_column(heading)
+    known = make_routes(config)
+    for host, path, route in make_router(config).in_order():
+        number = known.index(route)
+        table.add_row(host or "any", path or "any", "; ".join(conditions_in_words(config.routes[number])) or "-", route.pool,
+                      f"routes[{number}]")
+    print_table(table, folds="conditions")

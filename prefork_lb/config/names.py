@@ -1,0 +1,7 @@
+"""What names in a configuration look like."""
+from __future__ import annotations
+
+import re
+
+HOST = re.compile(r"(?:\*\.)?(?!-)[A-Za-z0-9_-]{1,63}(?<!-)(?:\.(?!-)[A-Za-z0-9_-]{1,63}(?<!-))*\.?|\[[0-9A-Fa-f:.]+\]")
+POOL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")

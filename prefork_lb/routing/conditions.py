@@ -1,0 +1,121 @@
+"""What a route can ask of a request besides its host and path: method, fields, cookies, parameters of the query, client."""
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from typing import NamedTuple, Protocol
+
+from prefork_lb.routing.pattern import Matches, compiled
+from prefork_lb.wire.cookies import cookies
+from prefork_lb.wire.forwarded import told_client
+from prefork_lb.wire.head import RequestHead
+
+
+class Asked(NamedTuple):
+    """A request as conditions see it."""
+
+    head: RequestHead
+    target: bytes  # in origin-form
+    peer: str  # the address of its connection; "" for a client of a unix socket
+
+
+Condition = Callable[[Asked], bool]
+TrustCheck = Callable[[str], bool]
+
+
+class Conditions(Protocol):
+    """A route's conditions, as the configuration has them. A value is compared as it came; "*" is any, "~" begins a pattern."""
+
+    @property
+    def methods(self) -> Sequence[str]: ...
+    @property
+    def fields(self) -> Mapping[str, str]: ...
+    @property
+    def cookies(self) -> Mapping[str, str]: ...
+    @property
+    def query(self) -> Mapping[str, str]: ...
+    @property
+    def clients(self) -> Sequence[str]: ...
+
+
+Rank = tuple[int, list[str]]
+
+
+def rank(route: Conditions) -> Rank:
+    """The order of routes with the same host and path: the lower one comes first. Equal ones ask for the same."""
+    found = [f"method {' '.join(sorted(set(route.methods)))}"] if route.methods else []
+    found += [f"field {name.lower()}={value}" for name, value in route.fields.items()]
+    found += [f"cookie {name}={value}" for name, value in route.cookies.items()]
+    found += [f"query {name}={value}" for name, value in route.query.items()]
+    if route.clients:
+        found.append(f"client {' '.join(sorted(set(route.clients)))}")
+    return -len(found), sorted(found)
+
+
+def conditions(route: Conditions, is_trusted: TrustCheck) -> list[Condition]:
+    """The tests of a route, the cheap ones first. `is_trusted`: whether the proxy at an address is believed.
+
+    Raises ValueError for a pattern or a network that is none.
+    """
+    found: list[Condition] = []
+    if route.methods:
+        methods = frozenset(method.encode() for method in route.methods)
+        found.append(lambda asked: asked.head.method in methods)
+    found += [_field(name, value) for name, value in route.fields.items()]
+    found += [_cookie(name, value) for name, value in route.cookies.items()]
+    found += [_parameter(name, value) for name, value in route.query.items()]
+    if route.clients:
+        is_inside = client_test(route.clients)
+        found.append(lambda asked: is_inside(told_client(asked.head.index, asked.peer, is_trusted)))
+    return found
+
+
+def client_test(networks: Sequence[str]) -> Callable[[str], bool]:
+    """Whether an address is in one of the networks. Raises ValueError for what is no network."""
+    parsed = [ipaddress.ip_network(network, strict=False) for network in networks]
+
+    @lru_cache(maxsize=1024)
+    def is_inside(client: str) -> bool:
+        try:
+            address = ipaddress.ip_address(client)
+        except ValueError:  # a client of a unix socket has no address
+            return False
+        # An IPv4 client of a socket for both families (RFC 4291 2.5.5.2).
+        mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+        return any((mapped or address) in network for network in parsed)
+
+    return is_inside
+
+
+def _value_test(value: str) -> Matches:
+    if value == "*":
+        return lambda _: True
+    if value.startswith("~"):
+        return compiled(value[1:])
+    return value.encode().__eq__
+
+
+def _field(name: str, value: str) -> Condition:
+    wanted, key = _value_test(value), name.lower().encode()
+    return lambda asked: any(map(wanted, asked.head.index.get(key, ())))
+
+
+def _cookie(name: str, value: str) -> Condition:
+    wanted, key = _value_test(value), name.encode()
+    return lambda asked: any(map(wanted, cookies(asked.head.index.get(b"cookie", ()), key)))
+
+
+def _parameter(name: str, value: str) -> Condition:
+    wanted, key = _value_test(value), name.encode()
+    return lambda asked: any(map(wanted, _parameters(asked.target, key)))
+
+
+def _parameters(target: bytes, name: bytes) -> Iterator[bytes]:
+    """The values of all parameters of this name in the query, as they came."""
+    query = target.partition(b"?")[2]
+    if name in query:
+        for pair in query.split(b"&"):
+            found, _, value = pair.partition(b"=")
+            if found == name:
+                yield value

@@ -1,0 +1,90 @@
+"""What a route may say, and what is told of two of them."""
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from prefork_lb.config.load import find_and_load
+from prefork_lb.config.routes import route_in_words
+from prefork_lb.errors import ConfigError
+
+POOL = '[pools.web]\nservers = ["127.0.0.1:1"]\n'
+
+
+def told(tmp_path: Path, *routes: str) -> list[str]:
+    """The problems of a file with these routes; without one, what it warns of."""
+    file = tmp_path / "a.toml"
+    file.write_text(POOL + "".join(f'[[routes]]\npool = "web"\n{route}\n' for route in routes))
+    try:
+        _, notices = find_and_load(file)
+    except ConfigError as exc:
+        return [problem.removeprefix(f"{file}:") for problem in exc.problems]
+    return [f"warning: {notice.removeprefix(f'{file}:')}" for notice in notices]
+
+
+@pytest.mark.parametrize("route", [
+    'hosts = ["a.example.org", "*.example.org"]\npaths = ["/a", "/b/", "=/robots.txt", "~^/c/[0-9]+$"]',
+    'methods = ["GET", "PROPFIND"]\nfields = { X-Version = "2", Accept = "~json" }\ncookies = { beta = "*" }\nquery = { a = "" }',
+    'clients = ["10.0.0.0/8", "192.0.2.1", "2001:db8::/32"]',
+    'paths = ["/caf%C3%A9", "/"]',
+])
+def test_good_ones(tmp_path: Path, route: str) -> None:
+    assert told(tmp_path, route) == []
+
+
+@pytest.mark.parametrize(("route", "words"), [
+    ('paths = ["a"]', "'a' is no path"),
+    ('paths = ["=a"]', "'=a' is no path"),
+    ('paths = ["/a?b"]', "'/a?b' is no path"),
+    ('paths = ["~(["]', "no regular expression"),
+    ('paths = ["~(a)\\\\1"]', "no regular expression"),  # RE2 has no back references: they cost exponential time
+    ('paths = ["/a/../b"]', "is never found, for paths are compared in their normal form; expected '/b'"),
+    ('paths = ["/a//b"]', "expected '/a/b'"),
+    ('paths = ["/%61"]', "expected '/a'"),
+    ('methods = ["get"]', "'get' is no method; expected one like GET, in capitals"),
+    ('methods = ["G T"]', "'G T' is no method"),
+    ('fields = { "X Y" = "1" }', "'X Y' is no name of a header field"),
+    ('fields = { X = "~(" }', "no regular expression"),
+    ('cookies = { "a b" = "1" }', "'a b' is no name of a cookie"),
+    ('query = { "a=b" = "1" }', "'a=b' is no name of a parameter"),
+    ('clients = ["10.0.0.0/33"]', "'10.0.0.0/33' is neither an address nor a network"),
+])
+def test_bad_ones_are_named_with_the_way_out(tmp_path: Path, route: str, words: str) -> None:
+    problem, = told(tmp_path, route)
+    assert words in problem and problem.startswith("5: routes[0].")
+
+
+def test_two_routes_that_ask_for_the_same_are_an_error(tmp_path: Path) -> None:
+    routes = ('hosts = ["a.org", "B.org"]\nfields = { X = "1", Y = "2" }', 'hosts = ["b.org."]\nfields = { y = "2", x = "1" }')
+    assert told(tmp_path, *routes) == [
+        "7: routes[1]: asks for the same as routes[0] at b.org., any path: one of the two would never be used"]
+
+
+def test_two_routes_of_which_none_is_more_specific_are_warned_of(tmp_path: Path) -> None:
+    warned = told(tmp_path, 'paths = ["/a"]\nfields = { Y = "1" }', 'paths = ["/a"]\nfields = { X = "1" }')
+    assert warned == [
+        "warning: 3: routes[0]: asks for as much as routes[1] at any host, /a: a request that meets both goes by routes[1]"]
+
+
+@pytest.mark.parametrize("routes", [
+    ('paths = ["/a"]', 'paths = ["/a/"]'),  # the longer one
+    ('fields = { Y = "1" }', 'fields = { X = "1" }\nmethods = ["GET"]'),  # the one that asks for more
+    ('hosts = ["a.org"]', 'hosts = ["*.org"]'),
+    ('methods = ["GET"]', 'methods = ["PUT", "POST"]'),  # no request meets both
+])
+def test_no_warning_where_one_is_more_specific_or_no_request_meets_both(tmp_path: Path, routes: tuple[str, str]) -> None:
+    assert told(tmp_path, *routes) == []
+
+
+def test_a_route_in_words(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text(POOL + '''[[routes]]
+pool = "web"
+hosts = ["a.org"]
+methods = ["GET", "HEAD"]
+fields = { X-Version = "2" }
+cookies = { beta = "*" }
+clients = ["10.0.0.0/8"]
+''')
+    config, _ = find_and_load(tmp_path / "a.toml")
+    assert route_in_words(config.routes[0]) == "a.org; any path; GET, HEAD; field X-Version: 2; cookie beta; from 10.0.0.0/8"
