@@ -62,6 +62,9 @@ class Instance(Protocol):
     def set_weight(self, pool: str, address: str, weight: int | None) -> None:
         """Set a server's weight; None: that of the configuration."""
 
+    def set_limit(self, pool: str, address: str, limit: int | None) -> None:
+        """Set the most requests in flight on a server, 0: no limit; None: that of the configuration."""
+
     def add_server(self, pool: str, address: str, weight: int, max_connections: int, backup: bool) -> str:
         """Add a server to a pool; its address as the instance writes it. 0 connections: no limit."""
 

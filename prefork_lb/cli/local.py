@@ -78,6 +78,9 @@ class LocalInstance:
     def set_weight(self, pool: str, address: str, weight: int | None) -> None:
         self._steer(lambda steering: steering.set_weight(pool, address, weight, who()))
 
+    def set_limit(self, pool: str, address: str, limit: int | None) -> None:
+        self._steer(lambda steering: steering.set_limit(pool, address, limit, who()))
+
     def add_server(self, pool: str, address: str, weight: int, max_connections: int, backup: bool) -> str:
         return self._steer(lambda steering: steering.add_server(pool, address, weight, max_connections, backup, who=who()))
 

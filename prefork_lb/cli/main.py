@@ -33,6 +33,7 @@ MODULES = {
     "ready": "servers",
     "maintenance": "servers",
     "weight": "servers",
+    "limit": "servers",
     "add": "servers",
     "remove": "servers",
     "scale": "scale",

@@ -70,6 +70,9 @@ class RemoteInstance:
     def set_weight(self, pool: str, address: str, weight: int | None) -> None:
         self._change(pool, address, {"weight": weight})
 
+    def set_limit(self, pool: str, address: str, limit: int | None) -> None:
+        self._change(pool, address, {"max_connections": limit})
+
     def servers(self) -> list[Key]:
         return [(server["pool"], server["address"]) for server in _servers(self.document())]
 

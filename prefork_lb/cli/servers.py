@@ -1,4 +1,4 @@
-"""`prefork-lb drain`, `ready`, `maintenance`, `weight`, `add`, `remove`: what operators do to servers, for all workers."""
+"""`prefork-lb drain`, `ready`, `maintenance`, `weight`, `limit`, `add`, `remove`: what operators do to servers."""
 from __future__ import annotations
 
 import re
@@ -12,6 +12,7 @@ from prefork_lb.cli.instances import Choice, Instance, Key, Leftover, instance_o
 from prefork_lb.cli.number import Number
 from prefork_lb.errors import shown
 from prefork_lb.net.address import parse_address
+from prefork_lb.shared.steering import MOST_CONNECTIONS, MOST_WEIGHT
 
 _WAIT_LOOK_S = 0.05
 _SESSIONS_LOOK_S = 1.0
@@ -143,14 +144,46 @@ def weight(choice: Choice, server: str, weight: str, pool: str | None) -> None:
       prefork-lb weight 10.0.0.1:8001 3
       prefork-lb weight 10.0.0.1:8001 default
     """
-    if weight != "default" and not (re.fullmatch(r"0*[0-9]{1,4}", weight) and 1 <= int(weight[-4:]) <= 1000):
-        raise click.BadParameter(f'{shown(weight)} is no weight; expected 1 to 1000, or "default"', param_hint="WEIGHT")
-    number = None if weight == "default" else int(weight[-4:])
+    number = None if weight == "default" else _whole(weight, MOST_WEIGHT)
+    if number == 0:
+        raise click.BadParameter(f'{shown(weight)} is no weight; expected 1 to {MOST_WEIGHT}, or "default"', param_hint="WEIGHT")
     instance = choice.open()
     keys = _chosen(instance, server, pool)
     for key in keys:
         instance.set_weight(*key, number)
     click.echo(f"{_named(server, keys)}: weight {weight}")
+
+
+@click.command()
+@_server
+@click.argument("limit", metavar="LIMIT")
+@_pool
+@instance_options
+def limit(choice: Choice, server: str, limit: str, pool: str | None) -> None:
+    """Let SERVER have LIMIT requests in flight at most, "none" for any number, or "default" for the limit of the configuration.
+
+    Requests beyond it get another server, or wait in the pool's queue if it has one.
+
+    \b
+    Examples:
+      prefork-lb limit 10.0.0.1:8001 50
+      prefork-lb limit 10.0.0.1:8001 none
+    """
+    number = {"default": None, "none": 0}[limit] if limit in ("default", "none") else _whole(limit, MOST_CONNECTIONS)
+    if number == 0 and limit != "none":
+        raise click.BadParameter(f'{shown(limit)} is no limit; expected 1 to {MOST_CONNECTIONS}, "none" or "default"',
+                                 param_hint="LIMIT")
+    instance = choice.open()
+    keys = _chosen(instance, server, pool)
+    for key in keys:
+        instance.set_limit(*key, number)
+    click.echo(f"{_named(server, keys)}: limit {limit}")
+
+
+def _whole(text: str, most: int) -> int:
+    """A number of 1 to `most`; 0: the text is none."""
+    digits = text.lstrip("0")
+    return int(digits) if re.fullmatch(r"[0-9]{1,7}", digits) and int(digits) <= most else 0
 
 
 @click.command()

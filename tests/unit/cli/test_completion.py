@@ -36,7 +36,7 @@ def completed(*words: str) -> list[str]:
     return [item.value for item in shell.get_completions(list(words[:-1]), words[-1])]
 
 
-@pytest.mark.parametrize("command", ["drain", "ready", "maintenance", "weight", "remove"])
+@pytest.mark.parametrize("command", ["drain", "ready", "maintenance", "weight", "limit", "remove"])
 def test_servers_of_the_running_instance_are_offered(command: str) -> None:
     assert completed(command, "") == [WEB, BOTH, API] and completed(command, "10.0.0.2") == [BOTH]
     assert completed(command, "--pool", "api", "") == [BOTH, API] or completed(command, "--pool", "api", "") == [API, BOTH]

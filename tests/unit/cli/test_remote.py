@@ -129,6 +129,9 @@ def test_servers_are_steered_from_elsewhere(there: Served) -> None:
         "127.0.0.1:8001 (pool web): drain, 0 in flight\n127.0.0.1:8001: nothing in flight any more\n")
     assert states.admin[slot] == Admin.DRAIN
     assert said("weight", "127.0.0.1:8001", "7") == "127.0.0.1:8001 (pool web): weight 7\n" and states.weight_set[slot] == 7
+    assert said("limit", "127.0.0.1:8001", "9") == "127.0.0.1:8001 (pool web): limit 9\n" and states.limit_set(slot) == 9
+    assert said("limit", "127.0.0.1:8001", "none") and states.limit_set(slot) == 0
+    assert said("limit", "127.0.0.1:8001", "default") and states.limit_set(slot) is None
     assert said("ready", "127.0.0.1:8001") == "127.0.0.1:8001 (pool web): ready, 0 in flight\n" and not states.admin[slot]
     assert said("maintenance", "unix:/run/api.sock") and said("ready", "https://127.0.0.1:8003")
     assert said("add", "127.0.0.1:9", "--pool", "web", "--weight", "2") == "127.0.0.1:9 (pool web): added\n"

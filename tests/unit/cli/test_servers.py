@@ -70,6 +70,21 @@ def test_state_and_weight_do_not_touch_each_other(instance: Instance) -> None:
     assert instance.set == {("web", TWO): (Admin.DRAIN, 0)}
 
 
+@pytest.mark.parametrize(("limit", "expected"), [("1", 1), ("0050", 50), ("1000000", 1_000_000), ("none", 0), ("default", None)])
+def test_a_limit_is_set_lifted_and_given_back(instance: Instance, limit: str, expected: int | None) -> None:
+    slot = instance.slots["web", TWO]
+    said("limit", TWO, 7)
+    assert instance.states.limit_set(slot) == 7
+    assert said("limit", TWO, limit) == f"{TWO} (pool web): limit {limit}\n"
+    assert instance.states.limit_set(slot) == expected
+
+
+@pytest.mark.parametrize("limit", ["0", "000", "1000001", "1.5", "None", "", "9" * 5000])
+def test_what_is_no_limit_is_refused(instance: Instance, limit: str) -> None:
+    assert 'is no limit; expected 1 to 1000000, "none" or "default"' in refused("limit", TWO, limit, code=2)
+    assert instance.states.limit_set(instance.slots["web", TWO]) is None
+
+
 @pytest.mark.parametrize("command", [("drain", ONE), ("maintenance", ONE), ("weight", ONE, 3)])
 def test_a_worker_that_runs_obeys_at_its_next_request(new_instance: Callable[..., Instance], command: tuple[object, ...]) -> None:
     instance = new_instance(("web", (ONE, TWO)))
