@@ -62,7 +62,7 @@ def record(doc: str, optional: tuple[str, ...] = (), /, **properties: Schema) ->
             "required": [name for name in properties if name not in optional], "properties": properties}
 
 
-_NOT_KEPT = "null: the instance keeps no statistics"
+_NOT_KEPT = "null: the instance keeps no statistics, or, of rates, has been looked at only once"
 _CLASSES = {f"{number}xx": integer(f"Answers {number}xx.") for number in range(1, 6)}
 _CODES = {"anyOf": [record("Answers by class.", **_CLASSES), {"type": "null"}],
           "description": f"Answers to clients by class; {_NOT_KEPT}."}
@@ -91,7 +91,7 @@ SERVER = record(
     in_flight=integer("Requests in flight on it, over all workers."),
     requests=integer("Requests sent to it so far, further attempts among them."),
     failures=integer("Of those, the ones that failed."),
-    rate=number("Requests sent to it in a second."),
+    rate=maybe(number("Requests sent to it in a second; null: it has been looked at only once.")),
     codes=_CODES,
     bytes_in=maybe(integer(f"Bytes of bodies from clients; {_NOT_KEPT}.")),
     bytes_out=maybe(integer(f"Bytes of bodies to clients; {_NOT_KEPT}.")),

@@ -46,15 +46,17 @@ def _linger_line(workers: Sequence[Document]) -> str:
     return f"lingering workers: {len(workers)}, {connections} connections, the oldest for {longest_s} s"
 
 
-def _table(instance: Document, lingering: int, has_rates: bool) -> Table:
+def _table(instance: Document, lingering: int) -> Table:
     """The servers of an instance, a row each. What the instance does not count, or is not known yet, has no column."""
     serving, has_codes = len(instance["workers"]) - lingering, instance["statistics"]
+    servers = [server for pool in instance["pools"] for server in pool["servers"]]
+    has_rates = any(server["rate"] is not None for server in servers)
     title = f"gunicorn master {instance['master']}, {count(serving, 'worker')}, generation {instance['generation']}"
     table = Table(title=title, title_justify="left")
     numbers = [*(["5xx"] if has_codes else []), *(["rate", "latency"] if has_rates else [])]
     for heading in (*_LEFT, "checked", "weight", "limit", "in flight", "requests", "failures", *numbers):
         table.add_column(heading, justify="left" if heading in _LEFT else "right")
-    for server in (server for pool in instance["pools"] for server in pool["servers"]):
+    for server in servers:
         cells = [server["weight"], server["max_connections"] or "-", server["in_flight"], server["requests"], server["failures"]]
         if has_codes:
             cells.append(server["codes"]["5xx"])
@@ -87,9 +89,9 @@ def _compiled_line(workers: Sequence[Document]) -> str:
     return f"compiled modules: not in use{which}, so a request costs more; a wheel or a C compiler brings them"
 
 
-def _show(instance: Document, has_rates: bool) -> None:
+def _show(instance: Document) -> None:
     lingering = [worker for worker in instance["workers"] if worker["lingers_s"]]
-    print_table(_table(instance, len(lingering), has_rates), folds="state")
+    print_table(_table(instance, len(lingering)), folds="state")
     problem = _controller(instance)
     if problem:
         click.echo(problem)
@@ -123,7 +125,6 @@ def status(choice: Choice, watch: bool, as_json: bool) -> None:
     found = choice.open_all()
     if not found and not as_json:
         raise click.ClickException("no instance runs (of this user)")
-    has_rates = choice.url is not None
     with contextlib.suppress(KeyboardInterrupt):
         while True:
             documents = [instance.document() for instance in found]
@@ -133,8 +134,7 @@ def status(choice: Choice, watch: bool, as_json: bool) -> None:
                 if watch and sys.stdout.isatty():
                     click.clear()
                 for document in documents:
-                    _show(document, has_rates)
+                    _show(document)
             if not watch:
                 return
             time.sleep(_WATCH_S)
-            has_rates = True

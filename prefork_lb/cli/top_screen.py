@@ -22,7 +22,7 @@ _SORTS: dict[str, Callable[[Document], Any]] = {
     "order": lambda server: 0,
     "state": lambda server: (server["usable"], server["state"]),
     "in flight": lambda server: -server["in_flight"],
-    "rate": lambda server: -server["rate"],
+    "rate": lambda server: -(server["rate"] or 0),
     "errors": lambda server: -(server["codes"]["5xx"] if server["codes"] is not None else server["failures"]),
     "latency": lambda server: -(server["latency_ms"] or 0),
     "server": lambda server: server["address"],

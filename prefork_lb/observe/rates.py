@@ -32,6 +32,6 @@ class Growth:
         before = self._looks[0][1].get(name)
         return max(0.0, self._looks[-1][1].get(name, 0) - before) if before is not None else 0.0
 
-    def rate(self, *names: Hashable) -> float:
-        """How much these counters grow in a second, together."""
-        return round(sum(map(self.of, names)) / self._span_s, 3) if self._span_s else 0.0
+    def rate(self, *names: Hashable) -> float | None:
+        """How much these counters grow in a second, together; None at the first look."""
+        return round(sum(map(self.of, names)) / self._span_s, 3) if self._span_s else None

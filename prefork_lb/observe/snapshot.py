@@ -149,14 +149,19 @@ class Snapshots:
         buckets = [sum(self._times.of(("bucket", pool["name"], number)) for pool in pools) for number in _BUCKETS]
         return totals | {
             "requests": sum(now.numbers.codes.values()) + sum(pool["requests"] for pool in pools),
-            "rate": round(self._recent.rate("requests") + sum(pool["rate"] for pool in pools), 3),
+            "rate": _added([self._recent.rate("requests"), *(pool["rate"] for pool in pools)]),
             "errors": now.numbers.codes["5xx"] + sum(pool["codes"]["5xx"] for pool in pools),
-            "error_rate": round(self._recent.rate("5xx") + sum(pool["error_rate"] for pool in pools), 3),
+            "error_rate": _added([self._recent.rate("5xx"), *(pool["error_rate"] for pool in pools)]),
             "bytes_in": sum(server["bytes_in"] for server in servers),
             "bytes_out": sum(server["bytes_out"] for server in servers),
             "bytes_out_rate": self._recent.rate(*(("bytes_out", server.pool, server.address) for server in now.servers)),
             "p50_ms": percentile_ms(buckets, 0.5), "p99_ms": percentile_ms(buckets, 0.99),
         }
+
+
+def _added(rates: list[float | None]) -> float | None:
+    known = [rate for rate in rates if rate is not None]
+    return round(sum(known), 3) if known else None
 
 
 def _own(pool: PoolView) -> dict[str, int]:

@@ -27,6 +27,7 @@ from prefork_lb.shared.events import Event, Kind, record
 from prefork_lb.shared.finding import visible_segments
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import Segment
+from prefork_lb.shared.table import PoolEntry, ServerEntry, register
 from prefork_lb.wiring.membership import REFUSED
 
 TEXT = '[pools.web]\nservers = ["127.0.0.1:8001"]\n'
@@ -200,7 +201,8 @@ def test_an_interface_that_restarts_by_the_reload_is_waited_for(reload: Callable
         assert (result.exit_code, result.stderr) == (1, "Error: cannot be reached\n")
 
 
-def test_status_is_shown_again_and_again_until_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_status_is_shown_again_and_again_until_ctrl_c(monkeypatch: pytest.MonkeyPatch, mine: Segment) -> None:
+    register(mine, Ledger(mine, takes_row=False), [PoolEntry("web", [ServerEntry("127.0.0.1:8001", 1, 0, False)])])
     for options in ((), ("--json",)):
         naps = iter(range(2))
 

@@ -54,7 +54,8 @@ def test_numbers_and_rates_are_of_the_last_seconds(master: Master) -> None:
     ledger, clock = Ledger(segment), ManualClock()
     register(segment, ledger, [WEB, PoolEntry("api", [ServerEntry("10.0.0.9:80", 1, 0, False)])])
     tally, snapshots = Tally(segment, ledger.row, one_thread=True), Snapshots(segment, clock)
-    snapshots.take()
+    first = snapshots.take()
+    assert {first["totals"]["rate"], first["pools"][0]["error_rate"], first["pools"][0]["servers"][0]["rate"]} == {None}
     for _ in range(8):
         tally.count_answer(0, 0, 200, 10, 1000, 0.0015)
     tally.count_answer(0, 0, 503, 0, 100, 0.009)
@@ -115,8 +116,9 @@ def test_without_statistics_numbers_are_none(segment: Segment) -> None:
     ({"check": "up"}, ("up", "")),
     ({"check": "down", "note": "connection refused"}, ("down", "connection refused")),
     ({"check": "checking"}, ("checking", "not checked yet")),
-    ({"ejection": "ejected", "ejected_s": 7.6}, ("ejected", "its requests failed; it is tried again in 8 s")),
-    ({"ejection": "trial", "check": "up"}, ("trial", "it was ejected; one request decides whether it comes back")),
+    ({"ejection": "ejected", "ejection_reason": "it broke", "ejected_s": 7.6}, ("ejected", "it broke; it is tried again in 8 s")),
+    ({"ejection": "trial", "ejection_reason": "it broke", "check": "up"},
+     ("trial", "it broke; one request decides whether it comes back")),
     ({"state": "maintenance", "check": "down"}, ("maintenance", "an operator has taken it out: no requests, no checks")),
     ({"state": "drain", "check": "up"}, ("draining", "an operator drains it: it gets no new requests")),
 ])
