@@ -16,7 +16,7 @@ def condition(server: ServerView) -> tuple[str, str]:
     if server.check in ("down", "checking"):
         return server.check, server.note or "not checked yet"
     if server.ejection == "ejected":
-        return "ejected", f"its requests failed; it is tried again in {max(1, round(server.ejected_s))} s"
+        return "ejected", f"{server.ejection_reason}; it is tried again in {max(1, round(server.ejected_s))} s"
     if server.ejection == "trial":
-        return "trial", "it was ejected; one request decides whether it comes back"
+        return "trial", f"{server.ejection_reason}; one request decides whether it comes back"
     return ("up" if server.check == "up" else "ready"), ""

@@ -9,7 +9,7 @@ reader that takes no lock sees one of the two.
     balancers       those that share with this one (`[cluster]`)
     server columns  one array a column, indexed by slot
     server keys     pool and address, as text
-    server notes    why the last check passed or failed, as text
+    server notes    why the last check passed or failed, as text; then as much for why the server was ejected
     pools           one block each: cells of its policy, of its retries, then its key; of its scaling, and why it is so, as text
     rows            one block for each worker process: pid and start time, its claims, its statistics
     configuration   two buffers for the configuration in force, compressed; a header cell says which one is current
@@ -27,7 +27,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 MAGIC = 0x3142_4C4B_5246_5250
-VERSION = 13
+VERSION = 14
 CELL = 8
 
 # Header cells.
@@ -272,9 +272,13 @@ class Layout:
         """Where the note on a slot's server begins: `NOTE_BYTES` bytes, ended by NUL."""
         return self.server_key_byte(self.servers) + slot * NOTE_BYTES
 
+    def server_reason_byte(self, slot: int) -> int:
+        """Where the reason of its ejection begins: as long as a note."""
+        return self.server_note_byte(self.servers) + slot * NOTE_BYTES
+
     @property
     def _pools_start(self) -> int:
-        return self.server_note_byte(self.servers) // CELL
+        return self.server_reason_byte(self.servers) // CELL
 
     @property
     def _pool_stride(self) -> int:

@@ -170,11 +170,13 @@ class States:
         step = after(Ejection(self.ejection[slot]), event)
         # Before the state: if the worker is killed between the two writes, the old state stays, which ignores this cell.
         self.ejected_until[slot] = until_ms
-        if event is not Event.TRIAL_LEFT:
+        reason = reason or step.cause
+        if event is not Event.TRIAL_LEFT:  # that says nothing of the server: it stays out for the reason of before
+            write_note(self._segment.text, self._segment.layout.server_reason_byte(slot), reason)
             self.times_ejected[slot] += 1
         self._set_ejection(slot, step.after)
         seconds = max(0, until_ms - now_ms()) / 1000
-        record_of_server(self._segment, slot, Kind.SERVER_EJECTED, f"for {seconds:.1f} s: {reason or step.cause}")
+        record_of_server(self._segment, slot, Kind.SERVER_EJECTED, f"for {seconds:.1f} s: {reason}")
 
     def begin_trial(self, slot: int, row: int) -> None:
         """The worker in this row sends the server its trial. The lock must be held. Raises InvariantError unless one is due.
@@ -250,6 +252,10 @@ class States:
     def note(self, slot: int) -> str:
         """The last check's result, in words; empty before the first."""
         return read_note(self._segment.text, self._segment.layout.server_note_byte(slot))
+
+    def ejection_reason(self, slot: int) -> str:
+        """Why the server was ejected, in words; means nothing of one that is not ejected."""
+        return read_note(self._segment.text, self._segment.layout.server_reason_byte(slot))
 
     def let_time_pass(self) -> bool:
         """Make a trial due for each server whose ejection's time is over, or whose trial's worker does not run.

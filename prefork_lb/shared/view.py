@@ -38,6 +38,7 @@ class ServerView:
     ejected_s: float  # the time left of its ejection; 0: it is not ejected, or a trial is due
     usable: bool  # ready, up or not checked, and not ejected
     ejection: str = ""  # "ejected", or "trial" when a request is to decide, or decides, whether it comes back; "": neither
+    ejection_reason: str = ""
     weight_configured: int = 1  # `weight` unless a command has set another one
     max_connections_configured: int = 0  # likewise
     origin: str = "configuration"  # or "runtime": it was added at run time
@@ -142,12 +143,11 @@ def view(segment: Segment, sessions: Mapping[tuple[str, str], int] = MappingProx
                 Admin(states.admin[slot]).name.lower(), Check(states.check[slot]).name.lower(), states.note(slot),
                 _age_s(states.checked[slot] if states.check[slot] else 0, now),
                 max(0, states.ejected_until[slot] - now) / 1000, states.is_usable(slot),
-                _EJECTIONS[Ejection(states.ejection[slot])], get(at.C_WEIGHT, slot), limit,
-                "runtime" if is_added else "configuration",
+                _EJECTIONS[Ejection(states.ejection[slot])], states.ejection_reason(slot) if states.is_ejected(slot) else "",
+                get(at.C_WEIGHT, slot), limit, "runtime" if is_added else "configuration",
                 Source(states.source[slot]).name.lower() if is_added else "configuration", bool(states.leaving[slot]),
-                states.times_ejected[slot],
-                states.checks_passed[slot], states.checks_failed[slot], numbers.server(slot) if numbers else None,
-                states.version(slot), slot, sessions.get(owner)))
+                states.times_ejected[slot], states.checks_passed[slot], states.checks_failed[slot],
+                numbers.server(slot) if numbers else None, states.version(slot), slot, sessions.get(owner)))
     states.close()
     workers = [_worker(segment, row, pid) for row in rows if (pid := found.owner(row))]
     masters = segment.masters()

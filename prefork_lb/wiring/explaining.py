@@ -248,7 +248,9 @@ class _Why:
             left_s = (states.ejected_until[slot] - now_ms()) / 1000
             if server in self._due:
                 return "ejected: its trial is due, and another request is it"
-            return f"ejected for another {left_s:.1f} s" if left_s > 0 else "ejected: a request is on trial there"
+            if left_s <= 0:
+                return "ejected: a request is on trial there"
+            return f"ejected for another {left_s:.1f} s: {states.ejection_reason(slot)}"
         return ""
 
     def _beaten(self, server: Server, load: int) -> str:

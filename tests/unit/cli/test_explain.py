@@ -157,7 +157,8 @@ def test_each_server_has_its_reason(instance: Instance) -> None:
     instance.change(down)
     assert instance.why("http://web.example/x")[1] == "down: status 503, expected 200-399"
     instance.change(lambda: states.eject(slots[2], Event.FAILED, now_ms() + 60_000))
-    assert instance.why("http://web.example/x")[2].startswith("ejected for another ")
+    why = instance.why("http://web.example/x")[2]
+    assert why.startswith("ejected for another ") and why.endswith(" s: its requests failed too often")
     for _ in range(2):
         instance.change(lambda: instance.ledger.claim(slots[0]))
     why = instance.why("http://web.example/x")

@@ -116,6 +116,7 @@ def test_what_happens_to_a_server_is_told_with_its_reason(segment: Segment, ledg
         states.let_time_pass()
         states.begin_trial(slot, 0)
         states.eject(slot, What.TRIAL_LEFT, 0)
+        assert states.ejection_reason(slot) == "5 failures in a row"
         states.let_time_pass()
         states.begin_trial(slot, 0)
         states.pass_trial(slot)
