@@ -16,6 +16,7 @@ from prefork_lb.admin.publishing import Publisher
 from prefork_lb.admin.serving import Server
 from prefork_lb.error_log import log_to
 from prefork_lb.observe.configuration import configuration_of
+from prefork_lb.observe.metrics import prepare
 from prefork_lb.observe.snapshot import Snapshots
 from prefork_lb.shared.finding import open_inherited
 
@@ -51,6 +52,7 @@ def run(segment_name: str, descriptor: int, controller: int, error_log: str = ""
     signal.signal(signal.SIGTERM, end)
     publisher = Publisher(Snapshots(segment))
     publisher.start()
+    prepare(segment)
     server = Server(Application(segment, config.admin, publisher), listener)
     log.info("administration interface at %s", address)
     server.run()

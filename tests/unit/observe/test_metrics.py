@@ -8,11 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from prometheus_client.exposition import generate_latest as generate_plain
+from prometheus_client.openmetrics.exposition import generate_latest as generate_open
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_open
 from prometheus_client.parser import text_string_to_metric_families as parse_plain
+from prometheus_client.registry import Collector
 
+from prefork_lb.observe import metrics
 from prefork_lb.observe.metric_table import CONDITIONS, FAMILIES, PREFIX
-from prefork_lb.observe.metrics import exposition
+from prefork_lb.observe.metrics import exposition, prepare
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.making import attach_or_create, remove
 from prefork_lb.shared.segment import Segment
@@ -139,6 +143,26 @@ def test_a_later_scrape_says_what_is_new(segment: Segment, ledger: Ledger, accep
     assert number(third, "in_flight", pool='od"d\\', server="c:1") == 0
     register(segment, ledger, [WEB])
     assert not any(("server", "c:1") in labels for _, labels in scraped(segment, accept))
+
+
+@pytest.mark.parametrize("accept", ["", OPEN], ids=["text", "openmetrics"])
+def test_the_library_is_asked_for_new_lines_alone(segment: Segment, ledger: Ledger, accept: str,
+                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes 8 microseconds for a line; the first scraper must not wait for it, either."""
+    prepare(segment)
+    asked: list[str] = []
+
+    def spy(registry: Collector) -> bytes:
+        asked.extend(sample.name for metric in registry.collect() for sample in metric.samples)
+        return (generate_open if accept else generate_plain)(registry)
+
+    monkeypatch.setattr(metrics, "generate_latest", spy)
+    monkeypatch.setattr(metrics.openmetrics, "generate_latest", spy)
+    before = scraped(segment, accept)
+    assert asked == [f"{PREFIX}sessions"]  # which are those of the scrape
+    register(segment, ledger, [PoolEntry("web", [*WEB.servers, ServerEntry("c:1", 1, 0, False)])])
+    after = scraped(segment, accept)
+    assert before.keys() < after.keys() and len(asked) - 1 == len(after.keys() - before.keys())
 
 
 def test_an_instance_without_statistics_tells_the_rest(master: Master) -> None:
