@@ -52,6 +52,10 @@ class _Scale(msgspec.Struct, forbid_unknown_fields=True):
     scale: Annotated[int, Meta(ge=0)] | Literal["auto"]
 
 
+class _Roll(msgspec.Struct, forbid_unknown_fields=True):
+    surge: Annotated[int, Meta(ge=1)] = 1
+
+
 class Changing:
     """The handlers of changes, all by `shared.steering`."""
 
@@ -65,6 +69,7 @@ class Changing:
         return [
             Route("PATCH", server, self.change),
             Route("PATCH", "/api/v1/pools/<name>", self.scale),
+            Route("POST", "/api/v1/pools/<name>/roll", self.roll),
             Route("DELETE", server, self.remove),
             Route("POST", "/api/v1/pools/<name>/servers", self.add),
             Route("POST", "/api/v1/reload", self.reload),
@@ -112,6 +117,14 @@ class Changing:
             steering.scale(name, None if wanted == "auto" else wanted, _who(request))
         log.info("administration interface: %s: pool %s: scale %s", request.who, name, wanted)
         return json_response(find_pool(self._publisher.look().document, name))
+
+    def roll(self, request: AdminRequest, name: str) -> Response:
+        """Replace the servers of a pool that scales by new ones."""
+        surge = request.body_as(_Roll).surge
+        with self._steering() as steering:
+            steering.roll(name, surge, _who(request))
+        log.info("administration interface: %s: pool %s: roll, surge %d", request.who, name, surge)
+        return json_response(find_pool(self._publisher.look().document, name), 202)
 
     def reload(self, request: AdminRequest) -> Response:
         """Let gunicorn's master read the configuration anew, if the file is good."""

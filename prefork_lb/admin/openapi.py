@@ -99,6 +99,9 @@ PATHS: dict[str, dict[str, Operation]] = {
         "patch": _operation("Set how many servers a pool has that scales", {200: _answer("It.", ref("Pool"))},
                             (400, 404, 409, 415, 503), (_POOL,), ref("Scale")),
     },
+    "/api/v1/pools/{name}/roll": {"post": _operation(
+        "Replace the servers of a pool that scales by new ones; an event of the kind `rolled` tells what came of it",
+        {202: _answer("It is under way.", ref("Pool"))}, (400, 404, 409, 415, 503), (_POOL,), ref("Roll"))},
     "/api/v1/pools/{name}/servers": {
         "get": _operation("The servers of a pool", {200: _answer("They.", record(
             "The servers.", servers=array(ref("Server"), "Each.")))}, (404,), (_POOL,)),

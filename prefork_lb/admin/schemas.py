@@ -110,6 +110,7 @@ _SCALING = record(
     wanted=integer("How many there should be."), running=integer("How many take requests."),
     starting=integer("How many are starting."), ending=integer("How many finish their requests, or end."),
     why=text("Why so many are wanted, in words."),
+    rolling=flag("Whether all are being replaced by new ones."),
 )
 
 POOL = record(
@@ -204,6 +205,8 @@ SCALE = record(
            "anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "enum": ["auto"]}]},
 )
 
+ROLL = record("How servers are replaced.", ("surge",), surge=integer("So many new ones at a time; 1 where it is missing.", 1))
+
 NEW_SERVER = record(
     "A server to add.", ("weight", "max_connections", "backup"),
     address=text('"HOST:PORT", "[IPv6]:PORT", "https://HOST:PORT" or "unix:/path".', pattern=_ADDRESS),
@@ -212,5 +215,5 @@ NEW_SERVER = record(
 
 SCHEMAS: dict[str, Schema] = {
     "Instance": INSTANCE, "Totals": TOTALS, "Worker": WORKER, "Pool": POOL, "Server": SERVER, "Event": EVENT, "Session": SESSION,
-    "Problem": PROBLEM, "Change": CHANGE, "NewServer": NEW_SERVER, "Scale": SCALE,
+    "Problem": PROBLEM, "Change": CHANGE, "NewServer": NEW_SERVER, "Scale": SCALE, "Roll": ROLL,
 }

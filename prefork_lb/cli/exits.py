@@ -10,4 +10,4 @@ class Exit(enum.IntEnum):
     DONE = 0
     FAILED = 1  # the message on stderr says why; `config diff`: there are differences
     USAGE = 2  # also: `config diff` cannot compare
-    KEPT = 3  # `reload`: the workers cannot use the new configuration
+    KEPT = 3  # `reload`: the workers cannot use the new configuration; `roll`: new servers do not come up

@@ -74,6 +74,9 @@ class Instance(Protocol):
     def scale(self, pool: str, servers: int | None) -> None:
         """Have so many servers in a pool that scales; None: as many as its rule wants."""
 
+    def roll(self, pool: str, surge: int) -> None:
+        """Begin to replace the servers of a pool that scales by new ones, so many at a time."""
+
 
 class Choice(NamedTuple):
     """The instance that the options name."""

@@ -90,6 +90,9 @@ class LocalInstance:
     def scale(self, pool: str, servers: int | None) -> None:
         self._steer(lambda steering: steering.scale(pool, servers, who()))
 
+    def roll(self, pool: str, surge: int) -> None:
+        self._steer(lambda steering: steering.roll(pool, surge, who()))
+
     def _steer(self, change: Callable[[Steering], Changed]) -> Changed:
         try:
             return change(Steering(self.segment, self._ledger, self._states))

@@ -37,6 +37,7 @@ MODULES = {
     "add": "servers",
     "remove": "servers",
     "scale": "scale",
+    "roll": "roll",
 }
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -89,6 +89,9 @@ class RemoteInstance:
     def scale(self, pool: str, servers: int | None) -> None:
         self._ask("PATCH", f"pools/{quote(pool, safe='')}", {"scale": "auto" if servers is None else servers})
 
+    def roll(self, pool: str, surge: int) -> None:
+        self._ask("POST", f"pools/{quote(pool, safe='')}/roll", {"surge": surge})
+
     def _change(self, pool: str, address: str, what: dict[str, Any]) -> None:
         self._ask("PATCH", _path(pool, address), what)
 

@@ -36,7 +36,8 @@ def _limits(pool: Document) -> str:
 def _scaling(name: str, scaling: Document) -> str:
     """The servers of a pool that the instance starts itself, and why so many, in a line."""
     counts = [f"{scaling[state]} {state}" for state in ("running", "starting", "ending") if scaling[state]]
-    return f"pool {name} scales: {scaling['wanted']} wanted, {', '.join(counts) or 'none running'}: {scaling['why']}"
+    return (f"pool {name} scales: {scaling['wanted']} wanted, {', '.join(counts) or 'none running'}"
+            f"{', being replaced' if scaling['rolling'] else ''}: {scaling['why']}")
 
 
 def _linger_line(workers: Sequence[Document]) -> str:

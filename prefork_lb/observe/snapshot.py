@@ -184,7 +184,7 @@ def _scaling(scaling: Scaling | None) -> Document | None:
     if scaling is None:
         return None
     return {"mode": scaling.mode.name.lower(), "max": scaling.most, "wanted": scaling.wanted, "running": scaling.running,
-            "starting": scaling.starting, "ending": scaling.ending, "why": scaling.why}
+            "starting": scaling.starting, "ending": scaling.ending, "why": scaling.why, "rolling": scaling.is_rolling}
 
 
 def _worker(worker: WorkerView) -> Document:

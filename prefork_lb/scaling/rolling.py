@@ -10,6 +10,9 @@ from typing import NamedTuple
 
 from prefork_lb.scaling.member import Member
 
+GONE_BACK = "gone back: "
+"""How the text of a roll begins that has failed."""
+
 
 class RollRequest(NamedTuple):
     """Replace the servers that were started before this instant, so many at a time."""
@@ -67,4 +70,4 @@ class Rolling:
 
     def end(self, text: str) -> None:
         """All has been done that was to do."""
-        self.outcome = Outcome(not self.failure, self.failure and f"gone back: {self.failure}" or text)
+        self.outcome = Outcome(False, f"{GONE_BACK}{self.failure}") if self.failure else Outcome(True, text)

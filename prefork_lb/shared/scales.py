@@ -32,6 +32,7 @@ class Scaling:
     starting: int
     ending: int
     why: str
+    is_rolling: bool = False  # an operator has asked for new servers in place of all, and that is not over; not written
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,8 @@ def scaling_of(segment: Segment, number: int) -> Scaling | None:
     if mode is Mode.NONE:
         return None
     most, wanted, running, starting, ending = segment.cells[start + at.F_MOST:start + at.F_ENDING + 1].tolist()
-    return Scaling(mode, most, wanted, running, starting, ending, read_note(segment.text, segment.layout.pool_note_byte(number)))
+    why = read_note(segment.text, segment.layout.pool_note_byte(number))
+    return Scaling(mode, most, wanted, running, starting, ending, why, asked_roll(segment, number) is not None)
 
 
 def write_scaling(segment: Segment, number: int, scaling: Scaling) -> None:

@@ -13,9 +13,9 @@ from prefork_lb.net.address import parse_address
 from prefork_lb.shared import members
 from prefork_lb.shared.events import Kind, record, record_of_server
 from prefork_lb.shared.ledger import Ledger
-from prefork_lb.shared.scales import Scaling, ask_for_servers, asked_servers, scaling_of
+from prefork_lb.shared.scales import Roll, Scaling, ask_for_roll, ask_for_servers, asked_servers, scaling_of
 from prefork_lb.shared.segment import Segment
-from prefork_lb.shared.states import Admin, States
+from prefork_lb.shared.states import Admin, States, now_ms
 from prefork_lb.shared.table import ServerEntry, Source, Table, owner_of, slots_by_key
 
 MOST_WEIGHT, MOST_CONNECTIONS = 1000, 1_000_000
@@ -149,6 +149,19 @@ class Steering:
                 ask_for_servers(self._segment, number, servers)
                 told = f"{_servers_in_words(servers)}, before: {_servers_in_words(before)}"
                 record(self._segment, Kind.SCALED, told, pool, who=who)
+
+    def roll(self, pool: str, surge: int, who: str) -> None:
+        """Replace the servers of a pool that scales by new ones, `surge` at a time.
+
+        Raises BadValue, and Refused for a pool that does not scale, or whose servers are being replaced already.
+        """
+        with self._ledger.locked():
+            number, scaling = self._scaled(pool)
+            _check(surge, 1, scaling.most, "number of new servers at a time")
+            if scaling.is_rolling:
+                raise Refused(f"the servers of the pool {pool} are being replaced already")
+            ask_for_roll(self._segment, number, Roll(now_ms(), surge))
+            record(self._segment, Kind.AUDIT, f"roll, {surge} new server{'s' if surge != 1 else ''} at a time", pool, who=who)
 
     def _scaled(self, pool: str) -> tuple[int, Scaling]:
         """The number of a pool that scales, and its scaling. The lock must be held."""

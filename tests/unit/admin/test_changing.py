@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from prefork_lb.shared.ledger import Ledger
-from prefork_lb.shared.scales import Mode, Scaling, asked_servers, write_scaling
+from prefork_lb.shared.scales import Mode, Scaling, asked_roll, asked_servers, write_scaling
 from prefork_lb.shared.states import States
 from prefork_lb.shared.view import view
 from tests.unit.admin.interface import OPERATOR, READER, Interface
@@ -155,3 +155,16 @@ def test_a_pool_that_scales_gets_a_number_of_servers(guarded: Interface) -> None
     for wrong, status in (({"scale": 9}, 400), ({"scale": "many"}, 400), ({"scale": -1}, 400), ({}, 400)):
         assert patch(guarded, wrong, path, token=OPERATOR).status_code == status
     assert patch(guarded, {"scale": 2}, "/api/v1/pools/none", token=OPERATOR).status_code == 404
+
+
+def test_the_servers_of_a_pool_that_scales_are_replaced(guarded: Interface) -> None:
+    with Ledger(guarded.segment, takes_row=False).locked():
+        write_scaling(guarded.segment, 0, Scaling(Mode.AUTO, 8, 4, 2, 1, 0, "why"))
+    name = next(pool.name for pool in view(guarded.segment).pools if pool.scaling is not None)
+    path = f"/api/v1/pools/{name}/roll"
+    assert guarded.ask(path, "POST", json={"surge": 9}, token=OPERATOR).status_code == 400
+    answer = guarded.ask(path, "POST", json={}, token=OPERATOR)
+    assert (answer.status_code, answer.json["scaling"]["rolling"]) == (202, True)
+    roll = asked_roll(guarded.segment, 0)
+    assert roll is not None and roll.surge == 1
+    assert guarded.ask(path, "POST", json={}, token=OPERATOR).status_code == 409
