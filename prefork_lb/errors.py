@@ -67,6 +67,10 @@ class Refused(SteeringError):
     """The instance's state does not allow the change at the moment."""
 
 
+class NoRoom(Refused):
+    """Refused, since the table of servers is full."""
+
+
 class Outdated(SteeringError):
     """The server is not as the operator believed."""
 

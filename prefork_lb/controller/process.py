@@ -16,6 +16,7 @@ from prefork_lb.config.published import decode_published
 from prefork_lb.controller.active_checks import ActiveChecks
 from prefork_lb.controller.duties import Duties
 from prefork_lb.controller.launch import ANOTHER_RUNS
+from prefork_lb.controller.leaving import Leaving
 from prefork_lb.controller.saving import Saver
 from prefork_lb.controller.side_process import SideProcess, module
 from prefork_lb.error_log import log_to
@@ -69,12 +70,14 @@ class Controller:
         states = States(segment)
         self._checks = ActiveChecks(segment, self._ledger, states)
         self._saver = Saver(segment, states)
+        self._leaving = Leaving(segment, self._ledger, states)
         self._admin = SideProcess(segment, error_log, "the administration interface", module("prefork_lb.admin"))
         self._is_over = False
         self._duties = Duties({
             "see whether the instance runs": self._look_for_masters,
             "take over the configuration": self._take_over_configuration,
             "hand out checks": self._checks.look,
+            "remove servers that have left": self._leaving.look,
             "keep the administration interface running": self._admin.look,
             "sweep": Sweeper(segment, self._ledger, states).sweep,
         })
@@ -120,6 +123,7 @@ class Controller:
             log.warning("%s: this version of the controller does not know %s; it goes by the rest",
                         config.source, ", ".join(left_out))
         self._checks.set_configuration(config)
+        self._leaving.use(config)
         self._admin.use(config.admin)
         self._saver.use(config.state.file, config.state.max_age, os.path.abspath(config.source))
         self._mark = mark

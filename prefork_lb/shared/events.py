@@ -46,6 +46,8 @@ class Kind(enum.StrEnum):
     EXITED = "exited"  # one that ended though it should not
     GIVEN_UP = "given-up"  # one that is not started again for a while
     ROLLED = "rolled"  # all of a pool were replaced, or were not
+    DISCOVERED = "discovered"  # servers have joined or left a pool since a list says so
+    DISCOVERY_FAILED = "discovery-failed"  # a pool's list is not to be had, or not believed
     AUDIT = "audit"  # any other deed of an operator
 
 

@@ -185,6 +185,12 @@ F_ROLL_BEFORE = 7  # servers that were started before this instant are to be rep
 F_ROLL_SURGE = 8  # by so many at a time
 SCALING_CELLS = 10
 
+# Cells of a pool's discovery, behind those of its scaling; a note follows, which says why it fails.
+D_STATE = 0  # discovered.State
+D_GOOD_AT = 1  # when there was a good list last, in milliseconds since the epoch; 0: there was none
+D_SERVERS = 2  # in that list
+DISCOVERY_CELLS = 4
+
 # Cells at the head of a worker's row; then three arrays indexed by slot.
 R_PID = 0  # 0: the row is free
 R_START = 1  # the process' start time in clock ticks since boot: pids come again, this pair does not
@@ -282,7 +288,7 @@ class Layout:
 
     @property
     def _pool_stride(self) -> int:
-        return POOL_HEAD_CELLS + SCALING_CELLS + (KEY_BYTES + NOTE_BYTES) // CELL
+        return POOL_HEAD_CELLS + SCALING_CELLS + DISCOVERY_CELLS + (KEY_BYTES + 2 * NOTE_BYTES) // CELL
 
     def pool(self, number: int) -> int:
         """The first cell of a pool's block."""
@@ -298,6 +304,14 @@ class Layout:
     def pool_note_byte(self, number: int) -> int:
         """Where the note on a pool's scaling begins: `NOTE_BYTES` bytes, ended by NUL."""
         return (self.pool_scaling(number) + SCALING_CELLS) * CELL
+
+    def pool_discovery(self, number: int) -> int:
+        """The first cell of a pool's discovery."""
+        return self.pool_scaling(number) + SCALING_CELLS + NOTE_BYTES // CELL
+
+    def discovery_note_byte(self, number: int) -> int:
+        """Where the note on a pool's discovery begins: `NOTE_BYTES` bytes, ended by NUL."""
+        return (self.pool_discovery(number) + DISCOVERY_CELLS) * CELL
 
     @property
     def _row_stride(self) -> int:

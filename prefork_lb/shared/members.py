@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from prefork_lb.errors import NotThere, Refused
+from prefork_lb.errors import NoRoom, NotThere, Refused
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.events import Kind, record_of_server
 from prefork_lb.shared.ledger import Ledger
@@ -65,63 +65,89 @@ def member(segment: Segment, slot: int, address: str) -> Member:
     return Member(slot, address, ServerEntry(address, weight, limit, bool(backup)), Standing(standing), moved, Source(source))
 
 
-def add(segment: Segment, ledger: Ledger, states: States, pool: str, server: ServerEntry, who: str,
-        source: Source = Source.OPERATOR) -> int:
-    """Let a server join a pool; its slot. `who` did it. The ledger's lock must be held.
+class Changes:
+    """Changes of one pool's servers, as one section sees them. The ledger's lock must be held during its life."""
 
-    Raises NotThere when there is no such pool, Refused when the server is there already, cannot be of use or has no room.
-    """
-    table = Table(segment)
-    table.free_unused(ledger)
-    block = _block(segment, table, pool)
-    if block[at.P_NEEDS_PUBLIC]:
-        raise Refused(f"pool {pool} sends clients to its servers: a server needs a public address, which only the configuration "
-                      "can give")
-    if not fits(f"{pool}\n{server.address}"):
-        raise Refused(f"{server.address}: longer than the table of servers has room for")
-    slot = table.find(pool, server.address)
-    if slot is not None and table.is_member(slot):
-        raise Refused(f"pool {pool} has the server {server.address} already")
-    if slot is not None:
+    def __init__(self, segment: Segment, ledger: Ledger, states: States, pool: str) -> None:
+        """Raises NotThere when there is no such pool."""
+        self._segment, self._ledger, self._states, self._pool = segment, ledger, states, pool
+        self.table = Table(segment)
+        self.table.free_unused(ledger)
+        number = self.table.pool_number(pool)
+        if number is None:
+            raise NotThere(f"there is no pool {pool}")
+        start = segment.layout.pool(number)
+        self._block = segment.cells[start:start + at.POOL_HEAD_CELLS]
+
+    def add(self, server: ServerEntry, who: str, source: Source = Source.OPERATOR) -> int:
+        """Let a server join the pool; its slot. `who` did it.
+
+        Raises Refused when the server is there already, cannot be of use or has no room.
+        """
+        table, states, block = self.table, self._states, self._block
+        if block[at.P_NEEDS_PUBLIC]:
+            raise Refused(f"pool {self._pool} sends clients to its servers: a server needs a public address, which only the "
+                          "configuration can give")
+        if not fits(f"{self._pool}\n{server.address}"):
+            raise Refused(f"{server.address}: longer than the table of servers has room for")
+        slot = table.find(self._pool, server.address)
+        if slot is not None and table.is_member(slot):
+            raise Refused(f"pool {self._pool} has the server {server.address} already")
+        if slot is not None:
+            table.forget(slot)
+        elif not table.has_room():
+            raise NoRoom(f"room for {self._segment.layout.servers} servers only; restart gunicorn to make more")
+        else:
+            slot = table.take_slot(self._pool, server.address)
+        table.write(slot, server)
+        states.source[slot] = source
+        first = Check(block[at.P_FIRST_CHECK])
+        if first is not Check.NONE:
+            states.set_check(slot, first, NOT_CHECKED_YET)
+            states.checked[slot] = 0
+        block[at.P_REQUESTS] += self._ledger.requests([slot])  # what it had before is none of the window's requests
+        table.appear(slot, Standing.ADDED, self._next_number())
+        self._tell(slot, Kind.SERVER_ADDED, _in_words(server), who, source)
+        return slot
+
+    def change(self, slot: int, rules: ServerEntry) -> None:
+        """Give a server that was added other rules."""
+        # The number first: a kill in between leaves rules that differ from those that are wanted, which the next look changes.
+        self._states.moved[slot] = self._next_number()
+        self.table.write(slot, rules)
+
+    def remove(self, address: str, who: str, source: Source = Source.OPERATOR) -> int:
+        """Let a server leave the pool: it gets no new request; its slot. `who` did it.
+
+        Raises NotThere when there is no such server, Refused when another source has added it, or when no other server would be
+        left that is no backup, unless the pool may be empty.
+        """
+        table, pool = self.table, self._pool
+        slot = table.find(pool, address)
+        if slot is None or self._states.standing[slot] == Standing.REMOVED:
+            raise NotThere(f"pool {pool} has no server {address}")
+        if (owner := member(self._segment, slot, address)).standing is Standing.ADDED and owner.source is not source:
+            raise Refused(f"{address} comes from {_WORDS[owner.source]}, which would add it again; drain it instead")
+        if not self._block[at.P_MAY_BE_EMPTY] and table.primaries(pool) == [slot]:
+            raise Refused(f"{address} is the last server of the pool {pool} that is no backup")
+        self._block[at.P_REQUESTS] -= self._ledger.requests([slot])
+        table.appear(slot, Standing.REMOVED, self._next_number())
         table.forget(slot)
-    elif not table.has_room():
-        raise Refused(f"room for {segment.layout.servers} servers only; restart gunicorn to make more")
-    else:
-        slot = table.take_slot(pool, server.address)
-    table.write(slot, server)
-    states.source[slot] = source
-    first = Check(block[at.P_FIRST_CHECK])
-    if first is not Check.NONE:
-        states.set_check(slot, first, NOT_CHECKED_YET)
-        states.checked[slot] = 0
-    block[at.P_REQUESTS] += ledger.requests([slot])  # what it had before is none of the window's requests
-    table.appear(slot, Standing.ADDED, _next_number(segment, states))
-    record_of_server(segment, slot, Kind.SERVER_ADDED, _in_words(server), who)
-    return slot
+        self._tell(slot, Kind.SERVER_REMOVED, f"with {self._ledger.totals[slot]} in flight", who, source)
+        return slot
 
+    def _tell(self, slot: int, kind: Kind, text: str, who: str, source: Source) -> None:
+        if source is not Source.DISCOVERY:  # which tells of many at once
+            record_of_server(self._segment, slot, kind, text, who)
 
-def remove(segment: Segment, ledger: Ledger, states: States, pool: str, address: str, who: str,
-           source: Source = Source.OPERATOR) -> int:
-    """Let a server leave a pool: it gets no new request; its slot. `who` did it. The ledger's lock must be held.
+    def _next_number(self) -> int:
+        """The number of the change that follows, which workers look at from now on, as soon as the lock is free.
 
-    Raises NotThere when there is no such server, Refused when another source has added it, or when no other server would be left
-    that is no backup, unless the pool may be empty.
-    """
-    table = Table(segment)
-    block = _block(segment, table, pool)
-    slot = table.find(pool, address)
-    if slot is None or states.standing[slot] == Standing.REMOVED:
-        raise NotThere(f"pool {pool} has no server {address}")
-    if (owner := member(segment, slot, address)).standing is Standing.ADDED and owner.source is not source:
-        raise Refused(f"{address} comes from {_WORDS[owner.source]}, which would add it again; drain it instead")
-    primaries = table.primaries(pool)
-    if slot in primaries and len(primaries) == 1 and not block[at.P_MAY_BE_EMPTY]:
-        raise Refused(f"{address} is the last server of the pool {pool} that is no backup")
-    block[at.P_REQUESTS] -= ledger.requests([slot])
-    table.appear(slot, Standing.REMOVED, _next_number(segment, states))
-    table.forget(slot)
-    record_of_server(segment, slot, Kind.SERVER_REMOVED, f"with {ledger.totals[slot]} in flight", who)
-    return slot
+        Counted before the change is made: an exception that comes between the two leaves nothing that a worker would not look at.
+        """
+        self._segment.cells[at.H_MEMBERS] += 1
+        self._states.count_change()
+        return int(self._segment.cells[at.H_MEMBERS])
 
 
 def let_go(states: States, slot: int) -> None:
@@ -146,22 +172,3 @@ _WORDS = {Source.OPERATOR: "an operator", Source.DISCOVERY: "discovery", Source.
 def _in_words(server: ServerEntry) -> str:
     limit = f", max_connections {server.max_connections}" if server.max_connections else ""
     return f"weight {server.weight}{limit}{', backup' if server.backup else ''}"
-
-
-def _block(segment: Segment, table: Table, pool: str) -> memoryview:
-    """The cells of a pool. Raises NotThere."""
-    number = table.pool_number(pool)
-    if number is None:
-        raise NotThere(f"there is no pool {pool}")
-    start = segment.layout.pool(number)
-    return segment.cells[start:start + at.POOL_HEAD_CELLS]
-
-
-def _next_number(segment: Segment, states: States) -> int:
-    """The number of the change that follows, which workers look at from now on, as soon as the lock is free.
-
-    Counted before the change is made: an exception that comes between the two leaves nothing that a worker would not look at.
-    """
-    segment.cells[at.H_MEMBERS] += 1
-    states.count_change()
-    return int(segment.cells[at.H_MEMBERS])

@@ -22,7 +22,7 @@ from prefork_lb.clock import Clock, monotonic
 from prefork_lb.errors import SteeringError
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.ledger import Ledger
-from prefork_lb.shared.members import add, member
+from prefork_lb.shared.members import Changes, member
 from prefork_lb.shared.saved_lock import Holder, describe, holder, take
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import Admin, States
@@ -253,7 +253,7 @@ def _take_over(told: _File, path: Path, segment: Segment, ledger: Ledger, states
             rules = ServerEntry(address, entry.added.weight, entry.added.max_connections, entry.added.backup)
             try:
                 source = Source[entry.added.source.upper()]
-                slots[pool, address] = add(segment, ledger, states, pool, rules, "state file", source)
+                slots[pool, address] = Changes(segment, ledger, states, pool).add(rules, "state file", source)
             except SteeringError as exc:
                 log.warning("%s: the server %s is not added again: %s", path, address, exc)
     known = [(slots[pool, address], entry) for pool, address, entry in entries if (pool, address) in slots]

@@ -106,8 +106,7 @@ class Steering:
         name = _canonical(address)
         with self._ledger.locked():
             name = self._spelling(pool, name)
-            members.add(self._segment, self._ledger, self._states, pool, ServerEntry(name, weight, max_connections, backup),
-                        who, source)
+            self._members(pool).add(ServerEntry(name, weight, max_connections, backup), who, source)
         return name
 
     def remove_server(self, pool: str, address: str, *, who: str, is_expected: Expectation | None = None,
@@ -123,7 +122,7 @@ class Steering:
             if only_idle and (count := self._ledger.totals[slot]):
                 raise Refused(f"{count} in flight on {address}: drain it and wait, or force it; they are finished all the same")
             name = _canonical(address)
-            return members.remove(self._segment, self._ledger, self._states, pool, self._spelling(pool, name), who, source)
+            return self._members(pool).remove(self._spelling(pool, name), who, source)
 
     def let_go(self, pool: str, address: str) -> None:
         """Drain a server that its source does not want any more; it is removed when nothing is left on it."""
@@ -134,6 +133,9 @@ class Steering:
         """Have a server again that was let go."""
         with self._server(pool, address) as slot:
             members.keep(self._states, slot)
+
+    def _members(self, pool: str) -> members.Changes:
+        return members.Changes(self._segment, self._ledger, self._states, pool)
 
     def scale(self, pool: str, servers: int | None, who: str) -> None:
         """Have so many servers in a pool that scales, at most its `max`; None: as many as its rule wants.

@@ -10,6 +10,7 @@ import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from prefork_lb.errors import InvariantError
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.rows import Rows
@@ -185,6 +186,7 @@ class Table:
                        for slot in range(layout.servers) if used[slot]}
         self._pools = {read_text(segment.text, layout.pool_key_byte(number)): number
                        for number in range(layout.pools) if segment.cells[layout.pool(number) + at.P_USED]}
+        self._first_free = 0  # no slot before this one is free
         self.changed = False
 
     def free_unused(self, ledger: Ledger) -> None:
@@ -194,6 +196,7 @@ class Table:
             if _is_unused(oldest, known, *(self._get(column, slot) for column in _SAYS_UNUSED)):
                 self._set(at.C_USED, slot, 0)
                 del self._slots[key]
+                self._first_free = 0
         in_use = {key.partition("\n")[0] for key in self._slots}
         for name in self._pools.keys() - in_use:
             start = self._layout.pool(self._pools[name])
@@ -284,11 +287,15 @@ class Table:
 
     def has_room(self) -> bool:
         """Whether there is a slot for one more server."""
-        return any(map(self._is_free, range(self._layout.servers)))
+        while self._first_free < self._layout.servers and not self._is_free(self._first_free):
+            self._first_free += 1
+        return self._first_free < self._layout.servers
 
     def take_slot(self, pool: str, address: str) -> int:
         """A slot for a new server of this pool, which holds nothing of the one before. The server appears with `C_USED`."""
-        slot = next(filter(self._is_free, range(self._layout.servers)))
+        if not self.has_room():
+            raise InvariantError("no slot is free; `problems` or `has_room` was not asked")
+        slot = self._first_free
         key = _key(pool, address)
         write_text(self._segment.text, self._layout.server_key_byte(slot), key)
         for column in range(at.SERVER_COLUMNS):
