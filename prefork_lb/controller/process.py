@@ -18,6 +18,7 @@ from prefork_lb.controller.duties import Duties
 from prefork_lb.controller.launch import ANOTHER_RUNS
 from prefork_lb.controller.leaving import Leaving
 from prefork_lb.controller.saving import Saver
+from prefork_lb.controller.scaling_duty import ScalingDuty
 from prefork_lb.controller.side_process import SideProcess, module
 from prefork_lb.error_log import log_to
 from prefork_lb.shared import layout as at
@@ -72,6 +73,7 @@ class Controller:
         self._saver = Saver(segment, states)
         self._leaving = Leaving(segment, self._ledger, states)
         self._admin = SideProcess(segment, error_log, "the administration interface", module("prefork_lb.admin"))
+        self._scaling = ScalingDuty(segment, self._ledger, states, error_log)
         self._is_over = False
         self._duties = Duties({
             "see whether the instance runs": self._look_for_masters,
@@ -79,6 +81,7 @@ class Controller:
             "hand out checks": self._checks.look,
             "remove servers that have left": self._leaving.look,
             "keep the administration interface running": self._admin.look,
+            "scale pools": self._scaling.look,
             "sweep": Sweeper(segment, self._ledger, states).sweep,
         })
         self._mark = 0
@@ -98,6 +101,7 @@ class Controller:
                 if stop.wait(_EVERY_S):
                     break
         finally:
+            self._scaling.close(self._is_over)
             self._admin.close()
             self._checks.close()
             self._saver.close()
@@ -125,6 +129,7 @@ class Controller:
         self._checks.set_configuration(config)
         self._leaving.use(config)
         self._admin.use(config.admin)
+        self._scaling.use(config)
         self._saver.use(config.state.file, config.state.max_age, os.path.abspath(config.source))
         self._mark = mark
 

@@ -1,0 +1,73 @@
+"""What the servers of a pool that scales have to do, read from shared memory without the lock."""
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from prefork_lb.scaling.autoscaler import Load
+from prefork_lb.shared import layout as at
+from prefork_lb.shared.ledger import Ledger
+from prefork_lb.shared.segment import Segment
+from prefork_lb.shared.table import Source, owner_of
+from prefork_lb.shared.text import read_text
+
+
+class ScaledLoad:
+    """Of one pool. Servers that leave count for as long as they have requests; those that scaling has not started do not."""
+
+    def __init__(self, segment: Segment, ledger: Ledger, pool: str) -> None:
+        self._segment, self._ledger, self._pool = segment, ledger, pool
+        self._number: int | None = None
+        self._slots: list[int] = []
+        self._found_at = (-1, -1)  # the changes of the table that the slots are of
+        self._cpu = CpuRate()
+
+    @property
+    def number(self) -> int | None:
+        """The number of the pool in the server table; None: it is not there."""
+        if self._number is None or not self._is_mine(self._number):
+            self._number = next(filter(self._is_mine, range(self._segment.layout.pools)), None)
+        return self._number
+
+    def read(self, cpu_s: Mapping[int, float], now: float) -> Load:
+        """The load at this moment. `cpu_s`: the CPU time that each server has used so far, in seconds, by its number."""
+        number = self.number
+        if number is None:
+            return Load(0)
+        cells, layout = self._segment.cells, self._segment.layout
+        slots, start, own = self._own_slots(), layout.pool(number), layout.column(at.C_OWN_WAITING).start
+        waiting = cells[start + at.P_WAITING] + sum(cells[own + slot] for slot in slots)
+        return Load(sum(self._ledger.totals[slot] for slot in slots) + waiting, self._ledger.requests(slots),
+                    self._cpu.cores(cpu_s, now), cells[start + at.P_QUEUED], cells[start + at.P_QUEUED_US] / 1e6)
+
+    def _own_slots(self) -> list[int]:
+        cells, layout = self._segment.cells, self._segment.layout
+        changes = cells[at.H_GENERATION], cells[at.H_MEMBERS]
+        if changes != self._found_at:
+            sources = cells[layout.column(at.C_SOURCE)].tolist()
+            self._slots = [slot for slot, source in enumerate(sources) if source == Source.SCALING
+                           and (owner := owner_of(self._segment, slot)) is not None and owner[0] == self._pool]
+            self._found_at = changes
+        return self._slots
+
+    def _is_mine(self, number: int) -> bool:
+        layout = self._segment.layout
+        return (bool(self._segment.cells[layout.pool(number) + at.P_USED])
+                and read_text(self._segment.text, layout.pool_key_byte(number)) == self._pool)
+
+
+class CpuRate:
+    """Cores in use, from CPU time: over a second or more, since the kernel counts in hundredths of a second."""
+
+    def __init__(self) -> None:
+        self._before: Mapping[int, float] = {}
+        self._since: float | None = None
+        self._cores = 0.0
+
+    def cores(self, cpu_s: Mapping[int, float], now: float) -> float:
+        """The cores that were in use lately. A server that has ended, or begun, meanwhile counts from its next time on."""
+        if self._since is None or now - self._since >= 1.0:
+            if self._since is not None:
+                used_s = sum(max(0.0, seconds - self._before[n]) for n, seconds in cpu_s.items() if n in self._before)
+                self._cores = used_s / (now - self._since)
+            self._before, self._since = dict(cpu_s), now
+        return self._cores

@@ -1,0 +1,97 @@
+"""Which pools scale, by the configuration in force."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from prefork_lb.config.model import Config
+from prefork_lb.config.scaling import ScalingConfig
+from prefork_lb.controller.duties import Duties
+from prefork_lb.controller.pool_scaler import PoolScaler
+from prefork_lb.controller.scaled_drivers import MadeDriver, make_driver
+from prefork_lb.controller.scaled_pool import ScaledPool
+from prefork_lb.controller.start_checks import StartChecks
+from prefork_lb.scaling.drivers.process import end_strays
+from prefork_lb.shared.ledger import Ledger
+from prefork_lb.shared.segment import Segment
+from prefork_lb.shared.states import States
+
+MakeDriver = Callable[[str, ScalingConfig], MadeDriver]
+"""For a pool of this name."""
+
+
+class ScalingDuty:
+    """`look` is to be called a few times a second. A pool that fails stops no other."""
+
+    def __init__(self, segment: Segment, ledger: Ledger, states: States, error_log: str = "",
+                 make: MakeDriver | None = None) -> None:
+        self._segment, self._ledger, self._states = segment, ledger, states
+        self._make: MakeDriver = make or partial(make_driver, segment, error_log)
+        self._config: Config | None = None
+        self._pools: dict[str, _Pool] = {}
+        self._duties = Duties({})
+
+    def use(self, config: Config) -> None:
+        """Scale the pools as this configuration says, from the next look on."""
+        if self._config is None:
+            # Those of pools that ceased to scale while there was no controller.
+            end_strays(self._segment.name, [name for name, section in _scaled(config).items() if section.driver == "process"])
+        self._config = config
+        self._arrange(config)
+
+    def look(self) -> None:
+        """Have as many servers run as each pool needs now."""
+        self._duties.look()
+        over = [name for name, pool in self._pools.items() if pool.scaler.is_over]
+        for name in over:
+            self._pools.pop(name).checks.close()
+        if over and self._config is not None:
+            self._arrange(self._config)
+
+    def close(self, has_ended: bool) -> None:
+        """End this process' part; with `has_ended`, which the instance has, all servers, too."""
+        for pool in self._pools.values():
+            pool.checks.close()
+            if has_ended:
+                pool.made.driver.close()
+
+    def _arrange(self, config: Config) -> None:
+        """Have a scaler for each pool that scales. Those of other pools let their servers end."""
+        scaled = _scaled(config)
+        for name, scaling in scaled.items():
+            known = self._pools.get(name)
+            if known is None:
+                self._pools[name] = self._new_pool(name, config, scaling)
+            elif known.kind == scaling.driver:
+                known.use(config, scaling)
+        for name, known in self._pools.items():
+            # With another driver, the servers of the one before end first: both would have the same numbers.
+            if name not in scaled or scaled[name].driver != known.kind:
+                known.scaler.retire()
+        self._duties = Duties({f"scale the pool {name}": pool.scaler.look for name, pool in self._pools.items()})
+
+    def _new_pool(self, name: str, config: Config, scaling: ScalingConfig) -> _Pool:
+        made, checks = self._make(name, scaling), StartChecks(name, config)
+        place = ScaledPool(self._segment, self._ledger, self._states, name, scaling.max_connections)
+        scaler = PoolScaler(self._segment, self._ledger, name, config.pools[name], scaling, made.driver, place, checks)
+        return _Pool(name, scaling.driver, scaler, made, place, checks)
+
+
+class _Pool:
+    """The parts of a pool that scales."""
+
+    def __init__(self, name: str, kind: str, scaler: PoolScaler, made: MadeDriver, place: ScaledPool,
+                 checks: StartChecks) -> None:
+        self.kind, self.scaler, self.made, self.checks = kind, scaler, made, checks
+        self._name, self._place = name, place
+
+    def use(self, config: Config, scaling: ScalingConfig) -> None:
+        """Go by another configuration."""
+        self._place.max_connections = scaling.max_connections
+        self.checks.use(config)
+        self.made.use(scaling)
+        self.scaler.use(config.pools[self._name], scaling)
+
+
+def _scaled(config: Config) -> dict[str, ScalingConfig]:
+    return {name: pool.scaling for name, pool in config.pools.items() if pool.scaling is not None}

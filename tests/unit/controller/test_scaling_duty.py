@@ -1,0 +1,160 @@
+"""Which pools scale, and how they take another configuration over."""
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from itertools import chain
+
+import pytest
+
+from prefork_lb.config.scaling import ScalingConfig
+from prefork_lb.controller.scaled_drivers import MadeDriver, make_driver
+from prefork_lb.controller.scaling_duty import ScalingDuty
+from prefork_lb.scaling.driver import Running
+from prefork_lb.scaling.drivers.process import ProcessDriver
+from prefork_lb.scaling.drivers.systemd import SystemdDriver
+from prefork_lb.shared.ledger import Ledger
+from prefork_lb.shared.segment import Segment
+from prefork_lb.shared.states import States
+from prefork_lb.shared.table import PoolEntry, register
+from tests.unit.controller.scaled import config_with
+from tests.unit.scaling.staged import StagedDriver
+
+
+class Driver(StagedDriver):
+    """One that notes what it is told, and says that a server runs that a test has laid down."""
+
+    def __init__(self, pool: str) -> None:
+        super().__init__()
+        self.pool = pool
+        self.used: list[ScalingConfig] = []
+        self.is_closed = self.fails = False
+
+    def adopt(self) -> dict[int, Running]:
+        if self.fails:
+            raise OSError("no systemd")
+        return super().adopt()
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+class Drivers:
+    """All that were made, by pool."""
+
+    def __init__(self) -> None:
+        self.made: list[Driver] = []
+
+    def make(self, pool: str, scaling: ScalingConfig) -> MadeDriver:
+        driver = Driver(pool)
+        self.made.append(driver)
+        return MadeDriver(driver, driver.used.append)
+
+    def of(self, pool: str) -> list[Driver]:
+        return [driver for driver in self.made if driver.pool == pool]
+
+
+@pytest.fixture
+def drivers() -> Drivers:
+    return Drivers()
+
+
+@pytest.fixture
+def duty(segment: Segment, drivers: Drivers) -> Iterator[ScalingDuty]:
+    ledger = Ledger(segment)
+    register(segment, ledger, [PoolEntry(name, [], may_be_empty=True) for name in ("web", "app", "other")])
+    duty = ScalingDuty(segment, ledger, States(segment), make=drivers.make)
+    yield duty
+    duty.close(has_ended=False)
+
+
+def test_pools_that_scale_are_scaled_and_others_are_not(duty: ScalingDuty, drivers: Drivers) -> None:
+    duty.use(config_with(web=None, app={}, other={"min": 2}))
+    duty.look()
+    assert {driver.pool: driver.starts for driver in drivers.made} == {"app": 1, "other": 2}
+
+
+def test_without_a_pool_that_scales_nothing_is_done(duty: ScalingDuty, drivers: Drivers) -> None:
+    duty.look()
+    duty.use(config_with(web=None))
+    duty.look()
+    assert drivers.made == []
+
+
+def test_a_pool_that_fails_stops_no_other(duty: ScalingDuty, drivers: Drivers, caplog: pytest.LogCaptureFixture) -> None:
+    duty.use(config_with(app={}, other={}))
+    drivers.of("app")[0].fails = True
+    duty.look()
+    assert drivers.of("other")[0].starts == 1
+    assert "the controller cannot scale the pool app" in caplog.text
+    drivers.of("app")[0].fails = False
+    with caplog.at_level(logging.WARNING):
+        duty.look()
+    assert drivers.of("app")[0].starts == 1
+    assert "the controller can scale the pool app again" in caplog.text
+
+
+def test_a_reload_leaves_servers_and_tells_their_driver(duty: ScalingDuty, drivers: Drivers) -> None:
+    duty.use(config_with(app={}))
+    duty.look()
+    after = config_with(app={"max": 9})
+    duty.use(after)
+    duty.look()
+    (driver,) = drivers.of("app")
+    assert driver.starts == 1 and driver.used == [after.pools["app"].scaling]
+
+
+def test_a_pool_that_ceases_to_scale_ends_its_servers_and_may_scale_again(duty: ScalingDuty, drivers: Drivers) -> None:
+    duty.use(config_with(app={}))
+    duty.look()
+    duty.use(config_with(app=None))
+    duty.look()
+    duty.look()
+    assert drivers.of("app")[0].running == {}
+    duty.use(config_with(app={}))
+    duty.look()
+    assert [driver.starts for driver in drivers.of("app")] == [1, 1]
+
+
+def test_a_pool_that_scales_again_before_its_servers_have_ended_keeps_its_driver(duty: ScalingDuty, drivers: Drivers) -> None:
+    duty.use(config_with(app={}))
+    duty.look()
+    drivers.of("app")[0].ends_when_asked = False
+    duty.use(config_with(app=None))
+    duty.look()
+    duty.use(config_with(app={}))
+    duty.look()
+    assert [driver.starts for driver in drivers.of("app")] == [2], "the other one was asked to end"
+
+
+def test_with_another_driver_the_servers_of_the_one_before_end_first(duty: ScalingDuty, drivers: Drivers) -> None:
+    duty.use(config_with(app={}))
+    duty.look()
+    drivers.of("app")[0].ends_when_asked = False
+    duty.use(config_with(app={"driver": "command"}))
+    duty.look()
+    assert len(drivers.of("app")) == 1
+    for n in list(drivers.of("app")[0].running):
+        drivers.of("app")[0].end(n)
+    duty.look()
+    duty.look()
+    assert [driver.starts for driver in drivers.of("app")] == [1, 1]
+
+
+@pytest.mark.parametrize("has_ended", [True, False])
+def test_servers_end_with_the_instance_and_not_with_the_controller(duty: ScalingDuty, drivers: Drivers, has_ended: bool) -> None:
+    duty.use(config_with(app={}, other={}))
+    duty.look()
+    duty.close(has_ended)
+    assert [driver.is_closed for driver in drivers.made] == [has_ended, has_ended]
+    assert all(chain(driver.running for driver in drivers.made))
+
+
+def test_each_driver_of_the_configuration_is_made(segment: Segment) -> None:
+    sections = config_with(
+        a={}, b={"driver": "systemd", "unit": "app@{n}.service", "addresses": "127.0.0.1:9000-9099"}).pools
+    made = [make_driver(segment, "", name, pool.scaling) for name, pool in sections.items() if pool.scaling is not None]
+    assert [type(each.driver) for each in made] == [ProcessDriver, SystemdDriver]
+    for each, pool in zip(made, sections.values(), strict=True):
+        assert pool.scaling is not None
+        each.use(pool.scaling)
