@@ -25,6 +25,7 @@ from greenlet import getcurrent
 from prefork_lb.green.channel import BROKEN, HALF_CLOSED, READ, READABLE, Channel
 from prefork_lb.green.hub import Hub
 from prefork_lb.net.failures import failure_text
+from prefork_lb.net.readable import Readable
 from prefork_lb.net.stream import Stream, StreamClosed, StreamTimeout, Unneeded, Watched
 
 _ENDED = HALF_CLOSED | BROKEN
@@ -355,4 +356,10 @@ def wait_any(streams: Sequence[Stream], timeout_s: float, watched: Watched) -> S
         for stream in waited:
             stream.reader = None
         if in_time is None:
+            # The hub has looked at the stream whose timer this was. The events of the others may be behind those of this round.
+            for stream in waited:
+                if Readable(stream.descriptor, READ | HALF_CLOSED).now():
+                    stream.ready |= READ
+                    if not stream.is_quiet():
+                        return stream
             raise StreamTimeout
