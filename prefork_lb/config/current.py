@@ -11,6 +11,7 @@ import logging
 import os
 import time
 
+from prefork_lb.config.copies import Copies
 from prefork_lb.config.load import find_and_load
 from prefork_lb.config.model import Config
 from prefork_lb.config.secrets import read_secrets
@@ -19,7 +20,7 @@ from prefork_lb.errors import ConfigError
 log = logging.getLogger("prefork_lb")
 
 _last_good: Config | None = None
-_secrets: dict[str, tuple[bytes, ...]] = {}  # what its `secret_file`s had in them
+_copies: Copies | None = None  # of the files that it names; in a master, and inherited by its workers
 _told: tuple[str, ...] = ()  # the notices of the last good one, which are in the log already
 _read_at = 0
 _master = 0  # the process that loads it with its settings, for itself and its workers; 0: there is none
@@ -28,7 +29,7 @@ _master = 0  # the process that loads it with its settings, for itself and its w
 def load_as_master() -> Config:
     """`load_or_keep`, by gunicorn's master: its workers do not read the file again."""
     global _master, _read_at
-    config = load_or_keep()
+    config = load_or_keep(for_workers=True)
     _master, _read_at = os.getpid(), time.monotonic_ns()
     return config
 
@@ -46,31 +47,34 @@ def load_as_worker() -> Config:
 
     Raises ConfigError.
     """
-    if _last_good is not None and _follows_master():
+    if _last_good is not None and _master not in (0, os.getpid()):
         return _last_good
     return load_or_keep()
 
 
-def secrets_in(path: str) -> tuple[bytes, ...]:
-    """The secrets in a file: in a worker as its master has read them, so that all siblings have the same, also when the file is
-    gone or half written by now. Raises ValueError."""
-    return (_secrets.get(path) if _follows_master() else None) or read_secrets(path)
+def path_of(file: str) -> str:
+    """Where this process reads a file that the configuration names: in a worker, its master's copy. So all siblings have the
+    same, also when the file is gone or half written by now."""
+    return _copies.path(file) if _copies is not None else file
 
 
-def _follows_master() -> bool:
-    """Whether this process goes by what its master has read."""
-    return _master not in (0, os.getpid())
+def secrets_in(file: str) -> tuple[bytes, ...]:
+    """The secrets in a file that the configuration names. Raises ValueError."""
+    return read_secrets(path_of(file))
 
 
-def load_or_keep() -> Config:
+def load_or_keep(for_workers: bool = False) -> Config:
     """The configuration that is found, or the last good one when that fails. Raises ConfigError when there is none.
 
-    Its notices are logged, once for a master and its workers.
+    `for_workers`: the files that it names are copied, for processes that are forked from this one. Its notices are logged, once
+    for a master and its workers.
     """
-    global _last_good, _secrets, _told
+    global _last_good, _copies, _told
     try:
         config, notices = find_and_load()
-        _secrets = _read_secrets(config)
+        before, _copies = _copies, Copies(config) if for_workers else None
+        if before is not None:
+            before.close()
         _last_good = config
         told, _told = _told, notices
         for notice in notices:
@@ -81,14 +85,3 @@ def load_or_keep() -> Config:
             raise
         log.error("the configuration is bad, the last good one of %s stays in force:\n%s", _last_good.source, exc)
     return _last_good
-
-
-def _read_secrets(config: Config) -> dict[str, tuple[bytes, ...]]:
-    found = {}
-    for name, pool in config.pools.items():
-        if pool.sticky is not None and pool.sticky.secret_file:
-            try:
-                found[pool.sticky.secret_file] = read_secrets(pool.sticky.secret_file)
-            except ValueError as exc:  # it was checked a moment ago; the file has changed since
-                raise ConfigError([f"{config.source}: pools.{name}.sticky.secret_file: {exc}"]) from exc
-    return found

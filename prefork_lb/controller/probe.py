@@ -63,6 +63,10 @@ class Outcome(NamedTuple):
     seconds: float
 
 
+class _NotMade(Exception):
+    """What a check needs from this host is of no use."""
+
+
 class Prober:
     """Makes checks, from any number of threads, and keeps connections to the servers between them."""
 
@@ -78,7 +82,7 @@ class Prober:
         passed: bool | None
         try:
             passed, reason = self._judge(probe, started + probe.timeout_s)
-        except OutOfDescriptors as exc:
+        except (OutOfDescriptors, _NotMade) as exc:
             passed, reason = None, str(exc)
         except Exception as exc:
             passed, reason = False, why(exc, probe.checked_address, probe.timeout_s)
@@ -117,11 +121,14 @@ class Prober:
                 check.close()
 
     def _new_check(self, probe: Probe) -> HTTPCheck:
-        """Raises ValueError or re.error when the probe cannot be made, as for a file for TLS that is of no use."""
+        """Raises _NotMade when a file for TLS is of no use."""
         address = probe.checked_address
         tls: ClientTLS | None = None
         if address.tls:
-            context = upstream_context(probe.verify, probe.ca_file, probe.certificate, probe.key)
+            try:
+                context = upstream_context(probe.verify, probe.ca_file, probe.certificate, probe.key)
+            except ValueError as exc:  # it was checked with the configuration; the file has changed since
+                raise _NotMade(str(exc)) from exc
             tls = ClientTLS(context, probe.server_name or address.tls_name)
         # A port of its own is another service, which need not know that there is a proxy.
         told = probe.proxy_protocol and not probe.has_port_of_its_own

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from prefork_lb.config.current import load_as_master
+from prefork_lb.config.current import load_as_master, path_of
 from prefork_lb.config.model import Config
 from prefork_lb.error_log import JSON_VARIABLE
 from prefork_lb.errors import ConfigError
@@ -44,8 +44,8 @@ def settings() -> dict[str, Any]:
     return {
         **({"logger_class": "prefork_lb.gunicorn.json_logger.JSONLogger"} if is_json else {}),
         # gunicorn listens with TLS when it has a certificate; ProxyWorker adds the others.
-        "certfile": certificates[0].certificate if certificates else None,
-        "keyfile": (certificates[0].key or None) if certificates else None,
+        "certfile": path_of(certificates[0].certificate) if certificates else None,
+        "keyfile": (path_of(certificates[0].key) or None) if certificates else None,
         "bind": binds(config),
         "workers": worker_count(config),
         "worker_class": "prefork_lb.worker.ProxyWorker",

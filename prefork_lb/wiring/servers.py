@@ -8,6 +8,7 @@ from collections.abc import Callable
 from prefork_lb.clock import monotonic
 from prefork_lb.config import Config
 from prefork_lb.config.added import added_server
+from prefork_lb.config.current import path_of
 from prefork_lb.config.pool import PoolConfig, ServerConfig, TLSConfig
 from prefork_lb.errors import ConfigError
 from prefork_lb.net.address import parse_address
@@ -28,7 +29,7 @@ def tls_context(name: str, pool: PoolConfig, config: Config) -> ssl.SSLContext:
     """How a pool speaks TLS. Raises ConfigError when a file is of no use."""
     settings = pool.tls or TLSConfig()
     try:
-        return upstream_context(settings.verify, settings.ca_file, settings.certificate, settings.key)
+        return upstream_context(settings.verify, *map(path_of, (settings.ca_file, settings.certificate, settings.key)))
     except ValueError as exc:  # it was checked with the configuration; the files have changed since
         raise ConfigError([f"{config.source}: pools.{name}.tls: {exc}"]) from exc
 

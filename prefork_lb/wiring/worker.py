@@ -8,6 +8,7 @@ import random
 
 from prefork_lb.clock import monotonic
 from prefork_lb.config import Config
+from prefork_lb.config.current import path_of
 from prefork_lb.controller.launch import Launcher
 from prefork_lb.errors import InvariantError
 from prefork_lb.log_summary import summary
@@ -56,7 +57,8 @@ class Worker:
             self.engine, trust_check(config.proxy.trusted_proxies), limits, timeouts.head, timeouts.idle,
             timeouts.body, config.proxy.limits.body_rate, config.proxy.buffers.response,
             config.listen.proxy_protocol, config.proxy.limits.lag,
-            [Certificate(entry.certificate, entry.key, entry.hosts) for entry in config.listen.certificates], member.ledger,
+            [Certificate(path_of(entry.certificate), path_of(entry.key), entry.hosts) for entry in config.listen.certificates],
+            member.ledger,
             config.listen.linger, self._close_idle, lambda: bool(member.segment.masters()),
             tell_all(listeners), tally.count_shed if tally else nothing)
         runtime.every(INTERVAL_S, self._look_after)

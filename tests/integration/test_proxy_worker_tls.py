@@ -4,7 +4,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import shutil
 import signal
 import socket
@@ -21,6 +20,7 @@ from tests.support.client import fetch
 from tests.support.pattern import pattern
 from tests.support.place import HOST
 from tests.support.rig import Rig
+from tests.support.tls import TLSServer
 from tests.support.waiting import wait_until
 
 pytestmark = needs_openssl
@@ -137,61 +137,6 @@ def test_plain_http_at_a_tls_port_hangs_nobody(balancer: Balancer) -> None:
 
 
 # -- toward servers ------------------------------------------------------------------------------------------------
-
-
-class TLSServer:
-    """A small HTTPS server in a thread: answers every request, and notes what it saw. A context manager."""
-
-    def __init__(self, pair: Pair, client_ca: Path | None = None) -> None:
-        self._context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        self._context.load_cert_chain(pair.certificate, pair.key)
-        if client_ca is not None:
-            self._context.load_verify_locations(client_ca)
-            self._context.verify_mode = ssl.CERT_REQUIRED
-        self._context.sni_callback = lambda connection, name, context: self.names.append(name)
-        self.names: list[str | None] = []
-        self.connections = 0
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    @property
-    def port(self) -> int:
-        return int(self._listener.getsockname()[1])
-
-    def __enter__(self) -> TLSServer:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self._thread.join(10)
-
-    def _run(self) -> None:
-        while True:
-            try:
-                plain, _ = self._listener.accept()
-            except OSError:  # the end of the test
-                return
-            self.connections += 1
-            threading.Thread(target=self._serve, args=(plain,), daemon=True).start()
-
-    def _serve(self, plain: socket.socket) -> None:
-        try:
-            with self._context.wrap_socket(plain, server_side=True) as secure:
-                buffer = b""
-                while data := secure.recv(65536):
-                    buffer += data
-                    while b"\r\n\r\n" in buffer:
-                        head, _, buffer = buffer.partition(b"\r\n\r\n")
-                        found = re.search(rb"(?i)\r\ncontent-length: (\d+)", head)
-                        length = int(found[1]) if found else 0
-                        while len(buffer) < length:
-                            buffer += secure.recv(65536)
-                        body, buffer = b"%d" % length, buffer[length:]
-                        secure.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
-        except OSError:
-            pass  # a client that does not believe in us hangs up; the test sees its answer
 
 
 @pytest.mark.parametrize("front_end", [PROXY, GTHREAD], ids=str)

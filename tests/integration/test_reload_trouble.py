@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 from pathlib import Path
 
@@ -9,10 +10,12 @@ import pytest
 
 from tests.support import processes
 from tests.support.balancer import FRONT_ENDS, GTHREAD, PROXY, Balancer, FrontEnd, pool_text
+from tests.support.certificates import make_pair, needs_openssl
 from tests.support.client import fetch
 from tests.support.origin import Origin
 from tests.support.place import HOST
 from tests.support.rig import Rig
+from tests.support.tls import SecureConnection, TLSServer, believing
 from tests.support.waiting import wait_until
 
 POLICY = """
@@ -100,3 +103,41 @@ def test_names_that_do_not_resolve_are_servers_that_are_down(rig: Rig) -> None:
         assert "no-such-host.invalid:80: the name does not resolve" in balancer.log()
         balancer.reload()
         assert [fetch(balancer.address).status for _ in range(12)] == [200] * 12
+
+
+@needs_openssl
+@pytest.mark.parametrize("front_end", [PROXY, GTHREAD], ids=str)
+def test_certificates_and_keys_whose_files_are_gone(rig: Rig, tmp_path: Path, front_end: FrontEnd) -> None:
+    """Workers have what their master has read: those that replace killed ones, and those of a reload."""
+    default, named, ours = (make_pair(tmp_path, name, f"{name}.example") for name in ("default", "named", "ours"))
+    with TLSServer(make_pair(tmp_path, "server", "server.example"), ours.certificate) as server:
+        text = "".join(f'[[listen.certificates]]\ncertificate = "{pair.certificate}"\nkey = "{pair.key}"\nhosts = ["{name}"]\n'
+                       for name, pair in (("default.example", default), ("named.example", named)))
+        more = (f'[pools.web.tls]\nca_file = "{tmp_path / "server.pem"}"\nserver_name = "server.example"\n'
+                f'certificate = "{ours.certificate}"\nkey = "{ours.key}"')
+        balancer = rig.balancer(text + pool_text([f"https://127.0.0.1:{server.port}"], more=more), front_end, workers=2,
+                                secure=True)
+        contexts = {"default.example": believing(default), "named.example": believing(named)}
+        if front_end is not PROXY:
+            del contexts["named.example"]  # gunicorn's own workers have one certificate
+
+        def answers() -> list[int]:
+            found = []
+            for name, context in contexts.items():
+                with SecureConnection(balancer.address, context, name) as connection:
+                    found.append(connection.request("/", close=True).status)
+            return found
+
+        expected = [200] * len(contexts)
+        assert answers() == expected
+        for file in (*tmp_path.glob("*.pem"), *tmp_path.glob("*.key")):
+            file.unlink()
+        first = balancer.workers()
+        for pid in first:
+            balancer.kill_worker(pid)
+        second = balancer.wait_for_workers(2, without=first)
+        assert answers() == expected
+        os.kill(balancer.master, signal.SIGHUP)
+        wait_until(lambda: answers() == expected and not set(second) & set(balancer.workers()), "new workers serve", 20)
+        assert "stays in force" in balancer.log()
+        assert answers() == expected

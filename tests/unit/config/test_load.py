@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from prefork_lb.config import current, find_and_load, load
+from prefork_lb.config.copies import Copies
 from prefork_lb.config.positions import key_lines
 from prefork_lb.config.reference import reference
 from prefork_lb.errors import ConfigError
@@ -296,25 +297,51 @@ def test_a_worker_goes_by_what_its_master_has_read(tmp_path: Path, monkeypatch: 
     assert list(current.load_as_worker().pools) == ["other"]
 
 
-def test_a_worker_has_the_secrets_that_its_master_has_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_has_the_files_that_its_master_has_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file, secret = tmp_path / "a.toml", tmp_path / "secret"
     monkeypatch.setenv("PREFORK_LB_CONFIG", str(file))
-    for name, value in (("_last_good", None), ("_master", 0), ("_secrets", {})):
+    for name, value in (("_last_good", None), ("_master", 0), ("_copies", None)):
         monkeypatch.setattr(current, name, value)
     secret.write_text("the first of all secrets")
     file.write_text(f'{GOOD}[pools.web.sticky]\nsecret_file = "{secret}"\n')
+    assert current.path_of(str(secret)) == str(secret), "no master has read it"
     good = current.load_as_master()
     secret.write_text("a second one, half written")
-    assert current.secrets_in(str(secret)) == (b"a second one, half written",), "the master itself reads"
-    with monkeypatch.context() as forked:
-        forked.setattr(os, "getpid", lambda: -1)
-        assert current.secrets_in(str(secret)) == (b"the first of all secrets",)
+    assert current.secrets_in(str(secret)) == (b"the first of all secrets",)
     secret.unlink()
     assert current.load_as_master() is good
-    monkeypatch.setattr(os, "getpid", lambda: -1)
     assert current.secrets_in(str(secret)) == (b"the first of all secrets",)
+    secret.write_text("the one of the next reload")
+    current.load_as_master()
+    assert current.secrets_in(str(secret)) == (b"the one of the next reload",)
     with pytest.raises(ValueError, match="cannot be read"):
         current.secrets_in(str(tmp_path / "other"))
+
+
+def test_copies_of_files_cost_no_descriptor_after_the_next_reload(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, secret = tmp_path / "a.toml", tmp_path / "secret"
+    monkeypatch.setenv("PREFORK_LB_CONFIG", str(file))
+    for name, value in (("_last_good", None), ("_master", 0), ("_copies", None)):
+        monkeypatch.setattr(current, name, value)
+    secret.write_text("the first of all secrets")
+    file.write_text(f'{GOOD}[pools.web.sticky]\nsecret_file = "{secret}"\n')
+    current.load_as_master()
+    before = os.listdir("/proc/self/fd")
+    for _ in range(3):
+        current.load_as_master()
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_a_file_that_changes_while_it_is_read_is_a_bad_configuration(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("the first of all secrets")
+    (tmp_path / "a.toml").write_text(f'{GOOD}[pools.web.sticky]\nsecret_file = "{secret}"\n')
+    config, _ = find_and_load(tmp_path / "a.toml")
+    secret.write_text("half")
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(ConfigError, match="has changed while it was read: .*the secret has 4 characters"):
+        Copies(config)
+    assert os.listdir("/proc/self/fd") == before
 
 
 MIXED = """

@@ -93,3 +93,9 @@ def plain_talker() -> int:
 def test_a_missing_file_of_authorities_is_named(prober: Prober) -> None:
     outcome = prober.probe(http(Address("127.0.0.1", 1, tls=True), ca_file="/nowhere/ca.pem"))
     assert not outcome.passed and "/nowhere/ca.pem" in outcome.reason
+
+
+def test_files_that_are_gone_say_nothing_about_the_server(prober: Prober, tmp_path: Path) -> None:
+    """A controller that starts anew reads them itself. If it called all servers down, nothing would be served."""
+    outcome = prober.probe(http(Address("127.0.0.1", 1, tls=True), ca_file=str(tmp_path / "gone.pem")))
+    assert outcome.passed is None and "gone.pem: no certificates of authorities" in outcome.reason
