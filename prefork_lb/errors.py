@@ -7,6 +7,7 @@ Messages are for the operator's log; the client gets only the status and its sho
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 
 
 def printable(text: str) -> str:
@@ -151,6 +152,43 @@ class NoRoute(DownstreamError):
 
     status = 404
     phase = "route"
+
+
+class NotFound(DownstreamError):
+    """A route answers with files, and there is none of this name."""
+
+    status = 404
+    phase = "route"
+
+
+class Forbidden(ProxyError):
+    """The route is not for this client."""
+
+    side = "downstream"
+    status = 403
+    phase = "route"
+    ending = "refused"
+
+
+class ContentTooLarge(DownstreamError):
+    """The request's body is over the limit of its route (RFC 9110 15.5.14)."""
+
+    status = 413
+    phase = "request body"
+
+
+class OwnAnswer(ProxyError):
+    """No failure: the route has an answer of its own, and no server is asked."""
+
+    phase = "route"
+    ending = "finished"
+
+    def __init__(self, status: int, fields: Sequence[tuple[bytes, bytes]], body: bytes) -> None:
+        """`fields` are without the length. A status that allows no content has an empty body."""
+        super().__init__(f"the route answers {status}")
+        self.status = status
+        self.fields = fields
+        self.body = body
 
 
 class MethodNotAllowed(DownstreamError):

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from prefork_lb.config.decode import ReportProblem, did_you_mean
 from prefork_lb.config.names import HOST, POOL
+from prefork_lb.config.positions import Path
+from prefork_lb.config.route_actions import check_actions
 from prefork_lb.config.routes import RouteConfig
 from prefork_lb.errors import shown
 from prefork_lb.routing.conditions import client_test, rank
@@ -71,7 +73,9 @@ def _is_whole(route: RouteConfig) -> bool:
 
 def _check(index: int, route: RouteConfig, pools: Mapping[str, object], report: ReportProblem) -> None:
     place = ("routes", index)
-    if route.pool is not None and route.pool not in pools:
+    _goal(route, place, report)
+    check_actions(route, place, report)
+    if route.pool and route.pool not in pools:
         names = filter(POOL.fullmatch, pools)
         report((*place, "pool"), f"there is no pool {shown(route.pool)}; expected one of {', '.join(names)}"
                f"{did_you_mean(route.pool, pools)}")
@@ -93,11 +97,22 @@ def _check(index: int, route: RouteConfig, pools: Mapping[str, object], report: 
                 report((*place, key, name), f"{shown(name)} is no name of a {noun}")
             if value is not None and value.startswith("~"):
                 _pattern(value, (*place, key, name), report)
-    for number, network in enumerate(route.clients or ()):
-        try:
-            client_test(["::" if network is None else network])
-        except ValueError:
-            report((*place, "clients", number), f"{shown(network)} is neither an address nor a network such as 10.0.0.0/8")
+    for key in ("clients", "allow", "deny"):
+        for number, network in enumerate(getattr(route, key) or ()):
+            try:
+                client_test(["::" if network is None else network])
+            except ValueError:
+                report((*place, key, number), f"{shown(network)} is neither an address nor a network such as 10.0.0.0/8")
+
+
+def _goal(route: RouteConfig, place: Path, report: ReportProblem) -> None:
+    if None in (route.pool, route.redirect):
+        return
+    goals = [key for key, value in (("pool", route.pool), ("redirect", route.redirect), ("respond", route.respond)) if value]
+    if not goals:
+        report((*place, "pool"), "missing; a route has a pool, a redirect or a respond")
+    elif len(goals) > 1:
+        report((*place, goals[1]), f"the route has a {goals[0]} already; expected one of pool, redirect and respond")
 
 
 def _path_problem(path: str) -> str:
@@ -118,7 +133,7 @@ def _path_problem(path: str) -> str:
     return ""
 
 
-def _pattern(value: str, place: tuple[str | int, ...], report: ReportProblem) -> None:
+def _pattern(value: str, place: Path, report: ReportProblem) -> None:
     try:
         compiled(value[1:])
     except ValueError as exc:

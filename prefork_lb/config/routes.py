@@ -1,7 +1,7 @@
-"""Which requests go where, `[[routes]]`. See `config.model`."""
+"""Which requests go where, `[[routes]]`, and what becomes of them on the way. See `config.model`."""
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import field
 
@@ -10,10 +10,40 @@ from prefork_lb.config.section import Section, meta
 _VALUES = 'A value is compared as it came; "*": any value; "~" and a regular expression (RE2) that is somewhere in it.'
 
 
-class RouteConfig(Section, frozen=True):
-    """Which requests a pool gets, `[[routes]]`; the most specific route wins, see [routing.md](routing.md)."""
+class FieldChangesConfig(Section, frozen=True):
+    """Changes of the fields of a head, `request` and `response` of a route. Values may hold `{client}`, `{host}`, `{path}`,
+    `{query}`, `{rest}`, `{scheme}` and `{method}` of the request."""
 
-    pool: Annotated[str, meta("Name of the pool.")]
+    set: Annotated[dict[str, str], meta("Fields to write in the place of those of the same name.")] = field(default_factory=dict)
+    add: Annotated[dict[str, str], meta("Fields to write beside those of the same name.")] = field(default_factory=dict)
+    remove: Annotated[tuple[str, ...], meta("Names of fields to take out.")] = ()
+
+
+class RespondConfig(Section, frozen=True):
+    """An answer of the route's own, `respond`: no server is asked."""
+
+    status: Annotated[int, meta("Its status.", ge=200, le=599)] = 200
+    body: Annotated[str, meta("Its content.")] = ""
+    file: Annotated[str, meta("A file with its content, at most 1 MiB, read at the start and at a reload.")] = ""
+    folder: Annotated[str, meta(
+        "A folder with files: the rest of the path names one of them, which is read for each request; others get 404. For "
+        "`/.well-known/acme-challenge/`."
+    )] = ""
+    type: Annotated[str, meta("Its Content-Type.")] = "text/plain; charset=utf-8"
+    fields: Annotated[dict[str, str], meta("Further header fields.")] = field(default_factory=dict)
+
+
+class RouteConfig(Section, frozen=True):
+    """Which requests go where, `[[routes]]`; the most specific route wins, see [routing.md](routing.md). A route has a `pool`, a
+    `redirect` or a `respond`."""
+
+    pool: Annotated[str, meta("Name of the pool that answers.")] = ""
+    redirect: Annotated[str, meta(
+        'Where the client is sent instead: "https://example.org/new/{rest}". May hold `{rest}` (what follows the prefix of '
+        "`paths`, with the query), `{path}`, `{query}`, `{host}`, `{scheme}`, `{client}` and `{method}`."
+    )] = ""
+    redirect_status: Annotated[Literal[301, 302, 307, 308], meta("Status of such an answer.")] = 301
+    respond: RespondConfig | None = None
     hosts: Annotated[tuple[str, ...], meta(
         'Host names, or "*.example.org" for all below one; none: any host.'
     )] = ()
@@ -22,14 +52,30 @@ class RouteConfig(Section, frozen=True):
         '"=/robots.txt" is for this path alone, and "~\\.php$" for paths in which the regular expression (RE2) is found. None: '
         "any path."
     )] = ()
+    scheme: Annotated[Literal["", "http", "https"], meta(
+        "What the client speaks, to this host or to a trusted proxy in front; none: either."
+    )] = ""
     methods: Annotated[tuple[str, ...], meta("Methods; none: any.")] = ()
     fields: Annotated[dict[str, str], meta("Header fields that the request must have, each with its value. " + _VALUES)] = field(
         default_factory=dict)
     cookies: Annotated[dict[str, str], meta("Cookies that it must have, likewise.")] = field(default_factory=dict)
     query: Annotated[dict[str, str], meta("Parameters of the query that it must have, likewise.")] = field(default_factory=dict)
     clients: Annotated[tuple[str, ...], meta(
-        "Addresses and networks (CIDR) of clients; behind `proxy.trusted_proxies` as these tell them. None: any."
+        "Addresses and networks (CIDR) of clients; behind `proxy.trusted_proxies` as these tell them. None: any. Requests of "
+        "other clients go to other routes; to refuse them there is `allow`."
     )] = ()
+    allow: Annotated[tuple[str, ...], meta("Networks whose clients may use the route; the others get 403. None: all may.")] = ()
+    deny: Annotated[tuple[str, ...], meta("Networks whose clients get 403, whatever `allow` says.")] = ()
+    path: Annotated[str, meta(
+        'The target that a server gets in place of the request\'s: "/{rest}" strips the prefix of `paths`, "/app{path}{query}" '
+        'adds one, "/v2/{rest}" replaces it. None: the request\'s.'
+    )] = ""
+    body_limit: Annotated[int, meta(
+        "Bytes of a request's body; longer ones get 413: by their Content-Length before a server is claimed, chunked ones when "
+        "they are that long. 0: no limit.", ge=0, le=1 << 40
+    )] = 0
+    request: Annotated[FieldChangesConfig | None, meta("Changes of the request's fields.")] = None
+    response: Annotated[FieldChangesConfig | None, meta("Changes of the fields of a server's response.")] = None
 
 
 def route_in_words(route: RouteConfig) -> str:
@@ -39,7 +85,7 @@ def route_in_words(route: RouteConfig) -> str:
 
 def conditions_in_words(route: RouteConfig) -> list[str]:
     """What it asks for besides host and path."""
-    parts = []
+    parts: list[str] = [route.scheme] if route.scheme else []
     if route.methods:
         parts.append(", ".join(route.methods))
     for noun, values in (("field", route.fields), ("cookie", route.cookies), ("parameter", route.query)):
@@ -47,3 +93,10 @@ def conditions_in_words(route: RouteConfig) -> list[str]:
     if route.clients:
         parts.append(f"from {', '.join(route.clients)}")
     return parts
+
+
+def goal_in_words(route: RouteConfig) -> str:
+    """What answers a request that takes it."""
+    if route.redirect:
+        return f"{route.redirect_status} to {route.redirect}"
+    return f"answer {route.respond.status}" if route.respond is not None else f"pool {route.pool}"

@@ -13,9 +13,11 @@ from prefork_lb.proxy.reply import Reply
 from prefork_lb.proxy.request import Request
 from prefork_lb.proxy.retrying import Retrying
 from prefork_lb.proxy.tracing import server_timing
+from prefork_lb.routing.actions import NO_CHANGES, changed_block
 from prefork_lb.routing.match import Router
 from prefork_lb.upstream.pool import Pool
 from prefork_lb.upstream.server import Server
+from prefork_lb.upstream.sticky.session import Sticky
 from prefork_lb.wire.forwarded import client_scheme, times_passed
 from prefork_lb.wire.framing import BY_LENGTH, NO_BODY, request_framing
 from prefork_lb.wire.target import Destination, destination
@@ -49,11 +51,14 @@ class Engine:
             plan = self.plan(request)
         request.plan = plan
         sticky = plan.pool.sticky
-        if sticky is None:
-            reply = self._exchange(plan, request)
-            if self._tells_times:
-                reply.added = (_times(request),)
-            return reply
+        reply = self._exchange(plan, request) if sticky is None else self._in_session(plan, sticky, request)
+        if self._tells_times:
+            reply.added = (*reply.added, _times(request))
+        if plan.changes is not None:
+            reply.change_fields(*plan.changes)
+        return reply
+
+    def _in_session(self, plan: Plan, sticky: Sticky, request: Request) -> Reply:
         teller, told = plan.told
         if teller is not sticky:  # the pool's servers are others by now
             told = sticky.read(request, _is_https(request))
@@ -66,8 +71,6 @@ class Engine:
         except BaseException:
             reply.close()
             raise
-        if self._tells_times:
-            reply.added = (*reply.added, _times(request))
         return reply
 
     def _exchange(self, plan: Plan, request: Request) -> Reply:
@@ -78,7 +81,7 @@ class Engine:
             return self._attempts(plan.pool, request, block, EMPTY)
         settings = self._settings
         collect = settings.collected_bytes if plan.framing.kind is BY_LENGTH or settings.collects_chunked else 0
-        body = OutboundBody(request.body, plan.framing, not request.relays_continue, collect)
+        body = OutboundBody(request.body, plan.framing, not request.relays_continue, collect, plan.body_limit)
         rules = plan.pool.retries
         if rules.attempts > 1 and request.is_idempotent:
             body.keep(rules.body_memory, rules.body_limit)
@@ -98,16 +101,27 @@ class Engine:
             raise MethodNotAllowed("TRACE")
         if times_passed(head.index, self._settings.pseudonym) >= _MOST_PASSES:
             raise LoopDetected(f"the request has come by {_MOST_PASSES} times")
-        route, target = self._router.find(goal, head, request.client)
+        route, target = self._router.find(goal, head, request.peer)
+        actions, facts = route.actions, None
+        if actions is not None:
+            facts = self._router.facts(route, goal, target, head, request.peer)
+            actions.check(facts, framing.length)
+            target = actions.target(facts) or target
         if target is not goal.target:
             goal = Destination(target, goal.host, goal.name, goal.path)
         pool = self._pools[route.pool]
         block = request_block(request, goal, framing, pool.name, self._settings.pseudonym, self._own_cookies)
+        if actions is not None and facts is not None:
+            block = changed_block(block, actions.request, facts)
         if pool.redirect_status:
             check_redirectable(goal.target)
         sticky = pool.sticky
         told = sticky.read(request, _is_https(request)) if sticky else None
         plan = Plan(self, request.peer, pool, framing, block, goal.target, (sticky, told))
+        if actions is not None and facts is not None:
+            plan.body_limit = actions.body_limit
+            if actions.response != NO_CHANGES:
+                plan.changes = actions.response.removed, actions.response.values(facts)
         if not request.relays_continue and not request.upgrade:  # these two are not the head's alone
             head.kept = plan
         return plan

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from tempfile import SpooledTemporaryFile, gettempdir
 
-from prefork_lb.errors import BadRequest, ExpectationFailed, FinalRecipient, InvariantError
+from prefork_lb.errors import BadRequest, ContentTooLarge, ExpectationFailed, FinalRecipient, InvariantError
 from prefork_lb.log_summary import summary
 from prefork_lb.net.stream import Stream
 from prefork_lb.proxy import tracing
@@ -119,9 +119,11 @@ class OutboundBody:
     waits to be told to go on, there is nothing to read yet. What follows is kept for another attempt if `keep` is called.
     """
 
-    def __init__(self, source: BodySource, framing: Framing, read_ahead: bool = True, collect: int = 0) -> None:
+    def __init__(self, source: BodySource, framing: Framing, read_ahead: bool = True, collect: int = 0, most: int = 0) -> None:
         """Read the first piece, unless told otherwise. It is a whole body with a length of up to `collect` bytes, or the first
-        `collect` bytes of a chunked one. Raises what `source.read` raises."""
+        `collect` bytes of a chunked one. Raises what `source.read` raises, and ContentTooLarge beyond `most` bytes; 0: no
+        limit."""
+        self._most = most
         self._source = source
         self._framing = framing
         self._left = framing.length
@@ -220,6 +222,8 @@ class OutboundBody:
         data = self._source.read(REQUEST_PIECE_BYTES)
         if data:
             self.received += len(data)
+            if self._most and self.received > self._most:
+                raise ContentTooLarge(f"more than {self._most} bytes, which the route allows")
             return encode_chunk(data)
         self._source_ended = True
         trailers = allowed_trailers(self._source.trailers())

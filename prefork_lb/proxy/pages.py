@@ -9,7 +9,7 @@ from http import HTTPStatus
 from werkzeug.datastructures import MIMEAccept
 from werkzeug.http import parse_accept_header
 
-from prefork_lb.errors import CapacityError, ProxyError, UpstreamError
+from prefork_lb.errors import CapacityError, OwnAnswer, ProxyError, UpstreamError
 from prefork_lb.proxy.tracing import Identity
 from prefork_lb.wire.head import Fields
 
@@ -32,6 +32,8 @@ def error_page(error: ProxyError, accept: str, identity: Identity | None = None)
     tell it to the operator.
     """
     status = error.status
+    if isinstance(error, OwnAnswer):
+        return _own_answer(error, identity)
     if status == 204:
         return [_ALLOW], b""
     title = reason(status)
@@ -66,6 +68,15 @@ def error_page(error: ProxyError, accept: str, identity: Identity | None = None)
     if status == 405:
         fields.append(_ALLOW)
     return fields, body
+
+
+def _own_answer(answer: OwnAnswer, identity: Identity | None) -> tuple[Fields, bytes]:
+    fields = list(answer.fields)
+    if answer.status not in (204, 304):  # RFC 9110 8.6: no length without content
+        fields.append((b"Content-Length", b"%d" % len(answer.body)))
+    if identity is not None:
+        fields.append((b"X-Request-ID", identity.request_id))
+    return fields, answer.body
 
 
 @lru_cache(maxsize=256)

@@ -1,16 +1,21 @@
 """What follows from a head and its client alone. Heads come again, and then it need not be worked out again."""
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from prefork_lb.upstream.pool import Pool
 from prefork_lb.upstream.sticky.session import Sticky
 from prefork_lb.wire.forwarded import ClientInfo
 from prefork_lb.wire.framing import Framing
 
+FieldWork = tuple[frozenset[bytes], Sequence[tuple[bytes, bytes]]]
+"""Names in lower case whose fields are taken out, and fields that are written."""
+
 
 class Plan:
     """How the requests with a head are passed on; the engine keeps it with the head."""
 
-    __slots__ = ("block", "engine", "framing", "logged", "peer", "pool", "target", "told")
+    __slots__ = ("block", "body_limit", "changes", "engine", "framing", "logged", "peer", "pool", "target", "told")
 
     def __init__(self, engine: object, peer: ClientInfo, pool: Pool, framing: Framing, block: bytes, target: bytes,
                  told: tuple[Sticky | None, object]) -> None:
@@ -19,4 +24,6 @@ class Plan:
         self.block = block  # the head as it goes to a server
         self.target = target  # in origin-form
         self.told = told  # what it says of its session, as the pool's mode for sessions has read it
+        self.body_limit = 0  # bytes of the request's body; 0: none
+        self.changes: FieldWork | None = None  # of the response's fields
         self.logged = b""  # of the access log: what a line holds of the head; empty: not worked out yet

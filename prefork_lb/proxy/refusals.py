@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import logging
 
-from prefork_lb.errors import CapacityError, ProxyError
+from prefork_lb.errors import CapacityError, OwnAnswer, ProxyError
 from prefork_lb.log_summary import summary
 from prefork_lb.proxy.logged import printable
 
@@ -14,6 +14,8 @@ def tell_refusal(exc: Exception, client: str, what: str) -> None:
     A server's failure was logged with its attempt, and is not logged again. An error that is no ProxyError is a defect, of ours
     or of a policy of the site's own, and gets its traceback.
     """
+    if isinstance(exc, OwnAnswer):
+        return
     what = printable(what)  # under gunicorn's workers a target may hold any byte
     if not isinstance(exc, ProxyError):
         summary.tell(logging.ERROR, ("internal error", type(exc), _place(exc)), "internal error: %s: %r", what, exc, exc_info=exc)

@@ -40,6 +40,14 @@ class Reply:
         if (body is None and head.status != 101) or (body is not None and body.is_received):
             self._release()
 
+    def change_fields(self, removed: frozenset[bytes], written: Sequence[tuple[bytes, bytes]]) -> None:
+        """Take the fields of these names (in lower case) out of the response, and write others."""
+        if removed:
+            head = self.head
+            self.head = ResponseHead(head.status, head.reason, head.minor,
+                                     [field for field in head.fields if field[0].lower() not in removed])
+        self.added = (*self.added, *written)
+
     @property
     def fields(self) -> Fields:
         """The fields for the client, without those that belong to its connection."""

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from prefork_lb.errors import ClientGone, ProxyError
+from prefork_lb.errors import ClientGone, OwnAnswer, ProxyError
 from prefork_lb.net.stream import Stream
 from prefork_lb.proxy.inbound import Downstream
 from prefork_lb.proxy.plan import Plan
@@ -134,7 +134,9 @@ class Request(_Seldom):
             self.server, self.status = self.failed_at, status
         if error is not None:
             known = error if isinstance(error, ProxyError) else ProxyError(repr(error))
-            self.ending, self.error = known.ending, f"{known.phase}: {known}"
+            self.ending = known.ending
+            if not isinstance(known, OwnAnswer):
+                self.error = f"{known.phase}: {known}"
             if reply is None or isinstance(error, ClientGone):
                 self.status = known.status
 

@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 
 from prefork_lb.routing.pattern import Matches, compiled
 from prefork_lb.wire.cookies import cookies
-from prefork_lb.wire.forwarded import told_client
+from prefork_lb.wire.forwarded import ClientInfo, client_scheme, told_client
 from prefork_lb.wire.head import RequestHead
 
 
@@ -17,7 +17,7 @@ class Asked(NamedTuple):
 
     head: RequestHead
     target: bytes  # in origin-form
-    peer: str  # the address of its connection; "" for a client of a unix socket
+    peer: ClientInfo
 
 
 Condition = Callable[[Asked], bool]
@@ -36,6 +36,8 @@ class Conditions(Protocol):
     @property
     def query(self) -> Mapping[str, str]: ...
     @property
+    def scheme(self) -> str: ...
+    @property
     def clients(self) -> Sequence[str]: ...
 
 
@@ -45,6 +47,8 @@ Rank = tuple[int, list[str]]
 def rank(route: Conditions) -> Rank:
     """The order of routes with the same host and path: the lower one comes first. Equal ones ask for the same."""
     found = [f"method {' '.join(sorted(set(route.methods)))}"] if route.methods else []
+    if route.scheme:
+        found.append(f"scheme {route.scheme}")
     found += [f"field {name.lower()}={value}" for name, value in route.fields.items()]
     found += [f"cookie {name}={value}" for name, value in route.cookies.items()]
     found += [f"query {name}={value}" for name, value in route.query.items()]
@@ -59,6 +63,9 @@ def conditions(route: Conditions, is_trusted: TrustCheck) -> list[Condition]:
     Raises ValueError for a pattern or a network that is none.
     """
     found: list[Condition] = []
+    if route.scheme:
+        scheme = route.scheme.encode()
+        found.append(lambda asked: client_scheme(asked.head.index, asked.peer) == scheme)
     if route.methods:
         methods = frozenset(method.encode() for method in route.methods)
         found.append(lambda asked: asked.head.method in methods)
@@ -67,7 +74,7 @@ def conditions(route: Conditions, is_trusted: TrustCheck) -> list[Condition]:
     found += [_parameter(name, value) for name, value in route.query.items()]
     if route.clients:
         is_inside = client_test(route.clients)
-        found.append(lambda asked: is_inside(told_client(asked.head.index, asked.peer, is_trusted)))
+        found.append(lambda asked: is_inside(told_client(asked.head.index, asked.peer.address, is_trusted)))
     return found
 
 

@@ -18,18 +18,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from prefork_lb.errors import BadRequest, NoRoute
+from prefork_lb.routing.actions import Actions
 from prefork_lb.routing.conditions import Asked, Condition, TrustCheck, conditions, rank
 from prefork_lb.routing.path import compared
 from prefork_lb.routing.pattern import Matches, compiled
+from prefork_lb.routing.template import Facts
+from prefork_lb.wire.forwarded import ClientInfo, client_scheme, told_client
 from prefork_lb.wire.head import RequestHead
 from prefork_lb.wire.target import Destination
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """What a request must be like, and the pool that then answers it."""
+    """What a request must be like, and what then becomes of it."""
 
-    pool: str
+    pool: str  # empty: the route has an answer of its own
     hosts: Sequence[str] = ()  # names, or `*.` and a name; none: any host
     paths: Sequence[str] = ()  # prefixes, "=" and a whole path, or "~" and a pattern; none: any path
     methods: Sequence[str] = ()
@@ -37,6 +40,17 @@ class Route:
     cookies: Mapping[str, str] = field(default_factory=dict)
     query: Mapping[str, str] = field(default_factory=dict)
     clients: Sequence[str] = ()
+    scheme: str = ""  # that the client speaks; empty: any
+    actions: Actions | None = None  # None: the pool gets the request as it is
+
+    def rest(self, path: bytes) -> bytes:
+        """What follows the longest of its prefixes in a path that it was found for, without a slash; without one, the whole."""
+        best = 0
+        for prefix in self.paths:
+            bare = prefix.encode().removesuffix(b"/")
+            if prefix[0] == "/" and len(bare) > best and path.startswith(bare) and path[len(bare):len(bare) + 1] in (b"", b"/"):
+                best = len(bare)
+        return path[best:].removeprefix(b"/")
 
 
 def _nobody(_: str) -> bool:
@@ -52,7 +66,9 @@ class Router:
 
         Raises ValueError for a pattern or a network that is none.
         """
+        self.routes = routes
         self._passes_doubtful = passes_doubtful
+        self._is_trusted = is_trusted
         self._compares_paths = any(route.paths for route in routes)
         self._hosts: dict[str, _Paths] = {}
         self._below: dict[str, _Paths] = {}  # wildcards, by the name with its first dot
@@ -69,8 +85,8 @@ class Router:
             paths.sort()
         self._only = routes[0] if len(routes) == 1 and routes[0] == Route(routes[0].pool) else None
 
-    def find(self, goal: Destination, head: RequestHead, peer: str) -> tuple[Route, bytes]:
-        """The route of a request, and its target as a server gets it. `peer` is the address of its connection.
+    def find(self, goal: Destination, head: RequestHead, peer: ClientInfo) -> tuple[Route, bytes]:
+        """The route of a request, and its target in the form that was compared.
 
         Raises NoRoute, and BadRequest for a path that servers may read in another way than this one.
         """
@@ -91,6 +107,13 @@ class Router:
             if route is not None:
                 return route, target
         raise NoRoute(f"no route for host {goal.name!r} and path {goal.path[:80]!r}")
+
+    def facts(self, route: Route, goal: Destination, target: bytes, head: RequestHead, peer: ClientInfo) -> Facts:
+        """What the texts of a route can hold of a request; `target` is the one that `find` gave."""
+        raw, mark, query = target.partition(b"?")
+        path, query = compared(raw).path, mark + query
+        return Facts(head, goal.name, path, query, route.rest(path) + query,
+                     told_client(head.index, peer.address, self._is_trusted), client_scheme(head.index, peer))
 
     def in_order(self) -> Iterator[tuple[str, str, Route]]:
         """Each host, path and route in the order in which they are tried; empty for any host and any path."""

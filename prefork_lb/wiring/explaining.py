@@ -39,9 +39,10 @@ from prefork_lb.wire.head import RequestHead, parse_request
 from prefork_lb.wire.target import destination
 from prefork_lb.wiring.pools import PoolNeeds, make_pool
 from prefork_lb.wiring.room import pool_entries
+from prefork_lb.wiring.routes import make_router
 from prefork_lb.wiring.sessions import secrets_of
 from prefork_lb.wiring.trust import trust_check
-from prefork_lb.wiring.worker import head_limits, make_router, make_routes, make_settings
+from prefork_lb.wiring.worker import head_limits, make_settings
 
 _BY_CHANCE = frozenset(("random", "power-of-two"))
 _BLIND = frozenset(("round-robin", "weighted-round-robin", "random"))
@@ -97,7 +98,7 @@ def explain(segment: Segment, config: Config, block: bytes, client: str, scheme:
     except ProxyError as exc:
         found.answer = f"{exc.status}: {exc}"
         return found
-    found.route = _route(config, head, client)
+    found.route = _route(config, head, peer)
     _Picking(config, plan, ledger, states, slots[plan.pool.name]).explain(request, found)
     return found
 
@@ -108,12 +109,13 @@ def _make_pool(name: str, config: Config, slots: PoolSlots, ledger: Ledger, stat
     return make_pool(name, pool, config, PoolNeeds(None, secrets_of(name, pool, config)), slots, ledger, states, BLOCKING)
 
 
-def _route(config: Config, head: RequestHead, client: str) -> str:
+def _route(config: Config, head: RequestHead, peer: ClientInfo) -> str:
     """The route that is taken, in words."""
     if not config.routes:
         return "none: everything goes to the only pool"
-    found, _ = make_router(config).find(destination(head), head, client)
-    number = make_routes(config).index(found)
+    router = make_router(config)
+    route, _ = router.find(destination(head), head, peer)
+    number = router.routes.index(route)
     return f"{number + 1}: {route_in_words(config.routes[number])}"
 
 

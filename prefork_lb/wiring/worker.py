@@ -10,7 +10,6 @@ from prefork_lb.clock import monotonic
 from prefork_lb.config import Config
 from prefork_lb.config.current import path_of
 from prefork_lb.controller.launch import Launcher
-from prefork_lb.errors import InvariantError
 from prefork_lb.log_summary import summary
 from prefork_lb.net.tls import Certificate
 from prefork_lb.proxy.attempt import Settings, Timeouts
@@ -18,7 +17,6 @@ from prefork_lb.proxy.counting import counting
 from prefork_lb.proxy.engine import Engine
 from prefork_lb.proxy.request import tell_all
 from prefork_lb.proxy.tracing import Identities
-from prefork_lb.routing.match import Route, Router
 from prefork_lb.shared.statistics import Tally
 from prefork_lb.upstream.housekeeping import INTERVAL_S
 from prefork_lb.upstream.runtime import Runtime
@@ -27,6 +25,7 @@ from prefork_lb.wire.memo import Memo
 from prefork_lb.wiring.logs import make_access_log
 from prefork_lb.wiring.membership import Membership
 from prefork_lb.wiring.pools import Needs, make_pool
+from prefork_lb.wiring.routes import make_router
 from prefork_lb.wiring.trust import trust_check
 from prefork_lb.worker.setup import ProxySetup, nothing
 
@@ -110,19 +109,3 @@ def make_settings(config: Config, runtime: Runtime) -> Settings:
         Memo[bytes, ResponseHead](lambda block: parse_response(block, limits), kept_bytes), runtime.dial, runtime.sleep,
         runtime.wait_any, config.proxy.buffers.request, config.proxy.buffers.chunked,
         Identities(random.Random()) if config.proxy.request_id else None, config.proxy.server_timing)
-
-
-def make_router(config: Config) -> Router:
-    """The routes of a configuration."""
-    return Router(make_routes(config), config.proxy.doubtful_paths == "pass", trust_check(config.proxy.trusted_proxies))
-
-
-def make_routes(config: Config) -> list[Route]:
-    """The same as a list, in the order of the file."""
-    routes = [Route(route.pool, route.hosts, route.paths, route.methods, route.fields, route.cookies, route.query, route.clients)
-              for route in config.routes]
-    if not routes:
-        if len(config.pools) != 1:
-            raise InvariantError("several pools and no route: the configuration's check lets no such file pass")
-        routes = [Route(next(iter(config.pools)))]
-    return routes

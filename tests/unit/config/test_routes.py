@@ -88,3 +88,61 @@ clients = ["10.0.0.0/8"]
 ''')
     config, _ = find_and_load(tmp_path / "a.toml")
     assert route_in_words(config.routes[0]) == "a.org; any path; GET, HEAD; field X-Version: 2; cookie beta; from 10.0.0.0/8"
+
+
+def told_of(tmp_path: Path, route: str) -> list[str]:
+    """The problems of a file with a route that need not have the pool."""
+    (tmp_path / "a.toml").write_text(POOL + f"[[routes]]\n{route}\n")
+    try:
+        find_and_load(tmp_path / "a.toml")
+    except ConfigError as exc:
+        return [problem.partition("routes[0]")[2] for problem in exc.problems]
+    return []
+
+
+@pytest.mark.parametrize("route", [
+    'redirect = "https://example.org/new/{rest}"\nredirect_status = 308',
+    'redirect = "https://{host}{path}{query}"\nscheme = "http"',
+    'redirect = "/login"',
+    'respond = { status = 503, body = "down", type = "text/html", fields = { Retry-After = "60" } }',
+    'respond = { file = "/etc/hostname" }',
+    'respond = { folder = "/etc" }',
+    'respond = { status = 204 }',
+    'pool = "web"\nallow = ["10.0.0.0/8"]\ndeny = ["10.1.0.0/16"]\npath = "/{rest}"\nbody_limit = 1000',
+    'pool = "web"\nrequest = { set = { Host = "{host}", X-A = "a b" }, remove = ["Cookie"] }\nresponse = { add = { X-B = "" } }',
+])
+def test_good_actions(tmp_path: Path, route: str) -> None:
+    assert told_of(tmp_path, route) == []
+
+
+@pytest.mark.parametrize(("route", "words"), [
+    ("", ".pool: missing; a route has a pool, a redirect or a respond"),
+    ('pool = "web"\nredirect = "/x"', ".redirect: the route has a pool already"),
+    ('redirect = "/x"\nrespond = {}', ".respond: the route has a redirect already"),
+    ('redirect = "example.org"', ".redirect: 'example.org' is no place to send clients to"),
+    ('redirect = "javascript://x"', "is no place to send clients to"),
+    ('redirect = "https://example.org{rest}"', "the client could choose the host"),
+    ('redirect = "https://example.org/{nothing}"', "there is no {nothing}"),
+    ('redirect = "/a b"', "is no place to send clients to"),
+    ('redirect = "/x"\nredirect_status = 303', ".redirect_status"),
+    ('pool = "web"\nredirect_status = 308', ".redirect_status: has no meaning without redirect"),
+    ('redirect = "/x"\npath = "/y"', ".path: has no meaning without pool"),
+    ('respond = {}\nbody_limit = 1', ".body_limit: has no meaning without pool"),
+    ('pool = "web"\npath = "x"', ".path: 'x' is no path"),
+    ('pool = "web"\npath = "{rest}"', "is no path"),
+    ('pool = "web"\nallow = ["x"]', ".allow[0]: 'x' is neither an address nor a network"),
+    ('pool = "web"\ndeny = ["10.0.0.0/33"]', ".deny[0]: "),
+    ('pool = "web"\nrequest = { set = { "Content-Length" = "1" } }', "frames the message"),
+    ('pool = "web"\nrequest = { remove = ["Connection"] }', ".request.remove[0]: Connection frames the message"),
+    ('pool = "web"\nresponse = { add = { "X Y" = "1" } }', "'X Y' is no name of a field"),
+    ('pool = "web"\nresponse = { add = { X = "a\\nb" } }', "is no value of a field"),
+    ('pool = "web"\nresponse = { add = { X = "{nothing}" } }', "there is no {nothing}"),
+    ('respond = { file = "/none" }', ".respond.file: '/none' cannot be read: No such file"),
+    ('respond = { folder = "/none" }', ".respond.folder: '/none' is no folder"),
+    ('respond = { body = "x", file = "/etc/hostname" }', ".respond.file: the answer has a body already"),
+    ('respond = { status = 204, body = "x" }', "an answer with 204 has no content"),
+    ('respond = { folder = "/etc", status = 404 }', ".respond.status: has no meaning with folder"),
+    ('respond = { status = 100 }', ".respond.status"),
+])
+def test_bad_actions_are_named_with_the_way_out(tmp_path: Path, route: str, words: str) -> None:
+    assert any(words in problem for problem in told_of(tmp_path, route))

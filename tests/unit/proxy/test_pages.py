@@ -17,6 +17,7 @@ from prefork_lb.errors import (
     FinalRecipient,
     MethodNotAllowed,
     NoUsableServer,
+    OwnAnswer,
     ProxyError,
     ResponseTimeout,
     UpstreamError,
@@ -27,7 +28,7 @@ SECRET = "10.0.0.1:8001 <script>alert(1)</script>"
 KINDS = [
     kind
     for _, kind in inspect.getmembers(errors, inspect.isclass)
-    if issubclass(kind, ProxyError) and kind is not FinalRecipient
+    if issubclass(kind, ProxyError) and kind not in (FinalRecipient, OwnAnswer)
 ]
 
 
@@ -157,3 +158,11 @@ def test_no_accept_field_breaks_a_page(seed: int) -> None:
     for _ in range(200):
         fields, body = error_page(ConnectFailed("x"), "".join(rng.choices(alphabet, k=rng.randrange(12))))
         assert int(dict(fields)[b"Content-Length"]) == len(body)
+
+
+@pytest.mark.parametrize(("status", "length"), [(200, b"4"), (503, b"4"), (204, None), (304, None)])
+def test_an_answer_of_a_route_is_as_the_route_says(status: int, length: bytes | None) -> None:
+    body = b"" if length is None else b"text"
+    fields, found = error_page(OwnAnswer(status, [(b"X-Own", b"1")], body), "text/html")
+    assert found == body
+    assert dict(fields) == {b"X-Own": b"1"} | ({b"Content-Length": length} if length else {})

@@ -8,6 +8,7 @@ import pytest
 
 from prefork_lb.errors import BadRequest, NoRoute
 from prefork_lb.routing.match import Route, Router
+from prefork_lb.wire.forwarded import ClientInfo
 from prefork_lb.wire.head import HeadLimits, parse_request
 from prefork_lb.wire.target import destination
 
@@ -23,7 +24,7 @@ def find(
     router: Router, host: str, path: str, peer: str = "192.0.2.1", method: str = "GET", fields: str = ""
 ) -> tuple[Route, bytes]:
     head = parse_request(f"{method} {path} HTTP/1.1\r\nHost: {host}\r\n{fields}\r\n".encode(), LIMITS)
-    return router.find(destination(head), head, peer)
+    return router.find(destination(head), head, ClientInfo(peer, b"http", 80, False))
 
 
 SITES = (

@@ -1,0 +1,120 @@
+"""Routes with answers and changes of their own, over real workers."""
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.support.balancer import GTHREAD, PROXY, Balancer, FrontEnd, pool_text
+from tests.support.client import Connection, Response, fetch, request_bytes
+from tests.support.origin import Origin
+from tests.support.rig import Rig
+
+ROUTES = """
+[[routes]]
+pool = "web"
+
+[[routes]]
+paths = ["/api"]
+pool = "web"
+path = "/v2/{rest}"
+body_limit = 100
+request = { set = { X-Client = "{client}" }, add = { X-Tag = "two" }, remove = ["X-Secret"] }
+response = { set = { X-Served-By = "{host}" }, add = { Strict-Transport-Security = "max-age=60" }, remove = ["X-Behavior"] }
+
+[[routes]]
+paths = ["/old"]
+redirect = "https://example.org/new/{rest}"
+redirect_status = 308
+
+[[routes]]
+paths = ["/admin"]
+pool = "web"
+allow = ["192.0.2.0/24"]
+
+[[routes]]
+paths = ["=/robots.txt"]
+respond = { body = "User-agent: *", fields = { Cache-Control = "max-age=60" } }
+
+[[routes]]
+paths = ["/.well-known/acme-challenge/"]
+respond = { folder = "FOLDER" }
+"""
+
+
+class Site(NamedTuple):
+    balancer: Balancer
+    origin: Origin
+    folder: Path
+
+    def get(self, target: str, **more: object) -> Response:
+        return fetch(self.balancer.address, target, **more)
+
+
+@pytest.fixture(scope="module", params=[PROXY, GTHREAD], ids=str)
+def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    front_end: FrontEnd = request.param
+    folder = tmp_path_factory.mktemp("acme")
+    with Rig(tmp_path_factory.mktemp("routes")) as rig:
+        origin = rig.origin(1)
+        routes = ROUTES.replace("FOLDER", str(folder))
+        yield Site(rig.balancer(pool_text(origin.addresses) + routes, front_end, workers=1), origin, folder)
+
+
+def test_a_server_gets_another_path_and_other_fields(site: Site) -> None:
+    fields = [("X-Secret", "1"), ("X-Client", "me"), ("X-Tag", "one")]
+    response = site.get("/api/../api//a/%62?c=d", fields=fields)
+    assert response.body == b"the origin knows no /v2/a/b\n"
+    arrival = site.origin.arrivals[-1]
+    assert arrival.target == "/v2/a/b?c=d"
+    assert [arrival.values(name) for name in ("X-Client", "X-Tag", "X-Secret")] == [["127.0.0.1"], ["one", "two"], []]
+    assert (response.value("X-Served-By"), response.value("Strict-Transport-Security")) == ("test.example", "max-age=60")
+
+
+def test_other_routes_are_left_alone(site: Site) -> None:
+    response = site.get("/x//y?z", fields=[("X-Secret", "1")])
+    arrival = site.origin.arrivals[-1]
+    assert (arrival.target, arrival.values("X-Secret")) == ("/x//y?z", ["1"])
+    assert response.value("Strict-Transport-Security") is None and response.value("X-Served-By") != "test.example"
+
+
+def test_answers_of_a_route_ask_no_server_and_keep_the_connection(site: Site) -> None:
+    before = len(site.origin.arrivals)
+    (site.folder / "token").write_text("proof")
+    with Connection(site.balancer.address) as client:
+        moved = client.request("/old/a?b=c", "POST", body=b"x" * 1000)
+        robots, head = client.request("/robots.txt"), client.request("/robots.txt", "HEAD")
+        found, lost = client.request("/.well-known/acme-challenge/token"), site.get("/.well-known/acme-challenge/none")
+    assert (moved.status, moved.value("Location")) == (308, "https://example.org/new/a?b=c")
+    assert (robots.status, robots.body, robots.value("Cache-Control")) == (200, b"User-agent: *", "max-age=60")
+    assert (head.status, head.body, head.value("Content-Length")) == (200, b"", "13")
+    assert (found.body, lost.status) == (b"proof", 404)
+    assert len(site.origin.arrivals) == before
+
+
+@pytest.mark.parametrize("target", ["/admin", "/admin/x", "/x/../admin", "/%61dmin", "/x/%2e%2e/admin/", "/./admin//x"])
+def test_no_spelling_goes_by_an_access_rule(site: Site, target: str) -> None:
+    assert site.get(target).status == 403
+
+
+@pytest.mark.parametrize("target", [
+    "/x/..%2fadmin", "/x/..;/admin", "/%2fadmin", "//admin", "/x%5c..%5cadmin", "/admin%20", "/%61dmin;x"])
+def test_what_servers_may_read_as_another_path_is_refused(site: Site, target: str) -> None:
+    assert site.get(target).status == 400
+
+
+def test_a_body_that_is_too_long_is_refused_before_a_server_is_asked(site: Site) -> None:
+    before = len(site.origin.arrivals)
+    assert site.get("/api/x", method="POST", body=b"x" * 101).status == 413
+    assert len(site.origin.arrivals) == before
+    site.get("/api/x", method="POST", body=b"x" * 100)
+    assert len(site.origin.arrivals) == before + 1
+
+
+def test_a_chunked_body_that_becomes_too_long_is_refused(site: Site) -> None:
+    with Connection(site.balancer.address) as client:
+        client.send(request_bytes("/api/x", "POST", [("Transfer-Encoding", "chunked")]) + b"40\r\n" + b"x" * 64 + b"\r\n")
+        client.send(b"40\r\n" + b"x" * 64 + b"\r\n0\r\n\r\n")
+        assert client.response("POST").status == 413
