@@ -38,7 +38,7 @@ def roll(choice: Choice, pool: str, surge: int, timeout_s: float) -> None:
     last = max((event.seq for event in instance.events(0)), default=0)
     old = _serving(instance, pool)
     instance.roll(pool, surge)
-    click.echo(f"pool {pool}: {len(old)} servers are replaced, {surge} at a time")
+    click.echo(f"pool {pool}: {len(old)} server{'s are' if len(old) != 1 else ' is'} replaced, {surge} at a time")
     deadline = time.monotonic() + timeout_s
     left = old
     while (over := _end(instance, pool, last)) is None:

@@ -139,7 +139,7 @@ class Fleet:
         try:
             self._driver.start(n)
         except StartFailed as exc:
-            self._note_failure("", f"a server cannot be started: {exc}")
+            self._note_failure(None, f"cannot be started: {exc}")
             return False
         self._members[n] = Member(n, self._now, State.STARTING, self._now, self._driver.address(n), "started")
         log.info("%s is started", self._name(self._members[n]))
@@ -153,7 +153,7 @@ class Fleet:
             else:
                 self._place.add(member.address)
         except SteeringError as exc:
-            self._note_failure(member.address, f"it cannot join the pool: {exc}")
+            self._note_failure(member, f"cannot join the pool: {exc}")
             self._stop(member, Event.LATE if member.state is State.STARTING else Event.DISMISSED, str(exc))
             return
         member.go_on(event, self._now, why)
@@ -189,33 +189,30 @@ class Fleet:
         member = self._members.pop(ended.n)
         if member.address in self._seen:
             self._remove(member.address)
-        if member.state is State.STOPPING or (member.state is State.PARKED and not self._rolling.failure):
+        if member.state is State.STOPPING or (member.state is State.PARKED and not self._rolling.is_going_back):
             log.info("%s has ended: %s", self._name(member), ended.why)
             return
         in_words = {State.STARTING: "has not started", State.SERVING: "has ended by itself"}.get(member.state, "has ended early")
-        self._note_failure(member.address, f"it {in_words}: {ended.why}", ended.last_lines)
-        if self._rolling.is_new(member):
-            self._rolling.fail(f"a new server {in_words}: {ended.why}")
+        self._note_failure(member, f"{in_words}: {ended.why}", ended.last_lines)
 
     def _note_late(self, member: Member) -> None:
         """A server has not become ready in time."""
-        why = self._readiness.why_not(member.address) if member.address else "its address is not known"
-        why = f"not ready {self._settings.start_timeout_s:g} s after its start: {why}"
-        self._note_failure(member.address, f"it was {why}", self._driver.last_lines(member.n))
+        reason = self._readiness.why_not(member.address) if member.address else "its address is not known"
+        why = f"was not ready {self._settings.start_timeout_s:g} s after its start: {reason}"
+        self._note_failure(member, why, self._driver.last_lines(member.n))
         self._stop(member, Event.LATE, why)
-        if self._rolling.is_new(member):
-            self._rolling.fail(f"a new server was {why}")
 
-    def _note_failure(self, address: str, what: str, last_lines: str = "") -> None:
-        follows = self._backoff.fail(self._now)
-        place = f"pool {self._pool}: server {address}" if address else f"pool {self._pool}"
+    def _note_failure(self, member: Member | None, what: str, last_lines: str = "") -> None:
+        """Note what has become of a server that is not well; without a server, that none could be started."""
+        if member is None or self._rolling.is_new(member):
+            self._rolling.fail(f"a new server {what}")
+        follows = "the roll goes back" if self._rolling.is_going_back else self._backoff.fail(self._now)
+        place = f"{self._name(member)}: it" if member else f"pool {self._pool}: a server"
         output = f"; its last output:\n{last_lines}" if last_lines else ""
-        log.error("%s: %s; %s%s", place, what, follows, output)
-        self._place.tell(Kind.EXITED, address, f"{what}; {follows}")
+        log.error("%s %s; %s%s", place, what, follows, output)
+        self._place.tell(Kind.EXITED, member.address if member else "", f"{what}; {follows}")
         if self._backoff.is_given_up:
             self._place.tell(Kind.GIVEN_UP, "", follows)
-        if not address:
-            self._rolling.fail(what)
 
     def _name(self, member: Member) -> str:
         return f"pool {self._pool}: server {member.address or member.n}"
@@ -257,7 +254,7 @@ class Fleet:
             if staying < wanted and not self._is_outgoing(member):
                 self._join(member, Event.RECALLED, "it is needed again")
                 staying += 1
-        if self._rolling.failure and self._rolling.is_under_way:
+        if self._rolling.is_going_back:
             return  # a new one would be one of those that it goes back from
         most = wanted + (self._rolling.surge if outgoing else 0)
         while staying < wanted and staying + outgoing < most and self._backoff.may_start(self._now, self.count(State.STARTING)):
@@ -308,7 +305,7 @@ class Fleet:
                 self._rolling.fail(f"a new server is not fit for requests {patience_s:g} s after its start")
         staying = [member for member in serving if not self._rolling.is_outgoing(member)]
         outgoing = len(serving) - len(staying)
-        if self._rolling.failure:
+        if self._rolling.is_going_back:
             # Of new ones, as many stay as are needed beside the old ones.
             recalled = not any(not self._rolling.is_outgoing(member) for member in self._in(State.DRAINING, State.PARKED))
             is_over = all(map(self._is_warm, staying)) and (not outgoing or len(serving) <= wanted and recalled)

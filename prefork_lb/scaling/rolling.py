@@ -48,16 +48,21 @@ class Rolling:
         return self.request is not None and self.outcome is None
 
     @property
+    def is_going_back(self) -> bool:
+        """Whether it has failed, and its end is not reached."""
+        return self.is_under_way and bool(self.failure)
+
+    @property
     def surge(self) -> int:
         return self.request.surge if self.is_under_way and self.request else 1
 
     def is_old(self, member: Member) -> bool:
         """Whether the roll has found this server running."""
-        return self.request is not None and self.outcome is None and member.since < self.request.before
+        return self.is_under_way and self.request is not None and member.since < self.request.before
 
     def is_new(self, member: Member) -> bool:
         """Whether it was started since the roll began."""
-        return self.request is not None and self.outcome is None and member.since >= self.request.before
+        return self.is_under_way and self.request is not None and member.since >= self.request.before
 
     def is_outgoing(self, member: Member) -> bool:
         """Whether the server is to be replaced."""

@@ -28,7 +28,7 @@ _KNOWN_BY = "/".join(_KEEPER.parts[-3:])  # another version of the package may l
 _PYTHON = (sys.executable, "-I", "-S")
 # Of the balancer alone: gunicorn's and systemd's sockets, the configuration.
 _NOT_INHERITED = ("GUNICORN_", "LISTEN_", "PREFORK_LB_", "WATCHDOG_", "NOTIFY_SOCKET", "SERVER_SOFTWARE")
-_SHOWN_BYTES = 1500  # of the last output, in the log
+_SHOWN_CHARACTERS = 1500  # of the last output, in the log
 
 log = logging.getLogger("prefork_lb")
 
@@ -166,7 +166,9 @@ class _Kept:
 
     def last_lines(self) -> str:
         length = min(self.cell(at.S_WRITTEN), at.TAIL_BYTES)
-        return os.pread(self._status, length, at.TAIL_AT).decode(errors="replace")[-_SHOWN_BYTES:].strip()
+        text = os.pread(self._status, length, at.TAIL_AT).decode(errors="replace").strip()
+        shown = text[-_SHOWN_CHARACTERS:]
+        return shown if shown == text else shown.partition("\n")[2] or shown  # whole lines
 
     def why(self) -> str:
         if not self.cell(at.S_ENDED):

@@ -105,7 +105,7 @@ def test_a_server_that_ends_by_itself_leaves_the_pool_and_is_started_again_at_on
     assert (stage.serving, stage.driver.starts) == (2, 3)
     kind, address, text = stage.place.events[-2]
     assert (kind, address) == (Kind.EXITED, "10.0.0.1:9001")
-    assert text == "it has ended by itself: exited with code 1; another one is started"
+    assert text == "has ended by itself: exited with code 1; another one is started"
 
 
 def test_one_that_keeps_ending_is_started_after_longer_and_longer_waits(caplog: pytest.LogCaptureFixture) -> None:
@@ -201,7 +201,7 @@ def test_a_server_that_cannot_join_the_pool_is_ended() -> None:
     stage.place.refusal = "room for 4 servers only"
     stage.run(1, wanted=1)
     assert stage.place.events[0] == (
-        Kind.EXITED, "10.0.0.1:9001", "it cannot join the pool: room for 4 servers only; another one is started")
+        Kind.EXITED, "10.0.0.1:9001", "cannot join the pool: room for 4 servers only; another one is started")
     stage.place.refusal = ""
     stage.run(30)
     assert stage.serving == 1

@@ -43,9 +43,12 @@ class Life:
         return replace(settings, **more)  # type: ignore[arg-type]
 
     def started(self, driver: ProcessDriver, n: int = 1) -> int:
-        """Start a server; its pid once it runs its program."""
+        """Start a server; its pid once it runs its program, and has set its traps where it has some."""
         driver.start(n)
-        return self.server(n)
+        pid = self.server(n)
+        if b"trap" in self.command(pid):
+            self.text(f"up-{n}")
+        return pid
 
     def server(self, n: int = 1) -> int:
         def pid() -> int:
@@ -101,7 +104,7 @@ def gone(*pids: int) -> Callable[[], bool]:
 
 
 def test_a_server_runs_until_it_is_stopped(life: Life) -> None:
-    driver = life.driver('trap "exit 3" TERM; while :; do sleep 0.05; done')
+    driver = life.driver('trap "exit 3" TERM; echo >up-{n}; while :; do sleep 0.05; done')
     pid = life.started(driver)
     assert driver.ended() == []
     driver.stop(1, hard=False)
@@ -110,7 +113,7 @@ def test_a_server_runs_until_it_is_stopped(life: Life) -> None:
 
 
 def test_one_that_does_not_end_is_killed_with_all_that_it_has_started(life: Life) -> None:
-    driver = life.driver('trap "" TERM; setsid sleep 600 & echo $! >below; while :; do sleep 0.05; done')
+    driver = life.driver('trap "" TERM; setsid sleep 600 & echo $! >below; echo >up-{n}; while :; do sleep 0.05; done')
     pid = life.started(driver)
     below = int(life.text("below"))
     driver.stop(1, hard=False)
@@ -143,7 +146,7 @@ def test_a_program_that_is_not_there_is_named(life: Life) -> None:
 
 
 def test_a_server_ends_with_the_instance_whatever_ends_that(life: Life) -> None:
-    driver = life.driver('trap "" TERM; sleep 600 & wait; wait', stop_timeout_s=0.1)
+    driver = life.driver('trap "" TERM; sleep 600 & echo >up-{n}; wait; wait', stop_timeout_s=0.1)
     pid, keeper = life.started(driver), life.keeper()
     below = wait_until(lambda: children(pid), "it has started its own", 20)
     life.master.send_signal(signal.SIGKILL)
@@ -160,7 +163,7 @@ def test_a_server_ends_with_its_keeper(life: Life) -> None:
 
 
 def test_another_controller_takes_up_the_same_servers(life: Life) -> None:
-    first = life.driver('echo begun; trap "echo over; exit 4" TERM; while :; do sleep 0.05; done', log="/dev/null")
+    first = life.driver('echo begun; trap "echo over; exit 4" TERM; echo >up-{n}; while :; do sleep 0.05; done', log="/dev/null")
     pids = [life.started(first, n) for n in (1, 2)]
     life.driver("sleep 600", pool="other").start(3)
     second = life.driver("exit 1")
@@ -197,7 +200,7 @@ def test_a_server_gets_its_address_and_nothing_of_the_balancers_own(life: Life, 
 def test_signals_that_the_controller_ignores_reach_the_server(life: Life) -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        driver = life.driver('trap "exit 5" HUP; while :; do sleep 0.05; done')
+        driver = life.driver('trap "exit 5" HUP; echo >up-{n}; while :; do sleep 0.05; done')
         pid = life.started(driver)
     finally:
         signal.signal(signal.SIGHUP, before)

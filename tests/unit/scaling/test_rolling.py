@@ -92,6 +92,15 @@ def test_it_goes_back_when_a_new_server_does_not_come_up(stage: Stage, how: str)
     assert len(stage.fleet.servers) == 4
 
 
+def test_what_fails_in_a_roll_is_told_as_a_failure_of_the_roll(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+    stage.start_roll()
+    stage.run()
+    stage.driver.end(5)
+    stage.run(30)
+    assert "server 10.0.0.1:9005: it has not started: exited with code 1; the roll goes back" in caplog.text
+    assert stage.fleet.roll_outcome == (False, "gone back: a new server has not started: exited with code 1")
+
+
 def test_old_servers_run_until_the_roll_is_over(stage: Stage) -> None:
     old = set(stage.driver.running)
     stage.start_roll()
