@@ -11,6 +11,7 @@ from msgspec import Meta, field
 
 from prefork_lb.config.admin import AdminConfig
 from prefork_lb.config.log import LogConfig
+from prefork_lb.config.metrics import MetricsConfig
 from prefork_lb.config.pool import PoolConfig
 from prefork_lb.config.routes import RouteConfig
 from prefork_lb.config.section import MIB, Seconds, Section, meta
@@ -161,7 +162,13 @@ class Config(Section, frozen=True):
     listen: ListenConfig = field(default_factory=ListenConfig)
     proxy: ProxyConfig = field(default_factory=ProxyConfig)
     admin: AdminConfig | None = None
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)
     log: LogConfig = field(default_factory=LogConfig)
     routes: tuple[RouteConfig, ...] = ()
     state: StateConfig = field(default_factory=StateConfig)
     source: str = ""
+
+    @property
+    def counts(self) -> bool:
+        """Whether somebody wants statistics."""
+        return self.admin is not None or bool(self.metrics.statsd)

@@ -12,6 +12,7 @@ from prefork_lb.config.admin import AdminConfig
 from prefork_lb.config.discovery import DiscoveryConfig
 from prefork_lb.config.load import LOCAL_FILE, SYSTEM_FILE
 from prefork_lb.config.log import LogConfig
+from prefork_lb.config.metrics import MetricsConfig
 from prefork_lb.config.routes import RouteConfig
 from prefork_lb.config.scaling import ScalingConfig, ScheduleConfig
 from prefork_lb.config.sticky import StickyConfig
@@ -29,7 +30,7 @@ _SECTIONS: tuple[tuple[str, type[msgspec.Struct]], ...] = (
     ("[pools.NAME.scaling]", ScalingConfig), ("a time in [pools.NAME.scaling] schedules", ScheduleConfig),
     ("[pools.NAME.discovery]", DiscoveryConfig), ("[[routes]]", RouteConfig),
     ("[state]", model.StateConfig), ("[admin]", AdminConfig),
-    ("[log]", LogConfig),
+    ("[metrics]", MetricsConfig), ("[log]", LogConfig),
 )
 
 _INTRODUCTION = f"""# Configuration

@@ -9,6 +9,7 @@ from prefork_lb.config.admin_rules import check_admin
 from prefork_lb.config.decode import ReportProblem, did_you_mean
 from prefork_lb.config.discovery_rules import check_discovery
 from prefork_lb.config.log_rules import check_log
+from prefork_lb.config.metrics import check_metrics
 from prefork_lb.config.model import CertificateConfig, Config
 from prefork_lb.config.names import HOST, POOL
 from prefork_lb.config.pool import HealthConfig, PoolConfig
@@ -36,6 +37,8 @@ def validate(config: Config, report: ReportProblem) -> None:
         _listen(config, report)
     if config.log:
         check_log(config.log, report)
+    if config.metrics:
+        check_metrics(config.metrics, report)
     if config.admin:
         if _own_address(config.admin.bind, ("admin", "bind"), report):
             check_admin(config.admin, config.pools or {}, report)

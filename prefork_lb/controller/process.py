@@ -19,6 +19,7 @@ from prefork_lb.controller.launch import ANOTHER_RUNS
 from prefork_lb.controller.leaving import Leaving
 from prefork_lb.controller.saving import Saver
 from prefork_lb.controller.scaling_duty import ScalingDuty
+from prefork_lb.controller.sending import Sender
 from prefork_lb.controller.side_process import SideProcess, module
 from prefork_lb.error_log import log_to
 from prefork_lb.shared import layout as at
@@ -74,6 +75,7 @@ class Controller:
         self._leaving = Leaving(segment, self._ledger, states)
         self._admin = SideProcess(segment, error_log, "the administration interface", module("prefork_lb.admin"))
         self._scaling = ScalingDuty(segment, self._ledger, states, error_log)
+        self._sender = Sender(segment)
         self._is_over = False
         self._duties = Duties({
             "see whether the instance runs": self._look_for_masters,
@@ -105,6 +107,7 @@ class Controller:
             self._admin.close()
             self._checks.close()
             self._saver.close()
+            self._sender.close()
 
     def _look_for_masters(self) -> None:
         self._is_over = not self._segment.masters()
@@ -130,6 +133,7 @@ class Controller:
         self._leaving.use(config)
         self._admin.use(config.admin)
         self._scaling.use(config)
+        self._sender.use(config.metrics)
         self._saver.use(config.state.file, config.state.max_age, os.path.abspath(config.source))
         self._mark = mark
 

@@ -58,8 +58,9 @@ class Membership:
         data = packed(config)
         if problems := problems_of_extras(config, self.segment):
             raise SegmentError(f"{self.segment.name}: {'; '.join(problems)}")
-        if config.admin is not None and not self.segment.layout.statistics:
-            log.warning("no room for statistics, since there was no [admin] at the start; restart gunicorn to make it")
+        if config.counts and not self.segment.layout.statistics:
+            log.warning("no room for statistics, since neither [admin] nor metrics.statsd was there at the start; restart "
+                        "gunicorn to make it")
         before = configuration_of(self.segment)
         changes = "; ".join(differences(before, config)) if before is not None else "configuration of the start"
         with self.ledger.locked():

@@ -27,7 +27,7 @@ def room_for(config: Config, workers: int) -> Layout:
     return Layout(max(_LEAST_ROWS, 3 * workers + _MORE_ROWS), max(_LEAST_SERVERS, 2 * servers),
                   max(_LEAST_POOLS, 2 * pools), max(_LEAST_CONFIGURATION_BYTES, configuration), int(bool(waiting_pools(config))),
                   learned_sessions(config), int(any(map(_goes_by_times, config.pools.values()))),
-                  int(config.admin is not None))
+                  int(config.counts))
 
 
 def _most_servers(pool: PoolConfig) -> int:

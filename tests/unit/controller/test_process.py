@@ -147,3 +147,33 @@ def test_a_controller_of_another_version_than_the_running_workers_says_so_and_en
     instance.segment.cells[at.H_VERSION] = at.VERSION - 1
     assert instance.start().wait(20) == 0
     assert "has the format of another version of prefork_lb" in instance.log and "SIGUSR2" in instance.log
+
+
+def test_metrics_go_to_statsd_from_the_configuration_that_says_so_until_the_end(instance: Running) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as statsd:
+        statsd.bind(("127.0.0.1", 0))
+        statsd.settimeout(20)
+        found: dict[str, str] = {}
+
+        def hears(name: str, value: str = "") -> bool:
+            while found.get(name, "-") == "-" or value not in found[name]:
+                for line in statsd.recv(65536).decode().split("\n"):
+                    found.update([line.split(":")])
+            return True
+
+        instance.publish()
+        process = instance.start()
+        wait_until(checked(instance), lambda: instance.log, 20)
+        address = f"udp://127.0.0.1:{statsd.getsockname()[1]}"
+        instance.publish(metrics={"statsd": "udp://nowhere.invalid:1", "interval": 0.05})
+        wait_until(lambda: "cannot send metrics to StatsD" in instance.log, lambda: instance.log, 20)
+        instance.publish(metrics={"statsd": address, "interval": 0.05, "prefix": "lb"})
+        server = instance.address.replace(".", "_").replace(":", "_")
+        assert hears(f"lb.server_up.web.{server}", "1|g")
+        assert hears(f"lb.checks.web.{server}.passed", "|c")
+        instance.publish(metrics={"statsd": address, "interval": 3600, "prefix": "end"})
+        assert hears(f"end.server_up.web.{server}")
+        found.clear()
+        process.terminate()
+        assert hears(f"end.server_up.web.{server}")  # once more
+        process.wait()
