@@ -4,6 +4,7 @@ from __future__ import annotations
 from prefork_lb.config.pool import PoolConfig
 from prefork_lb.config.scaling import ScalingConfig
 from prefork_lb.scaling.addresses import AUTO, Addresses
+from prefork_lb.scaling.drivers.command import CommandSettings
 from prefork_lb.scaling.drivers.process import ProcessSettings
 from prefork_lb.scaling.drivers.systemd import UnitSettings
 from prefork_lb.scaling.fleet import FleetSettings
@@ -34,6 +35,11 @@ def process_settings(scaling: ScalingConfig, error_log: str) -> ProcessSettings:
 def unit_settings(scaling: ScalingConfig) -> UnitSettings:
     """For servers that are units of systemd."""
     return UnitSettings(scaling.unit, Addresses.parse(scaling.addresses), scaling.start_timeout, scaling.stop_timeout)
+
+
+def command_settings(scaling: ScalingConfig) -> CommandSettings:
+    """For servers that programs start and end."""
+    return CommandSettings(scaling.up, scaling.down)
 
 
 def least_servers(scaling: ScalingConfig, wall: float) -> int:

@@ -16,7 +16,7 @@ from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import States
 
-MakeDriver = Callable[[str, ScalingConfig], MadeDriver]
+MakeDriver = Callable[[str, ScalingConfig, Config], MadeDriver]
 """For a pool of this name."""
 
 
@@ -71,7 +71,7 @@ class ScalingDuty:
         self._duties = Duties({f"scale the pool {name}": pool.scaler.look for name, pool in self._pools.items()})
 
     def _new_pool(self, name: str, config: Config, scaling: ScalingConfig) -> _Pool:
-        made, checks = self._make(name, scaling), StartChecks(name, config)
+        made, checks = self._make(name, scaling, config), StartChecks(name, config)
         place = ScaledPool(self._segment, self._ledger, self._states, name, scaling.max_connections)
         scaler = PoolScaler(self._segment, self._ledger, name, config.pools[name], scaling, made.driver, place, checks)
         return _Pool(name, scaling.driver, scaler, made, place, checks)

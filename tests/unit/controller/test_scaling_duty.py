@@ -7,10 +7,12 @@ from itertools import chain
 
 import pytest
 
+from prefork_lb.config.model import Config
 from prefork_lb.config.scaling import ScalingConfig
 from prefork_lb.controller.scaled_drivers import MadeDriver, make_driver
 from prefork_lb.controller.scaling_duty import ScalingDuty
 from prefork_lb.scaling.driver import Running
+from prefork_lb.scaling.drivers.command import CommandDriver
 from prefork_lb.scaling.drivers.process import ProcessDriver
 from prefork_lb.scaling.drivers.systemd import SystemdDriver
 from prefork_lb.shared.ledger import Ledger
@@ -45,7 +47,7 @@ class Drivers:
     def __init__(self) -> None:
         self.made: list[Driver] = []
 
-    def make(self, pool: str, scaling: ScalingConfig) -> MadeDriver:
+    def make(self, pool: str, scaling: ScalingConfig, config: Config) -> MadeDriver:
         driver = Driver(pool)
         self.made.append(driver)
         return MadeDriver(driver, driver.used.append)
@@ -151,10 +153,10 @@ def test_servers_end_with_the_instance_and_not_with_the_controller(duty: Scaling
 
 
 def test_each_driver_of_the_configuration_is_made(segment: Segment) -> None:
-    sections = config_with(
-        a={}, b={"driver": "systemd", "unit": "app@{n}.service", "addresses": "127.0.0.1:9000-9099"}).pools
-    made = [make_driver(segment, "", name, pool.scaling) for name, pool in sections.items() if pool.scaling is not None]
-    assert [type(each.driver) for each in made] == [ProcessDriver, SystemdDriver]
-    for each, pool in zip(made, sections.values(), strict=True):
-        assert pool.scaling is not None
-        each.use(pool.scaling)
+    config = config_with(a={}, b={"driver": "systemd", "unit": "app@{n}.service", "addresses": "127.0.0.1:9000-9099"},
+                         c={"driver": "command", "up": ["up"], "down": ["down"]})
+    sections = [(name, pool.scaling) for name, pool in config.pools.items() if pool.scaling is not None]
+    made = [make_driver(segment, "", name, scaling, config) for name, scaling in sections]
+    assert [type(each.driver) for each in made] == [ProcessDriver, SystemdDriver, CommandDriver]
+    for each, (_, scaling) in zip(made, sections, strict=True):
+        each.use(scaling)
