@@ -9,6 +9,7 @@ import pytest
 
 from prefork_lb.config.model import Config
 from prefork_lb.config.scaling import ScalingConfig
+from prefork_lb.controller import scaling_duty
 from prefork_lb.controller.scaled_drivers import MadeDriver, make_driver
 from prefork_lb.controller.scaling_duty import ScalingDuty
 from prefork_lb.scaling.driver import Running
@@ -20,7 +21,7 @@ from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import States
 from prefork_lb.shared.table import PoolEntry, register
 from tests.unit.controller.scaled import config_with
-from tests.unit.scaling.staged import StagedDriver
+from tests.unit.scaling.staged import StagedDriver, StagedReadiness
 
 
 class Driver(StagedDriver):
@@ -61,8 +62,23 @@ def drivers() -> Drivers:
     return Drivers()
 
 
+class Checks(StagedReadiness):
+    """Checks that never pass: servers stay in their start, and none leaves its pool."""
+
+    def __init__(self, pool: str, config: Config) -> None:
+        super().__init__()
+        self.passes = False
+
+    def use(self, config: Config) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
 @pytest.fixture
-def duty(segment: Segment, drivers: Drivers) -> Iterator[ScalingDuty]:
+def duty(segment: Segment, drivers: Drivers, monkeypatch: pytest.MonkeyPatch) -> Iterator[ScalingDuty]:
+    monkeypatch.setattr(scaling_duty, "StartChecks", Checks)
     ledger = Ledger(segment)
     register(segment, ledger, [PoolEntry(name, [], may_be_empty=True) for name in ("web", "app", "other")])
     duty = ScalingDuty(segment, ledger, States(segment), make=drivers.make)
