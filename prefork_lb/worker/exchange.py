@@ -132,6 +132,7 @@ def _respond(client: Client, request: Request, reply: Reply, body: ClientBody | 
     finally:
         if service.ended is not None:
             _tell_end(client, request, client.body_sent, error, reply)
+        error = None  # it refers to this frame: the last piece of the body would stay until the garbage collector comes
     service.requests += 1
     if not goes_on and body is not None and not body.is_whole:
         client.linger()

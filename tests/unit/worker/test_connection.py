@@ -2,12 +2,13 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import socket
 import sys
 import termios
 import threading
 from collections.abc import Callable, Iterator
-from types import SimpleNamespace
+from types import FrameType, SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -21,6 +22,7 @@ from prefork_lb.proxy.reply import Reply
 from prefork_lb.proxy.request import Request
 from prefork_lb.wire.framing import request_framing, response_framing
 from prefork_lb.wire.head import HeadLimits, parse_response
+from prefork_lb.worker import exchange
 from prefork_lb.worker.connection import Connection
 from prefork_lb.worker.service import Service, Times, client_info
 from tests.support.waiting import wait_until
@@ -239,6 +241,26 @@ def test_a_client_that_left_before_its_answer_has_a_line_in_the_access_log(has_e
     wait_until(lambda: not client.service.connections, "the connection has ended")
     assert client.logged == [499]
     client.close()
+
+
+def test_a_download_that_breaks_off_leaves_no_frame_to_the_garbage_collector() -> None:
+    """The frames hold the last piece of the body: half a megabyte for each client that left."""
+    def answer(request: Request) -> Any:
+        client.sock.close()
+        return whole(b"x" * 100_000)
+
+    client = Client(answer)
+    gc.collect()
+    gc.disable()
+    try:
+        client.say(get("/"))
+        wait_until(lambda: not client.service.connections, "the connection has ended")
+        frames = [found for found in gc.get_objects()
+                  if isinstance(found, FrameType) and found.f_code.co_filename == exchange.__file__]
+        assert frames == []
+    finally:
+        gc.enable()
+        client.close()
 
 
 def test_failures_of_servers_keep_the_connection() -> None:
