@@ -37,6 +37,7 @@ class GreenStream(Channel):
     """A connected, non-blocking socket: a Stream for its users, a Channel for the hub."""
 
     __slots__ = ("_connected", "_receive", "_send")
+    is_plain = True  # what its socket carries are the bytes themselves
 
     def __init__(self, hub: Hub, connected: socket.socket) -> None:
         self._connected = connected
@@ -223,6 +224,7 @@ class TLSStream(GreenStream):
     """A GreenStream over TLS. `handshake` comes before any receive or send."""
 
     __slots__ = ("_ahead", "_may_say_end", "_tls", "is_secured")
+    is_plain = False
 
     def __init__(self, hub: Hub, connected: socket.socket, context: ssl.SSLContext, server_side: bool,
                  server_name: str | None = None) -> None:

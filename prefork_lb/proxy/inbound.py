@@ -15,10 +15,18 @@ from prefork_lb.wire.head import Fields, HeadLimits, ResponseHead, head_end
 ResponseParser = Callable[[bytes], ResponseHead]
 """From a whole head to its values, as `parse_response` does; raises BadResponse. Callers share the result; none may change it."""
 
+Move = Callable[[Source, int, float, Watched], tuple[int, bytes] | None]
+"""Moves what a stream gives next to the client: stream, the most bytes, seconds until the first one, the client.
+
+Returns how many bytes that were, and those that the client has not taken; (0, b"") when the stream has ended, None when the
+client has left. Raises StreamTimeout and StreamClosed, of the stream.
+"""
+
 _HEAD_BYTES = 64 * 1024
 RESPONSE_PIECE_BYTES = 128 * 1024  # of a response's body, received at a time
 # Interim responses to one request. Each has the whole timeout: without a bound a server could go on for ever.
 _MOST_INTERIM = 64
+_CLOSED, _LEFT = "connection closed in the middle of the body", "the client left in the middle of the response"
 
 
 class Downstream(Watched, Protocol):
@@ -185,6 +193,22 @@ class BodyReader:
         data, self._ready = self._ready, b""
         return data
 
+    def pass_on(self, move: Move) -> tuple[int, bytes]:
+        """Like `read`, but `move` takes the data; see there. The body has a length, and `read` has nothing left to give out."""
+        try:
+            moved = move(self._stream, self._left, self._idle_timeout_s, self._watched)
+        except (StreamTimeout, StreamClosed) as exc:
+            raise self._broken(exc) from exc
+        if moved is None:
+            raise ClientGone(_LEFT)
+        count = moved[0]
+        if not count:
+            raise TruncatedBody(_CLOSED)
+        self._left -= count
+        if not self._left:
+            self._end(False)
+        return moved
+
     def take(self, limit: int, wait_s: float = 0.0) -> bytes:
         """Data that has come, or comes within `wait_s`; empty when there is none, or at the end. Raises TruncatedBody."""
         data: bytes | None = None
@@ -195,7 +219,7 @@ class BodyReader:
             except StreamTimeout:
                 return b""
             except StreamClosed as exc:
-                raise TruncatedBody(f"connection lost in the middle of the body: {exc}") from exc
+                raise self._broken(exc) from exc
             if data is None:
                 return b""
             self._ready = self._unframe(self._not_ended(data))
@@ -225,12 +249,10 @@ class BodyReader:
     def _receive(self, limit: int) -> bytes:
         try:
             data = self._stream.receive_or(self._bounded(limit), self._idle_timeout_s, self._watched)
-        except StreamTimeout as exc:
-            raise TruncatedBody(f"no byte of the body for {self._idle_timeout_s:g} s") from exc
-        except StreamClosed as exc:
-            raise TruncatedBody(f"connection lost in the middle of the body: {exc}") from exc
+        except (StreamTimeout, StreamClosed) as exc:
+            raise self._broken(exc) from exc
         if data is None:
-            raise ClientGone("the client left in the middle of the response")
+            raise ClientGone(_LEFT)
         return self._not_ended(data)
 
     def _bounded(self, limit: int) -> int:
@@ -240,5 +262,10 @@ class BodyReader:
 
     def _not_ended(self, data: bytes) -> bytes:
         if not data and self._kind is not BY_CLOSE:
-            raise TruncatedBody("connection closed in the middle of the body")
+            raise TruncatedBody(_CLOSED)
         return data
+
+    def _broken(self, exc: StreamTimeout | StreamClosed) -> TruncatedBody:
+        if isinstance(exc, StreamTimeout):
+            return TruncatedBody(f"no byte of the body for {self._idle_timeout_s:g} s")
+        return TruncatedBody(f"connection lost in the middle of the body: {exc}")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from prefork_lb.errors import TruncatedBody
 from prefork_lb.net.stream import Stream
 from prefork_lb.proxy.carried import final_fields, final_lines
-from prefork_lb.proxy.inbound import RESPONSE_PIECE_BYTES, BodyReader
+from prefork_lb.proxy.inbound import RESPONSE_PIECE_BYTES, BodyReader, Move
 from prefork_lb.upstream.lease import Lease
 from prefork_lb.upstream.server import Server
 from prefork_lb.wire.framing import BY_CLOSE, BY_LENGTH, BY_NOTHING, Framing, content_length
@@ -93,6 +93,22 @@ class Reply:
         if body.is_received:
             self._release()
         return data
+
+    def pass_on(self, move: Move) -> tuple[int, bytes]:
+        """Let `move` take the next data. Return how much that was, and what of it the client has not taken.
+
+        The body has a length (`left_bytes`). Raises as `read`.
+        """
+        body = self._body
+        assert body is not None
+        try:
+            moved = body.pass_on(move)
+        except TruncatedBody as exc:
+            self.lease.fail(str(exc))
+            raise
+        if body.is_received:
+            self._release()
+        return moved
 
     def take(self, limit: int, wait_s: float = 0.0) -> bytes:
         """Data of the body that has come from the server, or comes within `wait_s`; empty when there is none, or at the end.

@@ -8,7 +8,7 @@ Facts of the world and what they force on us:
 - The kernel takes data for a client until the socket's buffer is full, and reports room again when a third of it is free. For a
   slow client that may take longer than the idle timeout. So the worker counts acknowledged bytes before it gives a client up.
 
-For a client that keeps up, no byte waits in the worker.
+For a client that keeps up, no byte waits in the worker. The kernel passes a large body on by itself (`green.pipe`).
 """
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from typing import Protocol
 from prefork_lb.errors import ClientGone, TruncatedBody
 from prefork_lb.green.channel import READABLE
 from prefork_lb.green.streams import GreenStream
+from prefork_lb.net.stream import Source, Watched
 from prefork_lb.proxy.reply import Reply
 from prefork_lb.wire.chunked import encode_chunk, encode_last_chunk
 from prefork_lb.wire.fields import allowed_trailers
@@ -25,6 +26,7 @@ from prefork_lb.worker.service import Service
 
 _SLOW_CLIENT_PIECE_BYTES = 64 * 1024
 _FAST_CLIENT_PIECE_BYTES = 512 * 1024
+_PASSED_ON_BYTES = 64 * 1024  # a smaller rest of a body is copied as cheaply
 _LAGGING_BYTES = 1024 * 1024  # a client with so many unacknowledged bytes does not keep up
 
 
@@ -55,15 +57,19 @@ def send_plain(client: Sink, reply: Reply, block: bytes) -> None:
     rest = _send_or_take(client, reply, block + data, bytes)
     fast = not rest
     while not reply.is_received:
-        data = b""  # frees the memory for the next piece
         # Large pieces are cheaper. A client that does not keep up gets small ones, because large ones would wait in memory.
-        data = reply.read(_FAST_CLIENT_PIECE_BYTES if fast else _SLOW_CLIENT_PIECE_BYTES)
-        client.body_sent += len(data)
-        if not data:
-            break
-        sent = client.send_now(data)
-        fast = sent == len(data) and client.stream.unacknowledged() < _LAGGING_BYTES
-        rest = b"" if sent == len(data) else _take(client, reply, data[sent:], bytes)
+        most = _FAST_CLIENT_PIECE_BYTES if fast else _SLOW_CLIENT_PIECE_BYTES
+        data = b""  # frees the memory for the next piece
+        if _is_passed_on(client, reply):
+            left = _pass_on(client, reply, most)
+        else:
+            data = reply.read(most)
+            client.body_sent += len(data)
+            if not data:
+                break
+            left = data[client.send_now(data):]
+        fast = not left and client.stream.unacknowledged() < _LAGGING_BYTES
+        rest = _take(client, reply, left, bytes) if left else b""
     if rest:
         client.send(rest)
 
@@ -83,6 +89,26 @@ def send_chunked(client: Sink, reply: Reply, block: bytes) -> None:
         if reply.is_received:
             client.send(block + encode_last_chunk(allowed_trailers(reply.trailers)))
             return
+
+
+def _is_passed_on(client: Sink, reply: Reply) -> bool:
+    """Whether the kernel can move the rest of the body, and there is enough of it to be worth it."""
+    server = reply.server
+    return ((reply.left_bytes or 0) >= _PASSED_ON_BYTES and client.stream.is_plain
+            and isinstance(server, GreenStream) and server.is_plain)
+
+
+def _pass_on(client: Sink, reply: Reply, most: int) -> bytes:
+    """Let the kernel move the body's next bytes, `most` at most. Return those that the client has not taken."""
+    stream, pipe = client.stream, client.service.pipe
+
+    def move(server: Source, left: int, timeout_s: float, watched: Watched) -> tuple[int, bytes] | None:
+        assert isinstance(server, GreenStream)
+        return pipe.pass_on(server, stream, timeout_s, watched, min(left, most))
+
+    count, rest = reply.pass_on(move)
+    client.body_sent += count
+    return rest[client.send_now(rest):] if rest else rest
 
 
 def _send_or_take(client: Sink, reply: Reply, data: bytes, frame: Callable[[bytes], bytes]) -> bytes:

@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Any, Protocol
 
 from prefork_lb.green.hub import Hub
+from prefork_lb.green.pipe import Pipe
 from prefork_lb.proxy.engine import Engine
 from prefork_lb.proxy.request import Ended, TrustCheck
 from prefork_lb.wire.forwarded import ClientInfo
@@ -62,6 +63,7 @@ class Service:
         self.connections: set[ClientConnection] = set()
         self.overload = Overload(hub, most_lag_s, note_lag=siblings.note_lag if siblings else lambda _: None, note_shed=note_shed)
         self.on_end: list[Callable[[], None]] = []  # called whenever a connection has ended
+        self.pipe = Pipe()  # for large bodies
         self._siblings = siblings
         # A request's head, blank line included, from its bytes; raises DownstreamError. The result is shared: do not change it.
         self.parse = Memo[bytes, RequestHead](lambda block: parse_request(block, limits), kept_bytes)

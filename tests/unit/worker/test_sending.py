@@ -13,6 +13,7 @@ import pytest
 from prefork_lb.clock import monotonic
 from prefork_lb.errors import ClientGone, TruncatedBody
 from prefork_lb.green.hub import Hub
+from prefork_lb.green.pipe import Pipe
 from prefork_lb.green.streams import GreenStream
 from prefork_lb.green.turns import TURN_S
 from prefork_lb.net.stream import StreamClosed
@@ -46,7 +47,7 @@ class Exchange:
         self.server_end, server = self._pair()
         self.client_end, mine = self._pair()
         self.stream, self.body_sent = GreenStream(self.hub, mine), 0
-        self.service = SimpleNamespace(times=Times(1, 1, idle_s, ahead=ahead))
+        self.service = SimpleNamespace(times=Times(1, 1, idle_s, ahead=ahead), pipe=Pipe())
         self.released, self.failed = threading.Event(), threading.Event()
         self._lease = SimpleNamespace(
             is_open=True, stream=GreenStream(self.hub, server), succeed=self._release, fail=lambda why: self.failed.set(),
