@@ -34,7 +34,7 @@ class StagedDriver:
             raise StartFailed(self.refusal)
         assert n not in self.running, f"{n} is started twice"
         self.starts += 1
-        self.running[n] = Running(f"10.0.0.1:{9000 + self.starts}", self.clock())
+        self.running[n] = Running(f"127.0.0.1:{9000 + self.starts}", self.clock())
 
     def address(self, n: int) -> str:
         return "" if self.is_slow else self.running[n].address

@@ -104,7 +104,7 @@ def test_a_server_that_ends_by_itself_leaves_the_pool_and_is_started_again_at_on
     stage.run()
     assert (stage.serving, stage.driver.starts) == (2, 3)
     kind, address, text = stage.place.events[-2]
-    assert (kind, address) == (Kind.EXITED, "10.0.0.1:9001")
+    assert (kind, address) == (Kind.EXITED, "127.0.0.1:9001")
     assert text == "has ended by itself: exited with code 1; another one is started"
 
 
@@ -122,8 +122,8 @@ def test_one_that_keeps_ending_is_started_after_longer_and_longer_waits(caplog: 
     assert waits == [0, 0, 1, 3, 7, 15, 300]
     assert stage.fleet.is_given_up
     assert stage.kinds().count(Kind.GIVEN_UP) == 1
-    assert "pool app: server 10.0.0.1:9006: it has not started: exited with code 1; 6 failures in a row: none is started for 5 " \
-           "minutes; its last output:\nthe last line" in caplog.text
+    assert "pool app: server 127.0.0.1:9006: it has not started: exited with code 1; 6 failures in a row: none is started for " \
+           "5 minutes; its last output:\nthe last line" in caplog.text
 
 
 def test_failures_are_forgotten_when_a_later_server_has_served_for_a_minute() -> None:
@@ -201,7 +201,7 @@ def test_a_server_that_cannot_join_the_pool_is_ended() -> None:
     stage.place.refusal = "room for 4 servers only"
     stage.run(1, wanted=1)
     assert stage.place.events[0] == (
-        Kind.EXITED, "10.0.0.1:9001", "cannot join the pool: room for 4 servers only; another one is started")
+        Kind.EXITED, "127.0.0.1:9001", "cannot join the pool: room for 4 servers only; another one is started")
     stage.place.refusal = ""
     stage.run(30)
     assert stage.serving == 1

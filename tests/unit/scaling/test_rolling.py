@@ -70,7 +70,7 @@ def test_it_goes_back_when_a_new_server_does_not_come_up(stage: Stage, how: str)
     stage.run(15)
     assert len(before & addresses(stage)) < 4  # it was well until now
     if how == "is not fit":
-        stage.place.unfit = {f"10.0.0.1:{9000 + n}" for n in range(5, 30)}
+        stage.place.unfit = {f"127.0.0.1:{9000 + n}" for n in range(5, 30)}
     stage.readiness.passes = how in ("ends when it serves", "is not fit")
     if how == "cannot be started":
         stage.driver.refusal = "all of its addresses are in use"
@@ -97,7 +97,7 @@ def test_what_fails_in_a_roll_is_told_as_a_failure_of_the_roll(stage: Stage, cap
     stage.run()
     stage.driver.end(5)
     stage.run(30)
-    assert "server 10.0.0.1:9005: it has not started: exited with code 1; the roll goes back" in caplog.text
+    assert "server 127.0.0.1:9005: it has not started: exited with code 1; the roll goes back" in caplog.text
     assert stage.fleet.roll_outcome == (False, "gone back: a new server has not started: exited with code 1")
 
 
