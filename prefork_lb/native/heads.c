@@ -25,24 +25,77 @@ static int minor_version(const char *at, Py_ssize_t left) {
     return at[7] != '0';
 }
 
-/* (first, second, minor, section), with new references taken over; NULL with an exception, or None if `section` is NULL. */
-static PyObject *head_of(PyObject *first, PyObject *second, int minor, Section *section) {
-    PyObject *result = NULL, *number = PyLong_FromLong(minor);
-    if (first && second && number && !section && !PyErr_Occurred())
-        result = Py_NewRef(Py_None);
-    else if (first && second && number && section)
-        result = PyTuple_Pack(4, first, second, number, (PyObject *)section);
-    Py_XDECREF(first);
-    Py_XDECREF(second);
-    Py_XDECREF(number);
-    Py_XDECREF((PyObject *)section);
-    return result;
+/* The classes of heads in Python, and where their slots lie in an object. Their `__init__` does the same. */
+enum { FIRST, SECOND, MINOR, SECTION, INDEX, KEPT, LAST, PERSISTENT, PARTS };
+typedef struct {
+    PyTypeObject *type; /* NULL until `use` was called */
+    const char *const *slots;
+    Py_ssize_t offsets[PARTS];
+} HeadClass;
+static const char *const request_slots[PARTS] = {"method", "target", "minor", "section", "index", "kept", "is_parsed", "is_persistent"};
+static const char *const response_slots[PARTS] = {"status", "reason", "minor", "section", "index", "kept", "framing", "is_persistent"};
+static HeadClass requests = {.slots = request_slots}, responses = {.slots = response_slots};
+
+static int use_class(HeadClass *self, PyObject *type) {
+    for (int i = 0; i < PARTS; i++) {
+        PyObject *slot = PyObject_GetAttrString(type, self->slots[i]);
+        if (!slot) return -1;
+        int is_slot = Py_IS_TYPE(slot, &PyMemberDescr_Type) && ((PyMemberDescrObject *)slot)->d_member->type == T_OBJECT_EX;
+        if (is_slot) self->offsets[i] = ((PyMemberDescrObject *)slot)->d_member->offset;
+        Py_DECREF(slot);
+        if (!is_slot) {
+            PyErr_Format(PyExc_TypeError, "use: %s is no slot", self->slots[i]);
+            return -1;
+        }
+    }
+    Py_XSETREF(self->type, (PyTypeObject *)Py_NewRef(type));
+    return 0;
+}
+
+PyDoc_STRVAR(use_doc, "use(request_head, response_head)\n\nThe classes of the heads that are read; they have slots, and no subclasses.");
+
+static PyObject *use(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count) {
+    if (count != 2 || !PyType_Check(args[0]) || !PyType_Check(args[1])) {
+        PyErr_SetString(PyExc_TypeError, "use(request_head: type, response_head: type)");
+        return NULL;
+    }
+    if (use_class(&requests, args[0]) || use_class(&responses, args[1])) return NULL;
+    Py_RETURN_NONE;
+}
+
+static void set_part(PyObject *head, const HeadClass *of, int part, PyObject *value) {
+    *(PyObject **)((char *)head + of->offsets[part]) = value;
+}
+
+/* A head of these parts, whose new references are taken over; NULL with an exception, or None if `section` is NULL. It has no
+ * `is_persistent` if it has Connection. */
+static PyObject *head_of(const HeadClass *of, PyObject *first, PyObject *second, int minor, Section *section, PyObject *last) {
+    PyObject *head = NULL;
+    if (!of->type)
+        PyErr_SetString(PyExc_RuntimeError, "use() comes first");
+    else if (first && second && section)
+        head = of->type->tp_alloc(of->type, 0);
+    if (!head) {
+        Py_XDECREF(first);
+        Py_XDECREF(second);
+        Py_XDECREF((PyObject *)section);
+        return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
+    }
+    set_part(head, of, FIRST, first);
+    set_part(head, of, SECOND, second);
+    set_part(head, of, MINOR, PyLong_FromLong(minor)); /* 0 and 1 are there already */
+    set_part(head, of, SECTION, (PyObject *)section);
+    set_part(head, of, INDEX, Py_NewRef(section));
+    set_part(head, of, KEPT, Py_NewRef(Py_None));
+    set_part(head, of, LAST, Py_NewRef(last));
+    if (!(section->notable & CONNECTION)) set_part(head, of, PERSISTENT, PyBool_FromLong(minor)); /* RFC 9112 9.3 */
+    return head;
 }
 
 PyDoc_STRVAR(read_request_doc,
-"read_request(block, most_bytes, most_fields) -> (method, target, minor, section) or None\n\n"
+"read_request(block, most_bytes, most_fields) -> head or None\n\n"
 "A whole request head, the blank line included. None for anything that is not quite right, a line of more than `most_bytes`, or\n"
-"more than `most_fields` fields.");
+"more than `most_fields` fields. The head has no `is_persistent` yet if it has Connection.");
 
 static PyObject *read_request(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count) {
     Py_ssize_t most_bytes, most_fields;
@@ -64,11 +117,11 @@ static PyObject *read_request(PyObject *Py_UNUSED(module), PyObject *const *args
     if (!section) return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
     PyObject *method = NULL;
     if (find_name(begin, method_bytes, hash, &method, NULL)) method = NULL;
-    return head_of(method, PyBytes_FromStringAndSize(target, target_bytes), minor, section);
+    return head_of(&requests, method, PyBytes_FromStringAndSize(target, target_bytes), minor, section, Py_True);
 }
 
 PyDoc_STRVAR(read_response_doc,
-"read_response(block, most_bytes, most_fields) -> (status, reason, minor, section) or None\n\n"
+"read_response(block, most_bytes, most_fields) -> head or None\n\n"
 "A whole response head; None as `read_request`, and when the status line has no reason phrase.");
 
 static PyObject *read_response(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count) {
@@ -86,7 +139,7 @@ static PyObject *read_response(PyObject *Py_UNUSED(module), PyObject *const *arg
     if (end - at < 2 || at[0] != '\r' || at[1] != '\n') Py_RETURN_NONE;
     Section *section = read_lines(args[0], at + 2 - begin, most_bytes, most_fields);
     if (!section) return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
-    return head_of(PyLong_FromLong(status), PyBytes_FromStringAndSize(reason, at - reason), minor, section);
+    return head_of(&responses, PyLong_FromLong(status), PyBytes_FromStringAndSize(reason, at - reason), minor, section, Py_None);
 }
 
 /* The length of a field's line in bytes; 0 if the field holds an invalid byte or is not a pair of bytes objects. */
@@ -146,6 +199,7 @@ static PyObject *join_fields(PyObject *Py_UNUSED(module), PyObject *const *args,
 static PyMethodDef methods[] = {
     {"read_request", (PyCFunction)(void (*)(void))read_request, METH_FASTCALL, read_request_doc},
     {"read_response", (PyCFunction)(void (*)(void))read_response, METH_FASTCALL, read_response_doc},
+    {"use", (PyCFunction)(void (*)(void))use, METH_FASTCALL, use_doc},
     {"join_fields", (PyCFunction)(void (*)(void))join_fields, METH_FASTCALL, join_fields_doc},
     {NULL, NULL, 0, NULL},
 };
@@ -156,7 +210,7 @@ static struct PyModuleDef module_def = {
 
 PyMODINIT_FUNC PyInit_heads(void) {
     fill_tables();
-    for (int i = 0; i < 2; i++) frame_hashes[i] = hash_of(frames[i], (Py_ssize_t)strlen(frames[i]));
+    hash_notable();
     if (PyType_Ready(&SectionType)) return NULL;
     PyObject *module = PyModule_Create(&module_def);
     if (module && PyModule_AddObjectRef(module, "Section", (PyObject *)&SectionType)) Py_CLEAR(module);

@@ -66,12 +66,12 @@ class NativeSection(Mapping[bytes, list[bytes]]):
     It tells what `heads.Section` is, which has no base class in Python.
     """
 
-    kept: object
-    has_body: bool  # it has Content-Length or Transfer-Encoding
+    notable: int  # which of `wire.head.NOTABLE` it has: the bits of their places
+    length: int  # the one Content-Length, in bytes; -1: none, several, or no number
     fields: list[tuple[bytes, bytes]]  # names as they came, and values without surrounding blanks, in order
 
-    def join(self, travels: dict[bytes, bool]) -> bytes | None:
-        """The lines of the fields whose names are True in `travels`; None when a name is not in it."""
+    def join(self, travels: dict[bytes, bool], before: bytes, behind: bytes, /) -> bytes | None:
+        """The lines of the fields whose names are True in `travels`, between two pieces; None when a name is not in it."""
 
 
 class NativeHeads(Protocol):
@@ -79,11 +79,15 @@ class NativeHeads(Protocol):
 
     Section: type[NativeSection]
 
-    def read_request(self, block: bytes, most_bytes: int, most_fields: int) -> tuple[bytes, bytes, int, NativeSection] | None:
-        """Method, target, minor version and fields of a whole head, with lines of `most_bytes` at most."""
+    def use(self, request_head: type, response_head: type, /) -> None:
+        """Make heads of these classes: `wire.head.RequestHead` and `ResponseHead`."""
 
-    def read_response(self, block: bytes, most_bytes: int, most_fields: int) -> tuple[int, bytes, int, NativeSection] | None:
-        """Status, reason phrase, minor version and fields of a whole head."""
+    def read_request(self, block: bytes, most_bytes: int, most_fields: int, /) -> Any:
+        """The RequestHead of a whole head, with lines of `most_bytes` at most. If it has Connection, `is_persistent`
+        is not set."""
+
+    def read_response(self, block: bytes, most_bytes: int, most_fields: int, /) -> Any:
+        """The ResponseHead of a whole head, likewise."""
 
     def join_fields(self, fields: list[tuple[bytes, bytes]], travels: dict[bytes, bool]) -> bytes | None:
         """The lines of the fields whose names are True in `travels`; None when a name is not in it, or a byte is invalid."""

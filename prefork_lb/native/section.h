@@ -72,14 +72,23 @@ typedef struct {
     uint32_t name, name_bytes, value, value_bytes, hash;
 } Line;
 
-/* No cycle can go through `kept`: it holds bytes, or a tuple of a frozenset of bytes, bytes and a bool. So the collector need not
- * look. */
 typedef struct {
     PyObject_VAR_HEAD
-    PyObject *block, *kept;
-    char has_body;
+    PyObject *block;
+    long long length;
+    unsigned notable;
     Line lines[];
 } Section;
+
+/* wire/head.py, NOTABLE: a bit for each, from the lowest on. */
+static const char *const notable[] = {"content-length", "transfer-encoding", "connection", "date", "via", "expect", "upgrade",
+                                      "max-forwards"};
+enum { NOTABLE = sizeof notable / sizeof *notable, CONTENT_LENGTH = 1, CONNECTION = 4 };
+static struct {
+    uint32_t hash;
+    Py_ssize_t length;
+} notable_keys[NOTABLE];
+static unsigned char may_be_notable[256]; /* by the last byte of a name's hash */
 
 static PyTypeObject SectionType;
 
@@ -212,24 +221,28 @@ static Py_ssize_t section_length(PyObject *self) {
 }
 
 PyDoc_STRVAR(join_doc,
-"join(travels) -> bytes or None\n\n"
-"The lines of those fields for whose name (as it is written) the dict `travels` has True; None when a name is not in it.");
+"join(travels, before, behind) -> bytes or None\n\n"
+"The lines of those fields for whose name (as it is written) the dict `travels` has True, between two other pieces; None when a\n"
+"name is not in it.");
 
-static PyObject *section_join(PyObject *object, PyObject *travels) {
+static PyObject *section_join(PyObject *object, PyObject *const *args, Py_ssize_t count) {
     Section *self = (Section *)object;
-    if (!PyDict_Check(travels)) {
-        PyErr_SetString(PyExc_TypeError, "join(travels: dict)");
+    if (count != 3 || !PyDict_Check(args[0]) || !PyBytes_Check(args[1]) || !PyBytes_Check(args[2])) {
+        PyErr_SetString(PyExc_TypeError, "join(travels: dict, before: bytes, behind: bytes)");
         return NULL;
     }
+    Py_ssize_t before = PyBytes_GET_SIZE(args[1]), behind = PyBytes_GET_SIZE(args[2]);
     /* A line that came without the blank behind its colon grows by one byte. */
-    PyObject *joined = PyBytes_FromStringAndSize(NULL, PyBytes_GET_SIZE(self->block) + Py_SIZE(self));
+    PyObject *joined = PyBytes_FromStringAndSize(NULL, before + PyBytes_GET_SIZE(self->block) + Py_SIZE(self) + behind);
     if (!joined) return NULL;
     char *to = PyBytes_AS_STRING(joined);
+    memcpy(to, PyBytes_AS_STRING(args[1]), (size_t)before);
+    to += before;
     for (Py_ssize_t i = 0; i < Py_SIZE(self); i++) {
         const Line *line = &self->lines[i];
         PyObject *name;
         if (find_name(bytes_of(self) + line->name, line->name_bytes, line->hash, &name, NULL)) goto failed;
-        PyObject *verdict = PyDict_GetItemWithError(travels, name);
+        PyObject *verdict = PyDict_GetItemWithError(args[0], name);
         Py_DECREF(name);
         if (!verdict) {
             if (PyErr_Occurred()) goto failed;
@@ -244,6 +257,8 @@ static PyObject *section_join(PyObject *object, PyObject *travels) {
         to += line->value_bytes;
         *to++ = '\r', *to++ = '\n';
     }
+    memcpy(to, PyBytes_AS_STRING(args[2]), (size_t)behind);
+    to += behind;
     _PyBytes_Resize(&joined, to - PyBytes_AS_STRING(joined));
     return joined;
 failed:
@@ -264,20 +279,19 @@ static PyObject *section_compare(PyObject *self, PyObject *other, int operator) 
 static void section_dealloc(PyObject *object) {
     Section *self = (Section *)object;
     Py_XDECREF(self->block);
-    Py_XDECREF(self->kept);
     PyObject_Free(self);
 }
 
 static PyMethodDef section_methods[] = {
     {"get", (PyCFunction)(void (*)(void))section_get, METH_FASTCALL, get_doc},
     {"items", section_items, METH_NOARGS, "All names in lower case, each with its values."},
-    {"join", section_join, METH_O, join_doc},
+    {"join", (PyCFunction)(void (*)(void))section_join, METH_FASTCALL, join_doc},
     {NULL, NULL, 0, NULL},
 };
 
 static PyMemberDef section_members[] = {
-    {"has_body", T_BOOL, offsetof(Section, has_body), READONLY, "Whether it has Content-Length or Transfer-Encoding."},
-    {"kept", T_OBJECT, offsetof(Section, kept), 0, "What `proxy` computed from it."},
+    {"notable", T_UINT, offsetof(Section, notable), READONLY, "Which of wire.head.NOTABLE it has, as bits."},
+    {"length", T_LONGLONG, offsetof(Section, length), READONLY, "The one Content-Length; -1: none, several, or no number."},
     {NULL, 0, 0, 0, NULL},
 };
 
@@ -307,15 +321,44 @@ static PyTypeObject SectionType = {
     .tp_getset = section_properties,
 };
 
-/* RFC 9112 6: a request with one of these has a body. */
-static const char *const frames[] = {"content-length", "transfer-encoding"};
-static uint32_t frame_hashes[2];
+static void hash_notable(void) {
+    for (int i = 0; i < NOTABLE; i++) {
+        notable_keys[i].length = (Py_ssize_t)strlen(notable[i]);
+        notable_keys[i].hash = hash_of(notable[i], notable_keys[i].length);
+        may_be_notable[notable_keys[i].hash & 255] = 1;
+    }
+}
 
-static int frames_a_body(Section *self) {
-    for (Py_ssize_t i = 0; i < Py_SIZE(self); i++)
-        for (int j = 0; j < 2; j++)
-            if (is_named(self, &self->lines[i], frame_hashes[j], frames[j], (Py_ssize_t)strlen(frames[j]))) return 1;
+/* The bit of a line's name; 0 if it has none. */
+static unsigned bit_of(Section *self, const Line *line) {
+    if (!may_be_notable[line->hash & 255]) return 0;
+    for (int i = 0; i < NOTABLE; i++)
+        if (is_named(self, line, notable_keys[i].hash, notable[i], notable_keys[i].length)) return 1u << i;
     return 0;
+}
+
+enum { MOST_DIGITS = 18 }; /* wire/framing.py; they stay below 2^63 */
+
+static long long number_in(const char *text, Py_ssize_t length) {
+    if (length < 1 || length > MOST_DIGITS) return -1;
+    long long number = 0;
+    for (Py_ssize_t i = 0; i < length; i++) {
+        if (text[i] < '0' || text[i] > '9') return -1;
+        number = 10 * number + text[i] - '0';
+    }
+    return number;
+}
+
+/* Note what matters most of a new section. */
+static void note(Section *self) {
+    self->notable = 0, self->length = -1;
+    for (Py_ssize_t i = 0; i < Py_SIZE(self); i++) {
+        const Line *line = &self->lines[i];
+        unsigned bit = bit_of(self, line);
+        if (bit == CONTENT_LENGTH)
+            self->length = self->notable & bit ? -1 : number_in(bytes_of(self) + line->value, line->value_bytes);
+        self->notable |= bit;
+    }
 }
 
 /* The fields of `block` from `start` to the blank line at its end. NULL without an exception if Python must read them. */
@@ -345,8 +388,7 @@ static Section *read_lines(PyObject *block, Py_ssize_t start, Py_ssize_t most_by
     Section *self = PyObject_NewVar(Section, &SectionType, count);
     if (!self) return NULL;
     self->block = Py_NewRef(block);
-    self->kept = NULL;
     memcpy(self->lines, found, (size_t)count * sizeof(Line));
-    self->has_body = (char)frames_a_body(self);
+    note(self);
     return self;
 }

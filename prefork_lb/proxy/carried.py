@@ -22,8 +22,11 @@ class ResponseNotes:
 
     def __init__(self) -> None:
         self.fields: Fields | None = None  # that travel on, with Via
-        self.lines: bytes | None = None  # the same
+        self.lines: bytes | None = None  # the same, of a response that no server has sent
         self.block: bytes | None = None  # of the front end: what a client gets, but for what depends on its connection
+
+
+_SEEN = object()
 
 
 def notes_on(head: ResponseHead) -> ResponseNotes:
@@ -34,21 +37,35 @@ def notes_on(head: ResponseHead) -> ResponseNotes:
     return notes
 
 
-def final_lines(head: ResponseHead, pseudonym: bytes) -> bytes:
-    """The fields of a final response that travel on, and Via, as lines. Raises BadResponse for a byte that no field may hold."""
-    notes = notes_on(head)
-    lines = notes.lines
-    if lines is None:
-        lines = notes.lines = b"%bVia: %b\r\n" % (_FINAL.join(head.section), via(head.index, head.minor, pseudonym))
-    return lines
+def known_block(head: ResponseHead) -> bytes | None:
+    """The block that was noted for this head."""
+    notes = head.kept
+    return notes.block if isinstance(notes, ResponseNotes) else None
+
+
+def note_block(head: ResponseHead, block: bytes) -> None:
+    """Note the front end's block with a head that comes for the second time. Most come once."""
+    if head.kept is None:
+        head.kept = _SEEN
+    else:
+        notes_on(head).block = block
+
+
+def final_block(head: ResponseHead, pseudonym: bytes, before: bytes, behind: bytes) -> bytes:
+    """The fields of a final response that travel on, and Via, as lines, between two pieces. Raises BadResponse for a byte that no
+    field may hold."""
+    notes = head.kept
+    if isinstance(notes, ResponseNotes) and notes.lines is not None:
+        return b"%b%b%b" % (before, notes.lines, behind)
+    return _FINAL.join(head.section, before, b"Via: %b\r\n%b" % (via(head.section, head.minor, pseudonym), behind))
 
 
 def final_fields(head: ResponseHead, pseudonym: bytes) -> Fields:
-    """The same as pairs."""
+    """The fields of a final response that travel on, and Via, as pairs."""
     notes = notes_on(head)
     fields = notes.fields
     if fields is None:
-        fields = notes.fields = [*_FINAL.pick(head.fields, head.index), (b"Via", via(head.index, head.minor, pseudonym))]
+        fields = notes.fields = [*_FINAL.pick(head.fields, head.index), (b"Via", via(head.section, head.minor, pseudonym))]
     return fields
 
 

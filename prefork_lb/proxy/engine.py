@@ -99,7 +99,7 @@ class Engine:
         if head.method == b"TRACE":
             # It would hand cookies and credentials to scripts; nginx refuses it, too.
             raise MethodNotAllowed("TRACE")
-        if times_passed(head.index, self._settings.pseudonym) >= _MOST_PASSES:
+        if times_passed(head.section, self._settings.pseudonym) >= _MOST_PASSES:
             raise LoopDetected(f"the request has come by {_MOST_PASSES} times")
         route, target = self._router.find(goal, head, request.peer)
         actions, facts = route.actions, None
@@ -108,7 +108,7 @@ class Engine:
             actions.check(facts, framing.length)
             target = actions.target(facts) or target
         if target is not goal.target:
-            goal = Destination(target, goal.host, goal.name, goal.path)
+            goal = Destination(target, goal.host, goal.name)
         pool = self._pools[route.pool]
         block = request_block(request, goal, framing, pool.name, self._settings.pseudonym, self._own_cookies)
         if actions is not None and facts is not None:

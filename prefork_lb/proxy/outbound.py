@@ -17,7 +17,7 @@ from prefork_lb.wire.cookies import without_cookie
 from prefork_lb.wire.fields import HOP_BY_HOP, allowed_trailers, nominated
 from prefork_lb.wire.forwarded import forwarded_lines, is_told_by_proxies, via
 from prefork_lb.wire.framing import BY_CHUNKS, BY_LENGTH, BY_NOTHING, NO_BODY, Framing
-from prefork_lb.wire.head import Fields, Section
+from prefork_lb.wire.head import EXPECT, MAX_FORWARDS, Fields, FieldSection, Section
 from prefork_lb.wire.lines import Lines, check_fields
 from prefork_lb.wire.target import Destination
 
@@ -27,6 +27,7 @@ REQUEST_PIECE_BYTES = 64 * 1024  # of a request's body, read at a time
 _NOT_COPIED = HOP_BY_HOP | {b"host", b"content-length", b"expect", b"via", b"max-forwards"}
 
 
+_SELDOM = EXPECT | MAX_FORWARDS
 _NO_COOKIES: frozenset[bytes] = frozenset()
 
 
@@ -37,10 +38,28 @@ def request_block(request: Request, destination: Destination, framing: Framing, 
 
     Raises BadRequest, ExpectationFailed, FinalRecipient.
     """
-    head = request.head
-    index = head.index
-    host = destination.host
+    head, host = request.head, destination.host
+    section = head.section
     rest = b""
+    if section.notable & _SELDOM or framing is not NO_BODY or request.upgrade:
+        rest = _seldom_lines(request, framing)
+    start = b"%b %b HTTP/1.1" % (head.method, destination.target)
+    # The last line of defence against a split request, whatever the front end let through; here and for the fields below.
+    if not head.is_parsed and grammar.request_line.fullmatch(start) is None:
+        raise BadRequest(f"not a request line: {start[:80]!r}")
+    before = b"%b\r\nHost: %b\r\n" % (start, default_host.encode() if host is None else host)
+    behind = b"%bVia: %b\r\n%b\r\n" % (
+        forwarded_lines(section, request.peer, host), via(section, head.minor, pseudonym), rest)
+    travelling = _LINES if request.identity is None else _UNNAMED_LINES
+    if own_cookies or isinstance(section, FieldSection):
+        return b"%b%b%b" % (before, _carried(section, own_cookies, travelling), behind)
+    return travelling.join(section, before, behind)
+
+
+def _seldom_lines(request: Request, framing: Framing) -> bytes:
+    """The lines that few requests have."""
+    head, rest = request.head, b""
+    index = head.index
     if b"expect" in index and any(expectation.lower() != b"100-continue" for expectation in index[b"expect"]):
         raise ExpectationFailed(f"Expect: {b', '.join(index[b'expect'])[:40]!r}")
     if b"max-forwards" in index:
@@ -54,13 +73,7 @@ def request_block(request: Request, destination: Destination, framing: Framing, 
         rest += b"Content-Length: %d\r\n" % framing.length
     elif framing.kind is BY_CHUNKS:
         rest += b"Transfer-Encoding: chunked\r\n"
-    start = b"%b %b HTTP/1.1" % (head.method, destination.target)
-    # The last line of defence against a split request, whatever the front end let through; here and for the fields below.
-    if not head.is_parsed and grammar.request_line.fullmatch(start) is None:
-        raise BadRequest(f"not a request line: {start[:80]!r}")
-    return b"%b\r\nHost: %b\r\n%b%bVia: %b\r\n%b\r\n" % (
-        start, default_host.encode() if host is None else host, _carried(head.section, own_cookies, request.identity is not None),
-        forwarded_lines(index, request.peer, host), via(index, head.minor, pseudonym), rest)
+    return rest
 
 
 def _travels(name: bytes) -> bool:
@@ -72,19 +85,22 @@ _LINES = Lines(_travels, BadRequest)
 _UNNAMED_LINES = Lines(lambda name: _travels(name) and name.replace(b"_", b"-") not in tracing.FIELDS, BadRequest)
 
 
-def _carried(section: Section, own_cookies: frozenset[bytes], has_identity: bool) -> bytes:
-    """The lines of the fields that travel on unchanged, kept with the section. Raises BadRequest."""
-    kept = section.kept
+def _carried(section: Section, own_cookies: frozenset[bytes], travelling: Lines) -> bytes:
+    """The lines of the fields that travel on unchanged. A front end whose sections come again keeps them with the section.
+
+    Raises BadRequest.
+    """
+    kept = section.kept if isinstance(section, FieldSection) else None
     # The names with the lines: a worker has one engine, so they are always the same; a test may have several.
-    if isinstance(kept, tuple) and kept[0] == own_cookies and kept[2] is has_identity:
+    if isinstance(kept, tuple) and kept[0] == own_cookies and kept[2] is travelling:
         lines: bytes = kept[1]
         return lines
-    travelling = _UNNAMED_LINES if has_identity else _LINES
     if own_cookies and b"cookie" in section:
         lines = travelling.join_fields(_without_cookies(section.fields, own_cookies), nominated(section))
     else:
         lines = travelling.join(section)
-    section.kept = own_cookies, lines, has_identity
+    if isinstance(section, FieldSection):
+        section.kept = own_cookies, lines, travelling
     return lines
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from prefork_lb.errors import TruncatedBody
 from prefork_lb.net.stream import Stream
-from prefork_lb.proxy.carried import final_fields, final_lines
+from prefork_lb.proxy.carried import final_block, final_fields
 from prefork_lb.proxy.inbound import RESPONSE_PIECE_BYTES, BodyReader, Move
 from prefork_lb.upstream.lease import Lease
 from prefork_lb.upstream.server import Server
@@ -55,12 +55,12 @@ class Reply:
         length = _told_length(self.head, self.framing)
         return fields if length is None else [*fields, (b"Content-Length", b"%d" % length)]
 
-    @property
-    def lines(self) -> bytes:
-        """The same as lines."""
-        lines = final_lines(self.head, self._pseudonym)
+    def block(self, before: bytes, behind: bytes) -> bytes:
+        """The same as lines, between two pieces."""
         length = _told_length(self.head, self.framing)
-        return lines if length is None else b"%bContent-Length: %d\r\n" % (lines, length)
+        if length is not None:
+            behind = b"Content-Length: %d\r\n%b" % (length, behind)
+        return final_block(self.head, self._pseudonym, before, behind)
 
     @property
     def server(self) -> Stream | None:

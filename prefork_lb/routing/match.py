@@ -106,7 +106,7 @@ class Router:
             route = paths.find(path, asked)
             if route is not None:
                 return route, target
-        raise NoRoute(f"no route for host {goal.name!r} and path {goal.path[:80]!r}")
+        raise NoRoute(f"no route for host {goal.name!r} and path {goal.target[:80]!r}")
 
     def facts(self, route: Route, goal: Destination, target: bytes, head: RequestHead, peer: ClientInfo) -> Facts:
         """What the texts of a route can hold of a request; `target` is the one that `find` gave."""

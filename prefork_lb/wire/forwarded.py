@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
-from prefork_lb.wire.head import Index
+from prefork_lb.wire.head import VIA, Index, Section
 from prefork_lb.wire.lines import field_lines
 
 _LONGEST_ADDRESS = 45  # an IPv6 address with an IPv4 one at its end
@@ -94,11 +94,10 @@ def forwarded_lines(index: Index, client: ClientInfo, host: bytes | None) -> byt
     return b"%bX-Forwarded-For: %b\r\nForwarded: %b\r\n" % (b"".join(lines), b", ".join(chain), b", ".join(elements))
 
 
-def via(index: Index, minor: int, pseudonym: bytes) -> bytes:
+def via(section: Section, minor: int, pseudonym: bytes) -> bytes:
     """The value of Via with this proxy in it; `minor` is the version in which the message came in."""
-    received = index.get(b"via")
     member = _member(minor, pseudonym)
-    return b", ".join([*filter(None, received), member]) if received else member
+    return b", ".join([*filter(None, section[b"via"]), member]) if section.notable & VIA else member
 
 
 @lru_cache(maxsize=64)
@@ -106,12 +105,11 @@ def _member(minor: int, pseudonym: bytes) -> bytes:
     return b"1.%d %b" % (minor, pseudonym)
 
 
-def times_passed(index: Index, pseudonym: bytes) -> int:
+def times_passed(section: Section, pseudonym: bytes) -> int:
     """How many members of Via name this proxy: how often the message has passed it before."""
-    received = index.get(b"via")
-    if received is None:
+    if not section.notable & VIA:
         return 0
-    members = [member.split() for value in received for member in value.split(b",")]
+    members = [member.split() for value in section[b"via"] for member in value.split(b",")]
     return sum(1 for member in members if len(member) > 1 and member[1].lower() == pseudonym.lower())
 
 

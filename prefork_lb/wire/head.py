@@ -23,7 +23,15 @@ Index = Mapping[bytes, Sequence[bytes]]
 """The values under each lower-case name, in order."""
 
 
+# What the way of a request asks for in every head. A section notes which of them it has, so that an answer is one comparison.
+# native/section.h has the same.
+NOTABLE = (b"content-length", b"transfer-encoding", b"connection", b"date", b"via", b"expect", b"upgrade", b"max-forwards")
+CONTENT_LENGTH, TRANSFER_ENCODING, CONNECTION, DATE, VIA, EXPECT, UPGRADE, MAX_FORWARDS = (1 << place for place in range(8))
+FRAMES_BODY = CONTENT_LENGTH | TRANSFER_ENCODING
+_BITS = {name: 1 << place for place, name in enumerate(NOTABLE)}
+
 _KEEP_ALIVE = [b"keep-alive"]
+_MOST_DIGITS = 18  # as grammar.length has it
 
 LF_ALONE = "a line of the head ends with LF alone"
 
@@ -31,15 +39,21 @@ LF_ALONE = "a line of the head ends with LF alone"
 class FieldSection(dict[bytes, list[bytes]]):
     """What `native.loader.NativeSection` is, in Python."""
 
-    __slots__ = ("fields", "has_body", "kept")
+    __slots__ = ("fields", "kept", "length", "notable")
 
     def __init__(self, fields: Iterable[tuple[bytes, bytes]]) -> None:
         super().__init__()
         self.fields: Fields = list(fields)
         for name, value in self.fields:
             self.setdefault(name.lower(), []).append(value)
-        self.has_body = b"content-length" in self or b"transfer-encoding" in self
-        self.kept: object = None  # as of RequestHead
+        self.notable = sum([bit for name, bit in _BITS.items() if name in self])  # which of NOTABLE it has
+        self.length = _one_length(self.get(b"content-length", ()))  # the one Content-Length; -1: none, several, or no number
+        self.kept: object = None  # as of RequestHead: what `proxy` computed from the fields alone
+
+
+def _one_length(values: Sequence[bytes]) -> int:
+    # A regular expression costs more than all of this, and bytes.isdigit knows ASCII only.
+    return int(values[0]) if len(values) == 1 and values[0].isdigit() and len(values[0]) <= _MOST_DIGITS else -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +109,7 @@ class RequestHead(_Head):
         self.index: Index = section
         self.kept: object = None
         self.is_parsed = is_parsed
-        self.is_persistent = _is_persistent(self.index, minor)  # the client wants to use its connection again
+        self.is_persistent = _is_persistent(section, minor)  # the client wants to use its connection again
 
 
 class ResponseHead(_Head):
@@ -113,14 +127,20 @@ class ResponseHead(_Head):
         self.kept: object = None
         # The framing of its body when the request's method was not HEAD. `wire.framing` computes it on demand.
         self.framing: Framing | None = None
-        self.is_persistent = _is_persistent(self.index, minor)  # the connection can be used again (RFC 9112 9.3)
+        self.is_persistent = _is_persistent(section, minor)  # the connection can be used again (RFC 9112 9.3)
 
 
-def _is_persistent(index: Index, minor: int) -> bool:
+if compiled.heads is not None:
+    compiled.heads.use(RequestHead, ResponseHead)
+
+
+def _is_persistent(section: Section, minor: int) -> bool:
     """RFC 9112 9.3. Computed once for each head: Connection may fill the whole head and have thousands of members."""
-    options = index.get(b"connection")
-    if options is None or options == _KEEP_ALIVE:  # nearly always
-        return minor == 1 or options is not None
+    if not section.notable & CONNECTION:
+        return minor == 1
+    options = section[b"connection"]
+    if options == _KEEP_ALIVE:  # nearly always
+        return True
     members = list_members(options)
     return b"close" not in members and (minor == 1 or b"keep-alive" in members)
 
@@ -157,9 +177,11 @@ def parse_request(block: bytes, limits: HeadLimits) -> RequestHead:
     Raises BadRequest, TargetTooLong, HeadTooLarge or VersionNotSupported.
     """
     if compiled.heads is not None and len(block) <= limits.head_bytes:
-        found = compiled.heads.read_request(block, limits.line_bytes, limits.fields)
-        if found is not None:
-            return RequestHead(*found, True)
+        head: RequestHead | None = compiled.heads.read_request(block, limits.line_bytes, limits.fields)
+        if head is not None:
+            if head.section.notable & CONNECTION:
+                head.is_persistent = _is_persistent(head.section, head.minor)
+            return head
     line_end = block.find(b"\r\n")
     method, target, minor = parse_request_line(block[:line_end], limits)
     return RequestHead(method, target, minor, parse_fields(block, line_end + 2, limits, HeadTooLarge, BadRequest), True)
@@ -182,9 +204,11 @@ def parse_request_line(line: bytes, limits: HeadLimits) -> tuple[bytes, bytes, i
 def parse_response(block: bytes, limits: HeadLimits) -> ResponseHead:
     """Parse a whole response head, blank line included. Raises BadResponse."""
     if compiled.heads is not None and len(block) <= limits.head_bytes:
-        found = compiled.heads.read_response(block, limits.line_bytes, limits.fields)
-        if found is not None:
-            return ResponseHead(*found)
+        head: ResponseHead | None = compiled.heads.read_response(block, limits.line_bytes, limits.fields)
+        if head is not None:
+            if head.section.notable & CONNECTION:
+                head.is_persistent = _is_persistent(head.section, head.minor)
+            return head
     line_end = block.find(b"\r\n")
     match = grammar.status_line.fullmatch(block, 0, line_end)
     if match is None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from prefork_lb.errors import ProxyError
 from prefork_lb.wire import compiled, grammar
 from prefork_lb.wire.fields import nominated
-from prefork_lb.wire.head import Fields, Index, Section
+from prefork_lb.wire.head import CONNECTION, Fields, Index, Section
 
 # Clients choose the names, so the memory for known names is bounded. Python checks longer names again each time.
 _LONGEST_NAME = 64
@@ -24,21 +24,22 @@ class Lines:
         self._known: dict[bytes, bool] = {}  # by the name as it was written
         self._held = 0  # bytes
 
-    def join(self, section: Section) -> bytes:
-        """The lines of the fields of a head that travel on; those named in its Connection stop here (RFC 9110 7.6.1).
+    def join(self, section: Section, before: bytes = b"", behind: bytes = b"") -> bytes:
+        """The lines of the fields of a head that travel on, between two pieces; those named in its Connection stop here (RFC 9110
+        7.6.1).
 
         Raises `malformed` when any field, also one that stops here, holds a byte that no field may hold.
         """
-        stop = nominated(section)
+        stop = nominated(section) if section.notable & CONNECTION else None
         heads = compiled.heads
         if heads is not None and not stop and isinstance(section, heads.Section):
-            joined = section.join(self._known)
+            joined = section.join(self._known, before, behind)
             if joined is None:
                 self._learn(section.fields)
-                joined = section.join(self._known)
+                joined = section.join(self._known, before, behind)
             if joined is not None:
                 return joined
-        return self.join_fields(section.fields, stop)
+        return b"%b%b%b" % (before, self.join_fields(section.fields, stop or frozenset()), behind)
 
     def join_fields(self, fields: Fields, stop: frozenset[bytes] = frozenset()) -> bytes:
         """The same for fields that need not have come from a head that was parsed here; those whose names are in `stop` stop."""

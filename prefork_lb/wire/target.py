@@ -14,10 +14,9 @@ _LONGEST_HOST = 255 + len(":65535")
 
 
 class Destination(NamedTuple):
-    target: bytes  # as it is sent to a server: origin-form unchanged, or `*`
+    target: bytes  # as it is sent to a server, and for routing: origin-form unchanged, or `*`
     host: bytes | None  # the authority for Host; None when an HTTP/1.0 client gave none
     name: str  # the host's name, lower-case and without port; empty without a host
-    path: bytes  # for routing
 
 
 _new = tuple.__new__  # what the class does, at half the price: every new head comes by
@@ -38,19 +37,15 @@ def destination(head: RequestHead) -> Destination:
         raise BadRequest("more than one Host")
     if method == b"CONNECT":
         raise NotImplementedByProxy("CONNECT: this is a reverse proxy")
-    if target.startswith(b"/"):
-        path = target
-    elif target == b"*":
-        if method != b"OPTIONS":
+    if target[:1] != b"/":
+        if target != b"*":
+            _name(host)  # replaced below, but an invalid one is refused all the same
+            target, host = _absolute(method, target)
+        elif method != b"OPTIONS":
             raise BadRequest("the target * is for OPTIONS")
-        path = target
-    else:
-        _name(host)  # replaced below, but an invalid one is refused all the same
-        target, host = _absolute(method, target)
-        path = target
     if b"#" in target:
         raise BadRequest("a fragment in the request target")
-    return _new(Destination, (target, host, _name(host), path))
+    return _new(Destination, (target, host, _name(host)))
 
 
 def _absolute(method: bytes, target: bytes) -> tuple[bytes, bytes]:

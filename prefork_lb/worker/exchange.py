@@ -16,7 +16,7 @@ from prefork_lb.proxy.reply import Reply
 from prefork_lb.proxy.request import NO_HEAD, BodySource, FieldPairs, Request
 from prefork_lb.wire.forwarded import ClientInfo
 from prefork_lb.wire.framing import BY_CHUNKS, BY_CLOSE, BY_NOTHING, NO_BODY, request_framing
-from prefork_lb.wire.head import RequestHead
+from prefork_lb.wire.head import CONNECTION, EXPECT, FRAMES_BODY, UPGRADE, RequestHead
 from prefork_lb.wire.lines import field_lines
 from prefork_lb.wire.proxy_protocol import SocketAddress
 from prefork_lb.worker.bodies import Buffered, ClientBody
@@ -62,10 +62,11 @@ def answer(client: Client) -> bool:
         if service.overload.is_high and service.overload.must_refuse() or client.is_turned_away:
             client.is_turned_away = False
             raise Overloaded("the worker has more to do than it can")
-        if head.section.has_body:
+        notable = head.section.notable
+        if notable & FRAMES_BODY:
             framing = request_framing(head)
             if framing is not NO_BODY:
-                client.continue_due = head.minor == 1 and b"expect" in head.index
+                client.continue_due = head.minor == 1 and notable & EXPECT != 0
                 source = body = ClientBody(client, framing, service.limits, service.times, client.continue_due)
         engine = service.engine
         if engine is None:
@@ -73,7 +74,7 @@ def answer(client: Client) -> bool:
         request = Request(head, client.peer, source, client, client.source, client.destination, client.started)
         if client.continue_due:
             request.relays_continue = True
-        elif body is None and b"upgrade" in head.index:
+        elif body is None and notable & UPGRADE:
             request.upgrade = offered(head)
         reply = engine.exchange(request)
     except ClientGone as exc:
@@ -97,7 +98,7 @@ def _respond(client: Client, request: Request, reply: Reply, body: ClientBody | 
         block += field_lines(reply.added)
     chunked = kind is BY_CHUNKS
     goes_on = True
-    if head.minor == 0 or kind is BY_CLOSE or not service.keeps or body is not None or b"connection" in head.index:
+    if head.minor == 0 or kind is BY_CLOSE or not service.keeps or body is not None or head.section.notable & CONNECTION:
         chunked = chunked and head.minor == 1
         goes_on = (kind is not BY_CLOSE and (chunked or kind is not BY_CHUNKS) and service.keeps
                    and head.is_persistent and (body is None or _is_used_up(client, body)))

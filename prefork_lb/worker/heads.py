@@ -3,10 +3,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from prefork_lb.proxy.carried import notes_on
+from prefork_lb.proxy.carried import known_block, note_block
 from prefork_lb.proxy.pages import reason
 from prefork_lb.proxy.reply import Reply
 from prefork_lb.wire.framing import BY_NOTHING
+from prefork_lb.wire.head import DATE
 
 
 def status_line(status: int, text: bytes = b"") -> bytes:
@@ -20,12 +21,11 @@ def reply_block(reply: Reply, date: Callable[[], bytes]) -> bytes:
     `date` gives the Date value when the server sent none (RFC 9110 6.6.1).
     """
     head = reply.head
-    notes = notes_on(head)
-    block = notes.block
-    if block is None or reply.framing.kind is BY_NOTHING:
-        block = status_line(head.status, head.reason) + reply.lines
-        if b"date" not in head.index:
-            return block + b"Date: %b\r\n" % date()
-        if reply.framing.kind is not BY_NOTHING:  # without a body the block depends on the request's method too
-            notes.block = block
+    has_body = reply.framing.kind is not BY_NOTHING  # without a body the block depends on the request's method too
+    block = known_block(head) if has_body else None
+    if block is None:
+        is_dated = head.section.notable & DATE
+        block = reply.block(status_line(head.status, head.reason), b"" if is_dated else b"Date: %b\r\n" % date())
+        if is_dated and has_body:
+            note_block(head, block)
     return block

@@ -12,7 +12,7 @@ from fuzz.mutation import mutate, seeds
 from prefork_lb.errors import BadRequest, PreforkLBError
 from prefork_lb.native.loader import NativeSection, native_heads
 from prefork_lb.wire import compiled
-from prefork_lb.wire.head import FieldSection, HeadLimits, RequestHead, ResponseHead, parse_request, parse_response
+from prefork_lb.wire.head import NOTABLE, VIA, FieldSection, HeadLimits, RequestHead, ResponseHead, parse_request, parse_response
 from prefork_lb.wire.lines import Lines
 
 Parser = Callable[[bytes, HeadLimits], RequestHead] | Callable[[bytes, HeadLimits], ResponseHead]
@@ -47,9 +47,15 @@ def compare(block: bytes, parse: Parser = parse_request) -> bool:
         assert expected is None or (isinstance(expected, ResponseHead) and not expected.reason), block
         return expected is not None
     assert expected is not None, block
-    section, python = found[3], expected.section
-    assert parse(block, LIMITS) == expected and (type(expected) is RequestHead) == (parse is parse_request), block
-    assert (section.fields, section.has_body) == (python.fields, python.has_body), block
+    section, python = found.section, expected.section
+    head = parse(block, LIMITS)
+    assert head == expected and type(head) is type(expected) and (type(head) is RequestHead) == (parse is parse_request), block
+    assert head.is_persistent is expected.is_persistent and head.index is head.section and head.kept is None, block
+    if isinstance(head, RequestHead):
+        assert head.is_parsed
+    else:
+        assert head.framing is None
+    assert (section.fields, section.notable, section.length) == (python.fields, python.notable, python.length), block
     assert section == python and dict(section.items()) == dict(python.items()) and list(section) == list(python), block
     for name in (*python, b"host", b"x-none"):
         assert section.get(name) == python.get(name) and (name in section) == (name in python), block
@@ -130,7 +136,8 @@ def section_of(*fields: tuple[bytes, bytes]) -> NativeSection:
     assert HEADS is not None
     found = HEADS.read_request(START + b"".join(b"%b: %b\r\n" % field for field in fields) + b"\r\n", 1000, 100)
     assert found is not None
-    return found[3]
+    section: NativeSection = found.section
+    return section
 
 
 def test_names_share_their_objects_and_pythons_own_stay_as_they_are() -> None:
@@ -154,17 +161,24 @@ def test_a_section_is_a_mapping_of_lists() -> None:
         hash(section)
     with pytest.raises(TypeError):
         type(section)()
-    assert section.kept is None
-    section.kept = b"kept"
-    assert section.kept == b"kept"
 
 
-@pytest.mark.parametrize(("name", "value", "expected"), [
-    (b"Content-Length", b"1", True), (b"transfer-ENCODING", b"chunked", True), (b"X-Content-Length", b"1", False),
-    (b"Host", b"a", False),
+@pytest.mark.parametrize("name", [*NOTABLE, b"host", b"x-content-length", b"content-lengt"])
+def test_what_is_notable(name: bytes) -> None:
+    for spelled in (name, name.title(), name.upper()):
+        fields = [(b"Accept", b"*"), (spelled, b"1"), (b"Via", b"1.1 a")]
+        expected = 1 << NOTABLE.index(name) if name in NOTABLE else 0
+        assert section_of(*fields).notable == FieldSection(fields).notable == expected | VIA
+
+
+@pytest.mark.parametrize(("values", "expected"), [
+    ([], -1), ([b"0"], 0), ([b"007"], 7), ([b"9" * 18], 10 ** 18 - 1), ([b"9" * 19], -1), ([b"1", b"1"], -1), ([b"1"] * 3, -1),
+    ([b""], -1), ([b"-1"], -1), ([b"+1"], -1), ([b"1,1"], -1), ([b"1 1"], -1), ([b"\xb2"], -1), ([b"x", b"1"], -1),
+    ([b"0x1"], -1),
 ])
-def test_whether_there_is_a_body(name: bytes, value: bytes, expected: bool) -> None:
-    assert section_of((b"Accept", b"*"), (name, value)).has_body is FieldSection([(name, value)]).has_body is expected
+def test_the_one_length(values: list[bytes], expected: int) -> None:
+    fields = [(b"Content-Length", value) for value in values]
+    assert section_of(*fields).length == FieldSection(fields).length == expected
 
 
 def test_values_outlive_their_section() -> None:
@@ -203,9 +217,10 @@ def test_a_section_joins_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
         spelled = b"".join(name + rng.choice([b":", b": ", b":\t "]) + value + rng.choice([b"", b" "]) + b"\r\n"
                            for name, value in fields)
         lines = Lines(lambda name: name not in (b"cookie", b"n7"), BadRequest)
-        joined = lines.join(parse_request(START + spelled + b"\r\n", HeadLimits()).section)
+        joined = lines.join(parse_request(START + spelled + b"\r\n", HeadLimits()).section, b"<", b">")
         monkeypatch.setattr(compiled, "heads", None)
-        assert joined == Lines(lambda name: name not in (b"cookie", b"n7"), BadRequest).join(FieldSection(fields)), fields
+        python = Lines(lambda name: name not in (b"cookie", b"n7"), BadRequest)
+        assert joined == python.join(FieldSection(fields), b"<", b">"), fields
         monkeypatch.undo()
 
 
@@ -241,8 +256,20 @@ def test_wrong_arguments_of_join_fields() -> None:
         assert HEADS.join_fields(fields, {b"A": True}) is None  # type: ignore[arg-type]
     for wrong in ([], {b"A"}, None):
         with pytest.raises(TypeError):
-            section_of((b"A", b"1")).join(wrong)  # type: ignore[arg-type]
-    assert section_of((b"A", b"1")).join({}) is None
+            section_of((b"A", b"1")).join(wrong, b"", b"")  # type: ignore[arg-type]
+    for pieces in ((), (b"",), ("", b""), (b"", None)):
+        with pytest.raises(TypeError):
+            section_of((b"A", b"1")).join({}, *pieces)  # type: ignore[arg-type]
+    assert section_of((b"A", b"1")).join({}, b"", b"") is None
+    assert section_of((b"A", b"1"), (b"B", b"2")).join({b"A": True, b"B": False}, b"x", b"\r\n") == b"xA: 1\r\n\r\n"
+
+
+def test_the_classes_of_heads_are_checked() -> None:
+    assert HEADS is not None
+    for arguments in ((), (RequestHead,), (RequestHead, None), (object, ResponseHead), (RequestHead, RequestHead)):
+        with pytest.raises((TypeError, AttributeError)):
+            HEADS.use(*arguments)  # type: ignore[arg-type]
+    HEADS.use(RequestHead, ResponseHead)
 
 
 def test_nothing_is_left_behind() -> None:
@@ -254,9 +281,9 @@ def test_nothing_is_left_behind() -> None:
         for _ in range(2000):
             found = HEADS.read_request(START + fields, 100, 9)
             assert found is not None and HEADS.read_request(bad, 100, 9) is None and HEADS.read_response(STATUS + fields, 100, 9)
-            section, travels = found[3], {b"Host": True, b"X-Left": False, b"Cookie": True}
-            section.join(travels), section.join({}), HEADS.join_fields(section.fields, travels)
-            section.kept = dict(section.items()), list(section), section.get(b"x-left"), section == section, len(section)
+            section, travels = found.section, {b"Host": True, b"X-Left": False, b"Cookie": True}
+            section.join(travels, b"a", b"b"), section.join({}, b"", b""), HEADS.join_fields(section.fields, travels)
+            found.kept = dict(section.items()), list(section), section.get(b"x-left"), section == section, len(section)
 
     work()
     before = sys.getallocatedblocks()

@@ -123,9 +123,10 @@ def test_without_a_host_none_is_told(host: bytes | None) -> None:
 
 
 def test_via_is_extended_and_names_the_version_received() -> None:
-    assert via({}, 1, b"lb") == b"1.1 lb"
-    assert via({}, 0, b"lb") == b"1.0 lb"
-    assert via({b"via": [b"1.0 a, 1.1 b", b"", b"2 c"]}, 1, b"lb") == b"1.0 a, 1.1 b, 2 c, 1.1 lb"
+    assert via(FieldSection([]), 1, b"lb") == b"1.1 lb"
+    assert via(FieldSection([]), 0, b"lb") == b"1.0 lb"
+    fields = FieldSection([(b"Via", value) for value in (b"1.0 a, 1.1 b", b"", b"2 c")])
+    assert via(fields, 1, b"lb") == b"1.0 a, 1.1 b, 2 c, 1.1 lb"
 
 
 @pytest.mark.parametrize(
@@ -142,7 +143,7 @@ def test_via_is_extended_and_names_the_version_received() -> None:
     ],
 )
 def test_passes_are_counted_by_the_name_in_via(values: list[bytes], times: int) -> None:
-    assert times_passed({b"via": values} if values else {}, b"lb") == times
+    assert times_passed(FieldSection([(b"Via", value) for value in values]), b"lb") == times
 
 
 @pytest.mark.parametrize(("scheme", "trusted", "told_proto", "expected"), [

@@ -145,8 +145,7 @@ def test_what_a_remembered_head_takes_is_no_more_than_it_is_counted_for(fields: 
     def remembered(number: int) -> object:
         made = block(number)
         head = parse_request(made, HeadLimits(fields=1000))
-        head.section.kept = lines.join(head.section)
-        head.kept = [0, 0, 0, b"%b%b" % (made, b"f" * 300)]
+        head.kept = [0, 0, 0, b"%b%b" % (made, b"f" * 300), lines.join(head.section)]
         return made, head
 
     remembered(0)
