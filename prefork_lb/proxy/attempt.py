@@ -52,10 +52,15 @@ class Settings:
 def attempt(lease: Lease, request: Request, block: bytes, body: OutboundBody, fresh: bool, settings: Settings) -> Reply:
     """Send the request to the lease's server and receive the head of its response; the reply then owns the lease.
 
-    With `fresh` no kept-alive connection is used. Raises UpstreamError, or DownstreamError for what the client did.
+    With `fresh` no kept-alive connection is used. Raises UpstreamError, or DownstreamError for what the client did; the lease has
+    ended then.
     """
-    reader, early = begin(lease, request, block, body, fresh, settings)
-    return finish(lease, request, reader, early, settings)
+    try:
+        reader, early = begin(lease, request, block, body, fresh, settings)
+        return finish(lease, request, reader, early, settings)
+    except BaseException as exc:
+        lease.end_with(exc)
+        raise
 
 
 def begin(lease: Lease, request: Request, block: bytes, body: OutboundBody, fresh: bool, settings: Settings,
@@ -88,7 +93,7 @@ def finish(lease: Lease, request: Request, reader: HeadReader, early: ResponseHe
     head = early or reader.read_final(request.downstream, settings.timeouts.response, settings.clock)
     if head.status >= 429:
         lease.note_status(head.status, _retry_after_s(head))
-    framing = response_framing(head, request.method)
+    framing = response_framing(head, request.head.method)
     data = reader.rest
     contents: BodyReader | None = None
     if head.status != 101 and (framing.kind is not BY_LENGTH or len(data) != framing.length):

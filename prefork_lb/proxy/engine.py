@@ -135,25 +135,26 @@ class Engine:
         return redirect(lease, pool.redirect_status, request.method, plan.target, settings.pseudonym)
 
     def _attempts(self, pool: Pool, request: Request, block: bytes, body: OutboundBody) -> Reply:
-        settings = self._settings
+        settings, rules = self._settings, pool.retries
+        clock = settings.clock
         lease = pool.lease(request, (), request.downstream, request.session)
-        begun = request.leased_at = settings.clock()
+        begun = request.leased_at = clock()
         failed: list[Server] = []  # of a hedged request
         try:
-            with lease:
-                if pool.retries.hedge and body is EMPTY and may_hedge(pool, request):
+            if rules.hedge and body is EMPTY and may_hedge(pool, request):
+                with lease:
                     reply = hedged(pool, lease, request, block, settings, failed)
-                else:
-                    reply = attempt(lease, request, block, body, False, settings)
+            else:
+                reply = attempt(lease, request, block, body, False, settings)
         except UpstreamError as exc:
             server = failed.pop() if failed else lease.server
             return Retrying(pool, request, block, body, settings).after_failure(server, exc, failed)
         except DownstreamError:
             request.failed_at = lease.server
             raise
-        request.answered_at = answered = settings.clock()
+        request.answered_at = answered = clock()
         pool.outcomes.times.note(answered - begun)
-        if reply.status in pool.retries.statuses:
+        if reply.status in rules.statuses:
             return Retrying(pool, request, block, body, settings).after_reply(reply.served_by, reply, failed)
         return reply
 

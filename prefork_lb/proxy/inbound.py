@@ -54,7 +54,7 @@ NO_CLIENT = _NoClient()
 class HeadReader:
     """Reads the heads of one response from a server's stream."""
 
-    __slots__ = ("_buffer", "_interim", "_limits", "_may_switch", "_parse", "_reused", "_stream")
+    __slots__ = ("_interim", "_limits", "_may_switch", "_parse", "_reused", "_stream", "rest")
 
     def __init__(self, stream: Source, limits: HeadLimits, reused: bool, parse: ResponseParser, may_switch: bool = False) -> None:
         """`reused` tells that the connection has served an exchange before, `may_switch` that the request had an Upgrade."""
@@ -63,13 +63,8 @@ class HeadReader:
         self._parse = parse
         self._reused = reused
         self._may_switch = may_switch
-        self._buffer = b""
+        self.rest = b""  # what was received behind the last head
         self._interim = 0
-
-    @property
-    def rest(self) -> bytes:
-        """What was received behind the last head."""
-        return self._buffer
 
     def read_final(self, downstream: Downstream, timeout_s: float, clock: Clock) -> ResponseHead:
         """The final response's head, or that of 101 to a request with an Upgrade; interim ones before it are relayed.
@@ -95,27 +90,27 @@ class HeadReader:
     def read(self, downstream: Downstream, timeout_s: float, clock: Clock) -> ResponseHead:
         """The next head. Raises as `read_final`."""
         deadline = clock() + timeout_s
-        buffer = self._buffer
+        buffer = self.rest
         if not buffer:
-            buffer = self._buffer = self._receive(timeout_s, downstream, timeout_s)
+            buffer = self.rest = self._receive(timeout_s, downstream, timeout_s)
         end = buffer.find(b"\r\n\r\n") + 4
         if end < 4:
             end = self._read_on(downstream, timeout_s, deadline, clock)
-            buffer = self._buffer
+            buffer = self.rest
         if end == len(buffer):
-            self._buffer = b""
+            self.rest = b""  # what was received behind the last head
         else:
-            buffer, self._buffer = buffer[:end], buffer[end:]
+            buffer, self.rest = buffer[:end], buffer[end:]
         return self._parse(buffer)
 
     def _read_on(self, downstream: Downstream, timeout_s: float, deadline: float, clock: Clock) -> int:
         """Receive until the buffer has a whole head; where that ends."""
         seen = 0
-        while (end := head_end(self._buffer, BadResponse, seen)) < 0:
-            seen = len(self._buffer)
+        while (end := head_end(self.rest, BadResponse, seen)) < 0:
+            seen = len(self.rest)
             if seen > self._limits.head_bytes:
                 raise BadResponse(f"the head has more than {self._limits.head_bytes} bytes")
-            self._buffer += self._receive(deadline - clock(), downstream, timeout_s)
+            self.rest += self._receive(deadline - clock(), downstream, timeout_s)
         return end
 
     def _receive(self, left_s: float, downstream: Downstream, timeout_s: float) -> bytes:
@@ -131,11 +126,11 @@ class HeadReader:
             raise ClientGone("the client left before the response")
         if not data:
             raise self._ended("connection closed before the response" + (
-                f" head was whole, which began with {self._buffer[:40]!r}" if self._buffer else ""))
+                f" head was whole, which began with {self.rest[:40]!r}" if self.rest else ""))
         return data
 
     def _ended(self, what: str) -> StaleConnection | BadResponse:
-        if self._reused and not self._buffer and not self._interim:
+        if self._reused and not self.rest and not self._interim:
             return StaleConnection(what)
         return BadResponse(what)
 

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Protocol
 
 from prefork_lb.errors import ClientGone, OwnAnswer, ProxyError
@@ -50,51 +49,49 @@ class BodySource(Protocol):
         """The trailer fields, once `read` came to the end."""
 
 
-class _Seldom:
-    """What few requests have of the record below. As attributes of the class they cost the others nothing."""
-
-    queue_s: float = 0.0  # of waits in a queue
-    connect_s: float = 0.0  # of connecting to servers, all attempts together
-    attempts: int = 1  # if a server was claimed at all
-    retries: int = 0  # those of them that went to another server than the first
-    bytes_in: int = 0  # of the request's body
-    failures: tuple[str, ...] = ()  # of attempts, each with its server
-    failed_at: Server | None = None  # the server of the last attempt that came to nothing
-    error: str = ""  # that ended it, in words
-
-
-@dataclass(slots=True)
-class Request(_Seldom):
+class Request:
     """One client request; to a policy, the `RequestInfo`.
 
     It is also the record of its exchange: the engine and the front end note in it what became of the request, and the front end
-    hands it to whoever counts or logs exchanges (`Ended`).
+    hands it to whoever counts or logs exchanges (`Ended`). What few requests have, or not yet, is an attribute of the class: it
+    costs nothing until it is noted.
     """
 
-    head: RequestHead
-    peer: ClientInfo
-    body: BodySource
-    downstream: Downstream
-    source: SocketAddress | None = None  # of the client's connection, for servers that want the PROXY header
-    destination: SocketAddress | None = None
-    started: float = 0.0  # instant, of the engine's clock as those below
-    relays_continue: bool = False  # the client waits for 100 Continue, and shall have the server's
-    upgrade: bytes = b""  # what the client wants to switch to, when the front end can tunnel
+    relays_continue = False  # the client waits for 100 Continue, and shall have the server's
+    upgrade = b""  # what the client wants to switch to, when the front end can tunnel
     session: Session | None = None  # with which server it has to do; the engine finds it. None: the pool has no sessions
-    key: bytes = b""  # what the pool's key is in this request; the pool sets it
-    # The record.
+    key = b""  # what the pool's key is in this request; the pool sets it
+    # The record. Instants are of the engine's clock.
     identity: Identity | None = None  # how it is called; None: it has no name
     plan: Plan | None = None  # None: refused before a pool was found
-    leased_at: float = 0.0  # the first server was claimed; 0: none was
-    answered_at: float = 0.0  # the head of the response had come; 0: none came
+    leased_at = 0.0  # the first server was claimed; 0: none was
+    answered_at = 0.0  # the head of the response had come; 0: none came
+    queue_s = 0.0  # of waits in a queue
+    connect_s = 0.0  # of connecting to servers, all attempts together
+    attempts = 1  # if a server was claimed at all
+    retries = 0  # those of them that went to another server than the first
+    bytes_in = 0  # of the request's body
+    failures: tuple[str, ...] = ()  # of attempts, each with its server
+    failed_at: Server | None = None  # the server of the last attempt that came to nothing
+    error = ""  # that ended it, in words
     # At the end, and only if somebody wants to know.
-    status: int = field(init=False)  # 499: the client left before it had all
-    server: Server | None = field(init=False)  # that answered; without an answer the one of the last attempt
-    reply: Reply | None = field(init=False)  # None: the answer is a page of ours, or there is none
-    page: FieldPairs = field(init=False)  # the fields of such a page
-    bytes_out: int = field(init=False)  # of the response's body
-    ended_at: float = field(init=False)
-    ending: str = field(init=False)  # FINISHED, or the `ending` of an error
+    status: int  # 499: the client left before it had all
+    server: Server | None  # that answered; without an answer the one of the last attempt
+    reply: Reply | None  # None: the answer is a page of ours, or there is none
+    page: FieldPairs  # the fields of such a page
+    bytes_out: int  # of the response's body
+    ended_at: float
+    ending: str  # FINISHED, or the `ending` of an error
+
+    def __init__(self, head: RequestHead, peer: ClientInfo, body: BodySource, downstream: Downstream,
+                 source: SocketAddress | None = None, destination: SocketAddress | None = None, started: float = 0.0) -> None:
+        """`source` and `destination` are of the client's connection, for servers that want the PROXY header."""
+        self.head = head
+        self.peer = peer
+        self.body = body
+        self.downstream = downstream
+        self.source, self.destination = source, destination
+        self.started = started
 
     @property
     def method(self) -> bytes:

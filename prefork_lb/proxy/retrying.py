@@ -85,8 +85,7 @@ class Retrying:
             server = lease.server
             request.attempts += 1
             request.retries += not fresh
-            with lease:
-                reply = attempt(lease, request, self._block, self._body, fresh, self._settings)
+            reply = attempt(lease, request, self._block, self._body, fresh, self._settings)
         except CapacityError:  # no server is left, or this host has no socket for one
             return self._last_answer()
         except UpstreamError as exc:

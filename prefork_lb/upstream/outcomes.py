@@ -78,6 +78,7 @@ class Outcomes:
     def tick(self) -> None:
         """Take off the load of failures that are long enough ago, and judge trials that go on. Called a few times a second."""
         self.ejections.tick()
+        self.times.take_in()
         now = now_ms()
         waiting, left = self._penalties, []
         while waiting:

@@ -19,6 +19,7 @@ from prefork_lb.worker.heads import status_line
 from prefork_lb.worker.service import Service, client_info
 
 _RECEIVE_BYTES = 16 * 1024
+_CR = b"\r"[0]
 _PROXY_HEADER_BYTES = 8 * 1024  # more than `proxy_protocol` takes for a header
 # A client that ended its side may still want the answer (RFC 9112 9.6), or may have left: TCP shows no difference. Most
 # servers give up at once. We wait this long, for an answer that is nearly there.
@@ -251,6 +252,9 @@ class Connection:
                     log.debug("%s: the client left in the middle of a head", self.peer.address)
                 self.close()
                 return False
+            if not buffer and not self._expects_header and data[0] != _CR and (end := data.find(b"\r\n\r\n") + 4) >= 4:
+                self._begin(data, end)  # as nearly always: a whole head at once
+                return True
             if not self._head_deadline:
                 self._head_deadline = stream.hub.now + service.times.head
             self.buffer = buffer + data if buffer else data
@@ -263,7 +267,6 @@ class Connection:
             self.buffer = b""
         else:
             buffer, self.buffer = buffer[:end], buffer[end:]
-        self.head = None
         self.head = self.service.parse(buffer)
 
     def _check_size(self, buffer: bytes) -> None:

@@ -88,6 +88,7 @@ def test_percentiles_are_right_to_an_eighth(samples: list[float], share: float) 
     times = ResponseTimes()
     for sample in samples:
         times.note(sample)
+        times.take_in()
     exact = sorted(samples)[max(0, -int(-share * len(samples) // 1) - 1)]
     assert exact <= times.percentile(share) <= exact * 1.13 + 3e-6
 
@@ -105,9 +106,21 @@ def test_what_was_long_ago_counts_less_and_less() -> None:
     times, rng = ResponseTimes(), random.Random(1)
     for _ in range(10_000):
         times.note(rng.uniform(0.9, 1.1))
+        times.take_in()
     for _ in range(6_000):
         times.note(0.01)
+        times.take_in()
     assert times.median() < 0.012
+
+
+def test_of_many_at_once_some_count_evenly() -> None:
+    times = ResponseTimes()
+    for number in range(100_000):
+        times.note(1.0 + number // 1000 % 10)  # 1 to 10 s, now these, now those
+    assert 5.0 <= times.median() <= 5.7 and 10.0 <= times.percentile(0.95) <= 11.3
+    for _ in range(300):  # far fewer: the crowd before them counted no more than its share
+        times.note(0.01)
+    assert times.percentile(0.4) < 0.012
 
 
 def test_times_beyond_all_measure_have_a_place() -> None:
