@@ -44,7 +44,7 @@ setup(
     ext_modules=[Extension(f"prefork_lb.native.{name}", [f"prefork_lb/native/{name}.c"],
                            depends=[*map(str, Path("prefork_lb/native").glob("*.h"))], optional=not NATIVE_IS_REQUIRED,
                            extra_compile_args=["-O2", *(["-Wall", "-Wextra", "-Werror"] if NATIVE_IS_REQUIRED else [])])
-                 for name in ("claims", "heads", "chunks", "tally")],
+                 for name in ("claims", "heads", "chunks", "tally", "loop")],
     package_data={"prefork_lb": ["py.typed", "admin/static/*"]},
     zip_safe=False,
     python_requires=">=3.11",

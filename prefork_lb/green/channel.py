@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from greenlet import getcurrent, greenlet
 
+from prefork_lb.green import compiled
+
 if TYPE_CHECKING:
     from prefork_lb.green.hub import Hub
 
@@ -39,10 +41,20 @@ class SocketLike(Protocol):
     def close(self) -> None: ...
 
 
-class Channel:
-    """A registered descriptor, and the greenlets that wait for it."""
+class _Attributes:
+    """Of a channel. `native/channel.h` has the same."""
 
     __slots__ = ("deadline", "descriptor", "hub", "looked_at", "owner", "reader", "ready", "writer")
+
+
+if not TYPE_CHECKING and compiled.loop is not None:
+    _Attributes = compiled.loop.Channel
+
+
+class Channel(_Attributes):
+    """A registered descriptor, and the greenlets that wait for it."""
+
+    __slots__ = ()
 
     def __init__(self, hub: Hub, descriptor: int) -> None:
         self.hub = hub

@@ -30,7 +30,8 @@ from collections.abc import Callable
 from greenlet import getcurrent, greenlet
 
 from prefork_lb.clock import Clock, monotonic
-from prefork_lb.green.channel import HALF_CLOSED, NEVER, READ, READABLE, WRITABLE, WRITE, Channel, SocketLike
+from prefork_lb.green.channel import HALF_CLOSED, NEVER, READ, WRITE, Channel, SocketLike
+from prefork_lb.green.rounds import make_rounds
 from prefork_lb.green.turns import Turns
 from prefork_lb.net.readable import Readable
 
@@ -78,6 +79,7 @@ class Hub:
         self._ended: list[SocketLike] = []
         self._spare: list[greenlet] = []
         self._watchers: dict[int, Job] = {}
+        self._rounds = make_rounds(self._epoll, self._channels, self._watchers)
         self._main = getcurrent()
         self.switch: Callable[[], object] = self._main.switch  # from a greenlet: wait
         self._stopped = False
@@ -226,8 +228,8 @@ class Hub:
     def run(self) -> None:
         """Handle events until `stop`."""
         self._stopped = False
-        channels, watchers, soon, ended, timers = self._channels, self._watchers, self._soon, self._ended, self._timers
-        poll, clock, turns = self._epoll.poll, self.clock, self.turns.waiting
+        rounds, soon, ended, timers = self._rounds, self._soon, self._ended, self._timers
+        clock, turns = self.clock, self.turns.waiting
         while not self._stopped:
             if soon or turns:
                 wait_s = 0.0
@@ -236,33 +238,12 @@ class Hub:
             else:
                 wait_s = -1
             most = self._most_events
-            events = poll(wait_s, most)
+            count = rounds.collect(wait_s, most)
             self.now = began = clock()
-            self.events_this_round = len(events) + len(turns)
-            for descriptor, mask in events:
-                channel = channels.get(descriptor)
-                if channel is None:
-                    callback = watchers.get(descriptor)
-                    if callback is not None:
-                        callback()
-                    continue
-                channel.ready |= mask
-                if mask & READABLE:
-                    waiter = channel.reader
-                    if waiter is not None:
-                        channel.reader = None
-                        if channel.writer is waiter:
-                            channel.writer = None
-                        waiter.switch(channel)
-                    elif channel.owner is not None:
-                        channel.owner.on_events(mask)
-                if mask & WRITABLE and (waiter := channel.writer) is not None:
-                    channel.writer = None
-                    if channel.reader is waiter:
-                        channel.reader = None
-                    waiter.switch(channel)
+            self.events_this_round = count + len(turns)
+            rounds.deliver()
             if timers and timers[0][0] <= self.now:
-                self._run_timers(is_round_full=len(events) == most)
+                self._run_timers(is_round_full=count == most)
             for _ in range(len(soon)):
                 self.run_job(soon.popleft())
             if turns:

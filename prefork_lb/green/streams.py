@@ -19,9 +19,11 @@ import struct
 import sys
 import termios
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from greenlet import getcurrent
 
+from prefork_lb.green import compiled
 from prefork_lb.green.channel import BROKEN, HALF_CLOSED, READ, READABLE, Channel
 from prefork_lb.green.hub import Hub
 from prefork_lb.net.failures import failure_text
@@ -33,7 +35,7 @@ _LINGER_0, _LINGER_OFF = struct.pack("ii", 1, 0), struct.pack("ii", 0, 0)  # soc
 _WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
-class GreenStream(Channel):
+class _Stream(Channel):
     """A connected, non-blocking socket: a Stream for its users, a Channel for the hub."""
 
     __slots__ = ("_connected", "_receive", "_send")
@@ -97,7 +99,7 @@ class GreenStream(Channel):
                     return data
             if watched.is_gone():  # checked before the wait: the client's end may be old, and makes no new event
                 return None
-            # `wait_readable` inlined, for speed: every request passes here.
+            # `wait_readable` inlined, for speed: every request over TLS passes here.
             if deadline < self.looked_at:
                 hub.arm(self, deadline)
             else:
@@ -220,11 +222,25 @@ class GreenStream(Channel):
         return self._connected
 
 
+class GreenStream(_Stream):
+    """A stream whose bytes go through the socket as they are."""
+
+    __slots__ = ()
+
+    if not TYPE_CHECKING and compiled.loop is not None:
+        receive_now, receive_or = compiled.loop.Channel.receive_now, compiled.loop.Channel.receive_or
+        send, send_now = compiled.loop.Channel.send, compiled.loop.Channel.send_now
+        has_input, is_quiet = compiled.loop.Channel.has_input, compiled.loop.Channel.is_quiet
+        compiled.loop.use(StreamClosed, StreamTimeout, getcurrent)
+
+
 class TLSStream(GreenStream):
     """A GreenStream over TLS. `handshake` comes before any receive or send."""
 
     __slots__ = ("_ahead", "_may_say_end", "_tls", "is_secured")
     is_plain = False
+
+    receive_or, send, send_now, is_quiet = _Stream.receive_or, _Stream.send, _Stream.send_now, _Stream.is_quiet
 
     def __init__(self, hub: Hub, connected: socket.socket, context: ssl.SSLContext, server_side: bool,
                  server_name: str | None = None) -> None:

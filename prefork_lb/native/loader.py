@@ -12,7 +12,7 @@ log = logging.getLogger("prefork_lb")
 PURE = "PREFORK_LB_PURE"
 """An environment variable: any value but the empty one turns the compiled modules off."""
 
-MODULES = ("chunks", "claims", "heads", "tally")
+MODULES = ("chunks", "claims", "heads", "loop", "tally")
 
 
 class NativeClaims(Protocol):
@@ -119,6 +119,25 @@ class NativeTally(Protocol):
               pool: tuple[int, int], bounds_s: tuple[float, ...]) -> NativeCounts: ...
 
 
+class NativeRounds(Protocol):
+    """What `green.rounds.Rounds` is."""
+
+    def collect(self, wait_s: float, most: int, /) -> int: ...
+
+    def deliver(self) -> None: ...
+
+
+class NativeLoop(Protocol):
+    """The compiled module of the hub's rounds and of streams on plain sockets, `loop.c`."""
+
+    Channel: type  # has the attributes of a `green.channel.Channel`, and operations of a `green.streams.GreenStream`
+
+    def Rounds(self, epoll: int, channels: dict[int, Any], watchers: dict[int, Callable[[], None]], /) -> NativeRounds: ...
+
+    def use(self, stream_closed: type[Exception], stream_timeout: type[Exception], getcurrent: Callable[[], Any], /) -> None:
+        """Set what streams need of Python, before the first stream."""
+
+
 def native() -> Native | None:
     """The compiled module of the ledger; None where it was not built, or is not wanted."""
     module: Native | None = _load("prefork_lb.native.claims")
@@ -140,6 +159,12 @@ def native_chunks() -> NativeChunks | None:
 def native_tally() -> NativeTally | None:
     """The compiled module of the statistics; None where it was not built, or is not wanted."""
     module: NativeTally | None = _load("prefork_lb.native.tally")
+    return module
+
+
+def native_loop() -> NativeLoop | None:
+    """The compiled module of the loop; None where it was not built, or is not wanted."""
+    module: NativeLoop | None = _load("prefork_lb.native.loop")
     return module
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from prefork_lb.native.loader import PURE, native, native_chunks, native_heads, native_tally
+from prefork_lb.native.loader import PURE, native, native_chunks, native_heads, native_loop, native_tally
 from tests.support.balancer import PROXY, pool_text
 from tests.support.rig import Rig
 
 
 def test_workers_load_what_is_compiled_unless_the_environment_says_otherwise(rig: Rig, tmp_path: Path) -> None:
-    modules = {"claims": native(), "heads": native_heads(), "chunks": native_chunks(), "tally": native_tally()}
+    modules = {"claims": native(), "heads": native_heads(), "chunks": native_chunks(), "tally": native_tally(),
+               "loop": native_loop()}
     wanted = {name for name, module in modules.items() if module is not None}
     assert not (wanted and os.environ.get(PURE))
     counted = f'[admin]\nbind = "unix:{tmp_path}/admin.sock"\n'  # without it nothing is counted
