@@ -62,6 +62,7 @@ setup(
     ],
     extras_require={
         "gevent": ["gevent>=24.10"],
+        "otel": ["opentelemetry-sdk>=1.27", "opentelemetry-exporter-otlp-proto-http>=1.27"],  # spans
         "re2": ["google-re2>=1.1"],  # regular expressions in routes
         "test": [
             "coverage[toml]>=7.6",

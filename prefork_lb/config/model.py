@@ -15,6 +15,7 @@ from prefork_lb.config.metrics import MetricsConfig
 from prefork_lb.config.pool import PoolConfig
 from prefork_lb.config.routes import RouteConfig
 from prefork_lb.config.section import MIB, Seconds, Section, meta
+from prefork_lb.config.tracing import TracingConfig
 
 DEFAULT_BIND = "127.0.0.1:8000"
 
@@ -163,6 +164,7 @@ class Config(Section, frozen=True):
     proxy: ProxyConfig = field(default_factory=ProxyConfig)
     admin: AdminConfig | None = None
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
+    tracing: TracingConfig = field(default_factory=TracingConfig)
     log: LogConfig = field(default_factory=LogConfig)
     routes: tuple[RouteConfig, ...] = ()
     state: StateConfig = field(default_factory=StateConfig)

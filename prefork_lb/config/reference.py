@@ -16,6 +16,7 @@ from prefork_lb.config.metrics import MetricsConfig
 from prefork_lb.config.routes import RouteConfig
 from prefork_lb.config.scaling import ScalingConfig, ScheduleConfig
 from prefork_lb.config.sticky import StickyConfig
+from prefork_lb.config.tracing import TracingConfig
 
 _SECTIONS: tuple[tuple[str, type[msgspec.Struct]], ...] = (
     ("[listen]", model.ListenConfig), ("[[listen.certificates]]", model.CertificateConfig), ("[proxy]", model.ProxyConfig),
@@ -30,7 +31,7 @@ _SECTIONS: tuple[tuple[str, type[msgspec.Struct]], ...] = (
     ("[pools.NAME.scaling]", ScalingConfig), ("a time in [pools.NAME.scaling] schedules", ScheduleConfig),
     ("[pools.NAME.discovery]", DiscoveryConfig), ("[[routes]]", RouteConfig),
     ("[state]", model.StateConfig), ("[admin]", AdminConfig),
-    ("[metrics]", MetricsConfig), ("[log]", LogConfig),
+    ("[metrics]", MetricsConfig), ("[tracing]", TracingConfig), ("[log]", LogConfig),
 )
 
 _INTRODUCTION = f"""# Configuration

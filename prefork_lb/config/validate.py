@@ -18,6 +18,7 @@ from prefork_lb.config.route_rules import check_routes
 from prefork_lb.config.scaling_rules import check_scaling
 from prefork_lb.config.statuses import parse_statuses
 from prefork_lb.config.sticky_rules import check_cookies, check_sticky
+from prefork_lb.config.tracing import check_tracing
 from prefork_lb.errors import shown
 from prefork_lb.net.address import is_server_name, parse_address
 from prefork_lb.net.tls import check_pair, upstream_context
@@ -37,6 +38,8 @@ def validate(config: Config, report: ReportProblem) -> None:
         _listen(config, report)
     if config.log:
         check_log(config.log, report)
+    if config.tracing:
+        check_tracing(config.tracing, report)
     if config.metrics:
         check_metrics(config.metrics, report)
     if config.admin:

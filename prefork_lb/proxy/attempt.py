@@ -66,7 +66,9 @@ def attempt(lease: Lease, request: Request, block: bytes, body: OutboundBody, fr
 def begin(lease: Lease, request: Request, block: bytes, body: OutboundBody, fresh: bool, settings: Settings,
           ) -> tuple[HeadReader, ResponseHead | None]:
     """The first half of an attempt: send the request. There may be a final response before all of it is out."""
-    server = lease.server
+    server, identity = lease.server, request.identity
+    if identity is not None and identity.trace is not None:
+        block = identity.trace.begin_attempt(server, block)
     stream = None if fresh else server.idle.take()
     reused = stream is not None
     if stream is None:

@@ -119,6 +119,8 @@ class Request:
         """An attempt at this server has failed."""
         self.failed_at = server
         self.failures += (f"{server.name}: {phase}: {why}",)
+        if self.identity is not None and self.identity.trace is not None:
+            self.identity.trace.end_attempt(server, phase, why)
 
     def end(self, now: float, bytes_out: int, error: Exception | None, reply: Reply | None, page: FieldPairs = (),
             status: int = 0) -> None:

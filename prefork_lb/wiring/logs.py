@@ -1,13 +1,26 @@
-"""A worker's access log, by the configuration."""
+"""A worker's access log and its spans, by the configuration."""
 from __future__ import annotations
 
 import atexit
 
 from prefork_lb.config.log import LogConfig
+from prefork_lb.config.tracing import TracingConfig
 from prefork_lb.logs.lines import make_format
 from prefork_lb.logs.sinks import make_sink
+from prefork_lb.logs.spans import SpanLog
 from prefork_lb.logs.writer import AccessLog
 from prefork_lb.wiring import host
+
+
+def make_span_log(config: TracingConfig) -> SpanLog | None:
+    """The spans of this process, which ends with it; None: there are none."""
+    if not config.otlp:
+        return None
+    from prefork_lb.logs.otlp import make_export  # loads OpenTelemetry's packages
+
+    made = SpanLog(config.otlp, make_export(config.otlp, config.service))
+    atexit.register(made.close)
+    return made
 
 
 def make_access_log(config: LogConfig) -> AccessLog | None:

@@ -22,7 +22,7 @@ from prefork_lb.upstream.housekeeping import INTERVAL_S
 from prefork_lb.upstream.runtime import Runtime
 from prefork_lb.wire.head import HeadLimits, ResponseHead, kept_bytes, parse_response
 from prefork_lb.wire.memo import Memo
-from prefork_lb.wiring.logs import make_access_log
+from prefork_lb.wiring.logs import make_access_log, make_span_log
 from prefork_lb.wiring.membership import Membership
 from prefork_lb.wiring.pools import Needs, make_pool
 from prefork_lb.wiring.routes import make_router
@@ -52,6 +52,8 @@ class Worker:
         listeners = [counting(tally)] if tally else []
         if self._access_log is not None:
             listeners.append(self._access_log.write)
+        if (spans := make_span_log(config.tracing)) is not None:
+            listeners.append(spans.write)
         self.setup = ProxySetup(
             self.engine, trust_check(config.proxy.trusted_proxies), limits, timeouts.head, timeouts.idle,
             timeouts.body, config.proxy.limits.body_rate, config.proxy.buffers.response,
@@ -108,4 +110,10 @@ def make_settings(config: Config, runtime: Runtime) -> Settings:
         Timeouts(timeouts.connect, timeouts.response, timeouts.idle), limits, config.proxy.via.encode(), monotonic,
         Memo[bytes, ResponseHead](lambda block: parse_response(block, limits), kept_bytes), runtime.dial, runtime.sleep,
         runtime.wait_any, config.proxy.buffers.request, config.proxy.buffers.chunked,
-        Identities(random.Random()) if config.proxy.request_id else None, config.proxy.server_timing)
+        _identities(config), config.proxy.server_timing)
+
+
+def _identities(config: Config) -> Identities | None:
+    if config.tracing.otlp:
+        return Identities(random.Random(), config.tracing.sample)
+    return Identities(random.Random()) if config.proxy.request_id else None

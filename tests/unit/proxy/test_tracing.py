@@ -75,6 +75,29 @@ def named(rig: Rig, tells_times: bool = False) -> Engine:
     return Engine(Router([Route("web")]), {"web": rig.pool}, settings)
 
 
+@pytest.mark.parametrize(("sample", "flags", "is_traced"), [
+    (None, b"01", False), (0.0, b"01", True), (1.0, b"00", False), (1.0, b"01", True), (0.0, b"03", True), (1.0, b"02", False)])
+def test_a_parent_decides_whether_there_are_spans(sample: float | None, flags: bytes, is_traced: bool) -> None:
+    parent = b"00-%b-%b-%b" % (TRACE, SPAN, flags)
+    found = Identities(random.Random(1), sample).of({b"traceparent": [parent]}, TRUSTED)
+    assert (found.trace is not None) is is_traced and found.lines.endswith(b"-%b\r\n" % flags)
+    assert found.trace is None or (found.trace.trace_id, found.trace.parent_id) == (TRACE, SPAN)
+
+
+@pytest.mark.parametrize("peer", [TRUSTED, STRANGER])
+@pytest.mark.parametrize(("sample", "flags"), [(None, b"00"), (0.0, b"00"), (1.0, b"01")])
+def test_without_a_parent_the_share_decides(sample: float | None, flags: bytes, peer: ClientInfo) -> None:
+    index = {b"traceparent": [PARENT]} if peer is STRANGER else {}
+    found = Identities(random.Random(1), sample).of(index, peer)
+    assert (found.trace is not None) is (flags == b"01") and found.lines.endswith(b"-%b\r\n" % flags)
+    assert found.trace is None or found.trace.parent_id == b""
+
+
+def test_a_share_of_requests_has_spans() -> None:
+    identities = Identities(random.Random(1), 0.25)
+    assert 200 < sum(identities.of({}, STRANGER).trace is not None for _ in range(1000)) < 300
+
+
 def test_a_server_gets_the_names_and_no_others() -> None:
     with ScriptedServer(answer(b"hi")) as server, Rig(server.address) as rig:
         engine = named(rig)
