@@ -83,7 +83,7 @@ def look(balancer: Balancer) -> tuple[InstanceView, str]:
     segment = find(balancer.master)
     assert segment is not None
     try:
-        return view(segment), exposition(segment, "")[1].decode()
+        return view(segment), exposition(segment, "", {})[1].decode()
     finally:
         segment.close()
 
