@@ -58,6 +58,8 @@ setup(
         "msgspec>=0.19",  # the first with wheels for Python 3.13
         "click>=8.1",
         "prometheus_client>=0.20",
+        "dnspython>=2.6",
+        "PyYAML>=6.0.1",  # the first with wheels for Python 3.12
         "rich>=13",
     ],
     extras_require={
@@ -78,6 +80,7 @@ setup(
             "ruff>=0.6",
             "selenium>=4.20",
             "types-greenlet>=3.1",
+            "types-PyYAML>=6.0",
             "types-requests>=2.31",
             "types-waitress>=3.0",
             "websockets>=13",

@@ -1,8 +1,11 @@
 """Removes servers that their source has let go, when nothing is left on them."""
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Sequence
+
 from prefork_lb.config.model import Config
-from prefork_lb.errors import SteeringError
+from prefork_lb.errors import Refused
 from prefork_lb.observe.sessions import SessionCounter
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.ledger import Ledger
@@ -10,6 +13,8 @@ from prefork_lb.shared.members import Changes
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import Admin, States, now_ms
 from prefork_lb.shared.table import Source, Standing, key_of
+
+_AT_ONCE = 32  # servers; all workers wait for the lock meanwhile
 
 
 class Leaving:
@@ -29,16 +34,18 @@ class Leaving:
         """Remove the servers that have nothing left."""
         leaving = [slot for slot, flag in enumerate(self._states.leaving.tolist()) if flag]
         self._busy_ms = {slot: when for slot, when in self._busy_ms.items() if slot in leaving}
-        done = [slot for slot in leaving if self._is_done(slot)]
-        if done:
-            with self._ledger.locked():
-                for slot in filter(self._is_idle, done):
-                    self._remove(slot)
+        done: dict[str, list[int]] = {}
+        for slot in leaving:
+            key = key_of(self._segment, slot)
+            if key is not None and self._is_done(slot, key):
+                done.setdefault(key[0], []).append(slot)
+        for pool, slots in done.items():
+            for first in range(0, len(slots), _AT_ONCE):
+                self._remove(pool, slots[first:first + _AT_ONCE])
 
-    def _is_done(self, slot: int) -> bool:
+    def _is_done(self, slot: int, key: tuple[str, str]) -> bool:
         """Whether neither requests nor sessions are left."""
-        key = key_of(self._segment, slot)
-        if key is None or not self._is_idle(slot):
+        if not self._is_idle(slot):
             self._busy_ms[slot] = now_ms()
             return False
         return not self._sessions.of(self._config, *key, slot, self._busy_ms.get(slot, 0)).left
@@ -51,11 +58,12 @@ class Leaving:
         return bool(states.leaving[slot] and states.standing[slot] == Standing.ADDED and states.admin[slot] != Admin.READY
                     and not self._ledger.totals[slot] and not waiting)
 
-    def _remove(self, slot: int) -> None:
-        key = key_of(self._segment, slot)
-        if key is not None:
-            source = Source(self._states.source[slot])
-            try:
-                Changes(self._segment, self._ledger, self._states, key[0]).remove(key[1], source.name.lower(), source)
-            except SteeringError:  # the last one of a pool that a reload has given servers of its own, which are not there yet
-                pass
+    def _remove(self, pool: str, slots: Sequence[int]) -> None:
+        with self._ledger.locked():
+            changes = Changes(self._segment, self._ledger, self._states, pool)
+            for slot in filter(self._is_idle, slots):
+                key, source = key_of(self._segment, slot), Source(self._states.source[slot])
+                # Refused: the last one of a pool that a reload has given servers of its own, which are not there yet.
+                with contextlib.suppress(Refused):
+                    if key is not None and key[0] == pool:
+                        changes.remove(key[1], source.name.lower(), source)

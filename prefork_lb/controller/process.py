@@ -14,6 +14,7 @@ import time
 
 from prefork_lb.config.published import decode_published
 from prefork_lb.controller.active_checks import ActiveChecks
+from prefork_lb.controller.discovery_duty import DiscoveryDuty
 from prefork_lb.controller.duties import Duties
 from prefork_lb.controller.launch import ANOTHER_RUNS
 from prefork_lb.controller.leaving import Leaving
@@ -72,6 +73,7 @@ class Controller:
         states = States(segment)
         self._checks = ActiveChecks(segment, self._ledger, states)
         self._saver = Saver(segment, states)
+        self._discovery = DiscoveryDuty(segment, self._ledger, states)
         self._leaving = Leaving(segment, self._ledger, states)
         self._admin = SideProcess(segment, error_log, "the administration interface", module("prefork_lb.admin"))
         self._scaling = ScalingDuty(segment, self._ledger, states, error_log)
@@ -81,6 +83,7 @@ class Controller:
             "see whether the instance runs": self._look_for_masters,
             "take over the configuration": self._take_over_configuration,
             "hand out checks": self._checks.look,
+            "discover servers": self._discovery.look,
             "remove servers that have left": self._leaving.look,
             "keep the administration interface running": self._admin.look,
             "scale pools": self._scaling.look,
@@ -105,6 +108,7 @@ class Controller:
         finally:
             self._scaling.close(self._is_over)
             self._admin.close()
+            self._discovery.close()
             self._checks.close()
             self._saver.close()
             self._sender.close()
@@ -131,6 +135,7 @@ class Controller:
                         config.source, ", ".join(left_out))
         self._checks.set_configuration(config)
         self._leaving.use(config)
+        self._discovery.use(config)
         self._admin.use(config.admin)
         self._scaling.use(config)
         self._sender.use(config.metrics)

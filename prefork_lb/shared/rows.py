@@ -99,9 +99,9 @@ class Rows:
     def forget(self, slot: int) -> None:
         """Zero what the rows have counted of a server that is gone, for the next one in its slot. The lock must be held."""
         cells, layout = self._cells, self._layout
-        for row in range(layout.rows):
-            for array in (at.A_REQUESTS, at.A_FAILURES):
-                cells[layout.row_array(row, array).start + slot] = 0
+        for array in (at.A_REQUESTS, at.A_FAILURES):
+            for place in layout.row_arrays(range(layout.rows), array):
+                cells[place.start + slot] = 0
 
     def give_back(self, dead: list[int]) -> Reclaimed:
         """Free these rows: give back their claims, keep their statistics. The lock must be held."""

@@ -7,6 +7,7 @@ Servers that join or leave a pool at run time (`members`) have slots here, too.
 from __future__ import annotations
 
 import enum
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -127,6 +128,13 @@ def slots_by_key(segment: Segment) -> dict[tuple[str, str], int]:
     return found
 
 
+def pool_number(segment: Segment, pool: str) -> int | None:
+    """The number of the pool with this name; None: there is none. May change while the lock is not held."""
+    cells, layout = segment.cells, segment.layout
+    return next((number for number in range(layout.pools) if cells[layout.pool(number) + at.P_USED]
+                 and read_text(segment.text, layout.pool_key_byte(number)) == pool), None)
+
+
 def key_of(segment: Segment, slot: int) -> tuple[str, str] | None:
     """The pool and address of the server in this slot; None if it is free, or was removed. May change while the lock is not
     held."""
@@ -224,9 +232,8 @@ class Table:
 
     def _kept_for_lingering(self, named: set[str]) -> tuple[int, int]:
         """How many servers, and how many pools, are neither `named` nor in use by a worker that does not linger."""
-        oldest = Rows(self._segment).oldest_generation(with_lingering=False)
         kept = {key for key, slot in self._slots.items()
-                if self._get(at.C_SEEN, slot) < oldest and self._get(at.C_STANDING, slot) != Standing.ADDED} - named
+                if self._get(at.C_SEEN, slot) < self._oldest and self._get(at.C_STANDING, slot) != Standing.ADDED} - named
         others = {key.partition("\n")[0] for key in (self._slots.keys() - kept) | named}
         return len(kept), len(self._pools.keys() - others)
 
@@ -327,8 +334,12 @@ class Table:
     def is_member(self, slot: int) -> bool:
         """Whether workers that do not linger have the server."""
         standing = self._get(at.C_STANDING, slot)
-        oldest = Rows(self._segment).oldest_generation(with_lingering=False)
-        return standing == Standing.ADDED or standing == Standing.NAMED and self._get(at.C_SEEN, slot) >= oldest
+        return standing == Standing.ADDED or standing == Standing.NAMED and self._get(at.C_SEEN, slot) >= self._oldest
+
+    @functools.cached_property
+    def _oldest(self) -> int:
+        """The oldest generation that a worker's view was built from that does not linger."""
+        return Rows(self._segment).oldest_generation(with_lingering=False)
 
     def primaries(self, pool: str) -> list[int]:
         """The slots of a pool's servers that workers have and that are no backups."""

@@ -1,0 +1,147 @@
+"""Makes the servers of pools those that are listed elsewhere, `[pools.NAME.discovery]`."""
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from functools import partial
+
+from prefork_lb.clock import Clock, monotonic
+from prefork_lb.config.discovery import DiscoveryConfig
+from prefork_lb.config.model import Config
+from prefork_lb.controller.duties import Duties
+from prefork_lb.discovery.finder import Finder, Outcome
+from prefork_lb.discovery.sources import make_source
+from prefork_lb.shared import layout as at
+from prefork_lb.shared.discovered import Discovered, State, discovered_of, write_discovered
+from prefork_lb.shared.events import Kind, record
+from prefork_lb.shared.following import Followed, follow
+from prefork_lb.shared.ledger import Ledger
+from prefork_lb.shared.segment import Segment
+from prefork_lb.shared.states import States
+from prefork_lb.shared.table import Source, pool_number, slots_by_key
+
+# At most one event of changes, and one of a failure, of a pool in so many seconds: the ring of events is for everybody.
+_CHANGES_S, _FAILURES_S = 10.0, 60.0
+
+log = logging.getLogger("prefork_lb")
+
+MakeFinder = Callable[[str, DiscoveryConfig], Finder]
+
+
+def new_finder(name: str, settings: DiscoveryConfig) -> Finder:
+    """A finder of the pool with this name, which begins to look."""
+    return Finder(name, partial(make_source, settings), settings.min_servers, settings.interval)
+
+
+class DiscoveryDuty:
+    """Of one instance. `look` is to be called a few times a second."""
+
+    def __init__(self, segment: Segment, ledger: Ledger, states: States, make_finder: MakeFinder = new_finder,
+                 clock: Clock = monotonic) -> None:
+        self._segment, self._ledger, self._states = segment, ledger, states
+        self._make_finder = make_finder
+        self._clock = clock
+        self._pools: dict[str, _Pool] = {}
+        self._duties = Duties({}, clock)
+
+    def use(self, config: Config) -> None:
+        """Discover for the pools of this configuration. Where the settings are the same, nothing begins anew."""
+        known, self._pools = self._pools, {}
+        for name, pool in config.pools.items():
+            before = known.get(name)
+            if pool.discovery is None:
+                self._let_go_all(name)
+            elif before is not None and before.settings == pool.discovery:
+                self._pools[name] = known.pop(name)
+            else:
+                self._pools[name] = _Pool(self._make_finder(name, pool.discovery), pool.discovery, self._clock)
+        for pool_before in known.values():
+            pool_before.finder.close()
+        self._duties = Duties({f"discover servers of the pool {name}": partial(self._look_at, name, pool)
+                               for name, pool in self._pools.items()}, self._clock)
+
+    def look(self) -> None:
+        """Take over what has been found. A pool that fails does not stop the others."""
+        self._duties.look()
+
+    def close(self) -> None:
+        """Look no more."""
+        for pool in self._pools.values():
+            pool.finder.close()
+
+    def _look_at(self, name: str, pool: _Pool) -> None:
+        outcome, mark = pool.finder.outcome, self._segment.cells[at.H_MEMBERS]
+        if outcome.servers is not None and (outcome.servers is not pool.in_force or mark != pool.mark or not pool.is_done):
+            followed = follow(self._segment, self._ledger, self._states, name, outcome.servers)
+            pool.in_force, pool.is_done, pool.problems = outcome.servers, followed.is_done, "; ".join(followed.problems)
+            pool.mark = self._segment.cells[at.H_MEMBERS]
+            pool.telling.note(followed)
+        number = pool_number(self._segment, name)
+        if number is not None:
+            self._write(number, pool.discovered(outcome, discovered_of(self._segment, number)))
+        for kind, text in pool.telling.due(outcome.error or pool.problems):
+            log.warning("pool %s: %s", name, text)
+            with self._ledger.locked():
+                record(self._segment, kind, text, name, who="discovery")
+
+    def _write(self, number: int, found: Discovered | None) -> None:
+        if discovered_of(self._segment, number) != found:
+            with self._ledger.locked():
+                write_discovered(self._segment, number, found)
+
+    def _let_go_all(self, name: str) -> None:
+        """The configuration says no more that this pool discovers servers."""
+        if (number := pool_number(self._segment, name)) is not None:
+            self._write(number, None)
+        sources = self._states.source
+        if any(pool == name and sources[slot] == Source.DISCOVERY for (pool, _), slot in slots_by_key(self._segment).items()):
+            follow(self._segment, self._ledger, self._states, name, {})
+
+
+class _Pool:
+    """A pool that discovers its servers."""
+
+    def __init__(self, finder: Finder, settings: DiscoveryConfig, clock: Clock) -> None:
+        self.finder = finder
+        self.settings = settings
+        self.telling = _Telling(clock)
+        self.in_force: Mapping[str, object] | None = None  # the list that the pool's servers were last made those of
+        self.mark = -1  # the changes of membership after that
+        self.is_done = True
+        self.problems = ""
+
+    def discovered(self, outcome: Outcome, before: Discovered | None) -> Discovered:
+        """How it goes, for tools. Until there is a good list, that of `before` counts: another controller may have had it."""
+        state = State.FAILING if outcome.error else State.GOOD if outcome.number else State.WAITING
+        good_at, servers = (before.good_at, before.servers) if before is not None else (0.0, 0)
+        if outcome.servers is not None:
+            good_at, servers = int(outcome.good_at * 1000) / 1000, len(outcome.servers)
+        return Discovered(state, good_at, servers, outcome.error or self.problems)
+
+
+class _Telling:
+    """What is told of a pool's discovery, and when: a list that changes all the time makes few events."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._untold = Followed()
+        self._told = ""  # the failure that was told last and is not over
+        self._changes_at = self._failures_at = 0.0  # not before
+
+    def note(self, followed: Followed) -> None:
+        """Take over changes that are to be told."""
+        self._untold.add(followed)
+
+    def due(self, error: str) -> list[tuple[Kind, str]]:
+        """The events that are due, when the last look went like that."""
+        found, now = [], self._clock()
+        if self._untold.in_words and now >= self._changes_at:
+            found.append((Kind.DISCOVERED, self._untold.in_words))
+            self._untold, self._changes_at = Followed(), now + _CHANGES_S
+        if error != self._told and (not error or now >= self._failures_at):
+            text = f"{error}; its servers stay as they are" if error else "the list is good again"
+            found.append((Kind.DISCOVERY_FAILED if error else Kind.DISCOVERED, text))
+            self._told = error
+            if error:
+                self._failures_at = now + _FAILURES_S
+        return found

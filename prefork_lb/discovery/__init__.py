@@ -1,0 +1,1 @@
+"""Lists of servers: where they are, and how they are read."""

@@ -1,0 +1,129 @@
+"""A list of servers by HTTP, in the format of Prometheus' `http_sd`."""
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from typing import Any
+
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+from prefork_lb.discovery.listing import parse
+from prefork_lb.discovery.source import MOST_BYTES, ListError, Listing
+
+_READ_S = 5.0  # to connect, and between two reads
+_LOOK_S = 10.0  # in all
+_REDIRECTS = 5
+_PIECE_BYTES = 65536
+
+
+class HTTPSource:
+    """A URL that is asked every `interval_s`; with the ETag of the last answer, where it has one."""
+
+    def __init__(self, url: str, interval_s: float) -> None:
+        self._url = url
+        self._interval_s = interval_s
+        self._deadline = 0.0
+        self._etag = ""
+        self._last: Listing | None = None
+
+    def look(self) -> Listing:
+        sockets: list[socket.socket] = []
+        # requests knows the time between two reads only. A server that trickles could keep it for ever, already in the head.
+        watchdog = threading.Timer(_LOOK_S, _end, (sockets,))
+        watchdog.daemon = True
+        watchdog.start()
+        self._deadline = time.monotonic() + _LOOK_S
+        try:
+            with requests.Session() as session:
+                session.max_redirects = _REDIRECTS
+                for scheme in ("http://", "https://"):
+                    session.mount(scheme, _Adapter(sockets))
+                return self._ask(session)
+        except (requests.RequestException, OSError, ValueError) as exc:
+            self._check_time()
+            raise ListError(_in_words(exc)) from exc
+        finally:
+            watchdog.cancel()
+
+    def _ask(self, session: requests.Session) -> Listing:
+        headers = {"Accept": "application/json", "User-Agent": "prefork_lb"}
+        if self._etag and self._last is not None:
+            headers["If-None-Match"] = self._etag
+        with session.get(self._url, headers=headers, timeout=_READ_S, stream=True) as answer:
+            if answer.status_code == 304 and self._last is not None:
+                return self._last
+            if answer.status_code != 200:
+                raise ListError(f"the answer has the status {answer.status_code}")
+            data = b""
+            for piece in answer.iter_content(_PIECE_BYTES):
+                data += piece
+                if len(data) > MOST_BYTES:
+                    raise ListError(f"longer than {MOST_BYTES >> 20} MiB, the most that is read")
+            self._check_time()  # the end of the body may be the watchdog's
+            etag = answer.headers.get("ETag", "")
+        servers = parse(data, ".json")
+        self._etag, self._last = etag, Listing(servers, self._interval_s)
+        return self._last
+
+    def _check_time(self) -> None:
+        if time.monotonic() >= self._deadline:
+            raise ListError(f"no whole answer within {_LOOK_S:g} s")
+
+    def wait(self, seconds: float, stop: threading.Event) -> None:
+        stop.wait(seconds)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class _Adapter(HTTPAdapter):
+    """Notes the sockets of its connections, so that they can be ended."""
+
+    def __init__(self, sockets: list[socket.socket]) -> None:
+        self._sockets = sockets
+        super().__init__()
+
+    def init_poolmanager(self, *arguments: Any, **more: Any) -> None:
+        super().init_poolmanager(*arguments, **more)
+        sockets = self._sockets
+
+        class Plain(HTTPConnection):
+            def connect(self) -> None:
+                super().connect()
+                sockets.append(self.sock)
+
+        class Secure(HTTPSConnection):
+            def connect(self) -> None:
+                super().connect()
+                sockets.append(self.sock)
+
+        class PlainPool(HTTPConnectionPool):
+            ConnectionCls = Plain
+
+        class SecurePool(HTTPSConnectionPool):
+            ConnectionCls = Secure
+
+        self.poolmanager.pool_classes_by_scheme = {"http": PlainPool, "https": SecurePool}
+
+
+def _end(sockets: list[socket.socket]) -> None:
+    for each in sockets:
+        try:
+            socket.socket.shutdown(each, socket.SHUT_RDWR)  # not TLS's own way, which would wait
+        except OSError:
+            pass
+
+
+def _in_words(exc: Exception) -> str:
+    if isinstance(exc, requests.TooManyRedirects):
+        return f"more than {_REDIRECTS} redirects"
+    if isinstance(exc, requests.Timeout):
+        return f"no answer within {_READ_S:g} s"
+    cause: BaseException = exc
+    while (inner := cause.__cause__ or cause.__context__) is not None:
+        cause = inner
+    return f"no answer: {getattr(cause, 'strerror', None) or cause or type(cause).__name__}"

@@ -1,0 +1,140 @@
+"""Lists by HTTP, from a real server on loopback."""
+from __future__ import annotations
+
+import gzip
+import socket
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from prefork_lb.discovery import http
+from prefork_lb.discovery.http import HTTPSource
+from prefork_lb.discovery.source import ListError
+from tests.support.place import HOST
+
+LIST = b'[{"targets": ["10.0.0.1:80"], "labels": {"weight": "2"}}]'
+Answer = Callable[[socket.socket, str, "Server"], None]
+
+
+def answer(body: bytes, status: str = "200 OK", *fields: str) -> bytes:
+    head = "\r\n".join([f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *fields, "", ""])
+    return head.encode() + body
+
+
+class Server:
+    """Answers each connection's request as it is told to."""
+
+    def __init__(self, respond: Answer) -> None:
+        self.heads: list[str] = []
+        self._listener = socket.create_server((HOST, 0))
+        self.url = "http://{}:{}".format(*self._listener.getsockname())
+        self._respond = respond
+        self.ended = threading.Event()
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection = self._listener.accept()[0]
+            except OSError:
+                return
+            with connection:
+                head = b""
+                while b"\r\n\r\n" not in head:
+                    if not (data := connection.recv(65536)):
+                        break
+                    head += data
+                self.heads.append(head.decode())
+                try:
+                    self._respond(connection, self.heads[-1], self)
+                except OSError:  # the client has left
+                    pass
+
+    def close(self) -> None:
+        self.ended.set()
+        self._listener.close()
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[Answer], Server]]:
+    made: list[Server] = []
+
+    def start(respond: Answer) -> Server:
+        made.append(Server(respond))
+        return made[-1]
+
+    yield start
+    for each in made:
+        each.close()
+
+
+Serve = Callable[[Answer], Server]
+
+
+def test_a_list_is_fetched_and_asked_for_by_its_tag(serve: Serve) -> None:
+    def respond(connection: socket.socket, head: str, server: Server) -> None:
+        is_known = 'if-none-match: "v1"' in head.lower()
+        connection.sendall(answer(b"", "304 Not Modified") if is_known else answer(LIST, "200 OK", 'ETag: "v1"'))
+
+    server = serve(respond)
+    source = HTTPSource(server.url, 3.0)
+    first, second = source.look(), source.look()
+    assert first.servers["10.0.0.1:80"].weight == 2 and first.again_s == 3.0
+    assert second is first
+    assert "if-none-match" not in server.heads[0].lower() and len(server.heads) == 2
+
+
+def test_a_tag_of_a_list_that_was_not_believed_is_forgotten(serve: Serve) -> None:
+    server = serve(lambda connection, head, server: connection.sendall(answer(b"[3]", "200 OK", 'ETag: "v1"')))
+    source = HTTPSource(server.url, 3.0)
+    for _ in range(2):
+        with pytest.raises(ListError, match="entry 0"):
+            source.look()
+    assert "if-none-match" not in server.heads[1].lower()
+
+
+def trickle(connection: socket.socket, head: str, server: Server) -> None:
+    for byte in b"HTTP/1.1 200 OK\r\nX: " + b"y" * 100_000:
+        if server.ended.wait(0.02):
+            return
+        connection.sendall(bytes([byte]))
+
+
+def trickle_body(connection: socket.socket, head: str, server: Server) -> None:
+    connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n[")
+    while not server.ended.wait(0.02):
+        connection.sendall(b" ")
+
+
+def in_one(data: bytes) -> Answer:
+    return lambda connection, head, server: connection.sendall(data)
+
+
+@pytest.mark.parametrize(("respond", "problem"), [
+    (in_one(answer(b"no", "500 Oops")), "the answer has the status 500"),
+    (in_one(answer(b"", "304 Not Modified")), "the answer has the status 304"),
+    (in_one(answer(b"<html>")), "not JSON"),
+    (in_one(answer(LIST)[:-5]), "no answer: "),
+    (in_one(answer(b"", "302 Found", "Location: /again")), "more than 5 redirects"),
+    (in_one(answer(b" " * (5 << 20))), "longer than 4 MiB"),
+    (in_one(answer(gzip.compress(b" " * (50 << 20)), "200 OK", "Content-Encoding: gzip")), "longer than 4 MiB"),
+    (in_one(b""), "no answer: "),
+    (in_one(b"SSH-2.0-x\r\n"), "no answer: "),
+    (trickle, "no whole answer within 0.5 s"), (trickle_body, "no whole answer within 0.5 s"),
+])
+def test_what_is_no_list_is_told(serve: Serve, respond: Answer, problem: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if respond in (trickle, trickle_body):
+        monkeypatch.setattr(http, "_LOOK_S", 0.5)
+    with pytest.raises(ListError, match=problem):
+        HTTPSource(serve(respond).url, 3.0).look()
+
+
+def test_a_server_that_says_nothing_or_is_not_there_is_told(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "_READ_S", 0.2)
+    server = serve(lambda connection, head, server: server.ended.wait(20) and None)
+    with pytest.raises(ListError, match=r"no answer within 0.2 s"):
+        HTTPSource(server.url, 3.0).look()
+    server.close()
+    with pytest.raises(ListError, match="no answer: Connection refused|no answer within"):
+        HTTPSource(server.url, 3.0).look()
