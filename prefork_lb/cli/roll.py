@@ -8,7 +8,7 @@ import click
 
 from prefork_lb.cli.completion import complete_pool
 from prefork_lb.cli.exits import Exit
-from prefork_lb.cli.instances import Choice, Instance, instance_options
+from prefork_lb.cli.instances import Choice, Document, Instance, instance_options
 from prefork_lb.cli.number import Number
 from prefork_lb.scaling.rolling import GONE_BACK
 from prefork_lb.shared.events import Event, Kind
@@ -36,16 +36,19 @@ def roll(choice: Choice, pool: str, surge: int, timeout_s: float) -> None:
     """
     instance = choice.open()
     last = max((event.seq for event in instance.events(0)), default=0)
-    old = _serving(instance, pool)
+    old = _serving(_pool(instance, pool))
     instance.roll(pool, surge)
     click.echo(f"pool {pool}: {len(old)} server{'s are' if len(old) != 1 else ' is'} replaced, {surge} at a time")
     deadline = time.monotonic() + timeout_s
     left = old
     while (over := _end(instance, pool, last)) is None:
-        now = _serving(instance, pool)
+        scaled = _pool(instance, pool)
+        now = _serving(scaled)
         if old & now != left:
             left = old & now
             click.echo(f"{len(old - left)} of {len(old)} replaced")
+        if not (scaled.get("scaling") or {}).get("rolling") and _end(instance, pool, last) is None:
+            raise click.ClickException(f"pool {pool}: the roll is over, and no event tells its outcome; see `prefork-lb status`")
         if time.monotonic() >= deadline:
             raise click.ClickException(f"pool {pool}: the servers are still being replaced after {timeout_s:g} s; that goes on")
         time.sleep(_LOOK_S)
@@ -55,11 +58,15 @@ def roll(choice: Choice, pool: str, surge: int, timeout_s: float) -> None:
     click.echo(f"pool {pool}: {over.text}")
 
 
-def _serving(instance: Instance, pool: str) -> set[str]:
+def _pool(instance: Instance, name: str) -> Document:
+    """The pool as the instance tells it; empty when it has gone."""
+    return next((pool for pool in instance.document()["pools"] if pool["name"] == name), {})
+
+
+def _serving(pool: Document) -> set[str]:
     """The servers that scaling has in the pool, without those that are about to go."""
-    found = next((each for each in instance.document()["pools"] if each["name"] == pool), None)
-    servers = found["servers"] if found else []
-    return {server["address"] for server in servers if server["source"] == "scaling" and server["state"] != "draining"}
+    return {server["address"] for server in pool.get("servers", ())
+            if server["source"] == "scaling" and server["state"] != "draining"}
 
 
 def _end(instance: Instance, pool: str, last: int) -> Event | None:

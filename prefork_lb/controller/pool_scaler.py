@@ -109,10 +109,11 @@ class PoolScaler:
         outcome = fleet.roll_outcome
         if outcome is None and scaling == self._written:
             return
+        if outcome is not None:
+            # First: who sees that the roll has ended finds its outcome.
+            self._place.tell(Kind.ROLLED, "", outcome.text)
         with self._ledger.locked():
             write_scaling(self._segment, number, scaling)
             if outcome is not None:
                 end_roll(self._segment, number)
         self._written = scaling
-        if outcome is not None:
-            self._place.tell(Kind.ROLLED, "", outcome.text)

@@ -17,7 +17,10 @@ from prefork_lb.scaling.place import Place, Readiness, Seen
 from prefork_lb.scaling.rolling import Outcome, Rolling, RollRequest
 from prefork_lb.shared.events import Kind
 
+_STARTS_A_TICK = 4  # each takes the controller some milliseconds
 _MEMORY_LOOK_S = 1.0  # at one server's memory, which takes milliseconds
+# Of one that is to serve, and cannot join its pool.
+_UNWELCOME = {State.STARTING: Event.LATE, State.DRAINING: Event.DRAINED, State.PARKED: Event.DISMISSED}
 
 log = logging.getLogger("prefork_lb")
 
@@ -154,7 +157,7 @@ class Fleet:
                 self._place.add(member.address)
         except SteeringError as exc:
             self._note_failure(member, f"cannot join the pool: {exc}")
-            self._stop(member, Event.LATE if member.state is State.STARTING else Event.DISMISSED, str(exc))
+            self._stop(member, _UNWELCOME[member.state], str(exc))
             return
         member.go_on(event, self._now, why)
         log.info("%s serves: %s", self._name(member), why)
@@ -257,10 +260,9 @@ class Fleet:
         if self._rolling.is_going_back:
             return  # a new one would be one of those that it goes back from
         most = wanted + (self._rolling.surge if outgoing else 0)
-        while staying < wanted and staying + outgoing < most and self._backoff.may_start(self._now, self.count(State.STARTING)):
-            if not self._start():
+        for _ in range(min(wanted - staying, most - staying - outgoing, _STARTS_A_TICK)):
+            if not self._backoff.may_start(self._now, self.count(State.STARTING)) or not self._start():
                 return
-            staying += 1
 
     def _notice_wear(self) -> None:
         """Mark one server that is to be replaced, unless that goes on with another."""

@@ -222,7 +222,7 @@ class Log:
 
     def write(self, chunk: bytes, patience_s: float) -> None:
         """What cannot be written within that time is lost: a server must not stand still for its log."""
-        descriptor = self._open() if self._path else sys.stdout.fileno()
+        descriptor = self._open() if self._path else 1
         deadline = time.monotonic() + patience_s
         while chunk and descriptor >= 0:
             poll = select.poll()

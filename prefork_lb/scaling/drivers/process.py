@@ -72,8 +72,8 @@ class ProcessDriver:
 
     def start(self, n: int) -> None:
         settings = self._settings
-        taken = {kept.address for kept in self._kept.values()}
-        address = settings.addresses.free(n, taken)
+        # Of all pools: the check of a server that starts would find the one that had the address before.
+        address = settings.addresses.free(n, {found.address for found in keepers(self._instance.segment)})
         if address is None:
             raise StartFailed("all of its addresses are in use")
         user = _user(settings)

@@ -92,6 +92,18 @@ def test_one_that_takes_too_long_goes_on(controller: Controller, meanwhile: list
     assert ", being replaced: why" in invoke("status").stdout
 
 
+def test_one_that_ends_without_a_word_is_not_waited_for(controller: Controller, meanwhile: list[Callable[[], object]]) -> None:
+    """The controller was killed, or the configuration does not scale the pool any more."""
+    def end() -> None:
+        with controller.instance.ledger.locked():
+            end_roll(controller.segment, controller.number)
+
+    meanwhile += [end]
+    result = invoke("roll", "api")
+    assert result.exit_code == 1
+    assert "the roll is over, and no event tells its outcome" in result.stderr
+
+
 @pytest.mark.parametrize(("arguments", "why"), [
     (("web",), "the pool web does not scale"), (("none",), "there is no pool 'none'"),
     (("api", "--surge", 5), "5 is no number of new servers at a time; expected 1 to 4"),

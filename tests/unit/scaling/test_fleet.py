@@ -5,11 +5,15 @@ import random
 
 import pytest
 
-from prefork_lb.errors import InvariantError
+from prefork_lb.errors import InvariantError, NotThere
 from prefork_lb.scaling.fleet import FleetSettings
 from prefork_lb.scaling.member import TRANSITIONS, Event, Member, State
 from prefork_lb.shared.events import Kind
 from tests.unit.scaling.staged import Stage
+
+
+def refuse(address: str) -> None:
+    raise NotThere(address)
 
 
 def test_servers_are_started_until_there_are_enough() -> None:
@@ -184,6 +188,25 @@ def test_one_that_is_not_ready_in_time_is_ended_and_its_output_logged(caplog: py
     assert stage.driver.starts == 2
     assert "it was not ready 20 s after its start: connection refused; another one is started; its last output:\nlines of 1" \
         in caplog.text
+
+
+def test_many_are_not_started_all_at_once() -> None:
+    stage = Stage()
+    stage.readiness.passes = False
+    stage.run(wanted=10)
+    assert stage.driver.starts == 4
+    stage.run(1)
+    assert stage.driver.starts == 10
+
+
+def test_a_drained_server_that_cannot_be_had_back_is_ended() -> None:
+    stage = Stage()
+    stage.run(1, wanted=1)
+    stage.place.busy.update(stage.place.servers)
+    stage.run(1, wanted=0)
+    stage.place.keep = refuse  # type: ignore[method-assign]
+    stage.run(5, wanted=1)
+    assert (stage.serving, stage.driver.starts) == (1, 2)
 
 
 def test_an_address_may_become_known_later() -> None:
