@@ -63,6 +63,7 @@ setup(
         "rich>=13",
     ],
     extras_require={
+        "cluster": ["redis>=5.0.1"],
         "gevent": ["gevent>=24.10"],
         "otel": ["opentelemetry-sdk>=1.27", "opentelemetry-exporter-otlp-proto-http>=1.27"],  # spans
         "re2": ["google-re2>=1.1"],  # regular expressions in routes
@@ -77,6 +78,7 @@ setup(
             "mypy>=1.11",
             "pytest>=8",
             "pytest-xdist>=3.6",
+            "redis>=5.0.1",
             "ruff>=0.6",
             "selenium>=4.20",
             "types-greenlet>=3.1",

@@ -158,6 +158,16 @@ TOTALS = record(
     **_TIMES,
 )
 
+BALANCER = record(
+    "A balancer that shares what it knows with others.",
+    name=text("Its name."), self=flag("Whether it is the one that is asked."),
+    together=flag("Whether it shares now; it goes on by itself otherwise."),
+    in_flight=integer("Its requests in flight, as it reported last."),
+    silent_s=number("Seconds since its last report."),
+    round_ms=number("Milliseconds that its last exchange with the store took."),
+    checks=flag("Whether its checks of servers hold for all."),
+)
+
 INSTANCE = record(
     "An instance: all that the dashboard shows.",
     version=text("Of prefork_lb."), now=number("Seconds since the epoch."), started=integer("Seconds since the epoch."),
@@ -167,6 +177,8 @@ INSTANCE = record(
                 "description": "null: none is at work, so servers are not checked."},
     statistics=flag("Whether the instance keeps statistics."),
     totals=ref("Totals"), workers=array(ref("Worker"), "The workers."), pools=array(ref("Pool"), "The pools, by name."),
+    cluster={"anyOf": [array(ref("Balancer"), "Those that share, by name."), {"type": "null"}],
+             "description": "null: the configuration has no `[cluster]`."},
 )
 
 EVENT = record(
@@ -214,6 +226,7 @@ NEW_SERVER = record(
 )
 
 SCHEMAS: dict[str, Schema] = {
-    "Instance": INSTANCE, "Totals": TOTALS, "Worker": WORKER, "Pool": POOL, "Server": SERVER, "Event": EVENT, "Session": SESSION,
-    "Problem": PROBLEM, "Change": CHANGE, "NewServer": NEW_SERVER, "Scale": SCALE, "Roll": ROLL,
+    "Instance": INSTANCE, "Totals": TOTALS, "Worker": WORKER, "Balancer": BALANCER, "Pool": POOL, "Server": SERVER,
+    "Event": EVENT, "Session": SESSION, "Problem": PROBLEM, "Change": CHANGE, "NewServer": NEW_SERVER, "Scale": SCALE,
+    "Roll": ROLL,
 }

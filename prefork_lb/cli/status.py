@@ -90,6 +90,34 @@ def _compiled_line(workers: Sequence[Document]) -> str:
     return f"compiled modules: not in use{which}, so a request costs more; a wheel or a C compiler brings them"
 
 
+def _cluster(balancers: Sequence[Document]) -> Table:
+    """The balancers that share, a row each."""
+    table = Table(title=count(len(balancers), "balancer"), title_justify="left")
+    for heading in ("balancer", "state", "in flight", "last report", "exchange"):
+        table.add_column(heading, justify="left" if heading in ("balancer", "state") else "right")
+    for balancer in balancers:
+        words = ["shares" if balancer["together"] else "goes on by itself", *(["checks for all"] if balancer["checks"] else [])]
+        name = balancer["name"] + (" (this one)" if balancer["self"] else "")
+        table.add_row(name, ", ".join(words), str(balancer["in_flight"]), f"{balancer['silent_s']:.2f} s ago",
+                      f"{balancer['round_ms']:.1f} ms")
+    return table
+
+
+def _cluster_line(balancers: Sequence[Document]) -> str:
+    """With how many others an instance shares, in a line."""
+    own = next((balancer for balancer in balancers if balancer["self"]), None)
+    if own is None or not own["together"]:
+        return "this balancer goes on by itself: the store of [cluster] is away"
+    return f"shares with {count(len(balancers) - 1, 'other balancer')}: prefork-lb status --cluster"
+
+
+def _show_balancers(instance: Document) -> None:
+    if instance["cluster"] is None:
+        click.echo(f"gunicorn master {instance['master']}: the configuration has no [cluster]")
+    else:
+        print_table(_cluster(instance["cluster"]), folds="state")
+
+
 def _show(instance: Document) -> None:
     lingering = [worker for worker in instance["workers"] if worker["lingers_s"]]
     print_table(_table(instance, len(lingering)), folds="state")
@@ -100,6 +128,8 @@ def _show(instance: Document) -> None:
         click.echo(_compiled_line(instance["workers"]))
     if lingering:
         click.echo(_linger_line(lingering))
+    if instance["cluster"] is not None:
+        click.echo(_cluster_line(instance["cluster"]))
     for pool in instance["pools"]:
         if pool["panic"] or pool["queue_size"] or pool["in_flight_limit"] or pool["refused"] or pool["tripped"]:
             click.echo(_limits(pool))
@@ -110,8 +140,9 @@ def _show(instance: Document) -> None:
 @click.command()
 @instance_options
 @click.option("--watch", is_flag=True, help="Again every second, until Ctrl-C.")
+@click.option("--cluster", "all_balancers", is_flag=True, help="The balancers that share with it, in place of its servers.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON; with --watch a line each time.")
-def status(choice: Choice, watch: bool, as_json: bool) -> None:
+def status(choice: Choice, watch: bool, as_json: bool, all_balancers: bool) -> None:
     """Show the running instances: workers, servers, requests in flight.
 
     Rates and times to answer are those of the last seconds, so they are shown with --watch or --url only.
@@ -120,6 +151,7 @@ def status(choice: Choice, watch: bool, as_json: bool) -> None:
     Examples:
       prefork-lb status
       prefork-lb status --watch
+      prefork-lb status --cluster
       prefork-lb status --json | jq '.instances[].pools[].servers[] | select(.usable | not) | .address'
       prefork-lb status --url http://10.0.0.5:9900 --token-file token
     """
@@ -135,7 +167,7 @@ def status(choice: Choice, watch: bool, as_json: bool) -> None:
                 if watch and sys.stdout.isatty():
                     click.clear()
                 for document in documents:
-                    _show(document)
+                    (_show_balancers if all_balancers else _show)(document)
             if not watch:
                 return
             time.sleep(_WATCH_S)

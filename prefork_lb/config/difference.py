@@ -9,7 +9,7 @@ import msgspec
 
 from prefork_lb.config.model import Config
 
-_HIDDEN = ("headers", "environment")  # of health checks and of own servers: they may have a password
+_HIDDEN = ("headers", "environment", "url")  # of health checks, own servers and the store: they may have a password
 
 
 def differences(before: Config, after: Config) -> list[str]:

@@ -1,6 +1,7 @@
 """A configuration for others' eyes."""
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
@@ -8,15 +9,18 @@ import msgspec
 from prefork_lb.config.model import Config
 
 MASK = "***"
+_PASSWORD = re.compile(r"^(\w+://)[^/]*@")
 
 
 def masked(config: Config) -> dict[str, Any]:
     """The configuration as plain values, without the secrets in it: the fields that health checks send may be credentials, and
-    so may variables of the environment of servers."""
+    so may variables of the environment of servers; the store's URL may have a password."""
     values: dict[str, Any] = msgspec.to_builtins(config)
     for pool in values["pools"].values():
         if pool["health"] is not None:
             pool["health"]["headers"] = dict.fromkeys(pool["health"]["headers"], MASK)
         if pool["scaling"] is not None:
             pool["scaling"]["environment"] = dict.fromkeys(pool["scaling"]["environment"], MASK)
+    if values["cluster"] is not None:
+        values["cluster"]["url"] = _PASSWORD.sub(rf"\g<1>{MASK}@", values["cluster"]["url"])
     return values

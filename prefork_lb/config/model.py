@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, field
 
 from prefork_lb.config.admin import AdminConfig
+from prefork_lb.config.cluster import ClusterConfig
 from prefork_lb.config.log import LogConfig
 from prefork_lb.config.metrics import MetricsConfig
 from prefork_lb.config.pool import PoolConfig
@@ -165,6 +166,7 @@ class Config(Section, frozen=True):
     admin: AdminConfig | None = None
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
     tracing: TracingConfig = field(default_factory=TracingConfig)
+    cluster: ClusterConfig | None = None
     log: LogConfig = field(default_factory=LogConfig)
     routes: tuple[RouteConfig, ...] = ()
     state: StateConfig = field(default_factory=StateConfig)

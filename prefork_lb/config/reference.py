@@ -9,6 +9,7 @@ import msgspec
 from prefork_lb.balance.registry import POLICY_NAMES
 from prefork_lb.config import model, pool
 from prefork_lb.config.admin import AdminConfig
+from prefork_lb.config.cluster import ClusterConfig
 from prefork_lb.config.discovery import DiscoveryConfig
 from prefork_lb.config.load import LOCAL_FILE, SYSTEM_FILE
 from prefork_lb.config.log import LogConfig
@@ -31,7 +32,7 @@ _SECTIONS: tuple[tuple[str, type[msgspec.Struct]], ...] = (
     ("[pools.NAME.scaling]", ScalingConfig), ("a time in [pools.NAME.scaling] schedules", ScheduleConfig),
     ("[pools.NAME.discovery]", DiscoveryConfig), ("[[routes]]", RouteConfig),
     ("[state]", model.StateConfig), ("[admin]", AdminConfig),
-    ("[metrics]", MetricsConfig), ("[tracing]", TracingConfig), ("[log]", LogConfig),
+    ("[cluster]", ClusterConfig), ("[metrics]", MetricsConfig), ("[tracing]", TracingConfig), ("[log]", LogConfig),
 )
 
 _INTRODUCTION = f"""# Configuration

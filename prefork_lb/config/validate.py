@@ -6,6 +6,7 @@ import re
 
 from prefork_lb.balance.registry import KEYED_POLICIES, POLICY_NAMES
 from prefork_lb.config.admin_rules import check_admin
+from prefork_lb.config.cluster_rules import check_cluster
 from prefork_lb.config.decode import ReportProblem, did_you_mean
 from prefork_lb.config.discovery_rules import check_discovery
 from prefork_lb.config.log_rules import check_log
@@ -51,6 +52,8 @@ def validate(config: Config, report: ReportProblem) -> None:
         except ValueError:
             report(("proxy", "trusted_proxies", index),
                    f"{shown(network)} is neither an address nor a network such as 10.0.0.0/8")
+    if config.cluster:
+        check_cluster(config.cluster, report)
     pools = config.pools or {}
     for name, pool in pools.items():
         if pool is not None:

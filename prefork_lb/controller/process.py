@@ -21,6 +21,7 @@ from prefork_lb.controller.leaving import Leaving
 from prefork_lb.controller.saving import Saver
 from prefork_lb.controller.scaling_duty import ScalingDuty
 from prefork_lb.controller.sending import Sender
+from prefork_lb.controller.sharing import Sharing
 from prefork_lb.controller.side_process import SideProcess, module
 from prefork_lb.error_log import log_to
 from prefork_lb.shared import layout as at
@@ -78,6 +79,7 @@ class Controller:
         self._admin = SideProcess(segment, error_log, "the administration interface", module("prefork_lb.admin"))
         self._scaling = ScalingDuty(segment, self._ledger, states, error_log)
         self._sender = Sender(segment)
+        self._sharing = Sharing(segment, self._ledger, states, error_log)
         self._is_over = False
         self._duties = Duties({
             "see whether the instance runs": self._look_for_masters,
@@ -87,6 +89,7 @@ class Controller:
             "remove servers that have left": self._leaving.look,
             "keep the administration interface running": self._admin.look,
             "scale pools": self._scaling.look,
+            "share with other balancers": self._sharing.look,
             "sweep": Sweeper(segment, self._ledger, states).sweep,
         })
         self._mark = 0
@@ -109,6 +112,7 @@ class Controller:
             self._scaling.close(self._is_over)
             self._admin.close()
             self._discovery.close()
+            self._sharing.close()
             self._checks.close()
             self._saver.close()
             self._sender.close()
@@ -139,6 +143,7 @@ class Controller:
         self._admin.use(config.admin)
         self._scaling.use(config)
         self._sender.use(config.metrics)
+        self._sharing.use(config.cluster)
         self._saver.use(config.state.file, config.state.max_age, os.path.abspath(config.source))
         self._mark = mark
 

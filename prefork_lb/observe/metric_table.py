@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from prefork_lb import __version__
 from prefork_lb.observe.conditions import condition
+from prefork_lb.shared.balancers import Balancer
 from prefork_lb.shared.statistics import BOUNDS_S
 from prefork_lb.shared.view import InstanceView, PoolView, ServerView
 
@@ -125,6 +126,10 @@ def _queue_seconds(seen: InstanceView) -> Samples:
         yield "_sum", (pool.name,), pool.queued_s
 
 
+def _of_balancers(number: Callable[[Balancer], float]) -> Callable[[InstanceView], Samples]:
+    return lambda seen: (("", (each.name,), number(each)) for each in seen.balancers)
+
+
 def _scaling_wanted(seen: InstanceView) -> Samples:
     for pool in seen.pools:
         if pool.scaling is not None:
@@ -199,6 +204,17 @@ FAMILIES = (
            _scaling_wanted),
     Family("scaling_servers", "gauge", ("pool", "state"), "Servers that the balancer has started itself, by state: running, "
            "starting or ending.", _scaling_servers),
+
+    Family("cluster_together", "gauge", (), "1: this balancer shares with others; 0: it goes on by itself.",
+           _of_instance(lambda seen: seen.together if seen.balancers else None)),
+    Family("cluster_round_seconds", "gauge", ("balancer",), "Time that the last exchange of a balancer with the store took.",
+           _of_balancers(lambda each: each.round_us / 1e6)),
+    Family("cluster_silent_seconds", "gauge", ("balancer",), "Time since a balancer last reported.",
+           _of_balancers(lambda each: each.silent_s)),
+    Family("cluster_in_flight", "gauge", ("balancer",), "Requests in flight of a balancer, as it reported last.",
+           _of_balancers(lambda each: each.in_flight)),
+    Family("cluster_checks", "gauge", ("balancer",), "1: the checks of this balancer hold for all.",
+           _of_balancers(lambda each: each.checks)),
 
     Family("client_connections", "gauge", (), "Connections of clients (ProxyWorker).", _of_instance(_clients)),
     Family("shed_total", "counter", (), "Requests and connections refused because a worker had too much to do.",

@@ -60,6 +60,7 @@ class Snapshots:
             "totals": self._totals(now, pools),
             "workers": [_worker(worker) for worker in now.workers],
             "pools": pools,
+            "cluster": _cluster(now),
         }
 
     def _configuration(self) -> Config | None:
@@ -178,6 +179,15 @@ def _sums(parts: Iterable[dict[str, int]]) -> dict[str, int]:
         for name, count in part.items():
             found[name] += count
     return found
+
+
+def _cluster(now: InstanceView) -> list[Document] | None:
+    """The balancers that share; this one alone when it goes on by itself."""
+    if not now.balancers:
+        return None
+    return [{"name": each.name, "self": each.is_self, "together": now.together or not each.is_self, "in_flight": each.in_flight,
+             "silent_s": round(each.silent_s, 2), "round_ms": round(each.round_us / 1000, 2), "checks": each.checks}
+            for each in now.balancers]
 
 
 def _scaling(scaling: Scaling | None) -> Document | None:

@@ -26,6 +26,11 @@ class Balancer:
     round_us: int  # what its last exchange with the store took
     checks: bool  # its checks hold for all
 
+    @property
+    def silent_s(self) -> float:
+        """How long ago it last reported something new."""
+        return max(0, now_ms() - self.heard_ms) / 1000
+
 
 def balancers(segment: Segment) -> list[Balancer]:
     """All of them by name; none when this one does not share."""
@@ -54,9 +59,9 @@ def write_balancers(segment: Segment, wanted: list[Balancer]) -> None:
             cells[start + cell] = value
 
 
-def silent_s(each: Balancer) -> float:
-    """How long ago it last reported something new, in seconds."""
-    return max(0, now_ms() - each.heard_ms) / 1000
+def is_together(segment: Segment) -> bool:
+    """Whether this balancer shares with others now, and does not go on by itself."""
+    return bool(segment.cells[at.H_TOGETHER])
 
 
 def _entries(segment: Segment) -> Iterator[tuple[int, Balancer]]:

@@ -48,6 +48,8 @@ class Kind(enum.StrEnum):
     ROLLED = "rolled"  # all of a pool were replaced, or were not
     DISCOVERED = "discovered"  # servers have joined or left a pool since a list says so
     DISCOVERY_FAILED = "discovery-failed"  # a pool's list is not to be had, or not believed
+    BALANCER_JOINED = "balancer-joined"  # another one shares with this one, or this one with others
+    BALANCER_LEFT = "balancer-left"
     AUDIT = "audit"  # any other deed of an operator
 
 

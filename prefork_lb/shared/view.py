@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from prefork_lb.shared import layout as at
+from prefork_lb.shared.balancers import Balancer, balancers, is_together
 from prefork_lb.shared.identity import is_alive
 from prefork_lb.shared.rows import Rows
 from prefork_lb.shared.scales import Scaling, scaling_of
@@ -104,6 +105,8 @@ class InstanceView:
     pools: list[PoolView]
     servers: list[ServerView]
     numbers: InstanceNumbers | None
+    balancers: list[Balancer]  # that share, this one among them; empty: the configuration does not ask for it
+    together: bool  # this balancer shares with others now; it goes on by itself otherwise
 
 
 def view(segment: Segment, sessions: Mapping[tuple[str, str], int] = MappingProxyType({})) -> InstanceView:
@@ -158,7 +161,7 @@ def view(segment: Segment, sessions: Mapping[tuple[str, str], int] = MappingProx
                         cells[at.H_REPAIRS], controller, _age_s(beat, now) if controller else None, cells[at.H_CREATED],
                         cells[at.H_JOINS], cells[at.H_ENDED], cells[at.H_DIED], workers,
                         _pools(segment, rows, servers, own_waiting, leaving, numbers), servers,
-                        numbers.instance if numbers else None)
+                        numbers.instance if numbers else None, balancers(segment), is_together(segment))
 
 
 def _worker(segment: Segment, row: int, pid: int) -> WorkerView:

@@ -78,4 +78,33 @@ export class Workers {
   }
 }
 
+/** The balancers that share with this one. */
+export class Balancers {
+  #root = by("balancers");
+  #items = new Map();
+
+  draw({instance}) {
+    const balancers = instance.cluster ?? [];
+    by("cluster").hidden = !balancers.length;
+    text(by("n-balancers"), String(balancers.length));
+    arrange(this.#root, balancers.map((balancer) => this.#item(balancer)));
+  }
+
+  #item(balancer) {
+    const item = this.#items.get(balancer.name) ?? this.#new(balancer);
+    text(item.state, [balancer.self && "this one", balancer.checks && "checks for all"].filter(Boolean).join(", "));
+    const said = balancer.together ? [`${count(balancer.in_flight)} in flight`, `reported ${balancer.silent_s.toFixed(1)}\u202fs ago`, `exchange ${lag(balancer.round_ms)}`] : ["goes on by itself: the store is away"];
+    text(item.figures, said.join(" · "));
+    attribute(item.root, "data-old", balancer.together ? null : "");
+    return item.root;
+  }
+
+  #new({name}) {
+    const state = element("em"), figures = element("span", {class: "figures"});
+    const item = {root: element("div", {class: "worker"}, element("p", {}, element("b", {}, name), state), figures), state, figures};
+    this.#items.set(name, item);
+    return item;
+  }
+}
+
 const lag = (ms) => (ms >= 10 ? `${ms.toFixed(0)}\u202fms` : `${ms.toFixed(1)}\u202fms`);

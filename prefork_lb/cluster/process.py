@@ -1,0 +1,94 @@
+"""The process that shares with other balancers: no request waits for it, and none for the store.
+
+It may hang in a name's look-up or in the network. So it is no part of the controller, which forgets what others have told when
+nothing comes for a second (`shared.elsewhere`).
+"""
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import random
+import signal
+import socket
+import threading
+
+from prefork_lb.cluster.redis_store import RedisStore
+from prefork_lb.cluster.sharing import Sharing
+from prefork_lb.cluster.store import StoreError
+from prefork_lb.config.cluster import ClusterConfig
+from prefork_lb.config.published import decode_published
+from prefork_lb.error_log import log_to
+from prefork_lb.shared import layout as at
+from prefork_lb.shared.desired import published
+from prefork_lb.shared.finding import open_inherited
+from prefork_lb.shared.identity import myself
+from prefork_lb.shared.ledger import Ledger
+from prefork_lb.shared.segment import Segment
+from prefork_lb.shared.states import States
+
+_PR_SET_PDEATHSIG = 1
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 0.5  # without the store
+_JITTER = 0.1  # of the interval: balancers must not exchange in step
+_MOST_BYTES_A_SECOND = 1 << 20
+
+log = logging.getLogger("prefork_lb")
+
+
+def run(segment_name: str, descriptor: int, controller: int, error_log: str = "") -> int:
+    """Share for the instance with this segment until the controller with this pid ends; the process' exit code.
+
+    `descriptor` is the segment's file as the controller has passed it on.
+    """
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != controller:
+        return 0  # it ended before the call
+    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_IGN)  # the master's; it may be signalled as a group
+    log_to(error_log)
+    segment = open_inherited(descriptor, segment_name)
+    os.close(descriptor)
+    config = _section(segment) if segment is not None else None
+    if segment is None or config is None:
+        return 0  # the controller looks again
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    ledger = Ledger(segment, takes_row=False)
+    with ledger.locked():
+        segment.cells[at.H_CLUSTER], segment.cells[at.H_CLUSTER + 1] = myself()
+    sharing = Sharing(config.balancer or _own_name(segment), segment, ledger, States(segment), RedisStore(config))
+    share(sharing, config.interval, stop)
+    return 0
+
+
+def share(sharing: Sharing, interval_s: float, stop: threading.Event) -> None:
+    """Exchange again and again until `stop` is set; then leave."""
+    rng, pause_s, is_away, told = random.Random(), 0.0, False, ""
+    while not stop.wait(pause_s):
+        try:
+            size = sharing.exchange().size
+        except StoreError as exc:
+            if str(exc) != told:
+                log.error("the store of [cluster] is away: %s", exc)
+            told, pause_s = str(exc), min(max(2 * pause_s if is_away else 0.0, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
+            is_away = True
+            continue
+        if is_away:
+            log.warning("the store of [cluster] is there again")
+        is_away, told = False, ""
+        pause_s = max(interval_s, size / _MOST_BYTES_A_SECOND) * rng.uniform(1 - _JITTER, 1 + _JITTER)
+    try:
+        sharing.leave()
+    except StoreError as exc:
+        log.warning("the other balancers could not be told that this one ends: %s", exc)
+
+
+def _section(segment: Segment) -> ClusterConfig | None:
+    _, data = published(segment)
+    return decode_published(data)[0].cluster if data else None
+
+
+def _own_name(segment: Segment) -> str:
+    """The host's name and the pid of the master that made the segment, which both stay for as long as the instance runs."""
+    pid = segment.name.rsplit("-", 2)[-2]
+    return f"{socket.gethostname()}:{pid}"

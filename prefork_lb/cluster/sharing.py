@@ -1,0 +1,165 @@
+"""One exchange after the other: what this balancer knows goes to the others, and what they know is written for its workers."""
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Sequence
+
+from prefork_lb.clock import Clock, monotonic
+from prefork_lb.cluster.limits import Limits
+from prefork_lb.cluster.loads import Loads, Tables
+from prefork_lb.cluster.others import Others
+from prefork_lb.cluster.report import VERSION, Report, decode, decode_results, encode, encode_results
+from prefork_lb.cluster.servers import Counts, ServerList, Servers
+from prefork_lb.cluster.settings import Settings
+from prefork_lb.cluster.store import Received, Sent, Store, StoreError
+from prefork_lb.cluster.verdicts import Checks, Ejections
+from prefork_lb.shared.balancers import Balancer, write_balancers
+from prefork_lb.shared.elsewhere import Elsewhere
+from prefork_lb.shared.events import Kind, record
+from prefork_lb.shared.ledger import Ledger
+from prefork_lb.shared.segment import Segment
+from prefork_lb.shared.states import States
+from prefork_lb.shared.steering import Steering
+
+_RESULTS_EVERY_S = 0.25
+
+log = logging.getLogger("prefork_lb")
+
+
+class Sharing:
+    """This balancer's part. `exchange` is to be called again and again, from one thread."""
+
+    def __init__(self, name: str, segment: Segment, ledger: Ledger, states: States, store: Store, clock: Clock = monotonic,
+                 rng: random.Random | None = None) -> None:
+        """`name` is this balancer's, which no other one has."""
+        self.name = name
+        self._segment, self._ledger, self._store, self._clock = segment, ledger, store, clock
+        self._elsewhere = Elsewhere(segment, ledger, states)
+        self._list = ServerList(segment)
+        self._counts = Counts(segment, states)
+        self._others = Others(clock)
+        self._tables = Tables()
+        self._loads = Loads(self._counts, self._tables)
+        self._settings = Settings(states, Steering(segment, ledger, states))
+        self._ejections = Ejections(ledger, states)
+        self._checks = Checks(name, ledger, states)
+        self._results_at = 0.0
+        self._limits = Limits(ledger, states, self._counts, clock)
+        self._run, self._number, self._round_us = (rng or random.Random()).getrandbits(62), 0, 0
+        self._store_ahead_ms = 0.0  # the store's clock against this host's monotonic one
+        self._present: dict[str, Report] = {}
+        self._began = clock()
+
+    def exchange(self) -> Received:
+        """One round trip, and what comes of it. Raises StoreError; this balancer goes on by itself then."""
+        servers = self._list.read()
+        in_flight = self._counts.in_flight(servers.slots)
+        sent = self._sent(servers, in_flight)
+        begun = self._clock()
+        try:
+            received = self._store.exchange(sent)
+        except StoreError as exc:
+            self.go_alone(str(exc))
+            raise
+        ended = self._clock()
+        self._round_us = int((ended - begun) * 1e6)
+        self._store_ahead_ms = received.now_ms - ended * 1000
+        self._take(servers, in_flight, received)
+        if not self._elsewhere.is_together:
+            self._tell(Kind.BALANCER_JOINED, self.name, "shares with others from now on")
+        self._elsewhere.note_round(self._round_us)
+        self._write_balancers(in_flight)
+        return received
+
+    def go_alone(self, why: str) -> None:
+        """Go on without the others, because of `why`."""
+        if self._elsewhere.is_together:
+            self._elsewhere.go_alone()
+            log.error("this balancer goes on by itself: %s", why)
+            self._tell(Kind.BALANCER_LEFT, self.name, f"goes on by itself: {why}")
+        self._present = {}
+        self._write_balancers([])
+
+    def leave(self) -> None:
+        """End in good order: the others need not wait."""
+        if self._elsewhere.is_together:
+            self._elsewhere.go_alone()
+        write_balancers(self._segment, [])
+        self._store.leave(self.name)
+
+    def _sent(self, servers: Servers, in_flight: Sequence[int]) -> Sent:
+        others = list(self._present.values())
+        balancers = len(others) + 1
+        needs = self._limits.needs(servers, in_flight, balancers)
+        slots, now_ms = servers.slot_of, int(self._clock() * 1000 + self._store_ahead_ms)
+        can_check = self._counts.has_checks(servers.slots)
+        results = None
+        if can_check and self._checks.checker(can_check, others) == self.name and self._clock() >= self._results_at:
+            self._results_at = self._clock() + _RESULTS_EVERY_S
+            results = self._checks.results(slots, self._run, self._clock())
+        self._number += 1
+        report = Report(VERSION, self.name, self._run, self._number, servers.digest, list(in_flight), needs, self._round_us,
+                        can_check, self._checks.number, self._settings.look(slots, now_ms), self._ejections.look(slots))
+        sent = Sent(self.name, encode(report), results=encode_results(results) if results is not None else None,
+                    gone=self._others.gone())
+        sent.tables, sent.wanted_tables = self._tables.to_send(servers, self._number), self._tables.unknown(others)
+        checker = self._checker(can_check, others)
+        sent.results_of = checker.balancer if checker is not None and self._checks.wants(checker) else ""
+        if any(self._counts.limits(servers.slots)):
+            by_name = {other.balancer: self._tables.needs(other) for other in others}
+            by_name[self.name] = dict(zip(servers.keys, needs, strict=True))
+            names = sorted(by_name)
+            sent.parts = self._limits.wanted(servers, in_flight, [by_name[name] for name in names], names.index(self.name))
+        return sent
+
+    def _take(self, servers: Servers, in_flight: Sequence[int], received: Received) -> None:
+        self._tables.take(received.tables)
+        reports = [report for data in received.reports if (report := decode(data)) is not None and report.balancer != self.name]
+        self._others.hear(reports)
+        present = self._others.present()
+        self._note_presence(present)
+        slots = servers.slot_of
+        names = sorted([self.name, *self._present])
+        place = names.index(self.name)
+        self._elsewhere.set(self._loads.of(servers, in_flight, present, place))
+        self._limits.take(servers, received.parts, len(names), place)
+        self._settings.adopt(slots, [(report.balancer, setting) for report in present for setting in report.settings])
+        self._ejections.adopt(slots, present)
+        checker = self._checker(self._counts.has_checks(servers.slots), present)
+        if checker is None:
+            self._checks.let_go(slots)
+            return
+        if received.results is not None and (results := decode_results(received.results)) is not None:
+            self._checks.read(results)
+        self._checks.adopt(slots, checker)
+
+    def _checker(self, can_check: bool, others: Sequence[Report]) -> Report | None:
+        """The other balancer whose checks hold; None: this one's do, or nobody's."""
+        name = self._checks.checker(can_check, others)
+        return next((report for report in others if report.balancer == name), None)
+
+    def _note_presence(self, present: Sequence[Report]) -> None:
+        now = {report.balancer: report for report in present}
+        for name in sorted(now.keys() - self._present.keys()):
+            self._tell(Kind.BALANCER_JOINED, name, "shares with this one")
+        for name in sorted(self._present.keys() - now.keys()):
+            self._tell(Kind.BALANCER_LEFT, name, "is silent, or has ended")
+        self._present = now
+
+    def _tell(self, kind: Kind, name: str, text: str) -> None:
+        with self._ledger.locked():
+            record(self._segment, kind, f"{name} {text}")
+
+    def _write_balancers(self, in_flight: Sequence[int]) -> None:
+        others = list(self._present.values())
+        can_check = self._counts.has_checks(self._list.read().slots)
+        checker = self._checks.checker(can_check, others)
+        now = self._clock()
+        found = [Balancer(self.name, True, int(now * 1000), int(self._began * 1000), sum(in_flight), self._round_us,
+                          checker == self.name)]
+        for report in others:
+            heard, since = self._others.heard(report.balancer)
+            found.append(Balancer(report.balancer, False, int(heard * 1000), int(since * 1000), sum(report.in_flight),
+                                  report.round_us, checker == report.balancer))
+        write_balancers(self._segment, found)

@@ -1,0 +1,35 @@
+"""Keeps the process running that shares with other balancers, and forgets what these told when nothing more comes."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from prefork_lb.config.cluster import ClusterConfig
+from prefork_lb.controller.side_process import SideProcess, module
+from prefork_lb.shared.elsewhere import Elsewhere
+from prefork_lb.shared.ledger import Ledger
+from prefork_lb.shared.segment import Segment
+from prefork_lb.shared.states import States
+
+
+class Sharing:
+    """The controller's part of `[cluster]`. The process may hang or be killed: requests must not go by old tales for it."""
+
+    def __init__(self, segment: Segment, ledger: Ledger, states: States, error_log: str,
+                 command: Sequence[str] = module("prefork_lb.cluster")) -> None:
+        self._process = SideProcess(segment, error_log, "the process that shares with other balancers", command)
+        self._elsewhere = Elsewhere(segment, ledger, states)
+
+    def use(self, cluster: ClusterConfig | None) -> None:
+        """Go by this section from the next look on; None: this balancer shares with no other."""
+        self._process.use(cluster)
+        if cluster is None:
+            self._elsewhere.forget()
+
+    def look(self) -> None:
+        """To be called a few times a second, from the main thread."""
+        self._elsewhere.go_alone_if_silent()
+        self._process.look()
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.close()

@@ -1,0 +1,118 @@
+"""Two balancers that share through a real store, which comes and goes."""
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import pytest
+
+from prefork_lb.cli.running import running_segments
+from prefork_lb.shared import layout as at
+from prefork_lb.shared.ledger import Ledger
+from prefork_lb.shared.segment import Segment
+from prefork_lb.shared.states import Admin, States
+from prefork_lb.shared.steering import Steering
+from prefork_lb.shared.table import slots_by_key
+from prefork_lb.shared.view import InstanceView
+from tests.support.balancer import PROXY, Balancer, pool_text
+from tests.support.client import Burst
+from tests.support.instances import instances
+from tests.support.load import Load
+from tests.support.origin import Origin
+from tests.support.rig import Rig
+from tests.support.store import REDIS_SERVER, WHY_NOT, RedisServer
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.skipif(REDIS_SERVER is None, reason=WHY_NOT)
+
+PATIENCE_S = 30.0
+
+
+class Setup(NamedTuple):
+    store: RedisServer
+    origin: Origin
+    balancers: list[Balancer]
+
+
+@pytest.fixture(scope="module")
+def setup(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setup]:
+    folder = tmp_path_factory.mktemp("c")
+    with RedisServer(folder) as store, Rig(folder) as rig:
+        origin = rig.origin(3)
+        text = pool_text(origin.addresses) + f'[cluster]\nurl = "{store.url}"\nbalancer = "%s"\n'
+        yield Setup(store, origin, [rig.balancer(text % name, PROXY, workers=1) for name in ("a", "b")])
+
+
+def seen(balancer: Balancer) -> InstanceView:
+    """An instance, as its shared memory has it."""
+    return next(each for each in instances() if each.master == balancer.master)
+
+
+def are_together(balancer: Balancer) -> bool:
+    view = seen(balancer)
+    return view.together and [each.name for each in view.balancers] == ["a", "b"]
+
+
+def wait_until_together(*balancers: Balancer) -> None:
+    for balancer in balancers:
+        wait_until(lambda balancer=balancer: are_together(balancer), lambda: "both share", PATIENCE_S)  # type: ignore[misc]
+
+
+def segment_of(balancer: Balancer) -> Segment:
+    return next(each for each in running_segments() if balancer.master in each.masters())
+
+
+def head_start(balancer: Balancer, addresses: list[str]) -> int:
+    """By how much the load of others on the first server is above that on the others, for a balancer."""
+    segment = segment_of(balancer)
+    slots, loads = slots_by_key(segment), segment.cells[segment.layout.column(at.C_ELSEWHERE)]
+    first, *others = (loads[slots["web", address]] for address in addresses)
+    return int(first - max(others))
+
+
+def set_admin(balancer: Balancer, state: Admin, *addresses: str) -> None:
+    """As an operator does."""
+    segment = segment_of(balancer)
+    steering = Steering(segment, Ledger(segment, takes_row=False), States(segment))
+    for address in addresses:
+        steering.set_admin("web", address, state, "somebody")
+
+
+def drained(balancer: Balancer) -> int:
+    return [server.state for server in seen(balancer).servers].count("drain")
+
+
+def test_what_one_balancer_knows_counts_on_the_other(setup: Setup) -> None:
+    """One balancer has six long requests on one server, since the others were drained. Alone, the other balancer would give each
+    server as many of its own: a difference of six."""
+    origin, (a, b) = setup.origin, setup.balancers
+    wait_until_together(a, b)
+    set_admin(a, Admin.DRAIN, *origin.addresses[1:])
+    wait_until(lambda: drained(b) == 2, "what was set on one balancer holds on the other", PATIENCE_S)
+    with origin.released_at_end(), Burst(a.address, 6):
+        origin.wait_for_in_flight(6)
+        set_admin(b, Admin.READY, *origin.addresses[1:])
+        wait_until(lambda: drained(a) == 0, "and the other way round", PATIENCE_S)
+        wait_until(lambda: head_start(b, origin.addresses) >= 3, "the other balancer knows of the six", PATIENCE_S)
+        with Burst(b.address, 12):
+            origin.wait_for_in_flight(18)
+            assert origin.spread <= 4, origin
+
+
+def test_a_store_that_comes_and_goes_costs_no_request(setup: Setup) -> None:
+    store, origin, (a, b) = setup
+    with Load(a.address, 2, "/", pause_s=0.01) as load, Load(b.address, 2, "/", pause_s=0.01) as other:
+        wait_until_together(a, b)
+        for harm in (store.kill, store.stop_running):
+            harm()
+            wait_until(lambda: not seen(a).together and not seen(b).together, "each goes on by itself", PATIENCE_S)
+            load.wait_for_successes(20, PATIENCE_S)
+            (store.start if store.process is None else store.go_on)()
+            wait_until_together(a, b)
+        store.command("FLUSHALL")
+        load.wait_for_successes(20, PATIENCE_S)
+        other.wait_for_successes(20, PATIENCE_S)
+        wait_until_together(a, b)
+    assert load.failures == other.failures == []
+    told = a.command("status", "--cluster", "--master", str(a.master)).stdout
+    assert "a (this one)" in told and "shares" in told and "2 balancers" in told

@@ -1,0 +1,75 @@
+"""The store over a real redis-server."""
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from prefork_lb.cluster.redis_store import RedisStore
+from prefork_lb.cluster.store import Sent, StoreError
+from prefork_lb.config.cluster import ClusterConfig
+from tests.support.store import REDIS_SERVER, WHY_NOT, RedisServer
+
+pytestmark = pytest.mark.skipif(REDIS_SERVER is None, reason=WHY_NOT)
+
+KEY = "web", "10.0.0.1:80"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    with RedisServer(tmp_path_factory.mktemp("r")) as server:
+        yield server
+
+
+@pytest.fixture
+def store(server: RedisServer) -> RedisStore:
+    server.command("FLUSHALL")
+    return RedisStore(ClusterConfig(url=server.url, name="site"))
+
+
+def test_an_exchange(store: RedisStore) -> None:
+    received = store.exchange(Sent("a", b"report a", tables={b"\0digest": b"table"}, results=b"results a"))
+    assert received.reports == [b"report a"]
+    assert received.now_ms > 0
+    received = store.exchange(Sent("b", b"report b", wanted_tables=[b"\0digest", b"other"], results_of="a"))
+    assert sorted(received.reports) == [b"report a", b"report b"]
+    assert received.tables == {b"\0digest": b"table"} and received.results == b"results a"
+    assert store.exchange(Sent("b", b"report b", gone=["a"])).reports == [b"report b"]
+    store.leave("b")
+    assert store.exchange(Sent("c", b"report c")).reports == [b"report c"]
+
+
+def test_no_more_than_the_limit_is_granted(store: RedisStore) -> None:
+    def ask(balancer: str, part: int) -> int:
+        return store.exchange(Sent(balancer, b"", parts={KEY: (10, part)})).parts[KEY]
+
+    assert [ask("a", 6), ask("b", 6), ask("b", 2), ask("a", 9), ask("b", 5)] == [6, 4, 2, 8, 2]
+    store.exchange(Sent("b", b"", gone=["a"]))
+    assert ask("b", 9) == 9  # the part of one without a report is free
+
+
+def test_sessions_are_passed_on(store: RedisStore) -> None:
+    after = store.exchange(Sent("a", b"", sessions_after=b"0-0")).sessions_after
+    store.exchange(Sent("b", b"", sessions=b"one"))
+    store.exchange(Sent("b", b"", sessions=b"two"))
+    received = store.exchange(Sent("a", b"", sessions_after=after))
+    assert received.sessions == [b"one", b"two"]
+    assert store.exchange(Sent("a", b"", sessions_after=received.sessions_after)).sessions == []
+
+
+def test_a_store_that_hangs_is_given_up_within_a_second(store: RedisStore, server: RedisServer) -> None:
+    store.exchange(Sent("a", b""))
+    server.stop_running()
+    begun = time.monotonic()
+    with pytest.raises(StoreError, match="Timeout"):
+        store.exchange(Sent("a", b""))
+    server.go_on()
+    assert time.monotonic() - begun < 5  # 0.4 s by itself; the machine may be busy
+    assert store.exchange(Sent("a", b"again")).reports == [b"again"]
+
+
+def test_a_store_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="ConnectionError"):
+        RedisStore(ClusterConfig(url=f"unix://{tmp_path}/nobody")).exchange(Sent("a", b""))
