@@ -8,7 +8,7 @@ version 23 to 27. `make gunicorns` runs the oldest and the newest version that s
 | `Arbiter` | `gunicorn.lingering_master` | see there |
 | `Worker` | `worker.proxy_worker`, `wiring` | documented; `ppid`, `PIPE`, `alive`, `tmp`, `sockets`, `timeout` |
 | `Worker.handle_quit`, `tpool` | `gunicorn.quick_end` | see there |
-| `ssl_context` | `worker.proxy_worker` | makes the context by the settings, with the hook `ssl_context` applied |
+| `ssl_context` | `worker.client_tls` | makes the context by the settings, with the hook `ssl_context` applied |
 | `parse_address` | `net.listening` | how `bind` is read |
 | `Logger` | `gunicorn.json_logger` | documented; `setup` gives `error_log` its handlers |
 | `AppImportError` | `wiring` | raised while the application is made, it ends the start with its message |

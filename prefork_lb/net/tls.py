@@ -81,17 +81,18 @@ def _why(exc: Exception) -> str:
     return str(reason or exc).replace("_", " ").lower()
 
 
-def choose_by_name(default: ssl.SSLContext, named: Mapping[str, ssl.SSLContext]) -> None:
-    """Make `default` choose the context by the host that the client asks for (SNI, RFC 6066 3).
+def choose_by_name(first: ssl.SSLContext, default: ssl.SSLContext, named: Mapping[str, ssl.SSLContext]) -> None:
+    """Make `first` choose the context by the host that the client asks for (SNI, RFC 6066 3).
 
-    Names are lower-case; "*.example.org" stands for names one label below (RFC 6125 6.4.3). Other clients stay with `default`.
+    Names are lower-case; "*.example.org" stands for names one label below (RFC 6125 6.4.3). Other clients get `default`.
     """
 
     def choose(connection: Any, name: str | None, context: ssl.SSLContext) -> None:
+        found = default
         if name:
             name = name.lower().removesuffix(".")
-            found = named.get(name) or named.get("*." + name.partition(".")[2])
-            if found is not None:
-                connection.context = found
+            found = named.get(name) or named.get("*." + name.partition(".")[2]) or default
+        if found is not context:
+            connection.context = found
 
-    default.sni_callback = choose
+    first.sni_callback = choose

@@ -9,8 +9,6 @@ import ctypes
 import gc
 import os
 import socket
-import ssl
-from collections.abc import Sequence
 from types import FrameType
 from typing import Any
 
@@ -18,16 +16,17 @@ from prefork_lb.errors import OutOfDescriptors
 from prefork_lb.green.dial import Dialer
 from prefork_lb.green.hub import Hub
 from prefork_lb.green.streams import GreenStream, wait_any
-from prefork_lb.gunicorn.internals import Worker, ssl_context
+from prefork_lb.gunicorn.internals import Worker
 from prefork_lb.net.address import Address
 from prefork_lb.net.descriptors import Descriptors, limit, most_clients
 from prefork_lb.net.stream import Stream
-from prefork_lb.net.tls import Certificate, ClientTLS, choose_by_name, tell_cuts
+from prefork_lb.net.tls import ClientTLS
 from prefork_lb.proxy.request import Ended, tell_all
 from prefork_lb.upstream.runtime import Runtime
 from prefork_lb.wire.head import HeadLimits
 from prefork_lb.worker.acceptor import Acceptor
 from prefork_lb.worker.access import AccessLog
+from prefork_lb.worker.client_tls import client_context, ticket_context
 from prefork_lb.worker.retirement import Order, Retirement
 from prefork_lb.worker.service import Service, Times
 from prefork_lb.worker.setup import ProxyApplication, ProxySetup, nothing
@@ -54,6 +53,8 @@ class ProxyWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         super().__init__(*arguments, **named)
         self._setup: ProxySetup | None = None
         self.retirement = Retirement()
+        if self.cfg.is_ssl:
+            ticket_context()  # this worker inherits it
         # gunicorn takes the time of the heartbeat's file for monotonic time. A new file has the time of day, far in the future: a
         # worker that stood still before its first beat would never be taken for frozen.
         self.notify()
@@ -131,7 +132,7 @@ class ProxyWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
 
     def _listen(self, setup: ProxySetup | None) -> list[Acceptor]:
         cfg = self.cfg
-        context = _client_context(cfg, setup.certificates if setup else ()) if cfg.is_ssl else None
+        context = client_context(cfg, setup.certificates if setup else ()) if cfg.is_ssl else None
         siblings = setup.siblings if setup else None
         if siblings is not None:
             siblings.note_clients(0)
@@ -236,32 +237,6 @@ class ProxyWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
             self.log.warning("%d connections broken off at the end of %s", left,
                              "listen.linger" if self._may_linger else f"graceful_timeout ({self.cfg.graceful_timeout} s)")
             self.hub.stop()
-
-
-class _OtherCertificate:
-    """gunicorn's settings with another certificate: gunicorn's factory then makes a context for it."""
-
-    def __init__(self, settings: Any, certificate: Certificate) -> None:
-        self._settings = settings
-        self.certfile = certificate.certificate
-        self.keyfile = certificate.key or None
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._settings, name)
-
-
-def _client_context(settings: Any, certificates: Sequence[Certificate]) -> ssl.SSLContext:
-    default: ssl.SSLContext = ssl_context(settings)
-    named: dict[str, ssl.SSLContext] = {}
-    for certificate in certificates:
-        context = ssl_context(_OtherCertificate(settings, certificate))
-        tell_cuts(context)
-        context.set_alpn_protocols(["http/1.1"])
-        named.update((host.lower().removesuffix("."), context) for host in certificate.hosts)
-    tell_cuts(default)
-    default.set_alpn_protocols(["http/1.1"])
-    choose_by_name(default, named)
-    return default
 
 
 def _keep_freed_memory() -> None:

@@ -20,7 +20,7 @@ from tests.support.client import fetch
 from tests.support.pattern import pattern
 from tests.support.place import HOST
 from tests.support.rig import Rig
-from tests.support.tls import TLSServer
+from tests.support.tls import TLSServer, believing
 from tests.support.waiting import wait_until
 
 pytestmark = needs_openssl
@@ -95,6 +95,37 @@ def test_a_reload_takes_the_certificates_that_are_there_now(rig: Rig, pairs: dic
 
 
 @needs_curl
+def resumed(address: tuple[str, int], context: ssl.SSLContext, session: ssl.SSLSession | None = None, count: int = 1,
+            ) -> tuple[list[bool | None], ssl.SSLSession | None]:
+    """Whether each of so many connections, open together, went on with `session`; and the session of the last one."""
+    found, last = [], None
+    with contextlib.ExitStack() as stack:
+        for _ in range(count):
+            plain = stack.enter_context(socket.create_connection(address, 20))
+            secure = stack.enter_context(context.wrap_socket(plain, server_hostname="shop.example", session=session))
+            secure.sendall(b"GET / HTTP/1.1\r\nHost: shop.example\r\n\r\n")
+            assert secure.recv(65536).startswith(b"HTTP/1.1 200 ")  # a session of TLS 1.3 comes behind the handshake
+            found.append(secure.session_reused)
+            last = secure.session
+    return found, last
+
+
+def test_a_ticket_is_good_at_every_worker_and_after_a_reload(balancer: Balancer) -> None:
+    sessions = []
+    for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+        context = believing()
+        context.minimum_version = context.maximum_version = version
+        full, session = resumed(balancer.address, context)
+        assert full == [False] and session is not None
+        sessions.append((context, session))
+    for is_reloaded in (False, True):
+        if is_reloaded:
+            balancer.reload()
+        for context, session in sessions:
+            # Connections that are open together are divided evenly among the workers.
+            assert resumed(balancer.address, context, session, 8)[0] == [True] * 8
+
+
 def test_curl_downloads_uploads_and_is_told_the_scheme(balancer: Balancer, pairs: dict[str, Pair], tmp_path: Path) -> None:
     url, trust = https(balancer.address), ("--cacert", str(pairs["default"].certificate))
     assert curl(*trust, f"{url}/bytes?n=1000000") == bytes(pattern(0, 1_000_000))
