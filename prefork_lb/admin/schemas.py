@@ -113,6 +113,15 @@ _SCALING = record(
     rolling=flag("Whether all are being replaced by new ones."),
 )
 
+_DISCOVERY = record(
+    "Servers that are listed elsewhere.",
+    source=maybe(text("Where the list is.")),
+    state=text("How the last look went; `waiting`: there was none yet.", enum=["waiting", "good", "failing"]),
+    last_ok=maybe(number("When there was a good list last, in seconds since the epoch.")),
+    error=text('Why the last look failed, or some servers of the list are not in the pool; "": all is well.'),
+    servers=integer("Servers in the last good list."),
+)
+
 POOL = record(
     "A pool and its servers.",
     name=text("Its name."),
@@ -131,6 +140,7 @@ POOL = record(
     error_rate=maybe(number(f"Answers 5xx in a second; {_NOT_KEPT}.")),
     **_TIMES,
     scaling={"anyOf": [_SCALING, {"type": "null"}], "description": "null: the balancer starts none of its servers."},
+    discovery={"anyOf": [_DISCOVERY, {"type": "null"}], "description": "null: it discovers no servers."},
     servers=array(ref("Server"), "Its servers."),
 )
 

@@ -12,6 +12,8 @@ import click
 from prefork_lb.cli.room import lacks_of_room
 from prefork_lb.config import Config, find_and_load
 from prefork_lb.config.routes import goal_in_words, route_in_words
+from prefork_lb.discovery.source import ListError
+from prefork_lb.discovery.sources import make_source
 from prefork_lb.errors import ConfigError
 from prefork_lb.shared.saved import folder_problem
 from prefork_lb.shared.saved_lock import describe, holder
@@ -38,7 +40,7 @@ def check(file: str | None) -> None:
         lacks = lacks_of_room(config)
     except SegmentError as exc:
         lacks = [f"whether there is room cannot be seen: {exc}"]
-    for notice in (*notices, *state_notices(config), *lacks):
+    for notice in (*notices, *state_notices(config), *lacks, *discovery_notices(config)):
         click.echo(f"warning: {notice}", err=True)
     click.echo("\n".join(summary(config)))
 
@@ -68,6 +70,26 @@ def state_notices(config: Config) -> list[str]:
     return found
 
 
+def discovery_notices(config: Config) -> list[str]:
+    """Why the servers of pools cannot be found at the moment, a line for each pool. Asks name servers, and may take seconds."""
+    found = []
+    for name, pool in config.pools.items():
+        if pool.discovery is not None:
+            source, problem = make_source(pool.discovery), ""
+            try:
+                count = len(source.look().servers)
+                if count < pool.discovery.min_servers:
+                    problem = f"lists {count} servers, fewer than min_servers, which is {pool.discovery.min_servers}"
+            except ListError as exc:
+                problem = str(exc)
+            finally:
+                source.close()
+            if problem:
+                found.append(f"{config.source}: pools.{name}.discovery: {pool.discovery.where}: {problem}; the pool would "
+                             "have no server of it")
+    return found
+
+
 def summary(config: Config) -> list[str]:
     """A summary of the configuration, in lines."""
     listen = config.listen
@@ -75,7 +97,8 @@ def summary(config: Config) -> list[str]:
     for name, pool in config.pools.items():
         count = len(pool.servers)
         redirects = f", redirects with {pool.redirect_status}" if pool.mode == "redirect" else ""
-        lines.append(f"pool {name}: {pool.policy}, {count} server{'s' if count != 1 else ''}{redirects}")
+        more = f", and those of {pool.discovery.where}" if pool.discovery is not None else ""
+        lines.append(f"pool {name}: {pool.policy}, {count} server{'s' if count != 1 else ''}{more}{redirects}")
         for server in pool.servers:
             limit = f", at most {server.max_connections} at once" if server.max_connections else ""
             lines.append(f"  {server.address}, weight {server.weight}{limit}{', backup' if server.backup else ''}")

@@ -40,6 +40,14 @@ def _scaling(name: str, scaling: Document) -> str:
             f"{', being replaced' if scaling['rolling'] else ''}: {scaling['why']}")
 
 
+def _discovery(name: str, discovery: Document, now: float) -> str:
+    """Where the servers of a pool are listed, and how that goes, in a line."""
+    good = "no list yet" if discovery["last_ok"] is None else (
+        f"{count(discovery['servers'], 'server')}, good {ago(max(0.0, now - discovery['last_ok']))}")
+    error = f"; {'fails' if discovery['state'] == 'failing' else 'problem'}: {discovery['error']}" if discovery["error"] else ""
+    return f"pool {name} discovers ({discovery['source'] or 'unknown'}): {good}{error}"
+
+
 def _linger_line(workers: Sequence[Document]) -> str:
     """Workers that were replaced and still serve the connections that they have, in a line."""
     connections = sum(worker["clients"] or 0 for worker in workers)
@@ -135,6 +143,8 @@ def _show(instance: Document) -> None:
             click.echo(_limits(pool))
         if pool["scaling"]:
             click.echo(_scaling(pool["name"], pool["scaling"]))
+        if pool["discovery"]:
+            click.echo(_discovery(pool["name"], pool["discovery"], instance["now"]))
 
 
 @click.command()

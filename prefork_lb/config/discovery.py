@@ -2,9 +2,12 @@
 from __future__ import annotations
 
 from typing import Annotated
+from urllib.parse import urlsplit, urlunsplit
 
 from prefork_lb.config.section import Seconds, Section, meta
 
+MASK = "***"
+"""Stands for what others must not see."""
 FILE_FORMATS = ".toml", ".json", ".yaml", ".yml"
 
 
@@ -34,3 +37,17 @@ class DiscoveryConfig(Section, frozen=True):
     min_servers: Annotated[int, meta(
         "A list with fewer servers than this is not believed: the one before stays.", ge=1, le=10000
     )] = 1
+
+    @property
+    def where(self) -> str:
+        """Where the list is, in words."""
+        if self.http:
+            return f"http {without_secrets(self.http)}"
+        return f"file {self.file}" if self.file else f"dns {self.dns}" if self.dns else f"srv {self.srv}"
+
+
+def without_secrets(url: str) -> str:
+    """The URL for others' eyes: a user's password and the values of a query may be secrets."""
+    parts = urlsplit(url)
+    user, at, host = parts.netloc.rpartition("@")
+    return urlunsplit((parts.scheme, f"{MASK if user else ''}{at}{host}", parts.path, MASK if parts.query else "", ""))

@@ -6,21 +6,23 @@ from typing import Any
 
 import msgspec
 
+from prefork_lb.config.discovery import MASK, without_secrets
 from prefork_lb.config.model import Config
 
-MASK = "***"
 _PASSWORD = re.compile(r"^(\w+://)[^/]*@")
 
 
 def masked(config: Config) -> dict[str, Any]:
     """The configuration as plain values, without the secrets in it: the fields that health checks send may be credentials, and
-    so may variables of the environment of servers; the store's URL may have a password."""
+    so may variables of the environment of servers; URLs of the store and of lists of servers may have passwords."""
     values: dict[str, Any] = msgspec.to_builtins(config)
     for pool in values["pools"].values():
         if pool["health"] is not None:
             pool["health"]["headers"] = dict.fromkeys(pool["health"]["headers"], MASK)
         if pool["scaling"] is not None:
             pool["scaling"]["environment"] = dict.fromkeys(pool["scaling"]["environment"], MASK)
+        if pool["discovery"] is not None:
+            pool["discovery"]["http"] = without_secrets(pool["discovery"]["http"])
     if values["cluster"] is not None:
         values["cluster"]["url"] = _PASSWORD.sub(rf"\g<1>{MASK}@", values["cluster"]["url"])
     return values

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from prefork_lb import __version__
 from prefork_lb.observe.conditions import condition
 from prefork_lb.shared.balancers import Balancer
+from prefork_lb.shared.discovered import State
 from prefork_lb.shared.statistics import BOUNDS_S
 from prefork_lb.shared.view import InstanceView, PoolView, ServerView
 
@@ -144,6 +145,18 @@ def _scaling_servers(seen: InstanceView) -> Samples:
             yield "", (pool.name, "ending"), pool.scaling.ending
 
 
+def _discovery_up(seen: InstanceView) -> Samples:
+    for pool in seen.pools:
+        if pool.discovery is not None:
+            yield "", (pool.name,), pool.discovery.state is State.GOOD
+
+
+def _discovery_servers(seen: InstanceView) -> Samples:
+    for pool in seen.pools:
+        if pool.discovery is not None:
+            yield "", (pool.name,), pool.discovery.servers
+
+
 def _worker_restarts(seen: InstanceView) -> Samples:
     yield "", ("ended",), seen.workers_ended
     yield "", ("died",), seen.workers_died
@@ -204,6 +217,8 @@ FAMILIES = (
            _scaling_wanted),
     Family("scaling_servers", "gauge", ("pool", "state"), "Servers that the balancer has started itself, by state: running, "
            "starting or ending.", _scaling_servers),
+    Family("discovery_up", "gauge", ("pool",), "1: the last look at the pool's list of servers was good.", _discovery_up),
+    Family("discovery_servers", "gauge", ("pool",), "Servers in the pool's last good list.", _discovery_servers),
 
     Family("cluster_together", "gauge", (), "1: this balancer shares with others; 0: it goes on by itself.",
            _of_instance(lambda seen: seen.together if seen.balancers else None)),

@@ -15,6 +15,7 @@ from prefork_lb.observe.percentiles import percentile_ms
 from prefork_lb.observe.rates import Growth
 from prefork_lb.observe.sessions import SessionCounter
 from prefork_lb.shared import layout as at
+from prefork_lb.shared.discovered import Discovered
 from prefork_lb.shared.scales import Scaling
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import States, now_ms
@@ -112,7 +113,7 @@ class Snapshots:
             "waiting": pool.waiting, "queue_size": pool.queue_size,
             "retries": pool.retries, "retries_limit": pool.retries_limit,
             "refused": pool.refused, "panic": pool.panic, "tripped": pool.tripped,
-            **numbers, "scaling": _scaling(pool.scaling), "servers": shown,
+            **numbers, "scaling": _scaling(pool.scaling), "discovery": _discovery(pool.discovery, config), "servers": shown,
         }
 
     def _server(self, server: ServerView) -> Document:
@@ -188,6 +189,14 @@ def _cluster(now: InstanceView) -> list[Document] | None:
     return [{"name": each.name, "self": each.is_self, "together": now.together or not each.is_self, "in_flight": each.in_flight,
              "silent_s": round(each.silent_s, 2), "round_ms": round(each.round_us / 1000, 2), "checks": each.checks}
             for each in now.balancers]
+
+
+def _discovery(found: Discovered | None, config: PoolConfig | None) -> Document | None:
+    if found is None:
+        return None
+    settings = config.discovery if config is not None else None
+    return {"source": settings.where if settings is not None else None, "state": found.state.name.lower(),
+            "last_ok": found.good_at or None, "error": found.error, "servers": found.servers}
 
 
 def _scaling(scaling: Scaling | None) -> Document | None:

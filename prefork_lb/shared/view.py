@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.balancers import Balancer, balancers, is_together
+from prefork_lb.shared.discovered import Discovered, discovered_of
 from prefork_lb.shared.identity import is_alive
 from prefork_lb.shared.rows import Rows
 from prefork_lb.shared.scales import Scaling, scaling_of
@@ -74,6 +75,7 @@ class PoolView:
     queued_s: float  # for how long they did, in all
     numbers: PoolNumbers | None
     scaling: Scaling | None = None  # None: its servers are not started here
+    discovery: Discovered | None = None  # None: it discovers no servers
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +204,7 @@ def _pools(segment: Segment, rows: list[int], servers: list[ServerView], own_wai
                               cells[start + at.P_REFUSED], bool(cells[start + at.P_PANIC]), tripped,
                               cells[start + at.P_RETRIED], cells[start + at.P_HEDGED], cells[start + at.P_QUEUED],
                               cells[start + at.P_QUEUED_US] / 1e6, numbers.pool(number) if numbers else None,
-                              scaling_of(segment, number)))
+                              scaling_of(segment, number), discovered_of(segment, number)))
     return sorted(found, key=lambda pool: pool.name)
 
 

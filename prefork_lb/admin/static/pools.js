@@ -22,6 +22,7 @@ class PoolSection {
     this.how = find(".how");
     this.trips = find(".trips");
     this.scaling = find(".scaling");
+    this.discovery = find(".discovery");
     this.add = find(".add");
     find("h2").textContent = name;
     find("h2").id = `pool-${name}`;
@@ -81,6 +82,7 @@ class PoolSection {
     drawStack(this.stack, counts, counts.reduce((sum, number) => sum + number, 0));
     this.#drawTrips(data);
     this.#drawScaling(data.scaling);
+    this.#drawDiscovery(data.discovery);
     this.add.hidden = this.page.session.role !== "operator";
     this.drawRows();
   }
@@ -111,6 +113,13 @@ class PoolSection {
     if (!scaling) return;
     const counts = ["running", "starting", "ending"].filter((state) => scaling[state]).map((state) => `${count(scaling[state])} ${state}`);
     text(this.scaling, `Scaling: ${count(scaling.wanted)} wanted of ${count(scaling.max)} at most, ${counts.join(", ") || "none running"}${scaling.rolling ? ", being replaced" : ""}. ${scaling.why}.`);
+  }
+
+  #drawDiscovery(discovery) {
+    this.discovery.hidden = !discovery;
+    if (!discovery) return;
+    const good = discovery.last_ok === null ? "no list yet" : `${many(discovery.servers, "server")}, last good ${new Date(1000 * discovery.last_ok).toLocaleTimeString()}`;
+    text(this.discovery, `Discovery (${discovery.source ?? "unknown"}): ${good}${discovery.error ? `. ${discovery.state === "failing" ? "It fails" : "Problem"}: ${discovery.error}` : ""}.`);
   }
 }
 

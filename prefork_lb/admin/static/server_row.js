@@ -101,7 +101,7 @@ function said(data) {
   if (data.reason) return data.sessions_left ? `${data.reason}; ${data.sessions_left}` : data.reason;
   const said = [];
   if (data.backup) said.push("backup");
-  if (data.origin === "runtime") said.push("added at run time");
+  if (data.origin === "runtime") said.push(data.source === "operator" ? "added at run time" : `by ${data.source}`);
   if (data.note) said.push(data.note);
   if (data.sessions) said.push(`${count(data.sessions)} sessions`);
   return said.join(" · ");

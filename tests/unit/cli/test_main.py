@@ -21,6 +21,7 @@ from prefork_lb.cli.main import main
 from prefork_lb.gunicorn.settings import CONF_FILE
 from prefork_lb.shared.saved_lock import Holder, take
 from prefork_lb.shared.segment import Segment, SegmentError
+from tests.support.name_server import NameServer
 from tests.support.place import clean_environment
 
 GOOD = """
@@ -164,6 +165,24 @@ def test_check_takes_servers_of_the_environment(monkeypatch: pytest.MonkeyPatch)
     found = invoke("check")
     assert found.exit_code == 0
     assert "  127.0.0.1:8002, weight 2" in found.stdout.splitlines()
+
+
+def test_check_tells_lists_of_servers_that_cannot_be_had(folder: Path) -> None:
+    for name, text in (("few.json", "[]"), ("bad.yaml", "a: ["), ("good.toml", 'servers = ["10.0.0.1:80"]')):
+        (folder / name).write_text(text)
+    with NameServer() as server:
+        (folder / "prefork_lb.toml").write_text("".join(
+            f'[[routes]]\npool = "{name}"\nhosts = ["{name}"]\n[pools.{name}.discovery]\n{line}\n' for name, line in (
+                ("none", 'file = "none.json"'), ("few", 'file = "few.json"'), ("bad", 'file = "bad.yaml"'),
+                ("good", 'file = "good.toml"'), ("name", f'dns = "app.internal:80"\nresolver = ["{server.address}"]'))))
+        found = invoke("check")
+    assert found.exit_code == 0
+    told = [line.removeprefix("warning: ") for line in found.stderr.splitlines()]
+    assert [line.split(": ")[1] for line in told] == [f"pools.{name}.discovery" for name in ("none", "few", "bad", "name")]
+    for line, problem in zip(told, ("No such file", "fewer than min_servers, which is 1", "not YAML", "there is no such name"),
+                             strict=True):
+        assert problem in line
+    assert "pool good: least-connections, 0 servers, and those of file good.toml" in found.stdout
 
 
 def with_state_file(folder: Path, state_file: Path) -> None:

@@ -6,15 +6,19 @@ import fcntl
 import json
 import os
 import pty
+import re
 import struct
 import subprocess
 import sys
 import termios
+import time
 from typing import Any
 
 import pytest
 
 from prefork_lb.shared import layout as at
+from prefork_lb.shared.desired import publish
+from prefork_lb.shared.discovered import Discovered, State, write_discovered
 from prefork_lb.shared.identity import myself
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import Segment
@@ -144,3 +148,16 @@ def test_workers_without_the_compiled_modules_are_told(segment: Segment, states:
     other = segment.layout.row(1)
     segment.cells[other + at.R_COMPILED], segment.cells[other + at.R_START], segment.cells[other] = 1, myself()[1], os.getpid()
     assert said().startswith(f"compiled modules: not in use by 1 worker ({os.getpid()}), so ")
+
+
+def test_where_servers_are_found_is_told_with_how_it_goes(segment: Segment) -> None:
+    ledger = Ledger(segment)
+    register(segment, ledger, [PoolEntry("web", [], may_be_empty=True)])
+    publish(segment, ledger, b'{"pools": {"web": {"discovery": {"dns": "app.internal:80"}}}}')
+    for found, expected in (
+            (Discovered(State.WAITING, 0.0, 0, ""), "no list yet"),
+            (Discovered(State.GOOD, time.time() - 30, 1, "no room"), r"1 server, good \d+ s ago; problem: no room"),
+            (Discovered(State.FAILING, time.time() - 300, 3, "no name"), r"3 servers, good \d min ago; fails: no name")):
+        with ledger.locked():
+            write_discovered(segment, 0, found)
+        assert re.search(rf"^pool web discovers \(dns app.internal:80\): {expected}$", in_a_pipe(), re.MULTILINE)

@@ -6,6 +6,10 @@ from pathlib import Path
 import pytest
 
 from prefork_lb.config import load
+from prefork_lb.config.discovery import DiscoveryConfig
+from prefork_lb.config.masked import masked
+from prefork_lb.config.model import Config
+from prefork_lb.config.pool import PoolConfig
 from prefork_lb.errors import ConfigError
 
 
@@ -50,3 +54,19 @@ def test_a_pool_that_redirects_cannot_discover(tmp_path: Path) -> None:
 
 def test_tls_may_be_for_servers_that_are_found(tmp_path: Path) -> None:
     assert problems(tmp_path, '[pools.web.tls]\nverify = false\n[pools.web.discovery]\nfile = "a.json"\n') == ""
+
+
+def test_secrets_of_a_url_are_shown_to_nobody() -> None:
+    discovery = DiscoveryConfig(http="https://user:secret@10.0.0.5:8080/list?token=secret")
+    assert discovery.where == "http https://***@10.0.0.5:8080/list?***"
+    config = Config(pools={"web": PoolConfig(discovery=discovery)})
+    assert "secret" not in str(masked(config)["pools"])
+    assert "10.0.0.5:8080/list" in str(masked(config)["pools"])
+
+
+@pytest.mark.parametrize(("settings", "where"), [
+    ({"file": "/a.json"}, "file /a.json"), ({"dns": "a:1"}, "dns a:1"), ({"srv": "_http._tcp.a"}, "srv _http._tcp.a"),
+    ({"http": "http://a/b"}, "http http://a/b"),
+])
+def test_where_a_list_is_is_told_in_words(settings: dict[str, str], where: str) -> None:
+    assert DiscoveryConfig(**settings).where == where

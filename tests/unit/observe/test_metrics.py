@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 from prefork_lb.observe import metrics
 from prefork_lb.observe.metric_table import CONDITIONS, FAMILIES, PREFIX
 from prefork_lb.observe.metrics import exposition, prepare
+from prefork_lb.shared.discovered import Discovered, State, write_discovered
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.making import attach_or_create, remove
 from prefork_lb.shared.segment import Segment
@@ -125,6 +126,15 @@ def test_the_state_of_a_server_is_one_of_all(segment: Segment, ledger: Ledger) -
         found = {word: number(seen, "server_state", pool="web", server=address, state=word) for word in CONDITIONS}
         assert found == {word: float(word == expected) for word in CONDITIONS}
         assert number(seen, "server_up", pool="web", server=address) == up
+
+
+def test_the_discovery_of_a_pool_is_told(segment: Segment, ledger: Ledger) -> None:
+    assert not any(name == f"{PREFIX}_discovery_up" for name, _ in scraped(segment, ""))
+    for state, up in ((State.GOOD, 1.0), (State.FAILING, 0.0)):
+        with ledger.locked():
+            write_discovered(segment, 0, Discovered(state, 1000.0, 7, ""))
+        seen = scraped(segment, "")
+        assert (number(seen, "discovery_up", pool="web"), number(seen, "discovery_servers", pool="web")) == (up, 7.0)
 
 
 @pytest.mark.parametrize("accept", ["", OPEN], ids=["text", "openmetrics"])

@@ -10,6 +10,7 @@ from prefork_lb.clock import ManualClock
 from prefork_lb.observe.conditions import condition
 from prefork_lb.observe.snapshot import Snapshots
 from prefork_lb.shared.desired import publish
+from prefork_lb.shared.discovered import Discovered, State, write_discovered
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.making import attach_or_create
 from prefork_lb.shared.segment import Segment
@@ -103,6 +104,20 @@ def test_sessions_are_told_and_what_a_drained_server_still_has(master: Master) -
     assert told() == [(1, "1 request of sessions in the last minute"), (1, "1 session"), (0, "")]
 
 
+def test_where_servers_are_found_and_how_that_goes_is_told(segment: Segment) -> None:
+    ledger = Ledger(segment)
+    register(segment, ledger, [PoolEntry("web", [], may_be_empty=True)])
+    snapshots = Snapshots(segment)
+    assert snapshots.take()["pools"][0]["discovery"] is None
+    publish(segment, ledger, json.dumps({"pools": {"web": {"discovery": {"file": "/a.json"}}}}).encode())
+    for found, expected in ((Discovered(State.WAITING, 0.0, 0, ""), ("waiting", None, "", 0)),
+                            (Discovered(State.FAILING, 1000.5, 3, "not JSON"), ("failing", 1000.5, "not JSON", 3))):
+        with ledger.locked():
+            write_discovered(segment, 0, found)
+        told = snapshots.take()["pools"][0]["discovery"]
+        assert told == dict(zip(("source", "state", "last_ok", "error", "servers"), ("file /a.json", *expected), strict=True))
+
+
 def test_without_statistics_numbers_are_none(segment: Segment) -> None:
     register(segment, Ledger(segment), [WEB])
     document = Snapshots(segment).take()
@@ -121,6 +136,8 @@ def test_without_statistics_numbers_are_none(segment: Segment) -> None:
      ("trial", "it broke; one request decides whether it comes back")),
     ({"state": "maintenance", "check": "down"}, ("maintenance", "an operator has taken it out: no requests, no checks")),
     ({"state": "drain", "check": "up"}, ("draining", "an operator drains it: it gets no new requests")),
+    ({"state": "drain", "leaving": True, "source": "discovery"},
+     ("draining", "discovery does not list it any more; it is removed when nothing is left on it")),
 ])
 def test_a_condition_is_a_word_and_its_reason(change: dict[str, Any], expected: tuple[str, str]) -> None:
     assert condition(ServerView(**(WELL | change))) == expected
