@@ -177,6 +177,21 @@ class ContentTooLarge(DownstreamError):
     phase = "request body"
 
 
+class TooManyRequests(ProxyError):
+    """The route's limit of the rate is reached (RFC 6585 4)."""
+
+    side = "downstream"
+    status = 429
+    phase = "route"
+    ending = "refused"
+
+    def __init__(self, retry_after_s: int, fields: Sequence[tuple[bytes, bytes]]) -> None:
+        """`fields` tell the client of the limit."""
+        super().__init__(f"over the rate that the route allows, for another {retry_after_s} s")
+        self.retry_after_s = retry_after_s
+        self.fields = fields
+
+
 class OwnAnswer(ProxyError):
     """No failure: the route has an answer of its own, and no server is asked."""
 

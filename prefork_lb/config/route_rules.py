@@ -16,6 +16,7 @@ from prefork_lb.routing.pattern import compiled
 from prefork_lb.wire import grammar
 
 _PATH = re.compile(r"/[\x21-\x7e]*")
+_KEY = re.compile(r"source|path|(?:header|cookie):[!#$%&'*+\-.^_`|~0-9A-Za-z]+|query:(?:(?![&=#])[!-~])+")
 _PARAMETER = re.compile(r"(?:(?![&=#])[!-~])+")
 
 
@@ -97,6 +98,9 @@ def _check(index: int, route: RouteConfig, pools: Mapping[str, object], report: 
                 report((*place, key, name), f"{shown(name)} is no name of a {noun}")
             if value is not None and value.startswith("~"):
                 _pattern(value, (*place, key, name), report)
+    if route.rate is not None and route.rate.key is not None and not _KEY.fullmatch(route.rate.key):
+        report((*place, "rate", "key"), f'{shown(route.rate.key)} is no key; expected one of "source", "path", "header:NAME", '
+               '"cookie:NAME", "query:NAME"')
     for key in ("clients", "allow", "deny"):
         for number, network in enumerate(getattr(route, key) or ()):
             try:

@@ -33,6 +33,17 @@ class RespondConfig(Section, frozen=True):
     fields: Annotated[dict[str, str], meta("Further header fields.")] = field(default_factory=dict)
 
 
+class RateConfig(Section, frozen=True):
+    """A limit of the requests a second, `rate` of a route, exact over all workers; what is above gets 429."""
+
+    per_second: Annotated[float, meta("Requests a second in the long run.", gt=0, le=1_000_000)]
+    key: Annotated[str, meta(
+        'What is limited: each "source" (the client\'s address; of IPv6 its /64), "path", "header:NAME", "cookie:NAME" or '
+        '"query:NAME". A request without such a value is not limited.'
+    )] = "source"
+    burst: Annotated[int, meta("Requests that may come at once.", ge=1, le=1_000_000)] = 1
+
+
 class RouteConfig(Section, frozen=True):
     """Which requests go where, `[[routes]]`; the most specific route wins, see [routing.md](routing.md). A route has a `pool`, a
     `redirect` or a `respond`."""
@@ -66,6 +77,7 @@ class RouteConfig(Section, frozen=True):
     )] = ()
     allow: Annotated[tuple[str, ...], meta("Networks whose clients may use the route; the others get 403. None: all may.")] = ()
     deny: Annotated[tuple[str, ...], meta("Networks whose clients get 403, whatever `allow` says.")] = ()
+    rate: RateConfig | None = None
     path: Annotated[str, meta(
         'The target that a server gets in place of the request\'s: "/{rest}" strips the prefix of `paths`, "/app{path}{query}" '
         'adds one, "/v2/{rest}" replaces it. None: the request\'s.'

@@ -49,6 +49,8 @@ class Engine:
         plan = request.head.kept
         if not isinstance(plan, Plan) or plan.peer is not request.peer or plan.engine is not self:
             plan = self.plan(request)
+        elif plan.take is not None:
+            plan.take()
         request.plan = plan
         sticky = plan.pool.sticky
         reply = self._exchange(plan, request) if sticky is None else self._in_session(plan, sticky, request)
@@ -102,10 +104,10 @@ class Engine:
         if times_passed(head.section, self._settings.pseudonym) >= _MOST_PASSES:
             raise LoopDetected(f"the request has come by {_MOST_PASSES} times")
         route, target = self._router.find(goal, head, request.peer)
-        actions, facts = route.actions, None
+        actions, facts, take = route.actions, None, None
         if actions is not None:
             facts = self._router.facts(route, goal, target, head, request.peer)
-            actions.check(facts, framing.length)
+            take = actions.check(facts, framing.length)
             target = actions.target(facts) or target
         if target is not goal.target:
             goal = Destination(target, goal.host, goal.name)
@@ -119,7 +121,7 @@ class Engine:
         told = sticky.read(request, _is_https(request)) if sticky else None
         plan = Plan(self, request.peer, pool, framing, block, goal.target, (sticky, told))
         if actions is not None and facts is not None:
-            plan.body_limit = actions.body_limit
+            plan.body_limit, plan.take = actions.body_limit, take
             if actions.response != NO_CHANGES:
                 plan.changes = actions.response.removed, actions.response.values(facts)
         if not request.relays_continue and not request.upgrade:  # these two are not the head's alone

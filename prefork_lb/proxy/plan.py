@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from prefork_lb.routing.actions import Take
 from prefork_lb.upstream.pool import Pool
 from prefork_lb.upstream.sticky.session import Sticky
 from prefork_lb.wire.forwarded import ClientInfo
@@ -15,7 +16,7 @@ FieldWork = tuple[frozenset[bytes], Sequence[tuple[bytes, bytes]]]
 class Plan:
     """How the requests with a head are passed on; the engine keeps it with the head."""
 
-    __slots__ = ("block", "body_limit", "changes", "engine", "framing", "logged", "peer", "pool", "target", "told")
+    __slots__ = ("block", "body_limit", "changes", "engine", "framing", "logged", "peer", "pool", "take", "target", "told")
 
     def __init__(self, engine: object, peer: ClientInfo, pool: Pool, framing: Framing, block: bytes, target: bytes,
                  told: tuple[Sticky | None, object]) -> None:
@@ -25,5 +26,6 @@ class Plan:
         self.target = target  # in origin-form
         self.told = told  # what it says of its session, as the pool's mode for sessions has read it
         self.body_limit = 0  # bytes of the request's body; 0: none
+        self.take: Take | None = None  # counts a request against the route's rate
         self.changes: FieldWork | None = None  # of the response's fields
         self.logged = b""  # of the access log: what a line holds of the head; empty: not worked out yet

@@ -39,6 +39,13 @@ def field_changes(sets: Mapping[str, str], adds: Mapping[str, str], removes: Seq
 NO_CHANGES = FieldChanges()
 
 
+Take = Callable[[], None]
+"""Counts a request. Raises TooManyRequests."""
+
+Limiter = Callable[[Facts], Take | None]
+"""Finds what counts the requests of a kind; None: they are not limited."""
+
+
 @dataclass(frozen=True, slots=True)
 class Actions:
     """Of one route."""
@@ -49,15 +56,23 @@ class Actions:
     request: FieldChanges = field(default_factory=FieldChanges)
     response: FieldChanges = field(default_factory=FieldChanges)
     body_limit: int = 0  # bytes; 0: none
+    limit: Limiter | None = None  # of the rate; None: none
 
-    def check(self, facts: Facts, body_bytes: int) -> None:
-        """Raise Forbidden, ContentTooLarge, or OwnAnswer, the answer, when the request is not for a server."""
+    def check(self, facts: Facts, body_bytes: int) -> Take | None:
+        """Raise Forbidden, TooManyRequests, ContentTooLarge, or OwnAnswer, the answer, when the request is not for a server.
+
+        Return what counts the next request with the same head; this one was counted.
+        """
         if self.may_come is not None and not self.may_come(facts.client):
             raise Forbidden(f"the route is not for the client {facts.client or 'of a unix socket'}")
+        take = self.limit(facts) if self.limit is not None else None
+        if take is not None:
+            take()
         if self.body_limit and body_bytes > self.body_limit:
             raise ContentTooLarge(f"a body of {body_bytes} bytes; the route allows {self.body_limit}")
         if self.answer is not None:
             raise self.answer(facts)
+        return take
 
     def target(self, facts: Facts) -> bytes | None:
         """The target that a server gets; None: that of the request."""

@@ -115,11 +115,11 @@ def _cookie(name: str, value: str) -> Condition:
 
 def _parameter(name: str, value: str) -> Condition:
     wanted, key = _value_test(value), name.encode()
-    return lambda asked: any(map(wanted, _parameters(asked.target, key)))
+    return lambda asked: any(map(wanted, parameters(asked.target, key)))
 
 
-def _parameters(target: bytes, name: bytes) -> Iterator[bytes]:
-    """The values of all parameters of this name in the query, as they came."""
+def parameters(target: bytes, name: bytes) -> Iterator[bytes]:
+    """The values of all parameters of this name in the query of a target, as they came."""
     query = target.partition(b"?")[2]
     if name in query:
         for pair in query.split(b"&"):

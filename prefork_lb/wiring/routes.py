@@ -1,37 +1,71 @@
 """From the routes of a configuration to the objects that find and serve them."""
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
+from prefork_lb.clock import Clock
 from prefork_lb.config import Config
-from prefork_lb.config.routes import FieldChangesConfig, RespondConfig, RouteConfig
+from prefork_lb.config.routes import FieldChangesConfig, RateConfig, RespondConfig, RouteConfig, route_in_words
 from prefork_lb.errors import ConfigError, InvariantError
 from prefork_lb.routing.actions import (
     NO_CHANGES,
     Actions,
     Answer,
     FieldChanges,
+    Limiter,
+    Take,
     field_changes,
     redirecting,
     responding,
     responding_from,
 )
 from prefork_lb.routing.conditions import client_test
+from prefork_lb.routing.keys import key_finder
 from prefork_lb.routing.match import Route, Router
-from prefork_lb.routing.template import Template
+from prefork_lb.routing.template import Facts, Template
+from prefork_lb.shared.allowances import AllowanceKeys, Allowances
+from prefork_lb.shared.ledger import Ledger
+from prefork_lb.shared.segment import Segment
+from prefork_lb.upstream.rate_limit import RateLimit
 from prefork_lb.wiring.trust import trust_check
 
-
-def make_router(config: Config) -> Router:
-    """The routes of a configuration. Raises ConfigError when a file of an answer cannot be read."""
-    return Router(make_routes(config), config.proxy.doubtful_paths == "pass", trust_check(config.proxy.trusted_proxies))
+MakeLimiter = Callable[[RouteConfig, RateConfig], Limiter]
 
 
-def make_routes(config: Config) -> list[Route]:
-    """The same as a list, in the order of the file."""
+def make_router(config: Config, make_limiter: MakeLimiter | None = None) -> Router:
+    """The routes of a configuration; without `make_limiter` no rate is limited.
+
+    Raises ConfigError when a file of an answer cannot be read.
+    """
+    return Router(_routes(config, make_limiter), config.proxy.doubtful_paths == "pass", trust_check(config.proxy.trusted_proxies))
+
+
+def limiters(segment: Segment, ledger: Ledger, clock: Clock) -> MakeLimiter | None:
+    """Makes limits of a rate in the memory of an instance; None when that has no room for them."""
+    if not segment.layout.allowances:
+        return None
+    allowances = Allowances(segment, ledger)
+
+    def make(route: RouteConfig, rate: RateConfig) -> Limiter:
+        # By its words: a reload that leaves the route as it is leaves its counts, too.
+        name = f"{route_in_words(route)}\n{rate.key}\n{rate.per_second}\n{rate.burst}"
+        limit = RateLimit(allowances, AllowanceKeys(segment.secret, name), rate.per_second, rate.burst, clock)
+        key_of = key_finder(rate.key)
+
+        def limiter(facts: Facts) -> Take | None:
+            key = key_of(facts)
+            return functools.partial(limit.take, limit.hash(key)) if key else None
+
+        return limiter
+
+    return make
+
+
+def _routes(config: Config, make_limiter: MakeLimiter | None) -> list[Route]:
     routes = [Route(route.pool, route.hosts, route.paths, route.methods, route.fields, route.cookies, route.query, route.clients,
-                    route.scheme, _actions(config, index, route))
+                    route.scheme, _actions(config, index, route, make_limiter))
               for index, route in enumerate(config.routes)]
     if not routes:
         if len(config.pools) != 1:
@@ -40,14 +74,15 @@ def make_routes(config: Config) -> list[Route]:
     return routes
 
 
-def _actions(config: Config, index: int, route: RouteConfig) -> Actions | None:
+def _actions(config: Config, index: int, route: RouteConfig, make_limiter: MakeLimiter | None) -> Actions | None:
     answer: Answer | None = None
     if route.redirect:
         answer = redirecting(route.redirect, route.redirect_status)
     elif route.respond is not None:
         answer = _responding(route.respond, f"{config.source}: routes[{index}].respond")
     path = Template(route.path) if route.path else None
-    actions = Actions(_may_come(route), answer, path, _changes(route.request), _changes(route.response), route.body_limit)
+    limit = make_limiter(route, route.rate) if route.rate is not None and make_limiter is not None else None
+    actions = Actions(_may_come(route), answer, path, _changes(route.request), _changes(route.response), route.body_limit, limit)
     return actions if actions != Actions() else None
 
 

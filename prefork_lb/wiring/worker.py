@@ -25,7 +25,7 @@ from prefork_lb.wire.memo import Memo
 from prefork_lb.wiring.logs import make_access_log, make_span_log
 from prefork_lb.wiring.membership import Membership
 from prefork_lb.wiring.pools import Needs, make_pool
-from prefork_lb.wiring.routes import make_router
+from prefork_lb.wiring.routes import limiters, make_router
 from prefork_lb.wiring.trust import trust_check
 from prefork_lb.worker.setup import ProxySetup, nothing
 
@@ -47,7 +47,8 @@ class Worker:
         self._access_log = make_access_log(config.log)
         timeouts = config.proxy.timeouts
         limits = head_limits(config)
-        self.engine = Engine(make_router(config), self._pools, make_settings(config, runtime))
+        router = make_router(config, limiters(member.segment, member.ledger, monotonic))
+        self.engine = Engine(router, self._pools, make_settings(config, runtime))
         tally = self._tally(runtime.one_thread)
         listeners = [counting(tally)] if tally else []
         if self._access_log is not None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from prefork_lb.clock import monotonic
-from prefork_lb.errors import ClientGone, InvariantError, ProxyError, TruncatedBody
+from prefork_lb.errors import ClientGone, DownstreamError, InvariantError, ProxyError, TruncatedBody
 from prefork_lb.log_summary import summary
 from prefork_lb.proxy.engine import Engine
 from prefork_lb.proxy.outbound import NOTHING
@@ -92,7 +92,7 @@ class WSGIFrontEnd:
         error = exc if isinstance(exc, ProxyError) else ProxyError("internal")
         what = f"{environ.get('REQUEST_METHOD')} {environ.get('RAW_URI', '')[:200]}"
         tell_refusal(exc, environ.get("REMOTE_ADDR", ""), what.encode("ascii", "backslashreplace").decode())
-        if error.side == "downstream":
+        if isinstance(error, DownstreamError):
             # What follows a malformed request on its connection is not to be trusted (RFC 9112 11.2).
             _close_afterwards(start_response)
         fields, body = error_page(error, environ.get("HTTP_ACCEPT", ""), identity)

@@ -116,5 +116,48 @@ def test_a_body_that_is_too_long_is_refused_before_a_server_is_asked(site: Site)
 def test_a_chunked_body_that_becomes_too_long_is_refused(site: Site) -> None:
     with Connection(site.balancer.address) as client:
         client.send(request_bytes("/api/x", "POST", [("Transfer-Encoding", "chunked")]) + b"40\r\n" + b"x" * 64 + b"\r\n")
-        client.send(b"40\r\n" + b"x" * 64 + b"\r\n0\r\n\r\n")
+        client.send(b"40\r\n" + b"x" * 64 + b"\r\n")  # no more: what nobody has read when a connection is closed resets it
         assert client.response("POST").status == 413
+
+
+RATES = """
+[[routes]]
+pool = "web"
+
+[[routes]]
+paths = ["/login"]
+pool = "web"
+rate = { per_second = 0.01, burst = 30 }
+
+[[routes]]
+paths = ["/keys"]
+pool = "web"
+rate = { key = "header:X-Key", per_second = 0.01, burst = 5 }
+"""
+
+
+@pytest.mark.parametrize("front_end", [PROXY, GTHREAD], ids=str)
+def test_a_rate_holds_over_workers_reloads_and_kills(rig: Rig, front_end: FrontEnd) -> None:
+    origin = rig.origin(1)
+    balancer = rig.balancer(pool_text(origin.addresses) + RATES, front_end, workers=4)
+
+    def statuses(target: str, count: int, *fields: tuple[str, str]) -> list[int]:
+        return [fetch(balancer.address, target, fields=list(fields)).status for _ in range(count)]
+
+    passed = statuses("/login", 20)
+    killed = balancer.workers()[0]
+    balancer.kill_worker(killed)
+    balancer.wait_for_workers(4, without=[killed])
+    passed += statuses("/login", 5)
+    balancer.reload()
+    passed += statuses("/login/x", 20)
+    assert (passed.count(429), len(passed)) == (15, 45)
+    refused = fetch(balancer.address, "/login")
+    assert refused.value("RateLimit-Policy") == '"route";q=30;w=3000'
+    wait_s = int(refused.value("Retry-After") or 0)
+    assert 60 < wait_s <= 100 and refused.value("RateLimit") == f'"route";r=0;t={wait_s}'
+    with Connection(balancer.address) as client:  # the same head again: it was worked out once, and is counted each time
+        again = [client.request("/keys", fields=[("X-Key", "a")]).status for _ in range(10)]
+    assert again.count(429) == 5
+    assert statuses("/keys", 6, ("X-Key", "b")).count(429) == 1
+    assert 429 not in statuses("/keys", 10) + statuses("/other", 10)  # without a key, and without a limit

@@ -108,6 +108,7 @@ def told_of(tmp_path: Path, route: str) -> list[str]:
     'respond = { file = "/etc/hostname" }',
     'respond = { folder = "/etc" }',
     'respond = { status = 204 }',
+    'pool = "web"\nrate = { per_second = 0.5, burst = 3, key = "cookie:a" }',
     'pool = "web"\nallow = ["10.0.0.0/8"]\ndeny = ["10.1.0.0/16"]\npath = "/{rest}"\nbody_limit = 1000',
     'pool = "web"\nrequest = { set = { Host = "{host}", X-A = "a b" }, remove = ["Cookie"] }\nresponse = { add = { X-B = "" } }',
 ])
@@ -143,6 +144,11 @@ def test_good_actions(tmp_path: Path, route: str) -> None:
     ('respond = { status = 204, body = "x" }', "an answer with 204 has no content"),
     ('respond = { folder = "/etc", status = 404 }', ".respond.status: has no meaning with folder"),
     ('respond = { status = 100 }', ".respond.status"),
+    ('pool = "web"\nrate = {}', ".rate: missing: per_second"),
+    ('pool = "web"\nrate = { per_second = 0 }', ".rate.per_second"),
+    ('pool = "web"\nrate = { per_second = 1, burst = 0 }', ".rate.burst"),
+    ('pool = "web"\nrate = { per_second = 1, key = "uri" }', ".rate.key: 'uri' is no key"),
+    ('pool = "web"\nrate = { per_second = 1, key = "header:" }', ".rate.key: 'header:' is no key"),
 ])
 def test_bad_actions_are_named_with_the_way_out(tmp_path: Path, route: str, words: str) -> None:
     assert any(words in problem for problem in told_of(tmp_path, route))

@@ -1,0 +1,73 @@
+"""How many more requests each key may make: a limit of a rate that is exact over all workers.
+
+The algorithm is GCRA, the leaky bucket as a meter (ITU-T I.371). Of each key one number is kept: the instant at which it would
+have made its requests if it had made them at the rate. A key that is ahead of the clock by more than its burst has to wait. So in
+a time t a key makes at most `rate * t + burst` requests, and a key whose instant is past needs no entry at all.
+
+The table has a fixed number of entries, in sets of eight; a key's hash says to which set it belongs. In a full set the key that
+is least ahead gives way, for it loses the least. So a flood of keys with one request each drives out no key at its limit.
+
+Everything happens under the ledger's lock. A new key's entry is cleared first, so a worker that is killed leaves an entry of the
+old key, of none, or of the new one. The instants are of the monotonic clock: they outlive workers, reloads and upgrades, and not
+the machine.
+"""
+from __future__ import annotations
+
+import hashlib
+import struct
+
+from prefork_lb.shared.layout import ALLOWANCE_CELLS, ALLOWANCES_IN_SET
+from prefork_lb.shared.ledger import Ledger
+from prefork_lb.shared.segment import Segment
+
+_SET_CELLS = ALLOWANCE_CELLS * ALLOWANCES_IN_SET
+
+
+class Allowances:
+    """A process' hand on the table; `segment.layout.allowances` is its room, which must not be 0."""
+
+    def __init__(self, segment: Segment, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._cells = segment.cells
+        self._start = segment.layout.allowances_start
+        self._sets = segment.layout.allowances // ALLOWANCES_IN_SET
+
+    def take(self, key: int, interval_us: int, ahead_us: int, now_us: int) -> int:
+        """Count a request of a key that may make one every `interval_us` microseconds, and be `ahead_us` ahead of that.
+
+        Return 0 when it may be made; else how many microseconds the key has to wait, and nothing is counted.
+        """
+        cells, begin = self._cells, self._start + key % self._sets * _SET_CELLS
+        ledger = self._ledger
+        ledger.acquire()
+        try:
+            entries = cells[begin:begin + _SET_CELLS].tolist()
+            keys = entries[::ALLOWANCE_CELLS]
+            if key in keys:
+                place = keys.index(key) * ALLOWANCE_CELLS
+                due = max(entries[place + 1], now_us)
+            else:
+                dues = entries[1::ALLOWANCE_CELLS]
+                place = dues.index(min(dues)) * ALLOWANCE_CELLS
+                due = now_us
+                cells[begin + place + 1] = 0
+                cells[begin + place] = key
+            if due - now_us > ahead_us:
+                return int(due - now_us - ahead_us)
+            cells[begin + place + 1] = due + interval_us
+            return 0
+        finally:
+            ledger.release_lock()
+
+
+class AllowanceKeys:
+    """Makes the hashes of one limit's keys. Clients choose keys, so the hash has a secret."""
+
+    def __init__(self, secret: bytes, limit: str) -> None:
+        self._hash = hashlib.blake2b(b"allowance\0%b\0" % limit.encode(), key=secret, digest_size=8)
+
+    def of(self, key: bytes) -> int:
+        """The hash of a key, never 0: that marks an entry that is not in use."""
+        hashing = self._hash.copy()
+        hashing.update(key)
+        return int(struct.unpack("<q", hashing.digest())[0]) or 1

@@ -1,0 +1,32 @@
+"""A limit of the requests a second that each client, session or key of a route may make."""
+from __future__ import annotations
+
+import math
+
+from prefork_lb.clock import Clock
+from prefork_lb.errors import TooManyRequests
+from prefork_lb.shared.allowances import AllowanceKeys, Allowances
+
+
+class RateLimit:
+    """Of one route."""
+
+    def __init__(self, allowances: Allowances, keys: AllowanceKeys, per_second: float, burst: int, clock: Clock) -> None:
+        """`burst` requests may come at once, more only as `per_second` allows."""
+        self._allowances, self._keys, self._clock = allowances, keys, clock
+        self._interval_us = max(1, round(1e6 / per_second))
+        self._ahead_us = (burst - 1) * self._interval_us
+        # draft-ietf-httpapi-ratelimit-headers: the quota, and the window in which it comes again.
+        window_s = max(1, math.ceil(burst / per_second))
+        self._policy = b'"route";q=%d;w=%d' % (burst, window_s)
+
+    def hash(self, key: bytes) -> int:
+        """What `take` wants to know of a key."""
+        return self._keys.of(key)
+
+    def take(self, key: int) -> None:
+        """Count a request of the key with this hash. Raises TooManyRequests when it comes too early."""
+        wait_us = self._allowances.take(key, self._interval_us, self._ahead_us, int(self._clock() * 1e6))
+        if wait_us:
+            wait_s = math.ceil(wait_us / 1e6)
+            raise TooManyRequests(wait_s, [(b"RateLimit-Policy", self._policy), (b"RateLimit", b'"route";r=0;t=%d' % wait_s)])

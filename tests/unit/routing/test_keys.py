@@ -1,0 +1,31 @@
+"""What a limit tells requests apart by."""
+from __future__ import annotations
+
+import pytest
+
+from prefork_lb.routing.keys import key_finder
+from prefork_lb.routing.template import Facts
+from prefork_lb.wire.head import HeadLimits, parse_request
+
+HEAD = parse_request(b"GET /a?b=c&b=d HTTP/1.1\r\nHost: h\r\nX-Key: one\r\nX-Key: two\r\nCookie: x=1; y=2\r\n\r\n", HeadLimits())
+
+
+@pytest.mark.parametrize(("key", "expected"), [
+    ("path", b"/a"), ("header:x-key", b"one"), ("header:X-None", b""), ("cookie:y", b"2"), ("cookie:z", b""), ("query:b", b"c"),
+    ("query:z", b""),
+])
+def test_a_key_of_a_request(key: str, expected: bytes) -> None:
+    assert key_finder(key)(Facts(HEAD, "h", b"/a", b"?b=c&b=d", b"", "192.0.2.1", b"http")) == expected
+
+
+@pytest.mark.parametrize(("one", "two", "are_one"), [
+    ("192.0.2.1", "192.0.2.2", False),
+    ("192.0.2.1", "::ffff:192.0.2.1", True),
+    ("2001:db8:1:2::1", "2001:db8:1:2:ffff::1", True),  # one host can take any address of its /64
+    ("2001:db8:1:2::1", "2001:db8:1:3::1", False),
+    ("fe80::1%eth0", "fe80::2%eth1", True),
+    ("", "192.0.2.1", False),
+])
+def test_clients_as_limits_know_them(one: str, two: str, are_one: bool) -> None:
+    keys = [key_finder("source")(Facts(HEAD, "h", b"/", b"", b"", client, b"http")) for client in (one, two)]
+    assert (keys[0] == keys[1]) is are_one
