@@ -247,7 +247,7 @@ T_GIVEN_UP = 4  # sessions that had to go for others
 
 # A pool's name (63 bytes), a line feed, an address (`https://`, a name of 253 bytes, a port), NUL.
 KEY_BYTES = 336
-NOTE_BYTES = 160
+NOTE_BYTES = 128
 
 
 @dataclass(frozen=True, slots=True)

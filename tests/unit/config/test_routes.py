@@ -144,7 +144,7 @@ def test_good_actions(tmp_path: Path, route: str) -> None:
     ('respond = { status = 204, body = "x" }', "an answer with 204 has no content"),
     ('respond = { folder = "/etc", status = 404 }', ".respond.status: has no meaning with folder"),
     ('respond = { status = 100 }', ".respond.status"),
-    ('pool = "web"\nrate = {}', ".rate: missing: per_second"),
+    ("pool = \"web\"\nrate = {}", ".rate.per_second: missing"),
     ('pool = "web"\nrate = { per_second = 0 }', ".rate.per_second"),
     ('pool = "web"\nrate = { per_second = 1, burst = 0 }', ".rate.burst"),
     ('pool = "web"\nrate = { per_second = 1, key = "uri" }', ".rate.key: 'uri' is no key"),
