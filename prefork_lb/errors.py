@@ -185,9 +185,9 @@ class TooManyRequests(ProxyError):
     phase = "route"
     ending = "refused"
 
-    def __init__(self, retry_after_s: int, fields: Sequence[tuple[bytes, bytes]]) -> None:
+    def __init__(self, message: str, retry_after_s: int = 1, fields: Sequence[tuple[bytes, bytes]] = ()) -> None:
         """`fields` tell the client of the limit."""
-        super().__init__(f"over the rate that the route allows, for another {retry_after_s} s")
+        super().__init__(message)
         self.retry_after_s = retry_after_s
         self.fields = fields
 

@@ -29,4 +29,5 @@ class RateLimit:
         wait_us = self._allowances.take(key, self._interval_us, self._ahead_us, int(self._clock() * 1e6))
         if wait_us:
             wait_s = math.ceil(wait_us / 1e6)
-            raise TooManyRequests(wait_s, [(b"RateLimit-Policy", self._policy), (b"RateLimit", b'"route";r=0;t=%d' % wait_s)])
+            raise TooManyRequests(f"over the rate that the route allows, for another {wait_s} s", wait_s,
+                                  [(b"RateLimit-Policy", self._policy), (b"RateLimit", b'"route";r=0;t=%d' % wait_s)])
