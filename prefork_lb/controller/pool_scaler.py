@@ -74,7 +74,7 @@ class PoolScaler:
         if number is None:
             return  # a worker is about to enter it
         now = self._clock()
-        load = self._load.read(self._cpu_s(), now)
+        load = self._load.read(now, self._cpu_s)
         self._autoscaler.note(now, load)
         if now >= self._decide_at or load.in_flight and not self._wish.servers:
             self._decide_at = now + _DECIDE_S

@@ -1,7 +1,7 @@
 """What the servers of a pool that scales have to do, read from shared memory without the lock."""
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from prefork_lb.scaling.autoscaler import Load
 from prefork_lb.shared import layout as at
@@ -9,6 +9,9 @@ from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.table import Source, owner_of
 from prefork_lb.shared.text import read_text
+
+CpuTimes = Callable[[], Mapping[int, float]]
+"""The CPU time that each server has used so far, in seconds, by its number. Asked for about once a second: it takes a while."""
 
 
 class ScaledLoad:
@@ -28,8 +31,8 @@ class ScaledLoad:
             self._number = next(filter(self._is_mine, range(self._segment.layout.pools)), None)
         return self._number
 
-    def read(self, cpu_s: Mapping[int, float], now: float) -> Load:
-        """The load at this moment. `cpu_s`: the CPU time that each server has used so far, in seconds, by its number."""
+    def read(self, now: float, cpu_s: CpuTimes) -> Load:
+        """The load at this moment."""
         number = self.number
         if number is None:
             return Load(0)
@@ -37,7 +40,7 @@ class ScaledLoad:
         slots, start, own = self._own_slots(), layout.pool(number), layout.column(at.C_OWN_WAITING).start
         waiting = cells[start + at.P_WAITING] + sum(cells[own + slot] for slot in slots)
         return Load(sum(self._ledger.totals[slot] for slot in slots) + waiting, self._ledger.requests(slots),
-                    self._cpu.cores(cpu_s, now), cells[start + at.P_QUEUED], cells[start + at.P_QUEUED_US] / 1e6)
+                    self._cpu.cores(now, cpu_s), cells[start + at.P_QUEUED], cells[start + at.P_QUEUED_US] / 1e6)
 
     def _own_slots(self) -> list[int]:
         cells, layout = self._segment.cells, self._segment.layout
@@ -63,11 +66,12 @@ class CpuRate:
         self._since: float | None = None
         self._cores = 0.0
 
-    def cores(self, cpu_s: Mapping[int, float], now: float) -> float:
+    def cores(self, now: float, cpu_s: CpuTimes) -> float:
         """The cores that were in use lately. A server that has ended, or begun, meanwhile counts from its next time on."""
         if self._since is None or now - self._since >= 1.0:
+            times = cpu_s()
             if self._since is not None:
-                used_s = sum(max(0.0, seconds - self._before[n]) for n, seconds in cpu_s.items() if n in self._before)
+                used_s = sum(max(0.0, seconds - self._before[n]) for n, seconds in times.items() if n in self._before)
                 self._cores = used_s / (now - self._since)
-            self._before, self._since = dict(cpu_s), now
+            self._before, self._since = times, now
         return self._cores

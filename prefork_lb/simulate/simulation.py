@@ -118,6 +118,11 @@ class Simulation:
             self._wait(service_s)
         return picked
 
+    @property
+    def waiting(self) -> int:
+        """Requests that wait while all servers are at their limit."""
+        return len(self._queue)
+
     def advance(self, to: float) -> None:
         """Let time pass."""
         events, pop, finish = self._events, heapq.heappop, self._finish

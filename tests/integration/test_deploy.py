@@ -57,6 +57,17 @@ def test_systemd_accepts_both_units(tmp_path: Path) -> None:
 
 
 @needs_systemd
+def test_systemd_accepts_the_unit_of_a_server(tmp_path: Path) -> None:
+    unit = DEPLOY / "app@.service"
+    command = settings(unit)["ExecStart"][0].split()[0]
+    text = unit.read_text("utf-8").replace(command, sys.executable).replace("/srv/app", str(tmp_path))
+    (tmp_path / unit.name).write_text(text.replace("=app\n", "=root\n"))
+    (tmp_path / SERVICE.name).write_text("[Service]\nExecStart=/bin/true\n")
+    found = run("systemd-analyze", "verify", "--man=no", str(tmp_path / unit.name), str(tmp_path / SERVICE.name))
+    assert (found.returncode, found.stderr) == (0, "")
+
+
+@needs_systemd
 def test_systemd_refuses_a_broken_unit(tmp_path: Path) -> None:
     """The test above can fail."""
     broken = tmp_path / SERVICE.name

@@ -150,20 +150,20 @@ def test_the_load_is_that_of_servers_that_scaling_has_started(new_scene: NewScen
     for address, source in (("10.0.0.1:80", Source.OPERATOR), ("10.0.0.2:80", Source.SCALING), ("10.0.0.3:80", Source.SCALING)):
         scene.steering.add_server("app", address, who="me", source=source)
     scene.load(9, waiting=2)
-    assert load.read({}, 0).in_flight == 3 + 3 + 2
+    assert load.read(0, dict).in_flight == 3 + 3 + 2
     scene.steering.remove_server("app", "10.0.0.3:80", who="me", source=Source.SCALING)
-    assert load.read({}, 1).in_flight == 3 + 3 + 2, "its requests go on"
+    assert load.read(1, dict).in_flight == 3 + 3 + 2, "its requests go on"
 
 
 def test_a_pool_that_is_not_there_has_no_load(segment: Segment, new_scene: NewScene) -> None:
     scene = new_scene()
     assert ScaledLoad(segment, scene.ledger, "other").number is None
-    assert ScaledLoad(segment, scene.ledger, "other").read({}, 0).in_flight == 0
+    assert ScaledLoad(segment, scene.ledger, "other").read(0, dict).in_flight == 0
 
 
 def test_cores_are_cpu_time_by_time() -> None:
     rate = CpuRate()
-    assert rate.cores({1: 10.0, 2: 20.0}, 0.0) == 0
-    assert rate.cores({1: 10.5, 2: 20.1}, 0.5) == 0, "too early"
-    assert rate.cores({1: 11.0, 2: 20.5, 3: 7.0}, 1.0) == pytest.approx(1.5)
-    assert rate.cores({1: 11.0, 3: 8.0}, 3.0) == pytest.approx(0.5)
+    assert rate.cores(0.0, lambda: {1: 10.0, 2: 20.0}) == 0
+    assert rate.cores(0.5, lambda: {1: 10.5, 2: 20.1}) == 0, "too early"
+    assert rate.cores(1.0, lambda: {1: 11.0, 2: 20.5, 3: 7.0}) == pytest.approx(1.5)
+    assert rate.cores(3.0, lambda: {1: 11.0, 3: 8.0}) == pytest.approx(0.5)
