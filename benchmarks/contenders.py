@@ -24,9 +24,10 @@ http {{ access_log off; keepalive_requests 1000000000; keepalive_timeout 3600s; 
   server {{ {listen}
     location / {{ default_type text/plain; add_header X-Request-Id abcdef0123456789; add_header Vary Accept-Encoding;
       add_header Cache-Control "private, max-age=0"; add_header Set-Cookie "a=b; Path=/; HttpOnly"; return 200 "{body}\\n"; }}
-    location /varied {{ default_type text/html; add_header X-Request-Id $request_id; add_header Vary Accept-Encoding;
-      add_header Cache-Control "private, max-age=0"; add_header Set-Cookie "seen=$request_id; Path=/; HttpOnly";
-      return 200 "{body}\n"; }}
+    location /visit {{ default_type text/html; add_header X-Request-Id $request_id; add_header Vary Accept-Encoding;
+      add_header Cache-Control "private, max-age=0"; add_header Set-Cookie "session=$request_id; Path=/; HttpOnly";
+      add_header ETag "\\"$request_id\\""; add_header X-Served-By $server_addr:$server_port;
+      return 200 "{body}{body}{body}{body}{body}{body}{body}{body}$request_id\n"; }}
     location /bulk {{ root {folder}; try_files /bulk.bin =404; }} }} }}
 """
 _NGINX = """
@@ -82,6 +83,26 @@ ProxyPass / balancer://b/
 """
 _APACHE_MODULES = ("mpm_event", "authz_core", "proxy", "proxy_http", "proxy_balancer", "lbmethod_bybusyness", "slotmem_shm",
                    "ssl")
+_CADDY = """
+{{
+  admin off
+  auto_https off
+  default_sni bench.test
+  log {{
+    level ERROR
+  }}
+}}
+{scheme}://:{port} {{
+  bind 127.0.0.1
+  {tls}
+  reverse_proxy {servers} {{
+    lb_policy least_conn
+    transport http {{
+      keepalive_idle_conns_per_host 256
+    }}
+  }}
+}}
+"""
 _PREFORK_LB = """
 [listen]
 bind = ["127.0.0.1:{port}"]
@@ -206,6 +227,18 @@ def _apache(setup: Setup) -> Iterator[Running]:
         yield found
 
 
+@contextlib.contextmanager
+def _caddy(setup: Setup) -> Iterator[Running]:
+    folder, port = _folder(setup, "caddy"), free_port()
+    servers = " ".join(f"127.0.0.1:{origin}" for origin in setup.origins)
+    (folder / "Caddyfile").write_text(_CADDY.format(
+        port=port, servers=servers, scheme="https" if setup.certificate else "http",
+        tls=f"tls {setup.certificate} {setup.certificate}" if setup.certificate else ""))
+    command = [program("caddy") or "caddy", "run", "--config", str(folder / "Caddyfile"), "--adapter", "caddyfile"]
+    with running(command, port, folder, {"GOMAXPROCS": str(setup.workers), "HOME": str(folder)}) as found:
+        yield found
+
+
 def _prefork_lb(name: str, *options: str) -> Callable[[Setup], contextlib.AbstractContextManager[Running]]:
     @contextlib.contextmanager
     def start(setup: Setup) -> Iterator[Running]:
@@ -226,6 +259,7 @@ def _prefork_lb(name: str, *options: str) -> Callable[[Setup], contextlib.Abstra
 CONTENDERS: dict[str, Callable[[Setup], contextlib.AbstractContextManager[Running]]] = {
     "nginx": _nginx,
     "haproxy": _haproxy,
+    "caddy": _caddy,
     "apache": _apache,
     "prefork_lb": _prefork_lb("prefork_lb"),
     "prefork_lb gevent": _prefork_lb("gevent", "-k", "gevent"),
@@ -234,5 +268,5 @@ CONTENDERS: dict[str, Callable[[Setup], contextlib.AbstractContextManager[Runnin
 }
 """Starts a contender by its name; the context's value tells where it listens and its first process."""
 
-NEEDS = {"nginx": "nginx", "haproxy": "haproxy", "apache": "apache2"}
+NEEDS = {"nginx": "nginx", "haproxy": "haproxy", "caddy": "caddy", "apache": "apache2"}
 """The program that a contender needs, where it is not our own."""

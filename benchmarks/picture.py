@@ -4,7 +4,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 
-_COLORS = ("#009639", "#4a7ebb", "#c0504d", "#e69f00", "#8064a2", "#6b8e9f", "#999999")
+_COLORS = ("#009639", "#4a7ebb", "#1f88c0", "#c0504d", "#e69f00", "#8064a2", "#6b8e9f", "#999999")
 _LEFT, _WIDTH, _BAR, _GAP, _HEADING, _TOP = 150, 520, 14, 4, 26, 40
 _TEXT = "#777"
 

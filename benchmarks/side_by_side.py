@@ -1,4 +1,4 @@
-"""prefork_lb beside nginx, HAProxy and Apache, and beside itself on the other worker classes, in turns in one run.
+"""prefork_lb beside nginx, HAProxy, Caddy and Apache, and beside itself on the other worker classes, in turns in one run.
 
     python benchmarks/side_by_side.py                                      # everything that is installed
     python benchmarks/side_by_side.py --only nginx,prefork_lb --profiles small,bulk --rounds 5
@@ -8,8 +8,9 @@ Each contender has the same four origin servers (nginx), as many workers, balanc
 keeps its connections to the origins and adds X-Forwarded-For. Rounds are interleaved, so that a machine that drifts hits all
 alike: read the ratios. The load (wrk) and the servers run on the same machine.
 
-Profiles: small (130 bytes, 11 request fields), bare (the same with Host only), varied (small, but no head is like another one),
-bulk (1 MiB), connect (a connection a request), tls (small over TLS), latency (p99 of small at half of nginx's rate, by clients
+Profiles: visitors (what a site gets: no two requests and no two responses have the same head; 1 KB), small (130 bytes, 11 request
+fields, always the same), bare (the same with Host only), bulk (1 MiB), connect (a connection a request), tls (small over TLS),
+tls-connect (a full handshake a request), tls-resume (a resumed one), latency (p99 of visitors at half of nginx's rate, by clients
 that pause), idle (memory of idle clients).
 """
 from __future__ import annotations
@@ -28,6 +29,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,28 +40,15 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, only benchmarks/ is on the path
 
 from benchmarks.contenders import CONTENDERS, NEEDS, NotStarted, Running, Setup, origins, program
+from benchmarks.handshakes import handshakes
 from benchmarks.picture import bars
+from benchmarks.wrk_scripts import PAUSE_MS, write_scripts
 
-PROFILES = ("small", "bare", "varied", "bulk", "connect", "tls", "latency", "idle")
-FIELDS = {
-    "User-Agent": "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36",
-    "Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8",
-    "Accept-Encoding": "gzip, deflate, br, zstd", "Accept-Language": "en-US,en;q=0.9", "Cache-Control": "no-cache",
-    "Cookie": "session=eyJ1c2VyIjoxMjM0NX0.abcdef; theme=dark; _ga=GA1.2.123456789.1700000000",
-    "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Site": "same-origin", "Upgrade-Insecure-Requests": "1", "Referer": "http://a.test/",
-}
+PROFILES = ("visitors", "small", "bare", "bulk", "connect", "tls", "tls-connect", "tls-resume", "latency", "idle")
+HANDSHAKES = {"tls-connect": False, "tls-resume": True}
+TLS = ("tls", *HANDSHAKES)
 # gunicorn's own workers come nowhere near the rate of the one, hold no such number of clients, or have no place in it.
-ONLY_EVENT_LOOPS = ("tls", "latency", "idle")
-PAUSE_MS = 10
-VARIED = """
-local number = 0
-function request()
-  number = number + 1
-  wrk.headers["Cookie"] = "session=eyJ1c2VyIjoxMjM0NX0.abcdef; theme=dark; _ga=GA1.2." .. number
-  wrk.headers["Referer"] = "http://a.test/items/" .. number - 1
-  return wrk.format(nil, "/varied/items/" .. number)
-end
-"""
+ONLY_EVENT_LOOPS = (*TLS, "latency", "idle")
 TICKS = os.sysconf("SC_CLK_TCK")
 Figures = dict[str, float]
 
@@ -126,17 +115,32 @@ def wrk(url: str, seconds: float, connections: int, *options: str) -> Figures:
 
 def load(profile: str, proxy: Running, seconds: float, connections: int, scripts: Path) -> Figures:
     """One round of a profile against one contender."""
-    scheme = "https" if profile == "tls" else "http"
+    scheme = "https" if profile in TLS else "http"
     url = f"{scheme}://127.0.0.1:{proxy.port}/" + ("bulk" if profile == "bulk" else "")
     options = {"bare": (), "connect": ("-H", "Connection: close"), "latency": ("-s", str(scripts / "pause.lua")),
-               "varied": ("-s", str(scripts / "varied.lua"))}.get(
+               "visitors": ("-s", str(scripts / "visitors.lua"))}.get(
         profile, ("-s", str(scripts / "fields.lua")))
-    wrk(url, 1, connections, *options)  # warm
+
+    def once(duration: float) -> Figures:
+        if profile in HANDSHAKES:
+            return handshaken(proxy, duration, HANDSHAKES[profile])
+        return wrk(url, duration, connections, *options)
+
+    once(1)  # warm
     tree = process_tree(proxy.pid)
     before = cpu_s(tree)
-    figures = wrk(url, seconds, connections, *options)
+    figures = once(seconds)
     figures["cpu_us"] = 1e6 * (cpu_s(tree) - before) / max(figures["requests"], 1)
+    figures["pss_mib"] = pss_bytes(tree) / (1 << 20)
     return figures
+
+
+def handshaken(proxy: Running, seconds: float, resumes: bool) -> Figures:
+    """One round of handshakes; what does not resume a session, and should, is an error."""
+    began = time.monotonic()
+    count, share = handshakes(proxy.port, max(1, round(seconds)), resumes)
+    return {"requests": float(count), "rate": count / (time.monotonic() - began), "p50_ms": 0.0, "p99_ms": 0.0,
+            "errors": round(count * (1 - share)) if resumes else 0.0}
 
 
 def idle(proxy: Running, count: int) -> Figures:
@@ -156,13 +160,6 @@ def idle(proxy: Running, count: int) -> Figures:
         for _ in range(count):
             client()
         return {"bytes_a_client": (pss_bytes(tree) - before) / count}
-
-
-def write_scripts(folder: Path) -> None:
-    fields = "".join(f'wrk.headers["{name}"]="{value}"\n' for name, value in FIELDS.items())
-    (folder / "fields.lua").write_text(fields)
-    (folder / "varied.lua").write_text(fields + VARIED)
-    (folder / "pause.lua").write_text(f"{fields}function delay() return {PAUSE_MS} end\n")
 
 
 def certificate(folder: Path) -> Path:
@@ -194,7 +191,8 @@ def run(profile: str, names: list[str], setup: Setup, args: argparse.Namespace, 
             count = min(args.idle_clients, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 200)
             return {name: [idle(proxy, count)] for name, proxy in started.items()}
         if profile == "latency":
-            most = wrk(f"http://127.0.0.1:{started['nginx'].port}/", 2, args.connections, "-s", str(setup.folder / "fields.lua"))
+            visitors = str(setup.folder / "visitors.lua")
+            most = wrk(f"http://127.0.0.1:{started['nginx'].port}/", 2, args.connections, "-s", visitors)
             connections = max(1, int(most["rate"] / 2 * PAUSE_MS / 1000))
         for number in range(args.rounds):
             for name, proxy in started.items():
@@ -221,12 +219,12 @@ def show(profile: str, figures: dict[str, Figures], console: Console) -> None:
         for name, row in figures.items():
             table.add_row(name, f"{row['bytes_a_client']:.0f}")
     else:
-        table = Table("contender", "requests/s", "against nginx", "CPU us a request", "p50 ms", "p99 ms", "errors",
+        table = Table("contender", "requests/s", "against nginx", "CPU us a request", "p50 ms", "p99 ms", "errors", "PSS MiB",
                       title=profile, title_justify="left")
         for name, row in figures.items():
             ratio = f"{row['against_nginx']:.2f}" if "against_nginx" in row else "-"
             table.add_row(name, f"{row['rate']:.0f}", ratio, f"{row['cpu_us']:.1f}", f"{row['p50_ms']:.2f}",
-                          f"{row['p99_ms']:.2f}", f"{row['errors']:.0f}")
+                          f"{row['p99_ms']:.2f}", f"{row['errors']:.0f}", f"{row['pss_mib']:.0f}")
     console.print(table)
 
 
@@ -236,7 +234,7 @@ def machine() -> dict[str, str]:
     kernel = ".".join(platform.release().split(".")[:2])
     versions = {"cpu": found[1] if found else platform.machine(), "cores": str(os.cpu_count()), "kernel": kernel,
                 "python": platform.python_version(), "openssl": ssl.OPENSSL_VERSION}
-    for name, option in (("nginx", "-v"), ("haproxy", "-v"), ("apache2", "-v")):
+    for name, option in (("nginx", "-v"), ("haproxy", "-v"), ("caddy", "version"), ("apache2", "-v")):
         path = program(name)
         if path:
             done = subprocess.run([path, option], capture_output=True, text=True, check=False)
@@ -275,7 +273,7 @@ def main() -> None:
         write_scripts(folder)
         with origins(folder / "origin") as ports:
             for profile in profiles:
-                pem = certificate(folder) if profile == "tls" else None
+                pem = certificate(folder) if profile in TLS else None
                 setup = Setup(folder, args.workers, ports, pem)
                 able = [name for name in names if profile not in ONLY_EVENT_LOOPS or " " not in name]
                 if profile == "idle":

@@ -7,6 +7,7 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
+from benchmarks.handshakes import read_s_time
 from benchmarks.picture import bars
 from benchmarks.side_by_side import cpu_s, in_ms, medians, process_tree, pss_bytes, read_wrk
 
@@ -37,6 +38,13 @@ def test_without_errors_there_are_none() -> None:
 def test_anything_else_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="not what wrk prints"):
         read_wrk(text)
+
+
+def test_what_openssl_prints_of_handshakes_is_read() -> None:
+    shown = "starting\nrr*r\n\n4 connections in 0.1s; 40.0 connections/user sec\n4 connections in 3 real seconds, 9 bytes"
+    assert read_s_time([shown, shown]) == (8, 0.75)
+    with pytest.raises(ValueError, match="not what openssl"):
+        read_s_time([shown, "Unable to get connection"])
 
 
 @pytest.mark.parametrize(("text", "ms"), [("250.00us", 0.25), ("1.5ms", 1.5), ("2.00s", 2000.0), ("1.00m", 60_000.0)])
