@@ -7,6 +7,8 @@ import signal
 from collections.abc import Collection
 from pathlib import Path
 
+from prefork_lb.shared.identity import start_time
+
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -35,12 +37,13 @@ def cpu_of(processes: Collection[int]) -> float:
 
 def end_session(leader: int, started: int) -> None:
     """End at once what a process that has ended, or will, has left behind in its session. `started` is its start time."""
+    if start_time(leader) not in (0, started):
+        return  # a new process has its pid, so nothing of its session was left
     for entry in os.scandir("/proc"):
         if entry.name.isdigit():
             with contextlib.suppress(OSError, ValueError):
                 fields = _stat(int(entry.name))
-                # With another start time, the leader is a new process that has got the number of the old one.
-                if int(fields[3]) == leader and (int(entry.name) != leader or int(fields[19]) == started):
+                if int(fields[3]) == leader and int(fields[19]) >= started:
                     os.kill(int(entry.name), signal.SIGKILL)
 
 

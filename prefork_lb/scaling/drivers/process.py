@@ -199,10 +199,20 @@ def keepers(segment: str) -> Iterator[Found]:
     for entry in os.scandir("/proc"):
         if entry.name.isdigit():
             with contextlib.suppress(OSError, ValueError):  # it has ended, or is none
-                started = start_time(int(entry.name))
                 words = Path(entry.path, "cmdline").read_bytes().decode(errors="surrogateescape").split("\0")
-                if len(words) > len(_PYTHON) + 6 and words[3].endswith(_KNOWN_BY) and words[4] == segment and started:
-                    yield Found(int(entry.name), started, words[5], int(words[6]), words[7], json.loads(words[8])["status"])
+                if len(words) > len(_PYTHON) + 6 and words[3].endswith(_KNOWN_BY) and words[4] == segment:
+                    pid, started = int(entry.name), start_time(int(entry.name))
+                    if started and _is_own(pid):
+                        yield Found(pid, started, words[5], int(words[6]), words[7], json.loads(words[8])["status"])
+
+
+def _is_own(pid: int) -> bool:
+    """Whether a process is this user's in every respect. Any user can give a process a keeper's command line, also one that
+    becomes root by its file's mode; what it said would be taken for a server."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("Uid:"):
+            return {int(uid) for uid in line.split()[1:]} == {os.geteuid()}
+    return False
 
 
 def _taken_up(found: Found) -> _Kept | None:

@@ -182,6 +182,14 @@ def test_servers_of_pools_that_are_scaled_no_more_are_ended(life: Life) -> None:
     assert is_running(stays)
 
 
+def test_what_looks_like_another_users_keeper_is_none(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
+    life.started(life.driver())
+    assert len(list(keepers(life.segment))) == 1
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "geteuid", lambda: 12345)
+        assert list(keepers(life.segment)) == []
+
+
 def test_a_server_gets_its_address_and_nothing_of_the_balancers_own(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GUNICORN_FD", "3")
     monkeypatch.setenv("LISTEN_FDS", "1")
