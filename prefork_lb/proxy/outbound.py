@@ -15,7 +15,7 @@ from prefork_lb.wire import grammar
 from prefork_lb.wire.chunked import encode_chunk, encode_last_chunk
 from prefork_lb.wire.cookies import without_cookie
 from prefork_lb.wire.fields import HOP_BY_HOP, allowed_trailers, nominated
-from prefork_lb.wire.forwarded import forwarded_lines, is_told_by_proxies, via
+from prefork_lb.wire.forwarded import is_told_by_proxies, told_lines
 from prefork_lb.wire.framing import BY_CHUNKS, BY_LENGTH, BY_NOTHING, NO_BODY, Framing
 from prefork_lb.wire.head import EXPECT, MAX_FORWARDS, Fields, FieldSection, Section
 from prefork_lb.wire.lines import Lines, check_fields
@@ -48,8 +48,7 @@ def request_block(request: Request, destination: Destination, framing: Framing, 
     if not head.is_parsed and grammar.request_line.fullmatch(start) is None:
         raise BadRequest(f"not a request line: {start[:80]!r}")
     before = b"%b\r\nHost: %b\r\n" % (start, default_host.encode() if host is None else host)
-    behind = b"%bVia: %b\r\n%b\r\n" % (
-        forwarded_lines(section, request.peer, host), via(section, head.minor, pseudonym), rest)
+    behind = b"%b%b\r\n" % (told_lines(section, head.minor, request.peer, host, pseudonym), rest)
     travelling = _LINES if request.identity is None else _UNNAMED_LINES
     if own_cookies or isinstance(section, FieldSection):
         return b"%b%b%b" % (before, _carried(section, own_cookies, travelling), behind)

@@ -37,7 +37,10 @@ class Reply:
         self.lease = lease
         self._pseudonym = pseudonym
         self._reusable = request_sent and head.is_persistent and framing.kind is not BY_CLOSE
-        if (body is None and head.status != 101) or (body is not None and body.is_received):
+        if body is None:
+            if head.status != 101:
+                lease.succeed(self._reusable)
+        elif body.is_received:
             self._release()
 
     def change_fields(self, removed: frozenset[bytes], written: Sequence[tuple[bytes, bytes]]) -> None:
@@ -109,6 +112,13 @@ class Reply:
         if body.is_received:
             self._release()
         return moved
+
+    def whole(self) -> bytes | None:
+        """All of the body, if it is here already; not after 101."""
+        if self._body is None:
+            data, self._data = self._data, b""
+            return data
+        return None
 
     def take(self, limit: int, wait_s: float = 0.0) -> bytes:
         """Data of the body that has come from the server, or comes within `wait_s`; empty when there is none, or at the end.

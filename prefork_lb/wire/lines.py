@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from prefork_lb.errors import ProxyError
 from prefork_lb.wire import compiled, grammar
 from prefork_lb.wire.fields import nominated
-from prefork_lb.wire.head import CONNECTION, Fields, Index, Section
+from prefork_lb.wire.head import CONNECTION, Fields, FieldSection, Index, Section
 
 # Clients choose the names, so the memory for known names is bounded. Python checks longer names again each time.
 _LONGEST_NAME = 64
@@ -31,8 +31,7 @@ class Lines:
         Raises `malformed` when any field, also one that stops here, holds a byte that no field may hold.
         """
         stop = nominated(section) if section.notable & CONNECTION else None
-        heads = compiled.heads
-        if heads is not None and not stop and isinstance(section, heads.Section):
+        if not stop and not isinstance(section, FieldSection):
             joined = section.join(self._known, before, behind)
             if joined is None:
                 self._learn(section.fields)

@@ -5,6 +5,7 @@ import atexit
 import gc
 import logging
 import random
+from functools import partial
 
 from prefork_lb.clock import monotonic
 from prefork_lb.config import Config
@@ -109,7 +110,7 @@ def make_settings(config: Config, runtime: Runtime) -> Settings:
     timeouts, limits = config.proxy.timeouts, head_limits(config)
     return Settings(
         Timeouts(timeouts.connect, timeouts.response, timeouts.idle), limits, config.proxy.via.encode(), monotonic,
-        Memo[bytes, ResponseHead](lambda block: parse_response(block, limits), kept_bytes), runtime.dial, runtime.sleep,
+        Memo[bytes, ResponseHead](partial(parse_response, limits=limits), kept_bytes), runtime.dial, runtime.sleep,
         runtime.wait_any, config.proxy.buffers.request, config.proxy.buffers.chunked,
         _identities(config), config.proxy.server_timing)
 

@@ -97,7 +97,7 @@ def _respond(client: Client, request: Request, reply: Reply, body: ClientBody | 
     if reply.added:
         block += field_lines(reply.added)
     chunked = kind is BY_CHUNKS
-    goes_on = True
+    goes_on, ends_with_connection = True, False
     if head.minor == 0 or kind is BY_CLOSE or not service.keeps or body is not None or head.section.notable & CONNECTION:
         chunked = chunked and head.minor == 1
         goes_on = (kind is not BY_CLOSE and (chunked or kind is not BY_CHUNKS) and service.keeps
@@ -106,12 +106,12 @@ def _respond(client: Client, request: Request, reply: Reply, body: ClientBody | 
             block += b"Connection: close\r\n"
         elif head.minor == 0:
             block += b"Connection: keep-alive\r\n"
+        # A body that ends with the connection looks whole to the client whenever the connection ends. So until it is whole, each
+        # end is a reset: the server breaks off, the client takes nothing, the worker is killed.
+        ends_with_connection = kind is BY_CLOSE or (kind is BY_CHUNKS and not chunked)
+        if ends_with_connection:
+            client.stream.reset_at_close(True)
     block += b"Transfer-Encoding: chunked\r\n\r\n" if chunked else b"\r\n"
-    # A body that ends with the connection looks whole to the client whenever the connection ends. So until it is whole, each end
-    # is a reset: the server breaks off, the client takes nothing, the worker is killed.
-    ends_with_connection = kind is BY_CLOSE or (kind is BY_CHUNKS and not chunked)
-    if ends_with_connection:
-        client.stream.reset_at_close(True)
     client.body_sent = 0
     error: Exception | None = None
     try:

@@ -46,10 +46,12 @@ class Sink(Protocol):
 
 def send_plain(client: Sink, reply: Reply, block: bytes) -> None:
     """Send the head's `block` and the body as it is. Raises ClientGone, TruncatedBody."""
-    if not reply.is_ready:
-        client.send(block)  # the body may come much later, as with server-sent events
-        block = b""
-    data = reply.read()
+    data = reply.whole()
+    if data is None:
+        if not reply.is_ready:
+            client.send(block)  # the body may come much later, as with server-sent events
+            block = b""
+        data = reply.read()
     client.body_sent += len(data)
     if reply.is_received:
         client.send(block + data)

@@ -4,7 +4,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from email.utils import formatdate
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Protocol
 
 from prefork_lb.green.hub import Hub
@@ -66,7 +66,7 @@ class Service:
         self.pipe = Pipe()  # for large bodies
         self._siblings = siblings
         # A request's head, blank line included, from its bytes; raises DownstreamError. The result is shared: do not change it.
-        self.parse = Memo[bytes, RequestHead](lambda block: parse_request(block, limits), kept_bytes)
+        self.parse = Memo[bytes, RequestHead](partial(parse_request, limits=limits), kept_bytes)
         self._date = (0, b"")
 
     def add(self, connection: ClientConnection) -> None:
