@@ -12,7 +12,7 @@ from prefork_lb.clock import monotonic
 from prefork_lb.log_schema import PRESETS, template_parts
 from prefork_lb.logs.texts import quoted, shown
 from prefork_lb.logs.values import TARGET_BYTES, VALUES, Value, fields_named, response_index
-from prefork_lb.proxy.request import Request
+from prefork_lb.proxy.request import FINISHED, Request
 from prefork_lb.upstream.server import Server
 
 Format = Callable[[Request], bytes]
@@ -81,9 +81,10 @@ class JSONLines:
                 about_head = plan.logged = self._about_head(request)
         reply = request.reply
         about_exchange: bytes | None
-        # An ordinary exchange has nothing of what few have (its dict is empty), and differs from others by its numbers alone.
-        if (reply is not None and plan is not None and request.session is None and not request.__dict__
-                and reply.lease.trial is None):
+        # An ordinary exchange has nothing of what few have, and differs from others by its numbers alone.
+        if (reply is not None and plan is not None and request.ending is FINISHED and request.attempts == 1
+                and request.session is None and reply.lease.trial is None
+                and not (request.connect_s or request.bytes_in or request.queue_s)):
             ordinary = request.server, request.status, plan.pool.usable
             about_exchange = self._kept.get(ordinary)
             if about_exchange is None:

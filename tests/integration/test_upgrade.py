@@ -54,11 +54,17 @@ def origin() -> Iterator[CheckedOrigin]:
 
 def start(rig: Rig, origin: Origin, front_end: FrontEnd = PROXY) -> Balancer:
     extra = ["--pid", "gunicorn.pid", "--daemon"]
-    return rig.balancer(pool_text(origin.addresses, more=HEALTH), front_end, workers=WORKERS, extra=extra, environ=AS_DAEMON)
+    text = pool_text(origin.addresses, more=HEALTH) + f'[admin]\nbind = "unix:{rig.folder}/admin.sock"\n'
+    return rig.balancer(text, front_end, workers=WORKERS, extra=extra, environ=AS_DAEMON)
 
 
 def seen(segment: str) -> InstanceView:
     return next(found for found in instances() if found.segment == segment)
+
+
+def answers(segment: str) -> int:
+    """Requests that servers have answered, as they were counted."""
+    return sum(server.numbers.answers for server in seen(segment).servers if server.numbers is not None)
 
 
 def controllers(segment: str) -> list[int]:
@@ -205,6 +211,9 @@ def test_a_new_master_takes_over_counts_states_and_controller(
             assert more is None or more.failures == []
             wait_until(lambda: sum(in_flight(segment, origin)) == 0, "nothing is in flight", 5)
             assert {worker.pid for worker in seen(segment).workers} == set(new)
+            if how != signal.SIGQUIT:
+                wait_until(lambda: answers(segment) == sum(map(origin.requests, range(4))),
+                           lambda: f"what the workers of both masters have answered is counted: {answers(segment)}", 20)
         wait_until(lambda: not processes.is_running(new_controller), "the controller ends with the last master", 5)
     assert load.failures == [] and kept.failures == []
 

@@ -15,7 +15,9 @@ from prefork_lb.logs.values import VALUES
 from prefork_lb.proxy.request import NO_HEAD, Request
 from prefork_lb.proxy.tracing import Identity
 from tests.unit.logs.records import PEER, record, with_session
-from tests.unit.proxy.loopback import Client, Source
+from tests.unit.proxy.loopback import Client, ScriptedServer, Source
+from tests.unit.proxy.rig import Rig, request
+from tests.unit.proxy.test_engine import answer
 from tests.unit.upstream.parts import new_server
 
 
@@ -148,3 +150,17 @@ def test_the_time_is_that_of_the_day(monkeypatch: pytest.MonkeyPatch) -> None:
                           (99.25, "05:19:59.250")):
         request.ended_at = instant
         assert json.loads(line(request))["time"] == f"2025-11-30T{text}Z"
+
+
+def test_what_an_ordinary_exchange_has_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The line is on the way of every request: values one by one would cost several times what the exchange costs."""
+    lines, made = JSONLines(), []
+    monkeypatch.setattr(lines, "_about_exchange", lambda request: made.append(request) or b"")
+    with ScriptedServer(answer(b"hi")) as server, Rig(server.address) as rig:
+        for _ in range(4):
+            asked = request()
+            reply = rig.exchange(asked)
+            reply.close()
+            asked.end(rig.settings.clock(), 2, None, reply)
+            lines(asked)
+    assert len(made) == 2  # that of the first, which had to connect, and that of all others
