@@ -98,6 +98,8 @@ def summary(config: Config) -> list[str]:
         count = len(pool.servers)
         redirects = f", redirects with {pool.redirect_status}" if pool.mode == "redirect" else ""
         more = f", and those of {pool.discovery.where}" if pool.discovery is not None else ""
+        if pool.scaling is not None:
+            more += f", and {pool.scaling.min} to {pool.scaling.max} of its own ({pool.scaling.driver})"
         lines.append(f"pool {name}: {pool.policy}, {count} server{'s' if count != 1 else ''}{more}{redirects}")
         for server in pool.servers:
             limit = f", at most {server.max_connections} at once" if server.max_connections else ""

@@ -75,6 +75,8 @@ def _may_be_none(scaling: ScalingConfig) -> bool:
 
 
 def _schedules(scaling: ScalingConfig, path: Path, report: ReportProblem) -> None:
+    if len(scaling.schedules or ()) == 1:
+        report((*path, "schedules"), "a single time always holds; add the one at which it ends")
     for index, schedule in enumerate(scaling.schedules or ()):
         if schedule is None:
             continue  # type: ignore[unreachable]

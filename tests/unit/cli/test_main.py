@@ -154,6 +154,12 @@ def test_check_tells_what_a_good_file_says(folder: Path) -> None:
     ]
 
 
+def test_check_says_how_many_servers_a_pool_starts_itself(folder: Path) -> None:
+    text = '[pools.app.scaling]\nmin = 2\nmax = 8\ntarget = 4\ncommand = ["run", "{port}"]\n'
+    (folder / "good.toml").write_text(text)
+    assert "pool app: least-connections, 0 servers, and 2 to 8 of its own (process)" in invoke("check", "good.toml").stdout
+
+
 def test_check_without_a_file_takes_the_one_that_a_start_would_find(folder: Path) -> None:
     (folder / "prefork_lb.toml").write_text('[pools.only]\nservers = ["127.0.0.1:8001"]\n')
     found = invoke("check")

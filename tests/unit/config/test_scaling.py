@@ -64,11 +64,13 @@ def test_good_ones(tmp_path: Path, scaling: str) -> None:
      "unit: 'app.service' is the same unit for all servers"),
     ('max = 2\ntarget = 4\ndriver = "systemd"\nunit = "app@{n}.service"', 'addresses: missing; driver = "systemd" needs it'),
     ('max = 2\ntarget = 4\ndriver = "systemd"\nunit = "app@{n}.service"\naddresses = "auto"', 'addresses: "auto" is for'),
-    ('max = 2\ntarget = 4\nschedules = [{ at = "Someday 08:00", min = 1 }]\n' + PROCESS,
+    ('max = 2\ntarget = 4\nschedules = [{ at = "Someday 08:00", min = 1 }, { at = "9:00", min = 2 }]\n' + PROCESS,
      "schedules[0].at: 'Someday' in 'Someday 08:00' is no day; expected Mon,"),
-    ('max = 2\ntarget = 4\nschedules = [{ at = "25:00", min = 1 }]\n' + PROCESS, "schedules[0].at: '25:00' is no time of a week"),
-    ('max = 2\ntarget = 4\nschedules = [{ at = "20:00", min = 5 }]\n' + PROCESS,
-     "schedules[0].min: 5 is more than max, which is 2")])
+    ('max = 2\ntarget = 4\nschedules = [{ at = "25:00", min = 1 }, { at = "9:00", min = 2 }]\n' + PROCESS,
+     "schedules[0].at: '25:00' is no time of a week"),
+    ('max = 2\ntarget = 4\nschedules = [{ at = "20:00", min = 5 }, { at = "9:00", min = 2 }]\n' + PROCESS,
+     "schedules[0].min: 5 is more than max, which is 2"),
+    ('max = 2\ntarget = 4\nschedules = [{ at = "20:00", min = 2 }]\n' + PROCESS, "schedules: a single time always holds")])
 def test_what_cannot_work_is_told(tmp_path: Path, scaling: str, told: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load_text(tmp_path, content(scaling))
