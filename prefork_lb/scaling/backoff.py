@@ -2,15 +2,16 @@
 from __future__ import annotations
 
 _LONGEST_WAIT_S = 15.0
+_TOGETHER_S = 1.0
 GIVE_UP_AFTER = 6
-GIVEN_UP_S = 300.0
+GIVEN_UP_S = 60.0
 WELL_S = 60.0
 """A server that has served for so long was started well: failures before it do not count any more."""
 
 
 class Backoff:
-    """Counts failures in a row. The waits are 0, 1, 3, 7 and 15 s; after the sixth failure there is none for five minutes, and so
-    after each one more."""
+    """Counts failures in a row. The waits are 0, 1, 3, 7 and 15 s; after the sixth failure there is none for a minute, and so
+    after each one more. Failures within a second have one cause, as a rule, and count as one."""
 
     def __init__(self) -> None:
         self._failures = 0
@@ -18,12 +19,14 @@ class Backoff:
 
     def fail(self, now: float) -> str:
         """Note a failure; what follows, in words."""
-        self._failures += 1
-        self._failed_at = now
+        if not self._failures or now - self._failed_at >= _TOGETHER_S:
+            self._failures += 1
+            self._failed_at = now
         wait_s = GIVEN_UP_S if self.is_given_up else min(2.0 ** (self._failures - 1) - 1, _LONGEST_WAIT_S)
-        self._next = now + wait_s
+        # A start that failed at once is not made again within the second in which it would not count.
+        self._next = self._failed_at + (wait_s if now == self._failed_at else max(wait_s, _TOGETHER_S))
         if self.is_given_up:
-            return f"{self._failures} failures in a row: none is started for {wait_s / 60:g} minutes"
+            return f"{self._failures} failures in a row: none is started for {wait_s:g} s"
         return f"the next start is in {wait_s:g} s" if wait_s else "another one is started"
 
     def note_well(self, started: float, served_s: float) -> None:

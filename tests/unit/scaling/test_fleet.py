@@ -121,13 +121,25 @@ def test_one_that_keeps_ending_is_started_after_longer_and_longer_waits(caplog: 
         while stage.driver.starts == starts:
             stage.run(wanted=1)
         waits.append(round(stage.clock() - last))
+        stage.run(1)  # less would be one failure
         last = stage.clock()
         stage.driver.end(1)
-    assert waits == [0, 0, 1, 3, 7, 15, 300]
+    assert waits == [0, 0, 1, 3, 7, 15, 60]
     assert stage.fleet.is_given_up
     assert stage.kinds().count(Kind.GIVEN_UP) == 1
     assert "pool app: server 127.0.0.1:9006: it has not started: exited with code 1; 6 failures in a row: none is started for " \
-           "5 minutes; its last output:\nthe last line" in caplog.text
+           "60 s; its last output:\nthe last line" in caplog.text
+
+
+def test_servers_that_end_together_are_one_failure() -> None:
+    stage = Stage()
+    for _ in range(3):
+        stage.run(10, wanted=4)
+        assert stage.serving == 4
+        for n in list(stage.driver.running):
+            stage.driver.end(n)
+    stage.run(10)
+    assert stage.serving == 4
 
 
 def test_failures_are_forgotten_when_a_later_server_has_served_for_a_minute() -> None:
@@ -172,7 +184,7 @@ def test_new_settings_forget_what_has_failed() -> None:
     stage.run(60, wanted=1)
     assert stage.fleet.is_given_up
     stage.driver.refusal = ""
-    stage.run(60)
+    stage.run(20)
     assert stage.serving == 0
     stage.fleet.use(FleetSettings())
     stage.run(1)
