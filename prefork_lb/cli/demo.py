@@ -133,7 +133,7 @@ def run_demo(port: int, workers: int, plan: Plan, say: Callable[[str], None]) ->
         folder = Path(started.enter_context(tempfile.TemporaryDirectory(prefix="prefork-lb-demo-")))
         config = folder / "prefork_lb.toml"
         admin = _free_address()
-        config.write_text(plan.configuration(addresses, admin))
+        config.write_text(plan.configuration(addresses, admin, str(folder / "access.log")))
         start(_balancer(config, listener, workers))
         port = listener.getsockname()[1]
         url = f"http://127.0.0.1:{port}/"
@@ -218,6 +218,7 @@ def _wait_for_answer(url: str, who: str, check: Callable[[], None], field: str =
 
 def _invitation(url: str, dashboard: str, plan: Plan, addresses: Mapping[str, str], workers: int, config: Path) -> str:
     command = _own_command()
+    log = f"    {command} log --status 5xx\n" if plan.traffic else ""
     servers = "\n".join(
         f"    {server.name:<11} {addresses[server.name]}   {server.delay_ms} ms a request{server.troubles()}"
         for server in plan.servers()
@@ -233,7 +234,7 @@ Try, in another terminal:
     curl {url}
     {command} traffic {url}
     {command} status
-
+{log}
 Ctrl-C ends the demo."""
 
 

@@ -46,9 +46,12 @@ class Plan:
         """All servers, pool by pool."""
         return (server for pool in self.pools for server in pool.servers)
 
-    def configuration(self, addresses: Mapping[str, str], admin: str) -> str:
-        """The configuration file, with the servers' addresses by name and the administration interface at `admin`."""
+    def configuration(self, addresses: Mapping[str, str], admin: str, access_log: str) -> str:
+        """The configuration file, with the servers' addresses by name, the administration interface at `admin`, and, where
+        there is traffic, an access log with all failures and a part of the rest."""
         parts = [f'[admin]\nbind = "{admin}"\n', self.routes]
+        if self.traffic:
+            parts.append(f'[proxy]\nrequest_id = true\n\n[log]\naccess = "{access_log}"\nsample = 0.01\n')
         for pool in self.pools:
             limit = f", max_connections = {pool.limit}" if pool.limit else ""
             servers = "\n".join(f'  {{ address = "{addresses[server.name]}"{limit} }},' for server in pool.servers)

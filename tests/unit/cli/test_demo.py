@@ -24,8 +24,9 @@ def test_a_server_without_moods_is_well() -> None:
 def test_the_configuration_is_good_and_names_every_server(plan: Plan, tmp_path: Path) -> None:
     addresses = {server.name: f"127.0.0.1:{9001 + number}" for number, server in enumerate(plan.servers())}
     file = tmp_path / "prefork_lb.toml"
-    file.write_text(plan.configuration(addresses, "127.0.0.1:9900"))
+    file.write_text(plan.configuration(addresses, "127.0.0.1:9900", str(tmp_path / "access.log")))
     config = load_file(str(file))
+    assert bool(config.log.access) is plan.traffic
     assert config.admin is not None and config.admin.bind == "127.0.0.1:9900"
     assert [str(server.address) for pool in config.pools.values() for server in pool.servers] == list(addresses.values())
 
