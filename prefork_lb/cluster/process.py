@@ -14,6 +14,7 @@ import socket
 import threading
 
 from prefork_lb.cluster.redis_store import RedisStore
+from prefork_lb.cluster.sessions import Sessions
 from prefork_lb.cluster.sharing import Sharing
 from prefork_lb.cluster.store import StoreError
 from prefork_lb.config.cluster import ClusterConfig
@@ -56,7 +57,9 @@ def run(segment_name: str, descriptor: int, controller: int, error_log: str = ""
     ledger = Ledger(segment, takes_row=False)
     with ledger.locked():
         segment.cells[at.H_CLUSTER], segment.cells[at.H_CLUSTER + 1] = myself()
-    sharing = Sharing(config.balancer or _own_name(segment), segment, ledger, States(segment), RedisStore(config))
+    sessions = Sessions(segment, ledger) if segment.layout.sessions and config.secret_file else None
+    sharing = Sharing(config.balancer or _own_name(segment), segment, ledger, States(segment), RedisStore(config),
+                      sessions=sessions)
     share(sharing, config.interval, stop)
     return 0
 

@@ -27,6 +27,7 @@ from prefork_lb.config.cluster import ClusterConfig
 # Within a second a balancer has to notice that the store is gone: two waits and the pause between are less.
 _TIMEOUT_S = 0.4
 _KEPT_S = 3600  # what nobody writes again goes
+_MOST_AT_ONCE = 50
 _MOST_SESSIONS = 1000  # entries of the stream; each has up to some hundred sessions
 _SENTINEL_PORT = 26379
 
@@ -119,7 +120,7 @@ class RedisStore:
             pipe.expire(self._sessions, _KEPT_S)
         if sent.sessions_after:
             ask("sessions")
-            pipe.xread({self._sessions: sent.sessions_after})
+            pipe.xread({self._sessions: sent.sessions_after}, count=_MOST_AT_ONCE)
         answers = pipe.execute()
         received = Received(0, [])
         for what, place in take:
@@ -143,7 +144,7 @@ class RedisStore:
             received.sessions_after = sent.sessions_after
             entries = [entry for _, found in (answer.items() if isinstance(answer, dict) else answer or ()) for entry in found]
             for number, fields in entries:
-                received.sessions.append(fields[b"s"])
+                received.sessions.append((int(number.partition(b"-")[0]), fields[b"s"]))
                 received.sessions_after = number
 
 

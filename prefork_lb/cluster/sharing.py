@@ -11,6 +11,7 @@ from prefork_lb.cluster.loads import Loads, Tables
 from prefork_lb.cluster.others import Others
 from prefork_lb.cluster.report import VERSION, Report, decode, decode_results, encode, encode_results
 from prefork_lb.cluster.servers import Counts, ServerList, Servers
+from prefork_lb.cluster.sessions import Sessions
 from prefork_lb.cluster.settings import Settings
 from prefork_lb.cluster.store import Received, Sent, Store, StoreError
 from prefork_lb.cluster.verdicts import Checks, Ejections
@@ -31,8 +32,9 @@ class Sharing:
     """This balancer's part. `exchange` is to be called again and again, from one thread."""
 
     def __init__(self, name: str, segment: Segment, ledger: Ledger, states: States, store: Store, clock: Clock = monotonic,
-                 rng: random.Random | None = None) -> None:
-        """`name` is this balancer's, which no other one has."""
+                 rng: random.Random | None = None, sessions: Sessions | None = None) -> None:
+        """`name` is this balancer's, which no other one has. `sessions`: None when learned ones are not shared."""
+        self._sessions = sessions
         self.name = name
         self._segment, self._ledger, self._store, self._clock = segment, ledger, store, clock
         self._elsewhere = Elsewhere(segment, ledger, states)
@@ -111,6 +113,8 @@ class Sharing:
             by_name[self.name] = dict(zip(servers.keys, needs, strict=True))
             names = sorted(by_name)
             sent.parts = self._limits.wanted(servers, in_flight, [by_name[name] for name in names], names.index(self.name))
+        if self._sessions is not None:
+            sent.sessions, sent.sessions_after = self._sessions.look(servers.keys), self._sessions.after
         return sent
 
     def _take(self, servers: Servers, in_flight: Sequence[int], received: Received) -> None:
@@ -126,6 +130,8 @@ class Sharing:
         self._limits.take(servers, received.parts, len(names), place)
         self._settings.adopt(slots, [(report.balancer, setting) for report in present for setting in report.settings])
         self._ejections.adopt(slots, present)
+        if self._sessions is not None:
+            self._sessions.adopt(servers.keys, received)
         checker = self._checker(self._counts.has_checks(servers.slots), present)
         if checker is None:
             self._checks.let_go(slots)

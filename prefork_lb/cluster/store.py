@@ -37,13 +37,13 @@ class Received:
     tables: dict[bytes, bytes] = field(default_factory=dict)
     results: bytes | None = None
     parts: dict[Key, int] = field(default_factory=dict)  # granted, by server
-    sessions: list[bytes] = field(default_factory=list)
+    sessions: list[tuple[int, bytes]] = field(default_factory=list)  # each message with the time when it was passed on
     sessions_after: bytes = b""  # for the next exchange
 
     @property
     def size(self) -> int:
         """About the bytes that came."""
-        return sum(map(len, self.reports)) + len(self.results or b"") + sum(map(len, self.sessions))
+        return sum(map(len, self.reports)) + len(self.results or b"") + sum(len(message) for _, message in self.sessions)
 
 
 class Store(Protocol):

@@ -41,6 +41,8 @@ class Copies:
     def _copy(self, config: Config) -> None:
         for entry in config.listen.certificates:
             check_pair(self._copied(entry.certificate), self._copied(entry.key))
+        if config.cluster is not None and config.cluster.secret_file:
+            read_secrets(self._copied(config.cluster.secret_file))
         for pool in config.pools.values():
             if pool.sticky is not None and pool.sticky.secret_file:
                 read_secrets(self._copied(pool.sticky.secret_file))

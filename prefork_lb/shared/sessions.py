@@ -48,8 +48,10 @@ class Place(NamedTuple):
 class SessionKeys:
     """Makes the hashes of one pool's sessions and servers. Clients choose values, so the hash has a secret."""
 
-    def __init__(self, secret: bytes, pool: str) -> None:
-        self._session = hashlib.blake2b(b"session\0%b\0" % pool.encode(), key=secret, digest_size=16)
+    def __init__(self, secret: bytes, pool: str, shared: bytes = b"") -> None:
+        """`shared` is a secret that other balancers have, too: a session has the same hash there. Without, `secret` hashes it."""
+        key = hashlib.blake2b(shared, digest_size=32).digest() if shared else secret
+        self._session = hashlib.blake2b(b"session\0%b\0" % pool.encode(), key=key, digest_size=16)
         self._server = hashlib.blake2b(b"server\0%b\0" % pool.encode(), key=secret, digest_size=8)
 
     def session(self, value: bytes) -> tuple[int, int]:
@@ -146,6 +148,21 @@ class SessionTable:
                 self._cells[self._entries + number * SESSION_CELLS + E_USED] = now_ms
                 self._link_newest(number)
             self._end()
+
+    def recent(self, since_ms: int, most: int) -> list[tuple[tuple[int, int], Place]]:
+        """The sessions that were used since then, the newest first, `most` at most. Takes the ledger's lock."""
+        cells = self._cells
+        found: list[tuple[tuple[int, int], Place]] = []
+        with self._ledger.locked():
+            repair_sessions(self._segment)
+            number = cells[self._head + at.T_NEWEST]
+            while number and len(found) < most:
+                entry = self._entries + number * SESSION_CELLS
+                high, low, server, used, number = cells[entry:entry + at.E_NEWER].tolist()
+                if used < since_ms:
+                    break
+                found.append(((high, low), Place(server, used)))
+        return found
 
     def _begin(self) -> None:
         repair_sessions(self._segment)  # a signal handler may have raised in the middle of a change

@@ -31,14 +31,17 @@ log = logging.getLogger("prefork_lb")
 
 
 def secrets_of(name: str, pool: PoolConfig, config: Config) -> tuple[bytes, ...]:
-    """The secrets in the pool's `secret_file`; none when it has no such file. Raises ConfigError."""
-    sticky = pool.sticky
-    if sticky is None or sticky.mode != "cookie" or not sticky.secret_file:
-        return ()
+    """The secrets in the file that the pool's sessions go by: its own, or that of the balancers that share learned ones; none
+    when there is no such file. Raises ConfigError."""
+    sticky, file, key = pool.sticky, "", f"pools.{name}.sticky.secret_file"
+    if sticky is not None and sticky.mode == "cookie":
+        file = sticky.secret_file
+    elif sticky is not None and sticky.mode == "learn" and config.cluster is not None:
+        file, key = config.cluster.secret_file, "cluster.secret_file"
     try:
-        return secrets_in(sticky.secret_file)
+        return secrets_in(file) if file else ()
     except ValueError as exc:  # it was checked with the configuration; the file has changed since
-        raise ConfigError([f"{config.source}: pools.{name}.sticky.secret_file: {exc}"]) from exc
+        raise ConfigError([f"{config.source}: {key}: {exc}"]) from exc
 
 
 def sticky_maker(name: str, pool: PoolConfig, secrets: Sequence[bytes], ledger: Ledger,
@@ -53,7 +56,7 @@ def sticky_maker(name: str, pool: PoolConfig, secrets: Sequence[bytes], ledger: 
     if sticky.mode == "route":
         return lambda servers: Route(servers, rules, sticky.cookie, sticky.parameter)
     if sticky.mode == "learn":
-        table, keys = SessionTable(segment, ledger), SessionKeys(segment.secret, name)
+        table, keys = SessionTable(segment, ledger), SessionKeys(segment.secret, name, secrets[0] if secrets else b"")
         return lambda servers: Learn(servers, table, keys, rules, sticky.cookie, sticky.header,
                                      sticky.idle or DEFAULT_LEARNED_IDLE_S)
     if sticky.mode == "cookie":

@@ -5,6 +5,7 @@ import random
 from collections.abc import Sequence
 
 from prefork_lb.clock import ManualClock
+from prefork_lb.cluster.sessions import Sessions
 from prefork_lb.cluster.sharing import Sharing
 from prefork_lb.cluster.store import Received, Sent, StoreError
 from prefork_lb.shared.ledger import Ledger
@@ -31,7 +32,7 @@ class FakeStore:
         self.tables: dict[bytes, bytes] = {}
         self.results: dict[str, bytes] = {}
         self.parts: dict[tuple[str, str], dict[str, int]] = {}
-        self.sessions: list[bytes] = []
+        self.sessions: list[tuple[int, bytes]] = []
 
     def exchange(self, sent: Sent) -> Received:
         if self.is_away:
@@ -50,9 +51,9 @@ class FakeStore:
             others = sum(part for name, part in held.items() if name != sent.balancer and name in self.reports)
             held[sent.balancer] = received.parts[key] = max(0, min(wanted, limit - others))
         if sent.sessions is not None:
-            self.sessions.append(sent.sessions)
+            self.sessions.append((received.now_ms, sent.sessions))
         if sent.sessions_after:
-            start = int(sent.sessions_after.partition(b"-")[0]) if sent.sessions_after != b"$" else len(self.sessions)
+            start = int(sent.sessions_after.partition(b"-")[0])
             received.sessions, received.sessions_after = self.sessions[start:], b"%d-0" % len(self.sessions)
         return received
 
@@ -64,13 +65,14 @@ class OneBalancer:
     """A balancer with a segment of its own."""
 
     def __init__(self, name: str, master: Master, store: FakeStore, servers: Sequence[str], limit: int) -> None:
-        self.segment: Segment = attach_or_create(master.pid, 2, 8)
+        self.segment: Segment = attach_or_create(master.pid, 2, 8, sessions=64)
         self.ledger, self.states = Ledger(self.segment), States(self.segment)
         entry = PoolEntry("web", [ServerEntry(address, 1, limit, False) for address in servers], first_check=Check.NONE)
         self.slots = list(register(self.segment, self.ledger, [entry])["web"].slots)
         self.steering = Steering(self.segment, self.ledger, self.states)
-        self.sharing = Sharing(name, self.segment, Ledger(self.segment, takes_row=False), self.states, store, store.clock,
-                               random.Random(name))
+        mine = Ledger(self.segment, takes_row=False)
+        self.sharing = Sharing(name, self.segment, mine, self.states, store, store.clock, random.Random(name),
+                               Sessions(self.segment, mine))
 
     def claim(self, *counts: int) -> None:
         """So many more in flight on each server; negative numbers release."""

@@ -55,7 +55,7 @@ def test_sessions_are_passed_on(store: RedisStore) -> None:
     store.exchange(Sent("b", b"", sessions=b"one"))
     store.exchange(Sent("b", b"", sessions=b"two"))
     received = store.exchange(Sent("a", b"", sessions_after=after))
-    assert received.sessions == [b"one", b"two"]
+    assert [message for _, message in received.sessions] == [b"one", b"two"]
     assert store.exchange(Sent("a", b"", sessions_after=received.sessions_after)).sessions == []
 
 

@@ -9,9 +9,10 @@ from prefork_lb.clock import ManualClock
 from prefork_lb.cluster.others import GONE_S, SILENT_S
 from prefork_lb.shared.balancers import balancers
 from prefork_lb.shared.events import recent
+from prefork_lb.shared.sessions import SessionKeys, SessionTable
 from prefork_lb.shared.states import Admin, now_ms
 from prefork_lb.shared.transitions import Check, Ejection, Event
-from tests.unit.cluster.conftest import NewBalancer
+from tests.unit.cluster.conftest import SERVERS, NewBalancer
 from tests.unit.cluster.store import FakeStore, OneBalancer, exchange
 
 ROUNDS = 20
@@ -236,3 +237,38 @@ def test_one_that_ends_in_good_order_is_not_waited_for(clock: ManualClock, store
     a.sharing.leave()
     exchange(clock, b)
     assert b.loads == [0, 0, 0] and balancers(a.segment) == []
+
+
+def learn(balancer: OneBalancer, value: bytes, address: str) -> None:
+    """A server of this balancer has given this value to a client."""
+    keys = SessionKeys(balancer.segment.secret, "web", b"a secret of all balancers")
+    SessionTable(balancer.segment, balancer.ledger).put(keys.session(value), keys.server(address), now_ms())
+
+
+def place(balancer: OneBalancer, value: bytes) -> str | None:
+    keys = SessionKeys(balancer.segment.secret, "web", b"a secret of all balancers")
+    found = SessionTable(balancer.segment, balancer.ledger).find(keys.session(value))
+    addresses = {keys.server(address): address for address in SERVERS}
+    return addresses[found.server] if found is not None else None
+
+
+def test_learned_sessions_are_passed_on(clock: ManualClock, store: FakeStore, new_balancer: NewBalancer) -> None:
+    a, b = new_balancer("a"), new_balancer("b")
+    assert a.segment.secret != b.segment.secret
+    exchange(clock, a, b, rounds=3)
+    learn(a, b"visitor", "10.0.0.2:80")
+    exchange(clock, a, b, rounds=2)
+    assert place(b, b"visitor") == "10.0.0.2:80"
+    exchange(clock, a, b, rounds=5)
+    assert len(store.sessions) == 1  # once
+    learn(b, b"visitor", "10.0.0.3:80")
+    exchange(clock, b, a, rounds=3)
+    assert place(a, b"visitor") == "10.0.0.3:80"
+    assert place(new_and_told(clock, new_balancer), b"visitor") == "10.0.0.3:80"
+
+
+def new_and_told(clock: ManualClock, new_balancer: NewBalancer) -> OneBalancer:
+    """A newcomer learns what was passed on before it was there."""
+    newcomer = new_balancer("c")
+    exchange(clock, newcomer)
+    return newcomer

@@ -1,0 +1,29 @@
+"""How near several balancers that share come to one ledger, on virtual time. Tables: docs/cluster.md."""
+from __future__ import annotations
+
+import pytest
+
+from tests.simulation.balancers import Load, burst, lasting, steady
+
+SHORT = Load(400, 0.030, slots=4)
+SEEDS = range(10)
+
+
+def test_a_burst_is_level_within_200_ms() -> None:
+    """Ten requests have come by then: of a difference of six that strangers do not see, one ledger leaves three."""
+    sharing, strangers = ([burst(how, seed=seed) for seed in SEEDS] for how in ("sharing", "strangers"))
+    assert max(early for early, _ in sharing) <= 3 and max(most for _, most in sharing) <= 4
+    assert sum(early for early, _ in strangers) >= 5 * len(SEEDS)
+
+
+def test_sharing_spoils_nothing_where_it_cannot_help() -> None:
+    """Requests of 30 ms are over before the next report. Adding the others' counts as they are is far worse than nothing."""
+    strangers, adding, sharing = (steady(how, 3, 4, SHORT, seconds=10) for how in ("strangers", "adding", "sharing"))
+    assert sharing <= 1.1 * strangers
+    assert adding >= 2 * strangers
+
+
+@pytest.mark.parametrize(("count", "servers"), [(2, 100), (16, 100)])
+def test_many_balancers_level_what_lasts(count: int, servers: int) -> None:
+    _, left = lasting("sharing", count, servers)
+    assert left <= 0.7 * lasting("strangers", count, servers)[1]
