@@ -121,13 +121,13 @@ sanitize: $(VENV)/.test
 	done
 	@cd $(SANITIZED) && LD_PRELOAD="$$($(CC) -print-file-name=libasan.so)" PYTHONMALLOC=malloc PREFORK_LB_NATIVE=required \
 	  ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1 \
-	  $(abspath $(VENV))/bin/python -m pytest -q -p no:cacheprovider -n $(JOBS) --dist loadfile tests/unit/native tests/unit/wire \
+	  $(abspath $(VENV))/bin/python -m pytest -q -p no:cacheprovider -n $(JOBS) --dist loadfile tests/unit/native tests/unit/wire tests/unit/green \
 	  tests/unit/shared/test_ledger.py tests/unit/upstream/test_claiming.py -k "not killed_between_any_two_stores" $(ARGS)
 
-PURE_TESTS := tests/integration/test_compiled.py tests/integration/test_exactness.py tests/blackbox
+PURE_TESTS := tests/integration/test_compiled.py tests/integration/test_exactness.py tests/blackbox tests/unit/green
 
 pure: $(VENV)/.test
-	@PREFORK_LB_PURE=1 $(RUN) pytest -q -ra -n $(JOBS) --dist loadfile $(PURE_TESTS) -k "ProxyWorker or compiled" $(ARGS)
+	@PREFORK_LB_PURE=1 $(RUN) pytest -q -ra -n $(JOBS) --dist loadfile $(PURE_TESTS) -k "ProxyWorker or compiled or unit/green" $(ARGS)
 
 clean:
 	rm -rf $(VENV) $(VERSIONS:%=.venv-%) build dist *.egg-info prefork_lb/native/*.so htmlcov .coverage .coverage.* \

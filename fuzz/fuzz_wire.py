@@ -30,10 +30,12 @@ FAILURES = REPOSITORY / "fuzz" / "failures"
 
 
 def _request(data: bytes) -> bool:
+    invariants.check_compiled(data)
     return invariants.check_request(data, (1, 5))
 
 
 def _response(data: bytes) -> bool:
+    invariants.check_compiled(data)
     return invariants.check_response(data, b"GET", (1, 5)) | invariants.check_response(data, b"HEAD", (5,))
 
 

@@ -8,14 +8,16 @@ from typing import TypeVar
 from prefork_lb.balance.keys import key_finder
 from prefork_lb.errors import BadRequest, ProxyError, TruncatedBody
 from prefork_lb.net.stream import Stream
+from prefork_lb.proxy.carried import final_block, final_fields
 from prefork_lb.proxy.outbound import request_block
 from prefork_lb.proxy.request import Request
+from prefork_lb.wire import compiled
 from prefork_lb.wire.chunked import ChunkedDecoder, encode_chunk, encode_last_chunk
 from prefork_lb.wire.cookies import cookie, without_cookie
 from prefork_lb.wire.fields import HOP_BY_HOP, allowed_trailers
 from prefork_lb.wire.forwarded import ClientInfo
-from prefork_lb.wire.framing import request_framing
-from prefork_lb.wire.head import Fields, HeadLimits, RequestHead, ResponseHead, head_end, parse_request
+from prefork_lb.wire.framing import request_framing, response_framing
+from prefork_lb.wire.head import Fields, HeadLimits, RequestHead, ResponseHead, head_end, parse_request, parse_response
 from prefork_lb.wire.proxy_protocol import Parsed, header, parse
 from prefork_lb.wire.target import destination
 from tests.wire.reading import ChunkedReading, read_chunked, read_chunked_pieces, read_request, read_response
@@ -61,6 +63,41 @@ def check_request(data: bytes, pieces: Sequence[int]) -> bool:
     for peer in PEERS:
         _check_sent(reading.head, peer)
     return True
+
+
+def check_compiled(data: bytes) -> None:
+    """The compiled heads must say of a whole head what the Python says, and write the same of it."""
+    end = data.find(b"\r\n\r\n") + 4
+    if compiled.heads is None or end < 4:
+        return
+    block = data[:end]
+    heads, found = compiled.heads, _told(block)
+    compiled.heads = None
+    try:
+        expected = _told(block)
+    finally:
+        compiled.heads = heads
+    assert found == expected, f"compiled: {found!r}, Python: {expected!r}"
+
+
+def _told(block: bytes) -> list[object]:
+    """All that is said of a block, as a request and as a response."""
+    told: list[object] = []
+    try:
+        asked = parse_request(block, LIMITS)
+        told += [asked, asked.is_persistent, asked.section.notable, asked.section.length]
+        framing, goal = request_framing(asked), destination(asked)
+        told += [framing, goal]
+        told += [request_block(Request(asked, peer, NoBody(), NoBody()), goal, framing, "web", b"lb") for peer in PEERS]
+    except ProxyError as exc:
+        told.append((type(exc), str(exc)))
+    try:
+        answered = parse_response(block, LIMITS)
+        told += [answered, answered.is_persistent, answered.section.notable, answered.section.length]
+        told += [response_framing(answered, b"GET"), final_block(answered, b"lb", b"<", b">"), final_fields(answered, b"lb")]
+    except ProxyError as exc:
+        told.append((type(exc), str(exc)))
+    return told
 
 
 def check_response(data: bytes, method: bytes, pieces: Sequence[int]) -> bool:
