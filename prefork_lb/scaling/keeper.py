@@ -15,7 +15,7 @@ controller could do neither by itself. So each server has a parent of its own, w
 - When it is killed itself, the kernel kills the server (PR_SET_PDEATHSIG). What a server has forked then sees that its parent is
   gone; the next controller ends those that do not look.
 
-It is a program of its own, without threads, and imports little: 4 MiB, and its fork is safe.
+It is a program of its own, without threads, and imports little: 6 MiB, and its fork is safe.
 """
 from __future__ import annotations
 
