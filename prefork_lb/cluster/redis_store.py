@@ -97,8 +97,8 @@ class RedisStore:
         ask("reports")
         pipe.hgetall(self._reports)
         ask("time")
-        # By a script: in a cluster the plain command belongs to no key, and so to no node.
-        pipe.eval("return redis.call('TIME')", 1, self._reports)
+        # By a script: in a cluster the plain command belongs to no key, and so to no node. redis-py has no `eval` there.
+        pipe.execute_command("EVAL", "return redis.call('TIME')", 1, self._reports)
         if sent.tables:
             pipe.hset(self._tables, mapping=sent.tables)
             pipe.expire(self._tables, _KEPT_S)
@@ -114,7 +114,7 @@ class RedisStore:
         if sent.parts:
             ask("parts")
             arguments = [item for key, pair in sent.parts.items() for item in ("\n".join(key), *pair)]
-            pipe.eval(_GRANT, 2, self._reports, self._part, sent.balancer, _KEPT_S, *arguments)
+            pipe.execute_command("EVAL", _GRANT, 2, self._reports, self._part, sent.balancer, _KEPT_S, *arguments)
         if sent.sessions is not None:
             pipe.xadd(self._sessions, {"s": sent.sessions}, maxlen=_MOST_SESSIONS)
             pipe.expire(self._sessions, _KEPT_S)

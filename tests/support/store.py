@@ -15,9 +15,10 @@ WHY_NOT = "needs redis-server (apt-get install redis-server)"
 
 
 class RedisServer:
-    """A context manager; it keeps nothing on disk."""
+    """A context manager; it keeps nothing on disk. `options` are further ones of redis-server."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *options: str) -> None:
+        self._options = options
         # The path of a unix socket may have 107 bytes.
         self.path = folder / "r.sock"
         self._folder = folder
@@ -39,7 +40,7 @@ class RedisServer:
         assert REDIS_SERVER is not None
         self.process = subprocess.Popen(
             [REDIS_SERVER, "--port", "0", "--unixsocket", str(self.path), "--save", "", "--appendonly", "no", "--dir",
-             str(self._folder), "--logfile", "redis.log"], stdin=subprocess.DEVNULL)
+             str(self._folder), "--logfile", "redis.log", *self._options], stdin=subprocess.DEVNULL)
         wait_until(lambda: self.command("PING") == b"+PONG\r\n", "redis-server answers", 20)
 
     def command(self, *words: str) -> bytes:

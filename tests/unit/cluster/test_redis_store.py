@@ -10,7 +10,9 @@ import pytest
 from prefork_lb.cluster.redis_store import RedisStore
 from prefork_lb.cluster.store import Sent, StoreError
 from prefork_lb.config.cluster import ClusterConfig
+from tests.support.ports import free_port
 from tests.support.store import REDIS_SERVER, WHY_NOT, RedisServer
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.skipif(REDIS_SERVER is None, reason=WHY_NOT)
 
@@ -68,6 +70,22 @@ def test_a_store_that_hangs_is_given_up_within_a_second(store: RedisStore, serve
     server.go_on()
     assert time.monotonic() - begun < 5  # 0.4 s by itself; the machine may be busy
     assert store.exchange(Sent("a", b"again")).reports == [b"again"]
+
+
+def test_redis_cluster(tmp_path: Path) -> None:
+    """One node that has all slots: redis-py takes another way there, and lacks some commands."""
+    port = free_port()
+    options = "--cluster-enabled", "yes", "--port", str(port), "--cluster-port", str(free_port()), "--bind", "127.0.0.1"
+    with RedisServer(tmp_path, *options) as server:
+        server.command("CLUSTER ADDSLOTSRANGE 0 16383")
+        wait_until(lambda: b"cluster_state:ok" in server.command("CLUSTER INFO"), "the node has all slots", 20)
+        store = RedisStore(ClusterConfig(url=f"redis://127.0.0.1:{port}", kind="cluster"))
+        sent = Sent("a", b"report", results=b"results", results_of="a", parts={KEY: (10, 6)}, sessions=b"one",
+                    sessions_after=b"0-0")
+        received = store.exchange(sent)
+        assert (received.reports, received.results, received.parts) == ([b"report"], b"results", {KEY: 6})
+        assert [message for _, message in received.sessions] == [b"one"]
+        store.leave("a")
 
 
 def test_a_store_that_is_not_there(tmp_path: Path) -> None:
