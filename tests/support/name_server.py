@@ -1,6 +1,7 @@
 """A name server for a few names, on loopback: what it answers is set while it runs."""
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 import threading
@@ -13,6 +14,8 @@ import dns.rdatatype
 import dns.rrset
 
 from tests.support.place import HOST
+
+_LOOK_S = 0.05
 
 Records = dict[tuple[str, str], tuple[int, tuple[str, ...]]]
 
@@ -29,8 +32,12 @@ class NameServer:
         self.is_refusing = False
         self.truncates = False  # over UDP
         self.questions: list[str] = []
-        for serve in (self._serve_udp, self._serve_tcp):
-            threading.Thread(target=serve, daemon=True).start()
+        self._is_closed = False
+        self._threads = [threading.Thread(target=serve, daemon=True) for serve in (self._serve_udp, self._serve_tcp)]
+        for each in (self._udp, self._tcp):
+            each.settimeout(_LOOK_S)
+        for thread in self._threads:
+            thread.start()
 
     def set(self, name: str, kind: str, values: Iterable[str], ttl: int = 0) -> None:
         """Answer with these values from now on; none: the name is there, and has nothing of this kind."""
@@ -44,28 +51,25 @@ class NameServer:
         return self
 
     def __exit__(self, *exc: object) -> None:
+        self._is_closed = True
+        for thread in self._threads:
+            thread.join()
         for each in (self._udp, self._tcp):
             each.close()
 
     def _serve_udp(self) -> None:
-        while True:
-            try:
+        while not self._is_closed:
+            with contextlib.suppress(OSError):
                 data, client = self._udp.recvfrom(65536)
-            except OSError:
-                return
-            if not self.is_silent:
-                self._udp.sendto(self._answer(data, self.truncates), client)
+                if not self.is_silent:
+                    self._udp.sendto(self._answer(data, self.truncates), client)
 
     def _serve_tcp(self) -> None:
-        while True:
-            try:
-                connection = self._tcp.accept()[0]
-            except OSError:
-                return
-            with connection:
+        while not self._is_closed:
+            with contextlib.suppress(OSError), self._tcp.accept()[0] as connection:
                 connection.settimeout(5)
-                length = struct.unpack("!H", connection.recv(2, socket.MSG_WAITALL))[0]
-                answer = self._answer(connection.recv(length, socket.MSG_WAITALL), is_cut=False)
+                length = struct.unpack("!H", connection.recv(2))[0]
+                answer = self._answer(connection.recv(length), is_cut=False)
                 connection.sendall(struct.pack("!H", len(answer)) + answer)
 
     def _answer(self, data: bytes, is_cut: bool) -> bytes:

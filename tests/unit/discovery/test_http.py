@@ -1,6 +1,7 @@
 """Lists by HTTP, from a real server on loopback."""
 from __future__ import annotations
 
+import contextlib
 import gzip
 import socket
 import threading
@@ -18,7 +19,7 @@ Answer = Callable[[socket.socket, str, "Server"], None]
 
 
 def answer(body: bytes, status: str = "200 OK", *fields: str) -> bytes:
-    head = "\r\n".join([f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *fields, "", ""])
+    head = "\r\n".join([f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", "Connection: close", *fields, "", ""])
     return head.encode() + body
 
 
@@ -39,17 +40,14 @@ class Server:
                 connection = self._listener.accept()[0]
             except OSError:
                 return
-            with connection:
+            with connection, contextlib.suppress(OSError):  # the client may leave
                 head = b""
                 while b"\r\n\r\n" not in head:
                     if not (data := connection.recv(65536)):
                         break
                     head += data
                 self.heads.append(head.decode())
-                try:
-                    self._respond(connection, self.heads[-1], self)
-                except OSError:  # the client has left
-                    pass
+                self._respond(connection, self.heads[-1], self)
 
     def close(self) -> None:
         self.ended.set()
