@@ -277,6 +277,10 @@ class Layout:
         start = TABLE_START + number * self.servers
         return slice(start, start + self.servers)
 
+    def cell(self, column: int, slot: int) -> int:
+        """The cell of a slot in a server column."""
+        return TABLE_START + column * self.servers + slot
+
     def server_key_byte(self, slot: int) -> int:
         """Where the text of a slot's key begins: `KEY_BYTES` bytes, ended by NUL."""
         return (TABLE_START + SERVER_COLUMNS * self.servers) * CELL + slot * KEY_BYTES

@@ -60,7 +60,7 @@ def members(segment: Segment, pool: str) -> Iterator[Member]:
 def member(segment: Segment, slot: int, address: str) -> Member:
     """What the table says of the server in this slot."""
     weight, limit, backup, standing, moved, source = (
-        segment.cells[segment.layout.column(column).start + slot]
+        segment.cells[segment.layout.cell(column, slot)]
         for column in (at.C_WEIGHT, at.C_MAX_CONNECTIONS, at.C_BACKUP, at.C_STANDING, at.C_MOVED, at.C_SOURCE))
     return Member(slot, address, ServerEntry(address, weight, limit, bool(backup)), Standing(standing), moved, Source(source))
 
@@ -94,6 +94,7 @@ class Changes:
         if slot is not None and table.is_member(slot):
             raise Refused(f"pool {self._pool} has the server {server.address} already")
         if slot is not None:
+            block[at.P_REQUESTS] += self._ledger.requests([slot])  # what it had before is none of the window's requests
             table.forget(slot)
         elif not table.has_room():
             raise NoRoom(f"room for {self._segment.layout.servers} servers only; restart gunicorn to make more")
@@ -105,7 +106,6 @@ class Changes:
         if first is not Check.NONE:
             states.set_check(slot, first, NOT_CHECKED_YET)
             states.checked[slot] = 0
-        block[at.P_REQUESTS] += self._ledger.requests([slot])  # what it had before is none of the window's requests
         table.appear(slot, Standing.ADDED, self._next_number())
         self._tell(slot, Kind.SERVER_ADDED, _in_words(server), who, source)
         return slot

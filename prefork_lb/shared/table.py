@@ -138,14 +138,14 @@ def pool_number(segment: Segment, pool: str) -> int | None:
 def key_of(segment: Segment, slot: int) -> tuple[str, str] | None:
     """The pool and address of the server in this slot; None if it is free, or was removed. May change while the lock is not
     held."""
-    is_removed = segment.cells[segment.layout.column(at.C_STANDING).start + slot] == Standing.REMOVED
+    is_removed = segment.cells[segment.layout.cell(at.C_STANDING, slot)] == Standing.REMOVED
     return None if is_removed else owner_of(segment, slot)
 
 
 def owner_of(segment: Segment, slot: int) -> tuple[str, str] | None:
     """The pool and address of the server that this slot belongs to, be it removed or not; None if it is free."""
     layout = segment.layout
-    if not segment.cells[layout.column(at.C_USED).start + slot]:
+    if not segment.cells[layout.cell(at.C_USED, slot)]:
         return None
     pool, _, address = read_text(segment.text, layout.server_key_byte(slot)).partition("\n")
     return pool, address
@@ -396,10 +396,10 @@ class Table:
         return not self._get(at.C_USED, slot) and not self._get(at.C_TOTAL, slot)
 
     def _get(self, column: int, slot: int) -> int:
-        return int(self._cells[self._layout.column(column).start + slot])
+        return int(self._cells[self._layout.cell(column, slot)])
 
     def _set(self, column: int, slot: int, value: int) -> None:
-        self._cells[self._layout.column(column).start + slot] = value
+        self._cells[self._layout.cell(column, slot)] = value
 
 
 def _key(pool: str, address: str) -> str:

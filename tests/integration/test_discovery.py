@@ -8,9 +8,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
-from tests.support.balancer import GTHREAD, PROXY, Balancer, FrontEnd
+from tests.support.balancer import PROXY, Balancer
 from tests.support.instances import instances
 from tests.support.kept_load import Exchange, KeptLoad
 from tests.support.load import Load
@@ -65,13 +63,12 @@ def change(balancer: Balancer, origin: Origin, write: List, times: int, in_betwe
         assert load.failures == [] and keeping.failures == []
 
 
-@pytest.mark.parametrize("front_end", [PROXY, GTHREAD], ids=str)
-def test_a_file_that_changes_breaks_and_vanishes_fails_no_request(rig: Rig, front_end: FrontEnd) -> None:
+def test_a_file_that_changes_breaks_and_vanishes_fails_no_request(rig: Rig) -> None:
     origin, path = rig.origin(5), rig.folder / "servers.json"
     write = in_file(path)
     write(origin.addresses[:2])
     text = f'[pools.web]\nretries = {{ attempts = 1 }}\n[pools.web.discovery]\nfile = "{path}"\n'
-    balancer = rig.balancer(text, front_end, workers=2)
+    balancer = rig.balancer(text, PROXY, workers=2)
     wait_for(balancer, set(origin.addresses[:2]))
 
     def in_between(number: int) -> None:
