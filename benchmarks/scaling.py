@@ -162,6 +162,7 @@ interval = 1.0
 [pools.app.scaling]
 command = ["{python}", "-m", "gunicorn", {more} "-k", "gthread", "--threads", "8", "--bind", "{{address}}", "site_app:app"]
 directory = "{folder}"
+log = "{folder}/servers.log"
 min = 1
 max = 6
 target = 4

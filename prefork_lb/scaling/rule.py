@@ -66,8 +66,9 @@ class Rule:
             count, why = max((count, why), self._limited(panic, ready), key=lambda wish: wish[0])
             if count < self._kept:
                 left_s = self._panic_since + settings.stable_window_s - now
-                why = f"{why}; keeps {self._kept} for {left_s:.0f} s more, since the load grew suddenly"
-            self._kept = count = max(count, self._kept)
+                why = f"{why}; keeps {self._kept} for {left_s:.0f} s more, since so many were needed"
+            count = max(count, self._kept)
+            self._kept = min(count, settings.most)
         self._delayed.add(now, count)
         kept = self._delayed.over(now, settings.down_delay_s)
         return Wish(kept, f"{why}; keeps {kept} for a while") if kept > count else Wish(count, why)

@@ -112,7 +112,7 @@ class PoolSection {
     this.scaling.hidden = !scaling;
     if (!scaling) return;
     const counts = ["running", "starting", "ending"].filter((state) => scaling[state]).map((state) => `${count(scaling[state])} ${state}`);
-    text(this.scaling, `Scaling: ${count(scaling.wanted)} wanted of ${count(scaling.max)} at most, ${counts.join(", ") || "none running"}${scaling.rolling ? ", being replaced" : ""}. ${scaling.why}.`);
+    text(this.scaling, `Scaling: ${count(scaling.wanted)} wanted of ${count(scaling.max)} at most, ${counts.join(", ") || "none running"}${scaling.rolling ? ", being replaced" : ""}: ${scaling.why}.`);
   }
 
   #drawDiscovery(discovery) {

@@ -122,6 +122,12 @@ def test_the_reason_is_that_of_the_wish_which_applies(stable: Wish, panic: Wish,
     assert new_rule().wish(1, stable, panic, running).why == why
 
 
+def test_no_more_are_kept_than_there_may_be() -> None:
+    rule = new_rule(most=6)
+    assert ask(rule, 1, 100, 100, 1) == 10, "the caller bounds it"
+    assert ask(rule, 2, 0, 0, 6) == 6
+
+
 def test_the_reason_for_more_servers_than_are_asked_for() -> None:
     wish = new_rule(running=5).wish(20, Wish(2, "a"), Wish(2, "b"), 5)
-    assert wish == (5, "a; keeps 5 for 40 s more, since the load grew suddenly")
+    assert wish == (5, "a; keeps 5 for 40 s more, since so many were needed")
