@@ -36,6 +36,7 @@ from prefork_lb.upstream.idle import IdleConnections
 from prefork_lb.upstream.outcomes import Outcomes
 from prefork_lb.upstream.pool import Pool
 from prefork_lb.upstream.retries import RetryBudget, RetryRules
+from prefork_lb.upstream.roster import Roster
 from prefork_lb.upstream.server import UNLIMITED, Server
 
 ROUNDS = 5
@@ -62,7 +63,7 @@ def new_pool(ledger: Ledger, entry: PoolEntry, slots: PoolSlots, policy: str) ->
     states, rules = States(ledger.segment), EjectionRules(failures=0, penalty_s=0)
     keys = itertools.cycle(KEYS)
     return Pool(
-        entry.name, servers, made, ledger, states,
+        entry.name, Roster(entry.name, ledger, servers, lambda member: None), made, ledger, states,
         Outcomes(states, ledger, Ejections(entry.name, servers, states, ledger, rules, random.Random(1)), rules),
         AvailabilityRules(), RetryRules(1), RetryBudget(ledger, slots.block, slots.number, slots.slots, 20, 10, 0),
         lambda usable, seen: fast_claims(made, usable, slots, ledger, seen),

@@ -28,8 +28,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 MAGIC = 0x3142_4C4B_5246_5250
-VERSION = 15
+VERSION = 16
 CELL = 8
+LINE_CELLS = 8  # a line of the processor's cache. What a worker writes without the lock shares none with another worker's
 
 # Header cells.
 H_MAGIC = 0  # the mark, written last: a segment without it is incomplete. Never moves
@@ -250,6 +251,10 @@ KEY_BYTES = 336
 NOTE_BYTES = 128
 
 
+def _whole_lines(cells: int) -> int:
+    return -(-cells // LINE_CELLS) * LINE_CELLS
+
+
 @dataclass(frozen=True, slots=True)
 class Layout:
     """Offsets, in cells, for a number of rows, servers and pools, and a size of the configuration."""
@@ -326,7 +331,8 @@ class Layout:
 
     @property
     def _row_stride(self) -> int:
-        return ROW_HEAD_CELLS + self._server_arrays * self.servers + (ROW_ARRAYS - SERVER_ARRAYS) * self.pools
+        return _whole_lines(
+            ROW_HEAD_CELLS + self._server_arrays * self.servers + (ROW_ARRAYS - SERVER_ARRAYS) * self.pools)
 
     @property
     def _server_arrays(self) -> int:
@@ -335,7 +341,7 @@ class Layout:
 
     def row(self, number: int) -> int:
         """The first cell of a worker's row."""
-        return self.pool(self.pools) + number * self._row_stride
+        return _whole_lines(self.pool(self.pools)) + number * self._row_stride
 
     def row_array(self, number: int, array: int) -> slice:
         """One of a row's arrays, `A_CLAIMS` and so on: by slot, or by pool. `A_UNANSWERED` is empty without `answer_times`."""
@@ -361,7 +367,7 @@ class Layout:
 
     def statistics_block(self, number: int) -> slice:
         """The statistics of a row; behind those of all rows, three more blocks. There is none without `statistics`."""
-        start = int(self.own_line_array(self.rows if self.own_lines else 0, 0).start)
+        start = _whole_lines(int(self.own_line_array(self.rows if self.own_lines else 0, 0).start))
         stride = self.statistics_pool(self.pools) if self.statistics else 0
         return slice(start + number * stride, start + (number + 1) * stride)
 
