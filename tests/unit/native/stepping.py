@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -21,32 +22,67 @@ _ptrace.restype = ctypes.c_long
 _ptrace.argtypes = (ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p)
 
 
-def stores(memory: memoryview, prepare: Callable[[], Callable[[], object]], most: int, more: int = 0) -> int:
-    """Run what `prepare` returns in a forked process, and kill it `more` instructions after store number `most` into `memory`.
+Prepare = Callable[[], Callable[[], object]]
+"""Called in a forked process; returns what this process is to do step by step."""
 
-    Returns how many stores it made that changed something: less than `most` when it came to its end before.
+
+class Stepper:
+    """Runs the work that `prepare` returns in a forked process, and kills it after any of its stores into `cells`.
+
+    A first run goes to the end and tells which cells the work stores into; the others look at these alone. To compare the whole
+    memory after each instruction takes longer than the instruction.
     """
 
-    def work() -> None:
-        run = prepare()
-        _trace(_TRACEME, 0)
-        os.kill(os.getpid(), signal.SIGSTOP)
-        run()
-        os.kill(os.getpid(), signal.SIGSTOP)
+    def __init__(self, cells: memoryview, prepare: Prepare) -> None:
+        self._cells, self._prepare = cells, prepare
+        images: list[bytes] = []
 
-    child = Child(work)
-    try:
-        assert _stopped_by(child.pid) == signal.SIGSTOP
-        made, before = 0, bytes(memory)
-        while made < most and _steps_on(child.pid):
-            after = bytes(memory)
-            if after != before:
-                made, before = made + 1, after
-        for _ in range(more):
-            _steps_on(child.pid)
+        def look() -> bytes:
+            now = cells.tobytes()
+            if not images or now != images[-1]:
+                images.append(now)
+            return now
+
+        self._run(sys.maxsize, 0, look)
+        self._watched = sorted({cell for image in images for cell in _different(image, images[0])})
+
+    def stores(self, most: int, more: int = 0) -> int:
+        """Kill it `more` instructions after store number `most`.
+
+        Returns how many stores it made that changed something: less than `most` when it came to its end before.
+        """
+        made, changed = self._run(most, more, lambda: [self._cells[cell] for cell in self._watched])
+        assert changed <= set(self._watched), "it stored where the first run did not"
         return made
-    finally:
-        child.kill()
+
+    def _run(self, most: int, more: int, look: Callable[[], object]) -> tuple[int, set[int]]:
+        """`look` tells the stores. Returns how many it told, and the cells that they changed."""
+        def work() -> None:
+            run = self._prepare()
+            _trace(_TRACEME, 0)
+            os.kill(os.getpid(), signal.SIGSTOP)
+            run()
+            os.kill(os.getpid(), signal.SIGSTOP)
+
+        child = Child(work)
+        try:
+            assert _stopped_by(child.pid) == signal.SIGSTOP
+            made, before, image = 0, look(), self._cells.tobytes()
+            while made < most and _steps_on(child.pid):
+                after = look()
+                if after != before:
+                    made, before = made + 1, after
+            for _ in range(more):
+                _steps_on(child.pid)
+            return made, _different(image, self._cells.tobytes())
+        finally:
+            child.kill()
+
+
+def _different(image: bytes, other: bytes) -> set[int]:
+    """The cells that differ between two images of the memory."""
+    pairs = zip(memoryview(image).cast("q"), memoryview(other).cast("q"), strict=True)
+    return {cell for cell, (one, two) in enumerate(pairs) if one != two}
 
 
 def _steps_on(pid: int) -> bool:

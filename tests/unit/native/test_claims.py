@@ -18,7 +18,7 @@ from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.lock import MUTEX_BYTES
 from prefork_lb.shared.making import attach_or_create
 from prefork_lb.shared.segment import Segment
-from tests.unit.native.stepping import needs_trace, stores
+from tests.unit.native.stepping import Stepper, needs_trace
 from tests.unit.shared.processes import Master
 
 MODULE: Any = native()
@@ -201,10 +201,12 @@ class Site:
 @pytest.mark.parametrize("more", [0, 5])
 def test_a_worker_killed_between_any_two_stores_of_claim_and_release_leaves_nothing(small: Segment, more: int) -> None:
     site = Site(small)
+    stepper = Stepper(small.cells, site.worker)
+    site.look()
     number, made = 0, 0
     while made == number:
         number += 1
-        made = stores(small.text, site.worker, number, more)
+        made = stepper.stores(number, more)
         assert site.look() == [1, 0], f"killed after store {number} and {more} instructions"
     assert number > 15  # the stores were seen
 
@@ -230,10 +232,12 @@ def test_a_worker_killed_between_any_two_stores_leaves_no_request_that_waits(sma
 
         return work
 
+    stepper = Stepper(small.cells, worker)
+    site.look()
     number, made = 0, 0
     while made == number:
         number += 1
-        made = stores(small.text, worker, number, more)
+        made = stepper.stores(number, more)
         assert site.look() == [1, 0], f"killed after store {number} and {more} instructions"
         assert site.survivor.unanswered.tolist() == [0, 0], f"killed after store {number} and {more} instructions"
     assert number > 40  # the stores were seen
