@@ -1,6 +1,7 @@
 """What all tests share: the repository on the import path, the markers, and the order among processes of one run."""
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Generator
 from pathlib import Path
@@ -49,3 +50,9 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
     finally:
         if not (alone and nextitem is not None and is_alone(nextitem)):
             TURNS.give_back()
+
+
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector from the thousands of tests: it writes to each object, and a forked child then has its own copy."""
+    gc.collect()
+    gc.freeze()
