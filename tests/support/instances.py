@@ -1,14 +1,26 @@
 """The instances that run on this machine, as shared memory has them."""
 from __future__ import annotations
 
-from prefork_lb.cli.running import running_segments
+from collections.abc import Iterable
+
+from prefork_lb.shared.finding import open_segment, removed_segments, segment_names
+from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.view import InstanceView, view
 
 
 def instances() -> list[InstanceView]:
-    """The instances whose gunicorn master runs."""
+    """The instances whose gunicorn master runs.
+
+    Tests ask for them many times a second, and a search for segments that have lost their name looks at the descriptors of all
+    processes on the machine. So those are searched for only when none has a name.
+    """
+    return _running(filter(None, map(open_segment, segment_names()))) or _running(removed_segments(None))
+
+
+def _running(segments: Iterable[Segment]) -> list[InstanceView]:
     found = []
-    for segment in running_segments():
-        found.append(view(segment))
+    for segment in segments:
+        if segment.masters():
+            found.append(view(segment))
         segment.close()
     return found
