@@ -53,6 +53,6 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
 
 
 def pytest_collection_finish() -> None:
-    """Keep the garbage collector from the thousands of tests: it writes to each object, and a forked child then has its own copy."""
+    """Keep the garbage collector away from thousands of tests: it writes to each object, and a forked child then copies it."""
     gc.collect()
     gc.freeze()
