@@ -122,7 +122,7 @@ def burst_is_within_one(balancer: Balancer, origin: Origin, count: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("front_end", "kills", "seed"), [(PROXY, 72, 100), (GTHREAD, 28, 101)], ids=["ProxyWorker", "gthread"])
+@pytest.mark.parametrize(("front_end", "kills", "seed"), [(PROXY, 48, 100), (GTHREAD, 20, 101)], ids=["ProxyWorker", "gthread"])
 def test_kills_of_workers_and_controller_lose_what_the_killed_had(rig: Rig, front_end: FrontEnd, kills: int, seed: int) -> None:
     rng = random.Random(seed)
     origin = rig.origin(4)
@@ -190,7 +190,8 @@ def some_configuration(rng: random.Random, stay: Sequence[str], others: Sequence
 
 @pytest.mark.slow
 @pytest.mark.parametrize("front_end", [PROXY], ids=str)
-def test_fifty_reloads_in_a_row_fail_no_request_and_forget_no_server(rig: Rig, front_end: FrontEnd) -> None:
+def test_forty_reloads_in_a_row_fail_no_request_and_forget_no_server(rig: Rig, front_end: FrontEnd) -> None:
+    """More than there are rows for workers (32): a row that is not given back shows."""
     rng = random.Random(50)
     with MoodyOrigin(7) as origin:
         drained, down, ejected, *_ = stay = origin.addresses[:4]
@@ -204,7 +205,7 @@ def test_fifty_reloads_in_a_row_fail_no_request_and_forget_no_server(rig: Rig, f
         controller = wait_for_controller(balancer)
         kept, start, named = (Exchange("/", length=8),), len(origin.seen), set(stay)
         with Load(balancer.address, 2, "/", pause_s=0.005) as load, KeptLoad(balancer.address, 2, kept, 0.005) as keeping:
-            for number in range(50):
+            for number in range(40):
                 said = len(balancer.log())
                 if number % 3 == 2:
                     text, why = BAD[number // 3 % len(BAD)]

@@ -7,7 +7,6 @@ import re
 import signal
 import socket
 import subprocess
-import threading
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ import pytest
 from tests.support import processes
 from tests.support.balancer import GUNICORN, PROXY, REPOSITORY, pool_text
 from tests.support.client import Connection, Truncated, fetch, request_bytes, timed
+from tests.support.kept_load import KeptLoad
 from tests.support.load import Load
 from tests.support.place import HOST
 from tests.support.ports import free_port
@@ -24,65 +24,6 @@ from tests.support.waiting import wait_until
 GRACEFUL = ["--graceful-timeout", "4"]
 
 
-class KeptLoad:
-    """Clients that send request after request on connections that they keep; a new one only after an orderly end.
-
-    An orderly end is `Connection: close` with a response, or the end of the connection before a byte of a request was sent.
-    A context manager; `failures` tells what was neither answered nor orderly.
-    """
-
-    def __init__(self, address: tuple[str, int], clients: int) -> None:
-        self.answered = 0
-        self.failures: list[str] = []
-        self._address = address
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._client, daemon=True) for _ in range(clients)]
-
-    def __enter__(self) -> KeptLoad:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join(30)
-        assert not any(thread.is_alive() for thread in self._threads), "a client hangs"
-
-    def _client(self) -> None:
-        while not self._stop.is_set():
-            try:
-                with Connection(self._address) as connection:
-                    self._use(connection)
-            except (OSError, Truncated) as exc:
-                self.failures.append(f"{type(exc).__name__}: {exc}")
-
-    def _use(self, connection: Connection) -> None:
-        while not self._stop.is_set():
-            response = connection.request("/bytes?n=300")
-            if response.status != 200 or len(response.body) != 300:
-                self.failures.append(f"{response.status}, {len(response.body)} bytes")
-            self.answered += 1
-            if (response.value("Connection") or "").lower() == "close":
-                return
-
-    def wait_for(self, more: int) -> None:
-        goal = self.answered + more
-        wait_until(lambda: self.answered >= goal or self.failures, f"{more} more answers", 20)
-
-
-def test_reloads_under_load_fail_no_request(rig: Rig) -> None:
-    balancer = rig.balancer(pool_text(rig.origin(4).addresses), PROXY, workers=2)
-    with KeptLoad(balancer.address, 8) as load:
-        for _ in range(6):
-            load.wait_for(200)
-            balancer.reload()
-        load.wait_for(200)
-    assert load.failures == []
-    balancer.wait_for_workers(2)
-    balancer.wait_until_idle()
-
-
 def test_workers_that_end_after_max_requests_fail_no_request(rig: Rig) -> None:
     balancer = rig.balancer(pool_text(rig.origin(2).addresses), PROXY, workers=2, extra=["--max-requests", "300"])
     first = set(balancer.workers())
@@ -90,22 +31,6 @@ def test_workers_that_end_after_max_requests_fail_no_request(rig: Rig) -> None:
         wait_until(lambda: not first & set(balancer.workers()) or load.failures, "both workers were replaced", 30)
         load.wait_for(100)
     assert load.failures == [] and "Autorestarting worker after" in balancer.log()
-    balancer.wait_until_idle()
-
-
-def test_a_killed_worker_takes_only_its_own_requests_with_it(rig: Rig) -> None:
-    origin = rig.origin(4)
-    balancer = rig.balancer(pool_text(origin.addresses), PROXY, workers=2)
-    clients = 8
-    for _ in range(5):
-        with KeptLoad(balancer.address, clients) as load:
-            load.wait_for(100)
-            victim = balancer.workers()[0]
-            balancer.kill_worker(victim)
-            balancer.wait_for_workers(2, without=[victim])
-            load.wait_for(100)
-        # Each client had one request on the way, and every other one of them at the killed worker.
-        assert len(load.failures) <= clients, load.failures
     balancer.wait_until_idle()
 
 

@@ -26,17 +26,36 @@ def kind(request: pytest.FixtureRequest) -> FrontEnd:
     return front_end
 
 
-@pytest.fixture
-def origin(rig: Rig) -> Iterator[Origin]:
-    origin = rig.origin(1)
-    with origin.released_at_end():
-        yield origin
+class Setup:
+    """Balancers that tests share: one for a kind of worker and a configuration, with an origin of its own."""
+
+    def __init__(self, rig: Rig) -> None:
+        self._rig = rig
+        self._started: dict[tuple[FrontEnd, str], tuple[Balancer, Origin]] = {}
+        self._log_start = 0
+
+    def start(self, front_end: FrontEnd, more: str = "") -> tuple[Balancer, Origin]:
+        """One server that takes two requests at a time. The origin has forgotten the arrivals of tests before."""
+        if (front_end, more) not in self._started:
+            origin = self._rig.origin(1)
+            servers = [f'{{ address = "{address}", max_connections = 2 }}' for address in origin.addresses]
+            started = self._rig.balancer(more + pool_text(servers), front_end, workers=8 if front_end is SYNC else 2)
+            self._started[front_end, more] = started, origin
+        balancer, origin = self._started[front_end, more]
+        balancer.wait_until_idle()
+        origin.arrivals.clear()
+        self._log_start = len(balancer.log())
+        return balancer, origin
+
+    def log(self, balancer: Balancer) -> str:
+        """What the log has of this test."""
+        return balancer.log()[self._log_start:]
 
 
-def start(rig: Rig, origin: Origin, front_end: FrontEnd, more: str = "") -> Balancer:
-    """One server that takes two requests at a time."""
-    servers = [f'{{ address = "{address}", max_connections = 2 }}' for address in origin.addresses]
-    return rig.balancer(more + pool_text(servers), front_end, workers=8 if front_end is SYNC else 2)
+@pytest.fixture(scope="module")
+def setup(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setup]:
+    with Rig(tmp_path_factory.mktemp("slow")) as rig:
+        yield Setup(rig)
 
 
 @contextlib.contextmanager
@@ -49,8 +68,8 @@ def claims(balancer: Balancer) -> int:
     return sum(balancer.status().workers.values())
 
 
-def test_clients_that_send_small_bodies_slowly_hold_no_server(rig: Rig, origin: Origin, kind: FrontEnd) -> None:
-    balancer = start(rig, origin, kind)
+def test_clients_that_send_small_bodies_slowly_hold_no_server(setup: Setup, kind: FrontEnd) -> None:
+    balancer, origin = setup.start(kind)
     with connections(balancer, 6) as slow:
         for connection in slow:
             connection.send(request_bytes("/upload", "POST", fields=[("Content-Length", "20")]) + bytes(pattern(0, 1)))
@@ -65,8 +84,8 @@ def test_clients_that_send_small_bodies_slowly_hold_no_server(rig: Rig, origin: 
     balancer.wait_until_idle()
 
 
-def test_chunked_bodies_are_collected_when_the_site_says_so(rig: Rig, origin: Origin) -> None:
-    balancer = start(rig, origin, PROXY, "[proxy.buffers]\nchunked = true\n")
+def test_chunked_bodies_are_collected_when_the_site_says_so(setup: Setup) -> None:
+    balancer, _ = setup.start(PROXY, "[proxy.buffers]\nchunked = true\n")
     with connections(balancer, 3) as slow:
         for connection in slow:
             connection.send(request_bytes("/upload", "POST", fields=[CHUNKED]) + b"1\r\n" + bytes(pattern(0, 1)) + b"\r\n")
@@ -77,22 +96,22 @@ def test_chunked_bodies_are_collected_when_the_site_says_so(rig: Rig, origin: Or
 
 
 def test_a_client_that_leaves_while_its_body_is_collected_leaves_nothing_behind(
-        rig: Rig, origin: Origin, kind: FrontEnd) -> None:
-    balancer = start(rig, origin, kind)
+        setup: Setup, kind: FrontEnd) -> None:
+    balancer, origin = setup.start(kind)
     with connections(balancer, 4) as leaving:
         for connection in leaving:
             connection.send(request_bytes("/upload", "POST", fields=[("Content-Length", "20")]) + b"abc")
     assert fetch(balancer.address).status == 200
     balancer.wait_until_idle()
-    log = balancer.log()
+    log = setup.log(balancer)
     assert "failed" not in log and "ejected" not in log
     assert not [arrival for arrival in origin.arrivals if arrival.target == "/upload"]
 
 
 @pytest.mark.parametrize("framing", ["length", "chunked", "large"])
-def test_a_body_below_the_least_rate_is_answered_with_408(rig: Rig, origin: Origin, kind: FrontEnd, framing: str) -> None:
+def test_a_body_below_the_least_rate_is_answered_with_408(setup: Setup, kind: FrontEnd, framing: str) -> None:
     """A byte now and then never lets the idle timeout come."""
-    balancer = start(rig, origin, kind, TIMES)
+    balancer, _ = setup.start(kind, TIMES)
     field = CHUNKED if framing == "chunked" else ("Content-Length", "20" if framing == "length" else "1000000")
     with Connection(balancer.address) as connection:
         connection.send(request_bytes("/upload", "POST", fields=[field]))
@@ -102,14 +121,14 @@ def test_a_body_below_the_least_rate_is_answered_with_408(rig: Rig, origin: Orig
                 connection.send(b"1\r\nx\r\n" if framing == "chunked" else b"x")
         assert connection.response("POST").status == 408
         assert time.monotonic() - began < 6, "0.6 s and a few milliseconds for each byte"
-    wait_until(lambda: "408: the client sent its body more slowly than 1000 bytes a second" in balancer.log(), "the log", 5)
+    wait_until(lambda: "408: the client sent its body more slowly than 1000 bytes a second" in setup.log(balancer), "the log", 20)
     balancer.wait_until_idle()
-    assert "ejected" not in balancer.log()
+    assert "ejected" not in setup.log(balancer)
 
 
 @pytest.mark.parametrize("front_end", (GTHREAD, PROXY), ids=str)
-def test_a_body_above_the_least_rate_may_take_its_time(rig: Rig, origin: Origin, front_end: FrontEnd) -> None:
-    balancer = start(rig, origin, front_end, TIMES)
+def test_a_body_above_the_least_rate_may_take_its_time(setup: Setup, front_end: FrontEnd) -> None:
+    balancer, _ = setup.start(front_end, TIMES)
     with Connection(balancer.address) as connection:
         connection.send(request_bytes("/upload", "POST", fields=[("Content-Length", "3000")]))
         for turn in range(12):
@@ -119,9 +138,9 @@ def test_a_body_above_the_least_rate_may_take_its_time(rig: Rig, origin: Origin,
 
 
 @pytest.mark.parametrize("front_end", (SYNC, GTHREAD, PROXY), ids=str)
-def test_nonsense_in_a_chunked_body_is_refused_at_once(rig: Rig, origin: Origin, front_end: FrontEnd) -> None:
+def test_nonsense_in_a_chunked_body_is_refused_at_once(setup: Setup, front_end: FrontEnd) -> None:
     """Not only when its line has an end."""
-    balancer = start(rig, origin, front_end)
+    balancer, _ = setup.start(front_end)
     for begin in (b"", b"3\r\nabc\r\n"):
         with Connection(balancer.address, 10) as connection:
             connection.send(request_bytes("/upload", "POST", fields=[CHUNKED]) + begin + b"x" * 20)
@@ -130,9 +149,9 @@ def test_nonsense_in_a_chunked_body_is_refused_at_once(rig: Rig, origin: Origin,
     balancer.wait_until_idle()
 
 
-def test_a_request_behind_a_chunked_body_is_the_next_one(rig: Rig, origin: Origin) -> None:
+def test_a_request_behind_a_chunked_body_is_the_next_one(setup: Setup) -> None:
     """What the decoder of a WSGI front end has received too much goes back to gunicorn."""
-    balancer = start(rig, origin, GTHREAD)
+    balancer, _ = setup.start(GTHREAD)
     with Connection(balancer.address) as connection:
         one = request_bytes("/upload", "POST", fields=[CHUNKED]) + b"3\r\n" + bytes(pattern(0, 3)) + b"\r\n0\r\nX-Sum: 1\r\n\r\n"
         for behind in (b"", request_bytes("/bytes?n=7")):
@@ -141,8 +160,8 @@ def test_a_request_behind_a_chunked_body_is_the_next_one(rig: Rig, origin: Origi
         assert len(connection.response().body) == 7
 
 
-def test_bytes_behind_an_answer_in_the_middle_of_a_chunked_body_are_no_request(rig: Rig, origin: Origin) -> None:
-    balancer = start(rig, origin, GTHREAD)
+def test_bytes_behind_an_answer_in_the_middle_of_a_chunked_body_are_no_request(setup: Setup) -> None:
+    balancer, origin = setup.start(GTHREAD)
     with Connection(balancer.address) as connection:
         connection.send(request_bytes("/bytes?n=5", "POST", fields=[CHUNKED]) + b"3\r\nabc\r\n")
         response = connection.response("POST")
@@ -154,10 +173,10 @@ def test_bytes_behind_an_answer_in_the_middle_of_a_chunked_body_are_no_request(r
 
 
 @pytest.mark.parametrize("framing", ["length", "chunked", "close"])
-def test_clients_that_read_small_responses_slowly_hold_no_server(rig: Rig, origin: Origin, framing: str) -> None:
+def test_clients_that_read_small_responses_slowly_hold_no_server(setup: Setup, framing: str) -> None:
     """Small is what the buffer holds; the kernel's own may take some megabytes of these 8."""
     size = 8 * MIB
-    balancer = start(rig, origin, PROXY, f"[proxy.buffers]\nresponse = {2 * size}\n")
+    balancer, _ = setup.start(PROXY, f"[proxy.buffers]\nresponse = {2 * size}\n")
     with contextlib.ExitStack() as stack:
         slow = [stack.enter_context(Connection(balancer.address, receive_buffer=16 * 1024)) for _ in range(3)]
         for connection in slow:
@@ -169,9 +188,9 @@ def test_clients_that_read_small_responses_slowly_hold_no_server(rig: Rig, origi
             assert len(response.body) == size and fits_pattern(0, response.body)
 
 
-def test_a_client_that_reads_a_large_response_slowly_costs_no_more_than_the_buffer(rig: Rig, origin: Origin) -> None:
+def test_a_client_that_reads_a_large_response_slowly_costs_no_more_than_the_buffer(setup: Setup) -> None:
     size = 64 * MIB
-    balancer = start(rig, origin, PROXY, f"[proxy.buffers]\nresponse = {MIB}\n")
+    balancer, _ = setup.start(PROXY, f"[proxy.buffers]\nresponse = {MIB}\n")
     with Connection(balancer.address, receive_buffer=16 * 1024) as connection, contextlib.ExitStack() as stack:
         watches = [stack.enter_context(MemoryWatch(worker)) for worker in balancer.workers()]
         connection.send(request_bytes(f"/bytes?n={size}&framing=chunked", close=True))
@@ -181,10 +200,10 @@ def test_a_client_that_reads_a_large_response_slowly_costs_no_more_than_the_buff
 
 
 @pytest.mark.parametrize("framing", ["length", "chunked"])
-def test_a_server_that_breaks_off_while_its_client_reads_slowly_shows(rig: Rig, origin: Origin, framing: str) -> None:
+def test_a_server_that_breaks_off_while_its_client_reads_slowly_shows(setup: Setup, framing: str) -> None:
     """What came before the break arrives, and does not look whole."""
     size = 8 * MIB
-    balancer = start(rig, origin, PROXY, f"[proxy.buffers]\nresponse = {2 * size}\n")
+    balancer, _ = setup.start(PROXY, f"# {framing}: a server with a failure\n[proxy.buffers]\nresponse = {2 * size}\n")
     with Connection(balancer.address, receive_buffer=16 * 1024) as connection:
         connection.send(request_bytes(f"/broken?n={2 * size}&sent={size}&framing={framing}", close=True))
         wait_until(lambda: connection.has_input() and claims(balancer) == 0, "the server's end was seen")
@@ -193,11 +212,11 @@ def test_a_server_that_breaks_off_while_its_client_reads_slowly_shows(rig: Rig, 
     assert len(caught.value.response.body) == size and fits_pattern(0, caught.value.response.body)
 
 
-def test_a_client_that_leaves_while_it_is_served_from_memory_leaves_nothing_behind(rig: Rig, origin: Origin) -> None:
-    balancer = start(rig, origin, PROXY, f"[proxy.buffers]\nresponse = {MIB}\n")
+def test_a_client_that_leaves_while_it_is_served_from_memory_leaves_nothing_behind(setup: Setup) -> None:
+    balancer, _ = setup.start(PROXY, f"[proxy.buffers]\nresponse = {MIB}\n")
     with Connection(balancer.address, receive_buffer=16 * 1024) as connection:
         connection.send(request_bytes(f"/bytes?n={64 * MIB}", close=True))
         wait_until(connection.has_input, "the response begins")
         assert claims(balancer) == 1
     balancer.wait_until_idle()
-    assert "ejected" not in balancer.log()
+    assert "ejected" not in setup.log(balancer)

@@ -37,7 +37,7 @@ def test_reloads_fail_no_request_of_any_kind(rig: Rig) -> None:
     """Bodies of all framings both ways, and clients that think between two requests for longer than a worker's last moments."""
     balancer = rig.balancer(pool_text(rig.origin(4).addresses), PROXY, workers=2)
     with KeptLoad(balancer.address, 6, MIXED) as load, KeptLoad(balancer.address, 4, MIXED, pause_s=0.7) as thinking:
-        for _ in range(4):
+        for _ in range(5):
             old = balancer.workers()
             load.wait_for(60)
             balancer.reload()
