@@ -1,16 +1,7 @@
-"""`python -m prefork_lb.admin SEGMENT --descriptor NUMBER --controller PID [--log FILE]`: the controller starts it, nobody else
-needs to."""
+"""`python -m prefork_lb.admin`: the controller starts it."""
 from __future__ import annotations
 
-import argparse
-import sys
-
 from prefork_lb.admin.process import run
+from prefork_lb.side_process import main
 
-parser = argparse.ArgumentParser(prog="python -m prefork_lb.admin", description=__doc__)
-parser.add_argument("segment")
-parser.add_argument("--descriptor", type=int, required=True)
-parser.add_argument("--controller", type=int, required=True)
-parser.add_argument("--log", default="")
-arguments = parser.parse_args()
-sys.exit(run(arguments.segment, arguments.descriptor, arguments.controller, arguments.log))
+main("prefork_lb.admin", run)

@@ -5,7 +5,6 @@ anybody from looking. Killed itself, it leaves nothing behind: the lock is robus
 """
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import signal
@@ -14,32 +13,18 @@ from prefork_lb.admin.application import Application
 from prefork_lb.admin.listening import listen, remove
 from prefork_lb.admin.publishing import Publisher
 from prefork_lb.admin.serving import Server
-from prefork_lb.error_log import log_to
 from prefork_lb.observe.configuration import configuration_of
 from prefork_lb.observe.metrics import prepare
 from prefork_lb.observe.snapshot import Snapshots
-from prefork_lb.shared.finding import open_inherited
-
-_PR_SET_PDEATHSIG = 1
+from prefork_lb.shared.segment import Segment
 
 log = logging.getLogger("prefork_lb")
 
 
-def run(segment_name: str, descriptor: int, controller: int, error_log: str = "") -> int:
-    """Serve the instance with this segment until the controller with this pid ends; the process' exit code.
-
-    `descriptor` is the segment's file as the controller has passed it on.
-    """
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != controller:
-        return 0  # it ended before the call
-    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT, signal.SIGQUIT):
-        signal.signal(number, signal.SIG_IGN)  # the master's; it may be signalled as a group
-    log_to(error_log)
-    segment = open_inherited(descriptor, segment_name)
-    os.close(descriptor)
-    config = configuration_of(segment) if segment is not None else None
-    if segment is None or config is None or config.admin is None:
+def run(segment: Segment) -> int:
+    """Serve the instance with this segment until the process is told to end; the exit code."""
+    config = configuration_of(segment)
+    if config is None or config.admin is None:
         return 0  # the controller looks again
     address = config.admin.address
     listener = listen(address)

@@ -5,9 +5,7 @@ nothing comes for a second (`shared.elsewhere`).
 """
 from __future__ import annotations
 
-import ctypes
 import logging
-import os
 import random
 import signal
 import socket
@@ -19,16 +17,13 @@ from prefork_lb.cluster.sharing import Sharing
 from prefork_lb.cluster.store import StoreError
 from prefork_lb.config.cluster import ClusterConfig
 from prefork_lb.config.published import decode_published
-from prefork_lb.error_log import log_to
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.desired import published
-from prefork_lb.shared.finding import open_inherited
 from prefork_lb.shared.identity import myself
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import States
 
-_PR_SET_PDEATHSIG = 1
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 0.5  # without the store
 _JITTER = 0.1  # of the interval: balancers must not exchange in step
 _MOST_BYTES_A_SECOND = 1 << 20
@@ -36,21 +31,10 @@ _MOST_BYTES_A_SECOND = 1 << 20
 log = logging.getLogger("prefork_lb")
 
 
-def run(segment_name: str, descriptor: int, controller: int, error_log: str = "") -> int:
-    """Share for the instance with this segment until the controller with this pid ends; the process' exit code.
-
-    `descriptor` is the segment's file as the controller has passed it on.
-    """
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != controller:
-        return 0  # it ended before the call
-    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT, signal.SIGQUIT):
-        signal.signal(number, signal.SIG_IGN)  # the master's; it may be signalled as a group
-    log_to(error_log)
-    segment = open_inherited(descriptor, segment_name)
-    os.close(descriptor)
-    config = _section(segment) if segment is not None else None
-    if segment is None or config is None:
+def run(segment: Segment) -> int:
+    """Share for the instance with this segment until the process is told to end; the exit code."""
+    config = _section(segment)
+    if config is None:
         return 0  # the controller looks again
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
