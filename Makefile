@@ -126,12 +126,12 @@ sanitize: $(VENV)/.test
 	@cd $(SANITIZED) && LD_PRELOAD="$$($(CC) -print-file-name=libasan.so)" PYTHONMALLOC=malloc PREFORK_LB_NATIVE=required \
 	  ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1 \
 	  $(abspath $(VENV))/bin/python -m pytest -q -p no:cacheprovider -n $(JOBS) --dist loadfile $(SANITIZED_TESTS) \
-	  -k "(native or claiming or unit/green) and not killed_between and not broken_off" $(ARGS)
+	  -k "(native or claiming or green) and not killed_between and not broken_off" $(ARGS)
 
 PURE_TESTS := tests/integration/test_compiled.py tests/integration/test_exactness.py tests/blackbox tests/unit/green
 
 pure: $(VENV)/.test
-	@PREFORK_LB_PURE=1 $(RUN) pytest -q -ra -n $(JOBS) --dist loadfile $(PURE_TESTS) -k "ProxyWorker or compiled or unit/green" $(ARGS)
+	@PREFORK_LB_PURE=1 $(RUN) pytest -q -ra -n $(JOBS) --dist loadfile $(PURE_TESTS) -k "ProxyWorker or compiled or green" $(ARGS)
 
 clean:
 	rm -rf $(VENV) $(VERSIONS:%=.venv-%) build dist *.egg-info prefork_lb/native/*.so htmlcov .coverage .coverage.* \
