@@ -39,12 +39,12 @@ def config(servers: int, pools: int = 1, suffix: str = "") -> Config:
 def test_a_server_takes_5_kib_at_most_for_8_workers(servers: int) -> None:
     """Beside what does not grow with their number."""
     room = room_for(config(servers), 8)
-    assert room.size - dataclasses.replace(room, servers=0).size <= servers * 5 * KIB
+    assert room.size - dataclasses.replace(room, servers=0).size <= servers * 4 * KIB
 
 
 def test_few_servers_take_little_and_may_become_256() -> None:
     room = room_for(config(2), 8)
-    assert room.servers == 256 and room.size <= 832 * KIB
+    assert room.servers == 256 and room.size <= 768 * KIB
 
 
 @pytest.mark.parametrize("workers", [1, 8, 160, 256])
