@@ -107,7 +107,9 @@ def balancer(folder: Path, ports: tuple[int, ...]) -> Iterator[tuple[int, Counte
     config = folder / "prefork_lb.toml"
     servers = ", ".join(f'"127.0.0.1:{origin}"' for origin in ports)
     config.write_text(CONFIG.format(port=port, admin=free_port(), servers=servers))
-    command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={folder}/counts.%p", sys.executable,
+    # With all programs but this one skipped: without --trace-children callgrind_control does not reach a forked process.
+    command = ["valgrind", "--tool=callgrind", "--trace-children=yes", "--trace-children-skip=*",
+               f"--callgrind-out-file={folder}/counts.%p", sys.executable,
                str(Path(sys.executable).with_name("gunicorn")), "-c", str(REPOSITORY / "gunicorn.conf.py"), "-t", "300",
                "prefork_lb:app"]
     with (folder / "output.log").open("wb") as output:
