@@ -32,11 +32,12 @@ class HTTPSource:
 
     def look(self) -> Listing:
         sockets: list[socket.socket] = []
+        # Before the watchdog begins: what that has ended is late.
+        self._deadline = time.monotonic() + _LOOK_S
         # requests knows the time between two reads only. A server that trickles could keep it for ever, already in the head.
         watchdog = threading.Timer(_LOOK_S, _end, (sockets,))
         watchdog.daemon = True
         watchdog.start()
-        self._deadline = time.monotonic() + _LOOK_S
         try:
             with requests.Session() as session:
                 session.max_redirects = _REDIRECTS

@@ -108,12 +108,12 @@ def test_a_stream_tells_what_changes_and_ends_with_its_page(rig: Rig) -> None:
     wait_until(lambda: (message := next_message())[0] == "snapshot" and '"more"' in message[1], "the new pool is told", 20)
     # A page that is closed gives its place back.
     others = [admin.connection() for _ in range(MOST_STREAMS)]
-    statuses = []
+    responses = []  # kept: a response that nobody has closes its connection
     for other in others:
         other.request("GET", "/api/v1/stream")
-        statuses.append(other.getresponse().status)
-    assert statuses == [200] * (MOST_STREAMS - 1) + [503]
-    for each in (connection, *others):
+        responses.append(other.getresponse())
+    assert [response.status for response in responses] == [200] * (MOST_STREAMS - 1) + [503]
+    for each in (connection, *others, stream, *responses):
         each.close()
     wait_until(lambda: has_room(admin), "there is room again", 20, every=0.2)
 

@@ -67,6 +67,11 @@ def load_on(balancer: Balancer) -> Iterator[tuple[Load, KeptLoad]]:
         yield load, keeping
 
 
+def wait_for_members(balancer: Balancer, present: set[str]) -> None:
+    """A worker has joined a moment before it has put the configuration into force."""
+    wait_until(lambda: members(balancer) == present, lambda: f"{members(balancer)}, expected {present}", SECONDS)
+
+
 def check_spread(balancer: Balancer, origin: Origin, present: set[str], count: int = 20) -> None:
     """As many held requests on each server that is there, and none on the others."""
     balancer.wait_until_idle(SECONDS)
@@ -139,7 +144,7 @@ def test_kills_and_reloads_in_between_lose_no_change(rig: Rig, front_end: FrontE
                 if status["controller"]:
                     os.kill(status["controller"], signal.SIGKILL)
             load.wait_for_successes(2, SECONDS)
-            assert members(balancer) == present, number
+            wait_for_members(balancer, present)
         failures = [failure.what for failure in load.failures] + keeping.failures
         assert [failure for failure in failures if not BROKEN_OFF.match(failure)] == []
     balancer.wait_for_workers(WORKERS, seconds=SECONDS)
