@@ -195,7 +195,13 @@ class Found(NamedTuple):
 
 
 def keepers(segment: str) -> Iterator[Found]:
-    """The keepers of an instance."""
+    """The keepers of an instance. A child that a keeper has just forked has its command line, too, until it is the server."""
+    found = {each.pid: (each, parent) for each, parent in _with_keepers_command(segment)}
+    return (each for each, parent in found.values() if parent not in found)
+
+
+def _with_keepers_command(segment: str) -> Iterator[tuple[Found, int]]:
+    """The processes with a keeper's command line, and their parents."""
     for entry in os.scandir("/proc"):
         if entry.name.isdigit():
             with contextlib.suppress(OSError, ValueError):  # it has ended, or is none
@@ -203,7 +209,8 @@ def keepers(segment: str) -> Iterator[Found]:
                 if len(words) > len(_PYTHON) + 6 and words[3].endswith(_KNOWN_BY) and words[4] == segment:
                     pid, started = int(entry.name), start_time(int(entry.name))
                     if started and _is_own(pid):
-                        yield Found(pid, started, words[5], int(words[6]), words[7], json.loads(words[8])["status"])
+                        parent = int(Path(entry.path, "stat").read_bytes().rpartition(b")")[2].split()[1])
+                        yield Found(pid, started, words[5], int(words[6]), words[7], json.loads(words[8])["status"]), parent
 
 
 def _is_own(pid: int) -> bool:
