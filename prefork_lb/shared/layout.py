@@ -15,7 +15,7 @@ reader that takes no lock sees one of the two.
     configuration   two buffers for the configuration in force, compressed; a header cell says which one is current
     own lines       for each row the requests that wait for one server; only if a pool asked for it at the start
     statistics      what clients were answered: for each row, of rows given back (twice), and what is left out; only on request
-    allowances      how many more requests each key may make; only if a route limited them at the start
+    rates           how far each key has used its rate of requests; only if a route limited one at the start
     sessions        the table of learned sessions; only if a pool learned at the start
 
 Processes of different versions meet in /dev/shm: an upgrade starts the new version beside the old one. So three parts of the
@@ -67,7 +67,7 @@ H_OWN_LINES = 43  # 1: there is room for the lines of single servers
 H_ANSWER_TIMES = 45  # 1: there is room for requests whose answer is awaited
 H_SESSIONS = 44  # sessions that the table of learned ones has room for
 H_STATISTICS = 46  # 1: there is room for statistics
-H_ALLOWANCES = 58  # keys whose allowances there is room for
+H_RATES = 58  # keys of limits of a rate that there is room for
 H_FOLDS = 47  # rows whose statistics were added to the past: see `statistics`
 H_SECRET = 48  # four cells of random bytes, made with the segment: what signs cookies, and keys hashes, of this instance
 SECRET_BYTES = 32
@@ -232,9 +232,9 @@ STATISTICS_SERVER_CELLS = 8
 S_OWN, S_BUCKETS, S_POOL_US = 0, 6, 22
 STATISTICS_POOL_CELLS = 24
 
-# The table of allowances: of an entry the key and the instant up to which it has used its rate (`shared.allowances`). A set of
+# The table of rates: of an entry the key and the instant up to which it has used its rate (`shared.rate_table`). A set of
 # eight is two lines of the processor's cache.
-ALLOWANCE_CELLS, ALLOWANCES_IN_SET = 2, 8
+RATE_CELLS, RATES_IN_SET = 2, 8
 
 # The table of learned sessions: cells at its head, and cells of an entry (`shared.sessions`).
 SESSION_HEAD_CELLS, SESSION_CELLS = 8, 7
@@ -267,7 +267,7 @@ class Layout:
     sessions: int = 0  # learned ones
     answer_times: int = 1  # 1: room for requests whose answer is awaited, of pools that go by the time of that
     statistics: int = 0  # 1: room for statistics
-    allowances: int = 0  # keys of limits; a multiple of ALLOWANCES_IN_SET
+    rates: int = 0  # keys of limits; a multiple of RATES_IN_SET
 
     @property
     def lock_byte(self) -> int:
@@ -380,14 +380,14 @@ class Layout:
         return self.statistics_server(self.servers) + number * STATISTICS_POOL_CELLS
 
     @property
-    def allowances_start(self) -> int:
-        """The first cell of the table of allowances."""
+    def rates_start(self) -> int:
+        """The first cell of the table of rates."""
         return int(self.statistics_block(self.rows + 3).start)
 
     @property
     def sessions_start(self) -> int:
         """The first cell of the table of sessions."""
-        return self.allowances_start + self.allowances * ALLOWANCE_CELLS
+        return self.rates_start + self.rates * RATE_CELLS
 
     @property
     def session_buckets(self) -> int:

@@ -34,13 +34,13 @@ log = logging.getLogger("prefork_lb")
 
 def attach_or_create(master: int, rows: int, servers: int, predecessor: int = 0, pools: int = 0,
                      configuration_bytes: int = 16384, own_lines: int = 0, sessions: int = 0,
-                     answer_times: int = 1, statistics: int = 0, allowances: int = 0) -> Segment:
+                     answer_times: int = 1, statistics: int = 0, rates: int = 0) -> Segment:
     """The segment of the instance whose gunicorn master has the pid `master`.
 
     It is made if it does not exist, with room for `rows` worker processes, `servers` servers, `pools` pools (0: as many as
     servers, since a pool has one at least) and a configuration of `configuration_bytes` bytes, a multiple of eight;
     `own_lines` is 1 where requests may wait for one server, `sessions` how many can be learned, `answer_times` is 1 where a pool
-    may go by times, `statistics` is 1 where there is to be room for them, `allowances` the keys of limits that
+    may go by times, `statistics` is 1 where there is to be room for them, `rates` the keys of limits that
     there is room for, a multiple of eight.
     `predecessor` is the pid of the master that is being replaced (gunicorn's USR2), 0 if there is none. Segments of this user
     whose masters are all dead are removed. Raises SegmentError.
@@ -54,7 +54,7 @@ def attach_or_create(master: int, rows: int, servers: int, predecessor: int = 0,
         found = _sweep_names(uid, wanted) or _chosen(removed_segments(uid), wanted)
         if found is None:
             return _create(uid, master, Layout(rows, servers, pools or servers, configuration_bytes, own_lines, sessions,
-                                                answer_times, statistics, allowances))
+                                                answer_times, statistics, rates))
         if master not in found.masters():
             _add_master(found, master)
         return found
@@ -165,7 +165,7 @@ def _create(uid: int, master: int, layout: Layout) -> Segment:
     cells[at.H_CONFIGURATION_BYTES] = layout.configuration_bytes
     cells[at.H_OWN_LINES], cells[at.H_SESSIONS] = layout.own_lines, layout.sessions
     cells[at.H_ANSWER_TIMES], cells[at.H_STATISTICS] = layout.answer_times, layout.statistics
-    cells[at.H_ALLOWANCES] = layout.allowances
+    cells[at.H_RATES] = layout.rates
     cells[at.H_GENERATION] = 1
     cells[at.H_CREATED] = int(time.time())
     segment.text[layout.secret_byte:layout.secret_byte + at.SECRET_BYTES] = os.urandom(at.SECRET_BYTES)

@@ -5,15 +5,15 @@ import math
 
 from prefork_lb.clock import Clock
 from prefork_lb.errors import TooManyRequests
-from prefork_lb.shared.allowances import AllowanceKeys, Allowances
+from prefork_lb.shared.rate_table import RateKeys, RateTable
 
 
 class RateLimit:
     """Of one route."""
 
-    def __init__(self, allowances: Allowances, keys: AllowanceKeys, per_second: float, burst: int, clock: Clock) -> None:
+    def __init__(self, table: RateTable, keys: RateKeys, per_second: float, burst: int, clock: Clock) -> None:
         """`burst` requests may come at once, more only as `per_second` allows."""
-        self._allowances, self._keys, self._clock = allowances, keys, clock
+        self._table, self._keys, self._clock = table, keys, clock
         self._interval_us = max(1, round(1e6 / per_second))
         self._ahead_us = (burst - 1) * self._interval_us
         # draft-ietf-httpapi-ratelimit-headers: the quota, and the window in which it comes again.
@@ -26,7 +26,7 @@ class RateLimit:
 
     def take(self, key: int) -> None:
         """Count a request of the key with this hash. Raises TooManyRequests when it comes too early."""
-        wait_us = self._allowances.take(key, self._interval_us, self._ahead_us, int(self._clock() * 1e6))
+        wait_us = self._table.take(key, self._interval_us, self._ahead_us, int(self._clock() * 1e6))
         if wait_us:
             wait_s = math.ceil(wait_us / 1e6)
             raise TooManyRequests(f"over the rate that the route allows, for another {wait_s} s", wait_s,

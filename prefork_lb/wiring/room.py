@@ -18,7 +18,7 @@ _LEAST_ROWS, _MORE_ROWS = 32, 8
 _LEAST_SERVERS, _LEAST_POOLS, _LEAST_CONFIGURATION_BYTES = 256, 40, 8192
 # Of a pool. The table has room for twice as many: a list may be replaced by another one as long, while those of the first drain.
 _DISCOVERED_SERVERS = 512
-_ALLOWANCES = 131072  # 2 MiB
+_RATES = 131072  # 2 MiB
 
 
 def room_for(config: Config, workers: int) -> Layout:
@@ -28,7 +28,7 @@ def room_for(config: Config, workers: int) -> Layout:
     return Layout(max(_LEAST_ROWS, 3 * workers + _MORE_ROWS), max(_LEAST_SERVERS, 2 * servers),
                   max(_LEAST_POOLS, 2 * pools), max(_LEAST_CONFIGURATION_BYTES, configuration), int(bool(waiting_pools(config))),
                   learned_sessions(config), int(any(map(_goes_by_times, config.pools.values()))),
-                  int(config.counts), allowances(config))
+                  int(config.counts), limited_keys(config))
 
 
 def _most_servers(pool: PoolConfig) -> int:
@@ -51,9 +51,9 @@ def learned_sessions(config: Config) -> int:
     return sum(pool.sticky.size for pool in config.pools.values() if pool.sticky is not None and pool.sticky.mode == "learn")
 
 
-def allowances(config: Config) -> int:
+def limited_keys(config: Config) -> int:
     """The keys of limits of a rate that are remembered."""
-    return _ALLOWANCES if any(route.rate is not None for route in config.routes) else 0
+    return _RATES if any(route.rate is not None for route in config.routes) else 0
 
 
 def most_workers(layout: Layout) -> int:
@@ -83,7 +83,7 @@ def problems_of_extras(config: Config, segment: Segment) -> list[str]:
                      "policy at the start; restart gunicorn to make it")
     if learned_sessions(config) and not segment.layout.sessions:
         found.append("no room for sessions, since no pool learned any at the start; restart gunicorn to make it")
-    if allowances(config) and not segment.layout.allowances:
+    if limited_keys(config) and not segment.layout.rates:
         found.append("no room for a limit of a rate, since no route had one at the start; restart gunicorn to make it")
     if (waiting := waiting_pools(config)) and not segment.layout.own_lines:
         found.append(f"no room for requests of the pool {waiting[0]} that wait for their server (sticky.on_failure); "

@@ -25,8 +25,8 @@ from prefork_lb.routing.conditions import client_test
 from prefork_lb.routing.keys import key_finder
 from prefork_lb.routing.match import Route, Router
 from prefork_lb.routing.template import Facts, Template
-from prefork_lb.shared.allowances import AllowanceKeys, Allowances
 from prefork_lb.shared.ledger import Ledger
+from prefork_lb.shared.rate_table import RateKeys, RateTable
 from prefork_lb.shared.segment import Segment
 from prefork_lb.upstream.rate_limit import RateLimit
 from prefork_lb.wiring.trust import trust_check
@@ -44,14 +44,14 @@ def make_router(config: Config, make_limiter: MakeLimiter | None = None) -> Rout
 
 def limiters(segment: Segment, ledger: Ledger, clock: Clock) -> MakeLimiter | None:
     """Makes limits of a rate in the memory of an instance; None when that has no room for them."""
-    if not segment.layout.allowances:
+    if not segment.layout.rates:
         return None
-    allowances = Allowances(segment, ledger)
+    table = RateTable(segment, ledger)
 
     def make(route: RouteConfig, rate: RateConfig) -> Limiter:
         # By its words: a reload that leaves the route as it is leaves its counts, too.
         name = f"{route_in_words(route)}\n{rate.key}\n{rate.per_second}\n{rate.burst}"
-        limit = RateLimit(allowances, AllowanceKeys(segment.secret, name), rate.per_second, rate.burst, clock)
+        limit = RateLimit(table, RateKeys(segment.secret, name), rate.per_second, rate.burst, clock)
         key_of = key_finder(rate.key)
 
         def limiter(facts: Facts) -> Take | None:

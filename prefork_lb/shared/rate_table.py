@@ -1,4 +1,4 @@
-"""How many more requests each key may make: a limit of a rate that is exact over all workers.
+"""Limits of a rate, exact over all workers: how far each key has used its rate of requests.
 
 The algorithm is GCRA, the leaky bucket as a meter (ITU-T I.371). Of each key one number is kept: the instant at which it would
 have made its requests if it had made them at the rate. A key that is ahead of the clock by more than its burst has to wait. So in
@@ -16,21 +16,21 @@ from __future__ import annotations
 import hashlib
 import struct
 
-from prefork_lb.shared.layout import ALLOWANCE_CELLS, ALLOWANCES_IN_SET
+from prefork_lb.shared.layout import RATE_CELLS, RATES_IN_SET
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import Segment
 
-_SET_CELLS = ALLOWANCE_CELLS * ALLOWANCES_IN_SET
+_SET_CELLS = RATE_CELLS * RATES_IN_SET
 
 
-class Allowances:
-    """A process' hand on the table; `segment.layout.allowances` is its room, which must not be 0."""
+class RateTable:
+    """A process' hand on the table; `segment.layout.rates` is its room, which must not be 0."""
 
     def __init__(self, segment: Segment, ledger: Ledger) -> None:
         self._ledger = ledger
         self._cells = segment.cells
-        self._start = segment.layout.allowances_start
-        self._sets = segment.layout.allowances // ALLOWANCES_IN_SET
+        self._start = segment.layout.rates_start
+        self._sets = segment.layout.rates // RATES_IN_SET
 
     def take(self, key: int, interval_us: int, ahead_us: int, now_us: int) -> int:
         """Count a request of a key that may make one every `interval_us` microseconds, and be `ahead_us` ahead of that.
@@ -42,13 +42,13 @@ class Allowances:
         ledger.acquire()
         try:
             entries = cells[begin:begin + _SET_CELLS].tolist()
-            keys = entries[::ALLOWANCE_CELLS]
+            keys = entries[::RATE_CELLS]
             if key in keys:
-                place = keys.index(key) * ALLOWANCE_CELLS
+                place = keys.index(key) * RATE_CELLS
                 due = max(entries[place + 1], now_us)
             else:
-                dues = entries[1::ALLOWANCE_CELLS]
-                place = dues.index(min(dues)) * ALLOWANCE_CELLS
+                dues = entries[1::RATE_CELLS]
+                place = dues.index(min(dues)) * RATE_CELLS
                 due = now_us
                 cells[begin + place + 1] = 0
                 cells[begin + place] = key
@@ -60,11 +60,11 @@ class Allowances:
             ledger.release_lock()
 
 
-class AllowanceKeys:
+class RateKeys:
     """Makes the hashes of one limit's keys. Clients choose keys, so the hash has a secret."""
 
     def __init__(self, secret: bytes, limit: str) -> None:
-        self._hash = hashlib.blake2b(b"allowance\0%b\0" % limit.encode(), key=secret, digest_size=8)
+        self._hash = hashlib.blake2b(b"rate\0%b\0" % limit.encode(), key=secret, digest_size=8)
 
     def of(self, key: bytes) -> int:
         """The hash of a key, never 0: that marks an entry that is not in use."""

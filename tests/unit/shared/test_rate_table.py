@@ -6,9 +6,9 @@ import signal
 
 import pytest
 
-from prefork_lb.shared.allowances import AllowanceKeys, Allowances
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.making import attach_or_create
+from prefork_lb.shared.rate_table import RateKeys, RateTable
 from prefork_lb.shared.segment import Segment
 from tests.unit.shared.processes import Master, running
 
@@ -19,54 +19,54 @@ KEY = 12345
 
 @pytest.fixture
 def limited(master: Master) -> Segment:
-    return attach_or_create(master.pid, 8, 8, allowances=64)
+    return attach_or_create(master.pid, 8, 8, rates=64)
 
 
 @pytest.fixture
-def allowances(limited: Segment) -> Allowances:
-    return Allowances(limited, Ledger(limited))
+def table(limited: Segment) -> RateTable:
+    return RateTable(limited, Ledger(limited))
 
 
-def made(allowances: Allowances, instants: range, burst: int, key: int = KEY) -> int:
+def made(table: RateTable, instants: range, burst: int, key: int = KEY) -> int:
     """How many requests at these instants, in microseconds, are let through."""
-    return sum(allowances.take(key, INTERVAL_US, (burst - 1) * INTERVAL_US, now) == 0 for now in instants)
+    return sum(table.take(key, INTERVAL_US, (burst - 1) * INTERVAL_US, now) == 0 for now in instants)
 
 
 @pytest.mark.parametrize("burst", [1, 2, 20])
 @pytest.mark.parametrize("every_us", [1000, 12_500, 50_000])
-def test_in_a_time_a_key_makes_its_burst_and_what_its_rate_allows(allowances: Allowances, burst: int, every_us: int) -> None:
+def test_in_a_time_a_key_makes_its_burst_and_what_its_rate_allows(table: RateTable, burst: int, every_us: int) -> None:
     instants = range(MINUTE_US, MINUTE_US + 10_000_000, every_us)
     expected = burst + (instants[-1] - instants[0]) // INTERVAL_US
-    assert made(allowances, instants, burst) == min(expected, len(instants))
+    assert made(table, instants, burst) == min(expected, len(instants))
 
 
-def test_who_keeps_to_the_rate_is_never_refused(allowances: Allowances) -> None:
+def test_who_keeps_to_the_rate_is_never_refused(table: RateTable) -> None:
     instants = range(0, MINUTE_US, INTERVAL_US)
-    assert made(allowances, instants, 1) == len(instants)
+    assert made(table, instants, 1) == len(instants)
 
 
-def test_the_burst_comes_again_after_a_pause(allowances: Allowances) -> None:
-    assert [made(allowances, range(begin, begin + 50), 5) for begin in (0, MINUTE_US)] == [5, 5]
+def test_the_burst_comes_again_after_a_pause(table: RateTable) -> None:
+    assert [made(table, range(begin, begin + 50), 5) for begin in (0, MINUTE_US)] == [5, 5]
 
 
-def test_the_wait_that_is_told_is_enough_and_none_of_it_is_too_much(allowances: Allowances) -> None:
-    made(allowances, range(10), 5)
-    wait_us = allowances.take(KEY, INTERVAL_US, 4 * INTERVAL_US, 9)
+def test_the_wait_that_is_told_is_enough_and_none_of_it_is_too_much(table: RateTable) -> None:
+    made(table, range(10), 5)
+    wait_us = table.take(KEY, INTERVAL_US, 4 * INTERVAL_US, 9)
     assert wait_us > 0
-    assert allowances.take(KEY, INTERVAL_US, 4 * INTERVAL_US, 9 + wait_us - 1) == 1
-    assert allowances.take(KEY, INTERVAL_US, 4 * INTERVAL_US, 9 + wait_us) == 0
+    assert table.take(KEY, INTERVAL_US, 4 * INTERVAL_US, 9 + wait_us - 1) == 1
+    assert table.take(KEY, INTERVAL_US, 4 * INTERVAL_US, 9 + wait_us) == 0
 
 
-def test_keys_do_not_share(allowances: Allowances) -> None:
-    assert [made(allowances, range(100), 5, key) for key in (1, 9, 17, -7)] == [5] * 4  # of one set, all of them
+def test_keys_do_not_share(table: RateTable) -> None:
+    assert [made(table, range(100), 5, key) for key in (1, 9, 17, -7)] == [5] * 4  # of one set, all of them
 
 
-def test_a_flood_of_keys_drives_out_none_that_is_at_its_limit(allowances: Allowances) -> None:
-    made(allowances, range(100), 5)
+def test_a_flood_of_keys_drives_out_none_that_is_at_its_limit(table: RateTable) -> None:
+    made(table, range(100), 5)
     for key in range(10_000):
         if key != KEY:
-            assert allowances.take(key, INTERVAL_US, 4 * INTERVAL_US, 100) == 0
-    assert made(allowances, range(100, 200), 5) == 0
+            assert table.take(key, INTERVAL_US, 4 * INTERVAL_US, 100) == 0
+    assert made(table, range(100, 200), 5) == 0
 
 
 def test_processes_share_a_key(limited: Segment, master: Master) -> None:
@@ -75,14 +75,14 @@ def test_processes_share_a_key(limited: Segment, master: Master) -> None:
 
     def take() -> None:
         segment = attach_or_create(master.pid, 8, 8)
-        mine = Allowances(segment, Ledger(segment))
+        mine = RateTable(segment, Ledger(segment))
         for now in range(2_000):
             if mine.take(KEY, INTERVAL_US, 999 * INTERVAL_US, now) == 0:
                 os.write(writer, b".")
 
     def take_and_die() -> None:
         segment = attach_or_create(master.pid, 8, 8)
-        mine = Allowances(segment, Ledger(segment))
+        mine = RateTable(segment, Ledger(segment))
         for now in range(100):
             if mine.take(KEY, INTERVAL_US, 999 * INTERVAL_US, now) == 0:
                 os.write(writer, b".")
@@ -97,7 +97,7 @@ def test_processes_share_a_key(limited: Segment, master: Master) -> None:
 
 
 def test_the_hash_of_a_key_depends_on_the_limit_and_the_secret() -> None:
-    makers = [AllowanceKeys(secret, limit) for secret in (b"a" * 32, b"b" * 32) for limit in ("x", "y")]
+    makers = [RateKeys(secret, limit) for secret in (b"a" * 32, b"b" * 32) for limit in ("x", "y")]
     hashes = {keys.of(key) for keys in makers for key in (b"1", b"2")}
     assert len(hashes) == 8 and 0 not in hashes
-    assert AllowanceKeys(b"a", "x").of(b"1") == AllowanceKeys(b"a", "x").of(b"1")
+    assert RateKeys(b"a", "x").of(b"1") == RateKeys(b"a", "x").of(b"1")
