@@ -32,10 +32,10 @@ class RateTable:
         self._start = segment.layout.rates_start
         self._sets = segment.layout.rates // RATES_IN_SET
 
-    def take(self, key: int, interval_us: int, ahead_us: int, now_us: int) -> int:
-        """Count a request of a key that may make one every `interval_us` microseconds, and be `ahead_us` ahead of that.
+    def take(self, key: int, interval_ns: int, ahead_ns: int, now_ns: int) -> int:
+        """Count a request of a key that may make one every `interval_ns` nanoseconds, and be `ahead_ns` ahead of that.
 
-        Return 0 when it may be made; else how many microseconds the key has to wait, and nothing is counted.
+        Return 0 when it may be made; else how many nanoseconds the key has to wait, and nothing is counted.
         """
         cells, begin = self._cells, self._start + key % self._sets * _SET_CELLS
         ledger = self._ledger
@@ -45,16 +45,16 @@ class RateTable:
             keys = entries[::RATE_CELLS]
             if key in keys:
                 place = keys.index(key) * RATE_CELLS
-                due = max(entries[place + 1], now_us)
+                due = max(entries[place + 1], now_ns)
             else:
                 dues = entries[1::RATE_CELLS]
                 place = dues.index(min(dues)) * RATE_CELLS
-                due = now_us
+                due = now_ns
                 cells[begin + place + 1] = 0
                 cells[begin + place] = key
-            if due - now_us > ahead_us:
-                return int(due - now_us - ahead_us)
-            cells[begin + place + 1] = due + interval_us
+            if due - now_ns > ahead_ns:
+                return int(due - now_ns - ahead_ns)
+            cells[begin + place + 1] = due + interval_ns
             return 0
         finally:
             ledger.release_lock()

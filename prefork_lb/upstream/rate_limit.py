@@ -14,8 +14,8 @@ class RateLimit:
     def __init__(self, table: RateTable, keys: RateKeys, per_second: float, burst: int, clock: Clock) -> None:
         """`burst` requests may come at once, more only as `per_second` allows."""
         self._table, self._keys, self._clock = table, keys, clock
-        self._interval_us = max(1, round(1e6 / per_second))
-        self._ahead_us = (burst - 1) * self._interval_us
+        self._interval_ns = max(1, round(1e9 / per_second))
+        self._ahead_ns = (burst - 1) * self._interval_ns
         # draft-ietf-httpapi-ratelimit-headers: the quota, and the window in which it comes again.
         window_s = max(1, math.ceil(burst / per_second))
         self._policy = b'"route";q=%d;w=%d' % (burst, window_s)
@@ -26,8 +26,8 @@ class RateLimit:
 
     def take(self, key: int) -> None:
         """Count a request of the key with this hash. Raises TooManyRequests when it comes too early."""
-        wait_us = self._table.take(key, self._interval_us, self._ahead_us, int(self._clock() * 1e6))
-        if wait_us:
-            wait_s = math.ceil(wait_us / 1e6)
+        wait_ns = self._table.take(key, self._interval_ns, self._ahead_ns, int(self._clock() * 1e9))
+        if wait_ns:
+            wait_s = math.ceil(wait_ns / 1e9)
             raise TooManyRequests(f"over the rate that the route allows, for another {wait_s} s", wait_s,
                                   [(b"RateLimit-Policy", self._policy), (b"RateLimit", b'"route";r=0;t=%d' % wait_s)])

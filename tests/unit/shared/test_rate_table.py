@@ -12,8 +12,8 @@ from prefork_lb.shared.rate_table import RateKeys, RateTable
 from prefork_lb.shared.segment import Segment
 from tests.unit.shared.processes import Master, running
 
-INTERVAL_US = 100_000  # ten a second
-MINUTE_US = 60_000_000
+INTERVAL_NS = 100_000  # ten thousand a second
+LATER_NS = 60_000_000
 KEY = 12345
 
 
@@ -28,33 +28,33 @@ def table(limited: Segment) -> RateTable:
 
 
 def made(table: RateTable, instants: range, burst: int, key: int = KEY) -> int:
-    """How many requests at these instants, in microseconds, are let through."""
-    return sum(table.take(key, INTERVAL_US, (burst - 1) * INTERVAL_US, now) == 0 for now in instants)
+    """How many requests at these instants, in nanoseconds, are let through."""
+    return sum(table.take(key, INTERVAL_NS, (burst - 1) * INTERVAL_NS, now) == 0 for now in instants)
 
 
 @pytest.mark.parametrize("burst", [1, 2, 20])
-@pytest.mark.parametrize("every_us", [1000, 12_500, 50_000])
-def test_in_a_time_a_key_makes_its_burst_and_what_its_rate_allows(table: RateTable, burst: int, every_us: int) -> None:
-    instants = range(MINUTE_US, MINUTE_US + 10_000_000, every_us)
-    expected = burst + (instants[-1] - instants[0]) // INTERVAL_US
+@pytest.mark.parametrize("every_ns", [1000, 12_500, 50_000])
+def test_in_a_time_a_key_makes_its_burst_and_what_its_rate_allows(table: RateTable, burst: int, every_ns: int) -> None:
+    instants = range(LATER_NS, LATER_NS + 10_000_000, every_ns)
+    expected = burst + (instants[-1] - instants[0]) // INTERVAL_NS
     assert made(table, instants, burst) == min(expected, len(instants))
 
 
 def test_who_keeps_to_the_rate_is_never_refused(table: RateTable) -> None:
-    instants = range(0, MINUTE_US, INTERVAL_US)
+    instants = range(0, LATER_NS, INTERVAL_NS)
     assert made(table, instants, 1) == len(instants)
 
 
 def test_the_burst_comes_again_after_a_pause(table: RateTable) -> None:
-    assert [made(table, range(begin, begin + 50), 5) for begin in (0, MINUTE_US)] == [5, 5]
+    assert [made(table, range(begin, begin + 50), 5) for begin in (0, LATER_NS)] == [5, 5]
 
 
 def test_the_wait_that_is_told_is_enough_and_none_of_it_is_too_much(table: RateTable) -> None:
     made(table, range(10), 5)
-    wait_us = table.take(KEY, INTERVAL_US, 4 * INTERVAL_US, 9)
-    assert wait_us > 0
-    assert table.take(KEY, INTERVAL_US, 4 * INTERVAL_US, 9 + wait_us - 1) == 1
-    assert table.take(KEY, INTERVAL_US, 4 * INTERVAL_US, 9 + wait_us) == 0
+    wait_ns = table.take(KEY, INTERVAL_NS, 4 * INTERVAL_NS, 9)
+    assert wait_ns > 0
+    assert table.take(KEY, INTERVAL_NS, 4 * INTERVAL_NS, 9 + wait_ns - 1) == 1
+    assert table.take(KEY, INTERVAL_NS, 4 * INTERVAL_NS, 9 + wait_ns) == 0
 
 
 def test_keys_do_not_share(table: RateTable) -> None:
@@ -65,7 +65,7 @@ def test_a_flood_of_keys_drives_out_none_that_is_at_its_limit(table: RateTable) 
     made(table, range(100), 5)
     for key in range(10_000):
         if key != KEY:
-            assert table.take(key, INTERVAL_US, 4 * INTERVAL_US, 100) == 0
+            assert table.take(key, INTERVAL_NS, 4 * INTERVAL_NS, 100) == 0
     assert made(table, range(100, 200), 5) == 0
 
 
@@ -77,14 +77,14 @@ def test_processes_share_a_key(limited: Segment, master: Master) -> None:
         segment = attach_or_create(master.pid, 8, 8)
         mine = RateTable(segment, Ledger(segment))
         for now in range(2_000):
-            if mine.take(KEY, INTERVAL_US, 999 * INTERVAL_US, now) == 0:
+            if mine.take(KEY, INTERVAL_NS, 999 * INTERVAL_NS, now) == 0:
                 os.write(writer, b".")
 
     def take_and_die() -> None:
         segment = attach_or_create(master.pid, 8, 8)
         mine = RateTable(segment, Ledger(segment))
         for now in range(100):
-            if mine.take(KEY, INTERVAL_US, 999 * INTERVAL_US, now) == 0:
+            if mine.take(KEY, INTERVAL_NS, 999 * INTERVAL_NS, now) == 0:
                 os.write(writer, b".")
         os.kill(os.getpid(), signal.SIGKILL)
 
