@@ -5,6 +5,7 @@ import os
 import threading
 import tomllib
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -297,13 +298,26 @@ def test_a_worker_goes_by_what_its_master_has_read(tmp_path: Path, monkeypatch: 
     assert list(current.load_as_worker().pools) == ["other"]
 
 
-def test_a_worker_has_the_files_that_its_master_has_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file, secret = tmp_path / "a.toml", tmp_path / "secret"
-    monkeypatch.setenv("PREFORK_LB_CONFIG", str(file))
+class Mastered(NamedTuple):
+    """A master's configuration, which names a file with a secret."""
+
+    file: Path
+    secret: Path
+
+
+@pytest.fixture
+def mastered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mastered:
+    found = Mastered(tmp_path / "a.toml", tmp_path / "secret")
+    monkeypatch.setenv("PREFORK_LB_CONFIG", str(found.file))
     for name, value in (("_last_good", None), ("_master", 0), ("_copies", None)):
         monkeypatch.setattr(current, name, value)
-    secret.write_text("the first of all secrets")
-    file.write_text(f'{GOOD}[pools.web.sticky]\nsecret_file = "{secret}"\n')
+    found.secret.write_text("the first of all secrets")
+    found.file.write_text(f'{GOOD}[pools.web.sticky]\nsecret_file = "{found.secret}"\n')
+    return found
+
+
+def test_a_worker_has_the_files_that_its_master_has_read(mastered: Mastered, tmp_path: Path) -> None:
+    secret = mastered.secret
     assert current.path_of(str(secret)) == str(secret), "no master has read it"
     good = current.load_as_master()
     secret.write_text("a second one, half written")
@@ -318,13 +332,7 @@ def test_a_worker_has_the_files_that_its_master_has_read(tmp_path: Path, monkeyp
         current.secrets_in(str(tmp_path / "other"))
 
 
-def test_copies_of_files_cost_no_descriptor_after_the_next_reload(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file, secret = tmp_path / "a.toml", tmp_path / "secret"
-    monkeypatch.setenv("PREFORK_LB_CONFIG", str(file))
-    for name, value in (("_last_good", None), ("_master", 0), ("_copies", None)):
-        monkeypatch.setattr(current, name, value)
-    secret.write_text("the first of all secrets")
-    file.write_text(f'{GOOD}[pools.web.sticky]\nsecret_file = "{secret}"\n')
+def test_copies_of_files_cost_no_descriptor_after_the_next_reload(mastered: Mastered) -> None:
     current.load_as_master()
     before = os.listdir("/proc/self/fd")
     for _ in range(3):
