@@ -1,4 +1,4 @@
-"""Copies in memory of the files that a configuration names: certificates, keys, authorities, secrets.
+"""Copies in memory of the files that a configuration names: certificates, keys, authorities, secrets, answers of routes.
 
 gunicorn's master makes them when it reads the configuration, as open descriptors that its workers inherit. A worker that starts
 later reads what the master has read, also when a file is gone by then, or half written. Each copy has a path, since OpenSSL reads
@@ -49,6 +49,10 @@ class Copies:
             if pool.tls is not None:
                 upstream_context(pool.tls.verify, self._copied(pool.tls.ca_file), self._copied(pool.tls.certificate),
                                  self._copied(pool.tls.key))
+
+        for route in config.routes:
+            if route.respond is not None:
+                self._copied(route.respond.file)
 
     def _copied(self, file: str) -> str:
         """The path of this file's copy; empty when there is no file."""

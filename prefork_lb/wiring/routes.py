@@ -7,6 +7,7 @@ from pathlib import Path
 
 from prefork_lb.clock import Clock
 from prefork_lb.config import Config
+from prefork_lb.config.current import path_of
 from prefork_lb.config.routes import FieldChangesConfig, RateConfig, RespondConfig, RouteConfig, route_in_words
 from prefork_lb.errors import ConfigError, InvariantError
 from prefork_lb.routing.actions import (
@@ -105,7 +106,7 @@ def _responding(respond: RespondConfig, place: str) -> Answer:
     body = respond.body.encode()
     if respond.file:
         try:
-            body = Path(respond.file).read_bytes()
+            body = Path(path_of(respond.file)).read_bytes()
         except OSError as exc:
             raise ConfigError([f"{place}.file: {respond.file}: {exc.strerror}"]) from exc
     return responding(respond.status, fields, body)
