@@ -10,7 +10,8 @@ from prefork_lb.config.positions import Path
 from prefork_lb.config.route_actions import check_actions
 from prefork_lb.config.routes import RouteConfig
 from prefork_lb.errors import shown
-from prefork_lb.routing.conditions import client_test, rank
+from prefork_lb.net.networks import lies_in
+from prefork_lb.routing.conditions import rank
 from prefork_lb.routing.path import compared
 from prefork_lb.routing.pattern import compiled
 from prefork_lb.wire import grammar
@@ -104,7 +105,7 @@ def _check(index: int, route: RouteConfig, pools: Mapping[str, object], report: 
     for key in ("clients", "allow", "deny"):
         for number, network in enumerate(getattr(route, key) or ()):
             try:
-                client_test(["::" if network is None else network])
+                lies_in(["::" if network is None else network])
             except ValueError:
                 report((*place, key, number), f"{shown(network)} is neither an address nor a network such as 10.0.0.0/8")
 

@@ -1,7 +1,6 @@
 """What a type cannot say: rules on single texts, and between keys."""
 from __future__ import annotations
 
-import ipaddress
 import re
 
 from prefork_lb.balance.registry import KEYED_POLICIES, POLICY_NAMES
@@ -22,6 +21,7 @@ from prefork_lb.config.sticky_rules import check_cookies, check_sticky
 from prefork_lb.config.tracing import check_tracing
 from prefork_lb.errors import shown
 from prefork_lb.net.address import is_server_name, parse_address
+from prefork_lb.net.networks import lies_in
 from prefork_lb.net.tls import check_pair, upstream_context
 from prefork_lb.wire import grammar
 
@@ -48,7 +48,7 @@ def validate(config: Config, report: ReportProblem) -> None:
             check_admin(config.admin, config.pools or {}, report)
     for index, network in enumerate(config.proxy.trusted_proxies or () if config.proxy else ()):
         try:
-            ipaddress.ip_network("::" if network is None else network, strict=False)
+            lies_in(["::" if network is None else network])
         except ValueError:
             report(("proxy", "trusted_proxies", index),
                    f"{shown(network)} is neither an address nor a network such as 10.0.0.0/8")

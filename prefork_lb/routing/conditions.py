@@ -1,11 +1,10 @@
 """What a route can ask of a request besides its host and path: method, fields, cookies, parameters of the query, client."""
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import lru_cache
 from typing import NamedTuple, Protocol
 
+from prefork_lb.net.networks import LiesIn, lies_in
 from prefork_lb.routing.pattern import Matches, compiled
 from prefork_lb.wire.cookies import cookies
 from prefork_lb.wire.forwarded import ClientInfo, client_scheme, told_client
@@ -21,7 +20,6 @@ class Asked(NamedTuple):
 
 
 Condition = Callable[[Asked], bool]
-TrustCheck = Callable[[str], bool]
 
 
 class Conditions(Protocol):
@@ -57,7 +55,7 @@ def rank(route: Conditions) -> Rank:
     return -len(found), sorted(found)
 
 
-def conditions(route: Conditions, is_trusted: TrustCheck) -> list[Condition]:
+def conditions(route: Conditions, is_trusted: LiesIn) -> list[Condition]:
     """The tests of a route, the cheap ones first. `is_trusted`: whether the proxy at an address is believed.
 
     Raises ValueError for a pattern or a network that is none.
@@ -73,26 +71,9 @@ def conditions(route: Conditions, is_trusted: TrustCheck) -> list[Condition]:
     found += [_cookie(name, value) for name, value in route.cookies.items()]
     found += [_parameter(name, value) for name, value in route.query.items()]
     if route.clients:
-        is_inside = client_test(route.clients)
+        is_inside = lies_in(route.clients)
         found.append(lambda asked: is_inside(told_client(asked.head.index, asked.peer.address, is_trusted)))
     return found
-
-
-def client_test(networks: Sequence[str]) -> Callable[[str], bool]:
-    """Whether an address is in one of the networks. Raises ValueError for what is no network."""
-    parsed = [ipaddress.ip_network(network, strict=False) for network in networks]
-
-    @lru_cache(maxsize=1024)
-    def is_inside(client: str) -> bool:
-        try:
-            address = ipaddress.ip_address(client)
-        except ValueError:  # a client of a unix socket has no address
-            return False
-        # An IPv4 client of a socket for both families (RFC 4291 2.5.5.2).
-        mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-        return any((mapped or address) in network for network in parsed)
-
-    return is_inside
 
 
 def _value_test(value: str) -> Matches:

@@ -18,8 +18,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from prefork_lb.errors import BadRequest, NoRoute
+from prefork_lb.net.networks import LiesIn, lies_in
 from prefork_lb.routing.actions import Actions
-from prefork_lb.routing.conditions import Asked, Condition, TrustCheck, conditions, rank
+from prefork_lb.routing.conditions import Asked, Condition, conditions, rank
 from prefork_lb.routing.path import compared
 from prefork_lb.routing.pattern import Matches, compiled
 from prefork_lb.routing.template import Facts
@@ -53,14 +54,13 @@ class Route:
         return path[best:].removeprefix(b"/")
 
 
-def _nobody(_: str) -> bool:
-    return False
+_NOBODY = lies_in(())
 
 
 class Router:
     """Finds the route of a request."""
 
-    def __init__(self, routes: Sequence[Route], passes_doubtful: bool = False, is_trusted: TrustCheck = _nobody) -> None:
+    def __init__(self, routes: Sequence[Route], passes_doubtful: bool = False, is_trusted: LiesIn = _NOBODY) -> None:
         """`passes_doubtful`: paths that servers may read in another way are compared as they are, and not refused.
         `is_trusted`: whether the proxy at an address is believed.
 

@@ -17,6 +17,7 @@ from prefork_lb.balance.policy import Policy
 from prefork_lb.config import Config
 from prefork_lb.config.routes import route_in_words
 from prefork_lb.errors import CapacityError, ProxyError
+from prefork_lb.net.networks import lies_in
 from prefork_lb.proxy.engine import Engine
 from prefork_lb.proxy.inbound import NO_CLIENT
 from prefork_lb.proxy.outbound import NOTHING
@@ -41,7 +42,6 @@ from prefork_lb.wiring.pools import PoolNeeds, make_pool
 from prefork_lb.wiring.room import pool_entries
 from prefork_lb.wiring.routes import make_router
 from prefork_lb.wiring.sessions import secrets_of
-from prefork_lb.wiring.trust import trust_check
 from prefork_lb.wiring.worker import head_limits, make_settings
 
 _BY_CHANCE = frozenset(("random", "power-of-two"))
@@ -84,7 +84,7 @@ def explain(segment: Segment, config: Config, block: bytes, client: str, scheme:
     SegmentError when the memory does not belong to this configuration.
     """
     found = Explanation()
-    is_trusted = trust_check(config.proxy.trusted_proxies)
+    is_trusted = lies_in(config.proxy.trusted_proxies)
     copy = private_copy(segment)
     ledger, states = Ledger(copy, takes_row=False), States(copy)
     with ledger.locked():

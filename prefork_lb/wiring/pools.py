@@ -16,6 +16,7 @@ from prefork_lb.config.pool import EjectionConfig, PoolConfig
 from prefork_lb.config.statuses import parse_statuses
 from prefork_lb.errors import ConfigError
 from prefork_lb.net.address import parse_address
+from prefork_lb.net.networks import lies_in
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.line import Line, pool_spots, server_spots
@@ -35,7 +36,6 @@ from prefork_lb.upstream.runtime import Runtime
 from prefork_lb.upstream.server import Server
 from prefork_lb.wiring.servers import MakeQueue, ServerMaker, tls_context
 from prefork_lb.wiring.sessions import secrets_of, sticky_maker
-from prefork_lb.wiring.trust import trust_check
 
 
 class PoolNeeds(NamedTuple):
@@ -99,8 +99,8 @@ def make_pool(name: str, pool: PoolConfig, config: Config, needs: PoolNeeds, slo
         lambda usable, seen: None if most or waits else fast_claims(policy, usable, slots, ledger, seen, answering), queue,
         InFlightLimit(ledger, slots.slots, slots.number, most) if most else None,
         functools.partial(slots.block.__setitem__, at.P_PANIC),
-        key_finder(pool.key, trust_check(config.proxy.trusted_proxies)) if pool.key else None,
-        sticky_maker(name, pool, needs.secrets, ledger, trust_check(config.proxy.trusted_proxies)),
+        key_finder(pool.key, lies_in(config.proxy.trusted_proxies)) if pool.key else None,
+        sticky_maker(name, pool, needs.secrets, ledger, lies_in(config.proxy.trusted_proxies)),
         pool.redirect_status if pool.mode == "redirect" else 0, slots.number, pool.may_be_empty)
 
 

@@ -10,6 +10,7 @@ from prefork_lb.config import Config
 from prefork_lb.config.current import path_of
 from prefork_lb.config.routes import FieldChangesConfig, RateConfig, RespondConfig, RouteConfig, route_in_words
 from prefork_lb.errors import ConfigError, InvariantError
+from prefork_lb.net.networks import LiesIn, lies_in
 from prefork_lb.routing.actions import (
     NO_CHANGES,
     Actions,
@@ -22,7 +23,6 @@ from prefork_lb.routing.actions import (
     responding,
     responding_from,
 )
-from prefork_lb.routing.conditions import client_test
 from prefork_lb.routing.keys import key_finder
 from prefork_lb.routing.match import Route, Router
 from prefork_lb.routing.template import Facts, Template
@@ -30,7 +30,6 @@ from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.rate_table import RateKeys, RateTable
 from prefork_lb.shared.segment import Segment
 from prefork_lb.upstream.rate_limit import RateLimit
-from prefork_lb.wiring.trust import trust_check
 
 MakeLimiter = Callable[[RouteConfig, RateConfig], Limiter]
 
@@ -40,7 +39,7 @@ def make_router(config: Config, make_limiter: MakeLimiter | None = None) -> Rout
 
     Raises ConfigError when a file of an answer cannot be read.
     """
-    return Router(_routes(config, make_limiter), config.proxy.doubtful_paths == "pass", trust_check(config.proxy.trusted_proxies))
+    return Router(_routes(config, make_limiter), config.proxy.doubtful_paths == "pass", lies_in(config.proxy.trusted_proxies))
 
 
 def limiters(segment: Segment, ledger: Ledger, clock: Clock) -> MakeLimiter | None:
@@ -87,10 +86,10 @@ def _actions(config: Config, index: int, route: RouteConfig, make_limiter: MakeL
     return actions if actions != Actions() else None
 
 
-def _may_come(route: RouteConfig) -> Callable[[str], bool] | None:
+def _may_come(route: RouteConfig) -> LiesIn | None:
     if not route.allow and not route.deny:
         return None
-    is_allowed, is_denied = client_test(route.allow), client_test(route.deny)
+    is_allowed, is_denied = lies_in(route.allow), lies_in(route.deny)
     return lambda client: not is_denied(client) and (not route.allow or is_allowed(client))
 
 

@@ -12,6 +12,7 @@ from prefork_lb.config import Config
 from prefork_lb.config.current import path_of
 from prefork_lb.controller.launch import Launcher
 from prefork_lb.log_summary import summary
+from prefork_lb.net.networks import lies_in
 from prefork_lb.net.tls import Certificate
 from prefork_lb.proxy.attempt import Settings, Timeouts
 from prefork_lb.proxy.counting import counting
@@ -27,7 +28,6 @@ from prefork_lb.wiring.logs import make_access_log, make_span_log
 from prefork_lb.wiring.membership import Membership
 from prefork_lb.wiring.pools import Needs, make_pool
 from prefork_lb.wiring.routes import limiters, make_router
-from prefork_lb.wiring.trust import trust_check
 from prefork_lb.worker.setup import ProxySetup, nothing
 
 
@@ -57,7 +57,7 @@ class Worker:
         if (spans := make_span_log(config.tracing)) is not None:
             listeners.append(spans.write)
         self.setup = ProxySetup(
-            self.engine, trust_check(config.proxy.trusted_proxies), limits, timeouts.head, timeouts.idle,
+            self.engine, lies_in(config.proxy.trusted_proxies), limits, timeouts.head, timeouts.idle,
             timeouts.body, config.proxy.limits.body_rate, config.proxy.buffers.response,
             config.listen.proxy_protocol, config.proxy.limits.lag,
             [Certificate(path_of(entry.certificate), path_of(entry.key), entry.hosts) for entry in config.listen.certificates],
