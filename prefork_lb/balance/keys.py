@@ -6,6 +6,7 @@ from collections.abc import Callable
 from prefork_lb.balance.policy import RequestInfo
 from prefork_lb.wire.cookies import cookie
 from prefork_lb.wire.forwarded import told_client
+from prefork_lb.wire.query import parameters
 
 KeyOf = Callable[[RequestInfo], bytes]
 """Finds the key of a request; empty: it has none."""
@@ -27,7 +28,7 @@ def key_finder(key: str, is_trusted: Callable[[str], bool]) -> KeyOf:
         return lambda request: request.index.get(name, _NONE)[0]
     if kind == "cookie":
         return lambda request: cookie(request.index.get(b"cookie", ()), name) or b""
-    return lambda request: _parameter(request.target, name)
+    return lambda request: next(parameters(request.target, name), b"")
 
 
 _NONE = (b"",)
@@ -41,14 +42,3 @@ def _origin_form(target: bytes) -> bytes:
     begin = min(rest.find(b"/") % (len(rest) + 1), rest.find(b"?") % (len(rest) + 1))  # not found: the end
     path = rest[begin:]
     return path if path.startswith(b"/") else b"/" + path
-
-
-def _parameter(target: bytes, name: bytes) -> bytes:
-    """The value of the first parameter of this name in the query, as it came; empty without one."""
-    _, _, query = target.partition(b"?")
-    if name in query:
-        for pair in query.split(b"&"):
-            found, _, value = pair.partition(b"=")
-            if found == name:
-                return value
-    return b""

@@ -1,7 +1,7 @@
 """What a route can ask of a request besides its host and path: method, fields, cookies, parameters of the query, client."""
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from prefork_lb.net.networks import LiesIn, lies_in
@@ -9,6 +9,7 @@ from prefork_lb.routing.pattern import Matches, compiled
 from prefork_lb.wire.cookies import cookies
 from prefork_lb.wire.forwarded import ClientInfo, client_scheme, told_client
 from prefork_lb.wire.head import RequestHead
+from prefork_lb.wire.query import parameters
 
 
 class Asked(NamedTuple):
@@ -97,13 +98,3 @@ def _cookie(name: str, value: str) -> Condition:
 def _parameter(name: str, value: str) -> Condition:
     wanted, key = _value_test(value), name.encode()
     return lambda asked: any(map(wanted, parameters(asked.target, key)))
-
-
-def parameters(target: bytes, name: bytes) -> Iterator[bytes]:
-    """The values of all parameters of this name in the query of a target, as they came."""
-    query = target.partition(b"?")[2]
-    if name in query:
-        for pair in query.split(b"&"):
-            found, _, value = pair.partition(b"=")
-            if found == name:
-                yield value

@@ -5,9 +5,9 @@ import ipaddress
 from collections.abc import Callable
 from functools import lru_cache
 
-from prefork_lb.routing.conditions import parameters
 from prefork_lb.routing.template import Facts
 from prefork_lb.wire.cookies import cookie
+from prefork_lb.wire.query import parameters
 
 KeyOf = Callable[[Facts], bytes]
 """Finds the key of a request; empty: it has none."""
