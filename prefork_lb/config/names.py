@@ -4,4 +4,5 @@ from __future__ import annotations
 import re
 
 HOST = re.compile(r"(?:\*\.)?(?!-)[A-Za-z0-9_-]{1,63}(?<!-)(?:\.(?!-)[A-Za-z0-9_-]{1,63}(?<!-))*\.?|\[[0-9A-Fa-f:.]+\]")
+PARAMETER = re.compile(r"(?:(?![&=#])[!-~])+")  # of a query
 POOL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")

@@ -1,11 +1,12 @@
 """What a route may say, and what two of them may not."""
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from prefork_lb.config.decode import ReportProblem, did_you_mean
-from prefork_lb.config.names import HOST, POOL
+from prefork_lb.config.names import HOST, PARAMETER, POOL
 from prefork_lb.config.positions import Path
 from prefork_lb.config.route_actions import check_actions
 from prefork_lb.config.routes import RouteConfig
@@ -17,8 +18,7 @@ from prefork_lb.routing.pattern import compiled
 from prefork_lb.wire import grammar
 
 _PATH = re.compile(r"/[\x21-\x7e]*")
-_KEY = re.compile(r"source|path|(?:header|cookie):[!#$%&'*+\-.^_`|~0-9A-Za-z]+|query:(?:(?![&=#])[!-~])+")
-_PARAMETER = re.compile(r"(?:(?![&=#])[!-~])+")
+_KEY = re.compile(rf"source|path|(?:header|cookie):{grammar.TOKEN.decode()}|query:{PARAMETER.pattern}")
 
 
 def check_routes(routes: Sequence[RouteConfig | None], pools: Mapping[str, object], report: ReportProblem) -> None:
@@ -66,11 +66,11 @@ def _exclude_each_other(one: RouteConfig, two: RouteConfig) -> bool:
 
 
 def _is_whole(route: RouteConfig) -> bool:
-    """Whether no value of it was reported."""
-    values = (*route.hosts, *route.paths, *route.methods, *route.clients, *route.fields.values(), *route.cookies.values(),
-              *route.query.values()) if None not in (route.hosts, route.paths, route.methods, route.clients, route.fields,
-                                                     route.cookies, route.query) else (None,)
-    return None not in values
+    """Whether nothing that routes are compared by was reported."""
+    lists, tables = (route.hosts, route.paths, route.methods, route.clients), (route.fields, route.cookies, route.query)
+    if None in (*lists, *tables, route.scheme):
+        return False
+    return None not in (*itertools.chain(*lists), *itertools.chain.from_iterable(table.values() for table in tables))
 
 
 def _check(index: int, route: RouteConfig, pools: Mapping[str, object], report: ReportProblem) -> None:
@@ -150,4 +150,4 @@ def _is_token(name: str) -> bool:
 
 
 def _is_parameter(name: str) -> bool:
-    return _PARAMETER.fullmatch(name) is not None
+    return PARAMETER.fullmatch(name) is not None

@@ -11,7 +11,7 @@ from prefork_lb.config.discovery_rules import check_discovery
 from prefork_lb.config.log_rules import check_log
 from prefork_lb.config.metrics import check_metrics
 from prefork_lb.config.model import CertificateConfig, Config
-from prefork_lb.config.names import HOST, POOL
+from prefork_lb.config.names import HOST, PARAMETER, POOL
 from prefork_lb.config.pool import HealthConfig, PoolConfig
 from prefork_lb.config.redirect_rules import check_redirecting
 from prefork_lb.config.route_rules import check_routes
@@ -146,7 +146,6 @@ def _pool(name: str, pool: PoolConfig, report: ReportProblem) -> None:
 _KEYS = "source", "uri", "path"
 _NOUNS = {"header": "header field", "cookie": "cookie", "query": "parameter"}
 _DEFAULT_LOAD_FACTOR = PoolConfig(servers=()).load_factor
-_PARAMETER = re.compile(r"(?:(?![&=#])[!-~])+")
 _COMPATIBLE = {"nginx": "hash", "nginx-ketama": "consistent-hash"}
 
 
@@ -157,7 +156,7 @@ def _key(name: str, pool: PoolConfig, report: ReportProblem) -> None:
         if key not in _KEYS and not (colon and kind in _NOUNS):
             report((*path, "key"), f'{key!r} is no key; expected one of "source", "uri", "path", "header:NAME", "cookie:NAME", '
                    f'"query:NAME"{did_you_mean(kind, (*_KEYS, *_NOUNS))}')
-        elif colon and not (_PARAMETER.fullmatch(rest) if kind == "query" else grammar.token.fullmatch(rest.encode())):
+        elif colon and not (PARAMETER.fullmatch(rest) if kind == "query" else grammar.token.fullmatch(rest.encode())):
             report((*path, "key"), f"{key!r}: {rest!r} is no name of a {_NOUNS[kind]}")
         elif policy in POLICY_NAMES and policy not in KEYED_POLICIES:
             report((*path, "key"), f'the policy {policy!r} has no use for a key; expected policy = "hash" or "consistent-hash"')
