@@ -13,7 +13,6 @@ from prefork_lb.proxy.reply import Reply
 from prefork_lb.proxy.request import Request
 from prefork_lb.proxy.retrying import Retrying
 from prefork_lb.proxy.tracing import server_timing
-from prefork_lb.routing.actions import NO_CHANGES, changed_block
 from prefork_lb.routing.match import Router
 from prefork_lb.upstream.pool import Pool
 from prefork_lb.upstream.server import Server
@@ -104,26 +103,23 @@ class Engine:
         if times_passed(head.section, self._settings.pseudonym) >= _MOST_PASSES:
             raise LoopDetected(f"the request has come by {_MOST_PASSES} times")
         route, target = self._router.find(goal, head, request.peer)
-        actions, facts, take = route.actions, None, None
-        if actions is not None:
-            facts = self._router.facts(route, goal, target, head, request.peer)
-            take = actions.check(facts, framing.length)
-            target = actions.target(facts) or target
+        applied = None
+        if route.actions is not None:
+            applied = route.actions.apply(self._router.facts(route, goal, target, head, request.peer), target, framing.length)
+            target = applied.target
         if target is not goal.target:
             goal = Destination(target, goal.host, goal.name)
         pool = self._pools[route.pool]
         block = request_block(request, goal, framing, pool.name, self._settings.pseudonym, self._own_cookies)
-        if actions is not None and facts is not None:
-            block = changed_block(block, actions.request, facts)
+        if applied is not None:
+            block = applied.changed(block)
         if pool.redirect_status:
             check_redirectable(goal.target)
         sticky = pool.sticky
         told = sticky.read(request, _is_https(request)) if sticky else None
         plan = Plan(self, request.peer, pool, framing, block, goal.target, (sticky, told))
-        if actions is not None and facts is not None:
-            plan.body_limit, plan.take = actions.body_limit, take
-            if actions.response != NO_CHANGES:
-                plan.changes = actions.response.removed, actions.response.values(facts)
+        if applied is not None:
+            plan.take, plan.body_limit, plan.changes = applied.take, applied.actions.body_limit, applied.of_response()
         if not request.relays_continue and not request.upgrade:  # these two are not the head's alone
             head.kept = plan
         return plan

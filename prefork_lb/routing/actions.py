@@ -4,7 +4,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from prefork_lb.errors import ContentTooLarge, Forbidden, NotFound, OwnAnswer
 from prefork_lb.routing.template import Facts, Template
@@ -53,15 +54,15 @@ class Actions:
     may_come: Callable[[str], bool] | None = None  # by the client's address; None: everybody
     answer: Answer | None = None  # None: the route's pool answers
     path: Template | None = None  # of the target that a server gets; None: the request's
-    request: FieldChanges = field(default_factory=FieldChanges)
-    response: FieldChanges = field(default_factory=FieldChanges)
+    request: FieldChanges = NO_CHANGES
+    response: FieldChanges = NO_CHANGES
     body_limit: int = 0  # bytes; 0: none
     limit: Limiter | None = None  # of the rate; None: none
 
-    def check(self, facts: Facts, body_bytes: int) -> Take | None:
-        """Raise Forbidden, TooManyRequests, ContentTooLarge, or OwnAnswer, the answer, when the request is not for a server.
+    def apply(self, facts: Facts, target: bytes, body_bytes: int) -> Applied:
+        """What becomes of a request with this target, which is counted against the limit of the rate.
 
-        Return what counts the next request with the same head; this one was counted.
+        Raises Forbidden, TooManyRequests, ContentTooLarge, or OwnAnswer, the answer, when the request is not for a server.
         """
         if self.may_come is not None and not self.may_come(facts.client):
             raise Forbidden(f"the route is not for the client {facts.client or 'of a unix socket'}")
@@ -72,21 +73,35 @@ class Actions:
             raise ContentTooLarge(f"a body of {body_bytes} bytes; the route allows {self.body_limit}")
         if self.answer is not None:
             raise self.answer(facts)
-        return take
-
-    def target(self, facts: Facts) -> bytes | None:
-        """The target that a server gets; None: that of the request."""
-        return None if self.path is None else _one_slash(self.path(facts))
+        if self.path is not None:
+            target = _one_slash(self.path(facts))
+        return Applied(self, facts, target, take)
 
 
-def changed_block(block: bytes, changes: FieldChanges, facts: Facts) -> bytes:
-    """A request's head with the changes of its fields. CGI cannot tell an underscore in a name from a hyphen (RFC 3875 4.1.18),
-    so a name is removed in both spellings."""
-    start, *lines = block[:-4].split(b"\r\n")
-    if changes.removed:
-        lines = [line for line in lines if line.partition(b":")[0].lower().replace(b"_", b"-") not in changes.removed]
-    lines += [b"%b: %b" % entry for entry in changes.values(facts)]
-    return b"\r\n".join([start, *lines, b"", b""])
+class Applied(NamedTuple):
+    """What the actions of a route make of one request, and of all with the same head from the same client."""
+
+    actions: Actions
+    facts: Facts
+    target: bytes  # that a server gets
+    take: Take | None  # counts the next of these requests; None: they are not limited
+
+    def changed(self, block: bytes) -> bytes:
+        """A request's head with the changes of its fields. CGI cannot tell an underscore in a name from a hyphen (RFC 3875
+        4.1.18), so a name is removed in both spellings."""
+        changes = self.actions.request
+        if changes is NO_CHANGES:
+            return block
+        start, *lines = block[:-4].split(b"\r\n")
+        if changes.removed:
+            lines = [line for line in lines if line.partition(b":")[0].lower().replace(b"_", b"-") not in changes.removed]
+        lines += [b"%b: %b" % entry for entry in changes.values(self.facts)]
+        return b"\r\n".join([start, *lines, b"", b""])
+
+    def of_response(self) -> tuple[frozenset[bytes], Sequence[tuple[bytes, bytes]]] | None:
+        """The names, in lower case, whose fields a response loses, and the fields that it gets; None: no changes."""
+        changes = self.actions.response
+        return None if changes is NO_CHANGES else (changes.removed, changes.values(self.facts))
 
 
 def redirecting(text: str, status: int) -> Answer:

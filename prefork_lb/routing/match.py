@@ -24,7 +24,7 @@ from prefork_lb.routing.conditions import Asked, Condition, conditions, rank
 from prefork_lb.routing.path import compared
 from prefork_lb.routing.pattern import Matches, compiled
 from prefork_lb.routing.template import Facts
-from prefork_lb.wire.forwarded import ClientInfo, client_scheme, told_client
+from prefork_lb.wire.forwarded import ClientInfo
 from prefork_lb.wire.head import RequestHead
 from prefork_lb.wire.target import Destination
 
@@ -43,15 +43,6 @@ class Route:
     clients: Sequence[str] = ()
     scheme: str = ""  # that the client speaks; empty: any
     actions: Actions | None = None  # None: the pool gets the request as it is
-
-    def rest(self, path: bytes) -> bytes:
-        """What follows the longest of its prefixes in a path that it was found for, without a slash; without one, the whole."""
-        best = 0
-        for prefix in self.paths:
-            bare = prefix.encode().removesuffix(b"/")
-            if prefix[0] == "/" and len(bare) > best and path.startswith(bare) and path[len(bare):len(bare) + 1] in (b"", b"/"):
-                best = len(bare)
-        return path[best:].removeprefix(b"/")
 
 
 _NOBODY = lies_in(())
@@ -110,10 +101,7 @@ class Router:
 
     def facts(self, route: Route, goal: Destination, target: bytes, head: RequestHead, peer: ClientInfo) -> Facts:
         """What the texts of a route can hold of a request; `target` is the one that `find` gave."""
-        raw, mark, query = target.partition(b"?")
-        path, query = compared(raw).path, mark + query
-        return Facts(head, goal.name, path, query, route.rest(path) + query,
-                     told_client(head.index, peer.address, self._is_trusted), client_scheme(head.index, peer))
+        return Facts(head, target, goal.name, route.paths, peer, self._is_trusted)
 
     def in_order(self) -> Iterator[tuple[str, str, Route]]:
         """Each host, path and route in the order in which they are tried; empty for any host and any path."""

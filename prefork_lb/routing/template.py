@@ -2,22 +2,52 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 
+from prefork_lb.net.networks import LiesIn
+from prefork_lb.routing.path import compared
+from prefork_lb.wire.forwarded import ClientInfo, client_scheme, told_client
 from prefork_lb.wire.head import RequestHead
 
 
-class Facts(NamedTuple):
-    """What a text can hold of a request."""
+class Facts:
+    """What a text can hold of a request, each worked out when somebody looks at it."""
 
-    head: RequestHead
-    host: str  # without its port
-    path: bytes  # in its normal form
-    query: bytes  # with its question mark; empty: there is none
-    rest: bytes  # what follows the route's prefix, without a slash at its begin, with the query
-    client: str  # its address, as trusted proxies tell it
-    scheme: bytes
+    def __init__(self, head: RequestHead, target: bytes, host: str, prefixes: Sequence[str], peer: ClientInfo,
+                 is_trusted: LiesIn) -> None:
+        """`target` is in origin-form, `host` without its port. `prefixes` are the paths of the route, `is_trusted` says whether
+        the proxy at an address is believed."""
+        self.head, self.host = head, host
+        self._raw, mark, query = target.partition(b"?")
+        self.query = mark + query  # with its question mark; empty: there is none
+        self._prefixes, self._peer, self._is_trusted = prefixes, peer, is_trusted
+
+    @cached_property
+    def path(self) -> bytes:
+        """The path in its normal form."""
+        return compared(self._raw).path
+
+    @cached_property
+    def rest(self) -> bytes:
+        """What follows the longest prefix of the route that the path has, without a slash at its begin, with the query. The whole
+        path where it has none."""
+        path, best = self.path, 0
+        for prefix in self._prefixes:
+            bare = prefix.encode().removesuffix(b"/")
+            if prefix[0] == "/" and len(bare) > best and path.startswith(bare) and path[len(bare):len(bare) + 1] in (b"", b"/"):
+                best = len(bare)
+        return path[best:].removeprefix(b"/") + self.query
+
+    @cached_property
+    def client(self) -> str:
+        """The client's address, as trusted proxies tell it."""
+        return told_client(self.head.index, self._peer.address, self._is_trusted)
+
+    @cached_property
+    def scheme(self) -> bytes:
+        """http or https, as `client_scheme` has it."""
+        return client_scheme(self.head.index, self._peer)
 
 
 _VALUES: Mapping[str, Callable[[Facts], bytes]] = {

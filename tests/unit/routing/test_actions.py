@@ -8,7 +8,6 @@ import pytest
 from prefork_lb.errors import ContentTooLarge, Forbidden, NotFound, OwnAnswer
 from prefork_lb.routing.actions import (
     Actions,
-    changed_block,
     field_changes,
     redirecting,
     responding,
@@ -95,21 +94,22 @@ def test_a_redirect_whose_host_the_client_could_choose_is_refused(text: str) -> 
 def test_fields_are_set_added_and_removed() -> None:
     block = b"GET / HTTP/1.1\r\nHost: a\r\nX-Set: 1\r\nx_set: 2\r\nX-Add: 1\r\nX-Gone: 1\r\nX_GONE: 2\r\nX-Stay: 1\r\n\r\n"
     changes = field_changes({"X-Set": "{host}"}, {"X-Add": "2"}, ["X-Gone"])
-    assert changed_block(block, changes, facts()) == (
+    applied = Actions(request=changes).apply(facts(), b"/", 0)
+    assert applied.changed(block) == (
         b"GET / HTTP/1.1\r\nHost: a\r\nX-Add: 1\r\nX-Stay: 1\r\nX-Set: www.example.org\r\nX-Add: 2\r\n\r\n")
 
 
 def test_who_may_not_come_is_refused_before_an_answer() -> None:
     actions = Actions(may_come=lambda client: client == "192.0.2.9", answer=responding(200, [], b"secret"))
     with pytest.raises(Forbidden, match="not for the client 192.0.2.1"):
-        actions.check(facts(), 0)
+        actions.apply(facts(), b"/", 0)
 
 
 def test_a_longer_body_than_allowed_is_refused() -> None:
     actions = Actions(body_limit=10)
-    actions.check(facts(), 10)
+    actions.apply(facts(), b"/", 10)
     with pytest.raises(ContentTooLarge):
-        actions.check(facts(), 11)
+        actions.apply(facts(), b"/", 11)
 
 
 def test_a_folder_answers_with_its_files_and_with_nothing_else(tmp_path: Path) -> None:

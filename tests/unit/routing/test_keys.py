@@ -3,11 +3,14 @@ from __future__ import annotations
 
 import pytest
 
+from prefork_lb.net.networks import lies_in
 from prefork_lb.routing.keys import key_finder
 from prefork_lb.routing.template import Facts
+from prefork_lb.wire.forwarded import ClientInfo
 from prefork_lb.wire.head import HeadLimits, parse_request
 
 HEAD = parse_request(b"GET /a?b=c&b=d HTTP/1.1\r\nHost: h\r\nX-Key: one\r\nX-Key: two\r\nCookie: x=1; y=2\r\n\r\n", HeadLimits())
+PEER, NOBODY = ClientInfo("192.0.2.1", b"http", 80, False), lies_in(())
 
 
 @pytest.mark.parametrize(("key", "expected"), [
@@ -15,7 +18,7 @@ HEAD = parse_request(b"GET /a?b=c&b=d HTTP/1.1\r\nHost: h\r\nX-Key: one\r\nX-Key
     ("query:z", b""),
 ])
 def test_a_key_of_a_request(key: str, expected: bytes) -> None:
-    assert key_finder(key)(Facts(HEAD, "h", b"/a", b"?b=c&b=d", b"", "192.0.2.1", b"http")) == expected
+    assert key_finder(key)(Facts(HEAD, HEAD.target, "h", (), PEER, NOBODY)) == expected
 
 
 @pytest.mark.parametrize(("one", "two", "are_one"), [
@@ -27,5 +30,6 @@ def test_a_key_of_a_request(key: str, expected: bytes) -> None:
     ("", "192.0.2.1", False),
 ])
 def test_clients_as_limits_know_them(one: str, two: str, are_one: bool) -> None:
-    keys = [key_finder("source")(Facts(HEAD, "h", b"/", b"", b"", client, b"http")) for client in (one, two)]
+    peers = [ClientInfo(client, b"http", 80, False) for client in (one, two)]
+    keys = [key_finder("source")(Facts(HEAD, b"/", "h", (), peer, NOBODY)) for peer in peers]
     assert (keys[0] == keys[1]) is are_one
