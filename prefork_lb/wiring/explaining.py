@@ -23,6 +23,7 @@ from prefork_lb.proxy.inbound import NO_CLIENT
 from prefork_lb.proxy.outbound import NOTHING
 from prefork_lb.proxy.plan import Plan
 from prefork_lb.proxy.request import Request
+from prefork_lb.routing.match import Router
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.copying import private_copy
 from prefork_lb.shared.ledger import Ledger
@@ -94,11 +95,12 @@ def explain(segment: Segment, config: Config, block: bytes, client: str, scheme:
         head = parse_request(block, head_limits(config))
         peer = ClientInfo(client, scheme.encode(), port, is_trusted(client))
         request = Request(head, peer, NOTHING, NO_CLIENT)
-        plan = Engine(make_router(config), pools, make_settings(config, BLOCKING)).plan(request)
+        router = make_router(config)
+        found.route = _route(config, router, head, peer)
+        plan = Engine(router, pools, make_settings(config, BLOCKING)).plan(request)
     except ProxyError as exc:
         found.answer = f"{exc.status}: {exc}"
         return found
-    found.route = _route(config, head, peer)
     _Picking(config, plan, ledger, states, slots[plan.pool.name]).explain(request, found)
     return found
 
@@ -109,11 +111,10 @@ def _make_pool(name: str, config: Config, slots: PoolSlots, ledger: Ledger, stat
     return make_pool(name, pool, config, PoolNeeds(None, secrets_of(name, pool, config)), slots, ledger, states, BLOCKING)
 
 
-def _route(config: Config, head: RequestHead, peer: ClientInfo) -> str:
-    """The route that is taken, in words."""
+def _route(config: Config, router: Router, head: RequestHead, peer: ClientInfo) -> str:
+    """The route that is taken, in words. Raises ProxyError when there is none."""
     if not config.routes:
         return "none: everything goes to the only pool"
-    router = make_router(config)
     route, _ = router.find(destination(head), head, peer)
     number = router.routes.index(route)
     return f"{number + 1}: {route_in_words(config.routes[number])}"

@@ -90,6 +90,9 @@ pool = "soon"
 [[routes]]
 hosts = ["learning.example"]
 pool = "learning"
+[[routes]]
+hosts = ["moved.example"]
+redirect = "https://web.example/{{rest}}"
 """
 
 
@@ -247,6 +250,11 @@ def test_what_the_balancer_itself_refuses_is_told(instance: Instance) -> None:
     assert instance.explain("http://nowhere.example/")["answer"].startswith("404: no route for host 'nowhere.example'")
     assert instance.explain("http://web.example/", "-H", "Transfer-Encoding: x")["answer"].startswith("400: Transfer-Encoding")
     assert instance.explain("/", "-H", "Host: a", "-H", "Host: b")["answer"] == "400: more than one Host"
+
+
+def test_a_route_that_answers_itself_is_told(instance: Instance) -> None:
+    found = instance.explain("http://moved.example/a")
+    assert found["answer"].startswith("301: ") and found["route"].endswith(": moved.example; any path")
 
 
 def test_a_table_for_people(instance: Instance) -> None:
