@@ -11,7 +11,7 @@ import click
 
 from prefork_lb.cli.room import lacks_of_room
 from prefork_lb.config import Config, find_and_load
-from prefork_lb.config.routes import goal_in_words, route_in_words
+from prefork_lb.config.routes import answer_in_words, route_in_words
 from prefork_lb.discovery.source import ListError
 from prefork_lb.discovery.sources import make_source
 from prefork_lb.errors import ConfigError
@@ -105,7 +105,7 @@ def summary(config: Config) -> list[str]:
             limit = f", at most {server.max_connections} at once" if server.max_connections else ""
             lines.append(f"  {server.address}, weight {server.weight}{limit}{', backup' if server.backup else ''}")
     for route in config.routes:
-        lines.append(f"route {route_in_words(route)} -> {goal_in_words(route)}")
+        lines.append(f"route {route_in_words(route)} -> {answer_in_words(route)}")
     if not config.routes:
         lines.append(f"no routes: everything -> pool {next(iter(config.pools))}")
     return lines

@@ -7,7 +7,7 @@ from rich.table import Table
 from prefork_lb.cli.check import fail
 from prefork_lb.cli.tables import print_table
 from prefork_lb.config import find_and_load
-from prefork_lb.config.routes import conditions_in_words, goal_in_words
+from prefork_lb.config.routes import answer_in_words, conditions_in_words
 from prefork_lb.errors import ConfigError
 from prefork_lb.wiring.routes import make_router
 
@@ -32,7 +32,7 @@ def routes(file: str | None) -> None:
         click.echo(f"no routes: everything -> pool {next(iter(config.pools))}")
         return
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for heading in ("host", "path", "conditions", "goal", "in the file"):
+    for heading in ("host", "path", "conditions", "answered by", "in the file"):
         table.add_column(heading)
     try:
         router = make_router(config)
@@ -41,6 +41,6 @@ def routes(file: str | None) -> None:
     for host, path, route in router.in_order():
         number = router.routes.index(route)
         written = config.routes[number]
-        table.add_row(host or "any", path or "any", "; ".join(conditions_in_words(written)) or "-", goal_in_words(written),
+        table.add_row(host or "any", path or "any", "; ".join(conditions_in_words(written)) or "-", answer_in_words(written),
                       f"routes[{number}]")
     print_table(table, folds="conditions")

@@ -75,7 +75,7 @@ def _is_whole(route: RouteConfig) -> bool:
 
 def _check(index: int, route: RouteConfig, pools: Mapping[str, object], report: ReportProblem) -> None:
     place = ("routes", index)
-    _goal(route, place, report)
+    _answered_by(route, place, report)
     check_actions(route, place, report)
     if route.pool and route.pool not in pools:
         names = filter(POOL.fullmatch, pools)
@@ -110,14 +110,14 @@ def _check(index: int, route: RouteConfig, pools: Mapping[str, object], report: 
                 report((*place, key, number), f"{shown(network)} is neither an address nor a network such as 10.0.0.0/8")
 
 
-def _goal(route: RouteConfig, place: Path, report: ReportProblem) -> None:
+def _answered_by(route: RouteConfig, place: Path, report: ReportProblem) -> None:
     if None in (route.pool, route.redirect):
         return
-    goals = [key for key, value in (("pool", route.pool), ("redirect", route.redirect), ("respond", route.respond)) if value]
-    if not goals:
+    answers = [key for key, value in (("pool", route.pool), ("redirect", route.redirect), ("respond", route.respond)) if value]
+    if not answers:
         report((*place, "pool"), "missing; a route has a pool, a redirect or a respond")
-    elif len(goals) > 1:
-        report((*place, goals[1]), f"the route has a {goals[0]} already; expected one of pool, redirect and respond")
+    elif len(answers) > 1:
+        report((*place, answers[1]), f"the route has a {answers[0]} already; expected one of pool, redirect and respond")
 
 
 def _path_problem(path: str) -> str:

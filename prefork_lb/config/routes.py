@@ -107,8 +107,8 @@ def conditions_in_words(route: RouteConfig) -> list[str]:
     return parts
 
 
-def goal_in_words(route: RouteConfig) -> str:
-    """What answers a request that takes it."""
+def answer_in_words(route: RouteConfig) -> str:
+    """What answers a request that takes this route."""
     if route.redirect:
         return f"{route.redirect_status} to {route.redirect}"
     return f"answer {route.respond.status}" if route.respond is not None else f"pool {route.pool}"
