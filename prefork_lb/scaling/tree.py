@@ -4,13 +4,36 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import time
 from collections.abc import Collection
 from pathlib import Path
 
 from prefork_lb.shared.identity import start_time
 
 _TICKS = os.sysconf("SC_CLK_TCK")
+_BEGINS_S = 1.0  # some microseconds, and as long as the process does not get the processor
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+def command_line(pid: int) -> list[str]:
+    """The words of a process' command line; none of a zombie and of a thread of the kernel. Raises OSError when there is none.
+
+    Of a program that has just begun, the parent may go on before the kernel has set the command line up: then this waits for it.
+    """
+    folder, deadline = Path(f"/proc/{pid}"), time.monotonic() + _BEGINS_S
+    while True:
+        words = (folder / "cmdline").read_bytes().decode(errors="surrogateescape").split("\0")[:-1]
+        if words or time.monotonic() >= deadline or not _has_program(folder):
+            return words
+        time.sleep(0.0002)
+
+
+def _has_program(folder: Path) -> bool:
+    try:
+        os.readlink(folder / "exe")
+    except OSError:  # a zombie, a thread of the kernel, or another user's
+        return False
+    return True
 
 
 def processes_below(pid: int) -> list[int]:

@@ -20,7 +20,7 @@ from typing import NamedTuple
 from prefork_lb.scaling import keeper as at
 from prefork_lb.scaling.addresses import Addresses
 from prefork_lb.scaling.driver import Ended, Running, StartFailed
-from prefork_lb.scaling.tree import cpu_of, end_session, memory_of, processes_below
+from prefork_lb.scaling.tree import command_line, cpu_of, end_session, memory_of, processes_below
 from prefork_lb.shared.identity import start_time
 
 _KEEPER = Path(at.__file__).resolve()
@@ -205,8 +205,8 @@ def _with_keepers_command(segment: str) -> Iterator[tuple[Found, int]]:
     for entry in os.scandir("/proc"):
         if entry.name.isdigit():
             with contextlib.suppress(OSError, ValueError):  # it has ended, or is none
-                words = Path(entry.path, "cmdline").read_bytes().decode(errors="surrogateescape").split("\0")
-                if len(words) > len(_PYTHON) + 6 and words[3].endswith(_KNOWN_BY) and words[4] == segment:
+                words = command_line(int(entry.name))
+                if len(words) > len(_PYTHON) + 5 and words[3].endswith(_KNOWN_BY) and words[4] == segment:
                     pid, started = int(entry.name), start_time(int(entry.name))
                     if started and _is_own(pid):
                         parent = int(Path(entry.path, "stat").read_bytes().rpartition(b")")[2].split()[1])

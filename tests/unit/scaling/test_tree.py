@@ -1,0 +1,34 @@
+"""What /proc shows of processes."""
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from prefork_lb.scaling.tree import command_line
+
+
+def test_a_process_that_has_just_begun_has_its_command_line() -> None:
+    """The parent goes on before the kernel has set the command line up: nine times of ten it is read too early here."""
+    for number in range(50):
+        words = [sys.executable, "-I", "-S", "-c", "input()", str(number)]
+        process = subprocess.Popen(words, stdin=subprocess.PIPE)
+        try:
+            assert command_line(process.pid) == words
+        finally:
+            process.kill()
+            process.communicate()
+
+
+def test_a_process_that_is_over_has_none() -> None:
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    assert command_line(pid) == [], "a zombie"
+    os.waitpid(pid, 0)
+    with pytest.raises(OSError):
+        command_line(pid)
+    assert command_line(2) == [], "a thread of the kernel"
