@@ -18,6 +18,7 @@
 | `/echo` | the request's head as JSON | |
 | `/stale` | answers; the next request on this connection is read and answered by closing | |
 | `/close-after` | answers as if the connection were kept, then closes it | |
+| any other | 404 after the whole body, as most servers answer | |
 
 A HEAD request gets the head only. Every answer carries `X-Served-By`.
 """
@@ -37,6 +38,8 @@ async def behave(link: Link, request: Request) -> bool:
     """Answer `request`; return whether the connection is kept."""
     behavior = BEHAVIORS.get(request.path)
     if behavior is None:
+        async for _ in body_pieces(link, request, {}):
+            pass
         body = f"the origin knows no {request.path}\n".encode()
         await link.send(head(link, 404, [("Content-Length", str(len(body)))]) + body)
         return True
