@@ -51,7 +51,8 @@ class SystemdDriver:
 
     def start(self, n: int) -> None:
         name, address = self._named(n)
-        timeout_s = self._settings.start_timeout_s
+        # Longer than the fleet waits: it stops a unit that is late. systemd goes on with the start, also when systemctl is killed.
+        timeout_s = self._settings.start_timeout_s + self._settings.stop_timeout_s + _TIMEOUT_S
         self._units[n] = _Unit(name, address, Aside(["systemctl", "start", name], timeout_s, self._clock))
 
     def address(self, n: int) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from prefork_lb.clock import ManualClock
 from prefork_lb.scaling.addresses import Addresses
 from prefork_lb.scaling.driver import Ended, StartFailed
 from prefork_lb.scaling.drivers.systemd import SystemdDriver, UnitSettings
@@ -71,11 +72,18 @@ def test_a_unit_that_cannot_be_started_has_ended_and_says_why(driver: SystemdDri
     assert looked(driver, bool) == [Ended(1, why)]
 
 
-def test_a_start_that_takes_too_long_has_failed(units: Path) -> None:
+def test_a_start_that_takes_too_long_is_the_fleets_to_end(units: Path) -> None:
+    """systemd goes on with it, whatever becomes of systemctl: a driver that forgot the unit would leave it running."""
     (units / "hangs").touch()
-    driver = SystemdDriver(UnitSettings(SETTINGS.unit, SETTINGS.addresses, start_timeout_s=0.05))
+    clock = ManualClock()
+    driver = SystemdDriver(UnitSettings(SETTINGS.unit, SETTINGS.addresses, start_timeout_s=60, stop_timeout_s=30), clock)
     driver.start(1)
-    assert looked(driver, bool)[0].why == "app@1.service could not be started: has not ended within 0.05 s"
+    clock.advance(61)
+    assert driver.ended() == []
+    driver.stop(1, hard=False)
+    wait_until(lambda: states(units) == {"app@1.service": "inactive"}, "the unit is stopped", 20)
+    clock.advance(30 + 10)
+    assert looked(driver, bool) == [Ended(1, "app@1.service could not be started: has not ended within 100 s")]
 
 
 def test_a_stop_ends_it(driver: SystemdDriver, units: Path) -> None:
