@@ -53,7 +53,7 @@ class Hook:
         text = self._read("code")
         if text:
             return int(text)
-        return None if self._is_alive() else int(self._read("code") or -1)  # it may have ended since the look
+        return None if self._group() else int(self._read("code") or -1)  # it may have ended since the look
 
     def output(self) -> str:
         """What it has printed."""
@@ -72,11 +72,10 @@ class Hook:
         if self._process is not None:
             self._process.wait()
 
-    def _is_alive(self) -> bool:
-        return self._process.poll() is None if self._process is not None else bool(self._group())
-
     def _group(self) -> int:
         """The process group, as long as the shell of the run lives; 0: it has ended."""
+        if self._process is not None:
+            return self._process.pid if self._process.poll() is None else 0
         number = self._read("pid")
         with contextlib.suppress(OSError):
             words = Path(f"/proc/{number}/cmdline").read_bytes().split(b"\0") if number else []

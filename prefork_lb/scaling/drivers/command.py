@@ -99,7 +99,9 @@ class CommandDriver:
 
     def close(self) -> None:
         for server in self._servers.values():
-            self._call_down(server)
+            server.up.kill()  # else it could start something after `down`
+            if not server.is_being_ended():
+                self._call_down(server)
 
     def _prepare(self) -> None:
         """Have the folder. Raises OSError, also when it is another user's, who could have any program called."""
@@ -161,6 +163,10 @@ class _Server:
         self.is_unwanted = False
         self.is_told = False  # that `down` has failed
         self.down_at = 0.0  # when `down` is called, by the driver's clock
+
+    def is_being_ended(self) -> bool:
+        """Whether `down` runs, or has ended well."""
+        return self.down.has_begun and self.down.code() in (None, 0)
 
     def note_up(self) -> str:
         """Take over what `up` has said, when it has ended; why that is no server, or "" ."""

@@ -11,6 +11,7 @@ import pytest
 from prefork_lb.clock import ManualClock
 from prefork_lb.scaling.driver import Ended
 from prefork_lb.scaling.drivers.command import CommandDriver, CommandSettings, servers_folder
+from tests.support.processes import is_running
 from tests.support.waiting import wait_until
 
 UP = """
@@ -21,6 +22,7 @@ echo 'machine is booting'
 cat address 2> /dev/null || echo 10.0.0.$PREFORK_LB_N:8000
 """
 DOWN = """
+while [ -e busy ]; do sleep 0.01; done
 [ -e stuck ] && { echo 'try later' >&2; exit 4; }
 echo down $PREFORK_LB_N $PREFORK_LB_ADDRESS $PREFORK_LB_COUNT >> calls
 """
@@ -62,6 +64,11 @@ class Cloud:
     def start(self, n: int) -> None:
         self.driver.start(n)
         self.look_until(lambda _: self.driver.address(n), "it has an address")
+
+    def pid(self, hook: str) -> int:
+        """That of the only server's hook, and of its process group; 0: it is not called yet."""
+        files = list((self.folder / "servers").glob(f"*/{hook}.pid"))
+        return int(files[0].read_text() or 0) if files else 0
 
     @property
     def noted(self) -> int:
@@ -167,8 +174,7 @@ def test_an_up_that_was_killed_is_followed_by_down(cloud: Cloud) -> None:
     cloud.touch("slow")
     cloud.driver.start(1)
     cloud.look_until(lambda _: cloud.calls, "up is called")
-    (pid_file,) = (cloud.folder / "servers").glob("*/up.pid")
-    os.killpg(int(pid_file.read_text()), signal.SIGKILL)
+    os.killpg(cloud.pid("up"), signal.SIGKILL)
     assert cloud.look_until(bool, "it is over")[0].why == "`up` was killed"
 
 
@@ -176,8 +182,7 @@ def test_what_an_up_has_begun_that_was_killed_with_the_controller_is_ended(cloud
     cloud.touch("slow")
     cloud.driver.start(1)
     cloud.look_until(lambda _: cloud.calls, "up is called")
-    (pid_file,) = (cloud.folder / "servers").glob("*/up.pid")
-    os.killpg(int(pid_file.read_text()), signal.SIGKILL)
+    os.killpg(cloud.pid("up"), signal.SIGKILL)
     wait_until(lambda: cloud.new_driver().adopt() == {}, "it is over", 20)
     cloud.look_until(lambda _: "down 1 0" in cloud.calls and not cloud.noted, "down is called, without an address")
 
@@ -190,6 +195,29 @@ def test_the_end_of_the_instance_ends_the_servers(cloud: Cloud) -> None:
     wait_until(lambda: sorted(cloud.calls)[:2] == both, "down is called for both", 20)
     driver = cloud.new_driver()
     assert driver.adopt() == {}
+
+
+def test_the_end_of_the_instance_calls_no_down_that_runs_already(cloud: Cloud) -> None:
+    cloud.start(1)
+    cloud.touch("busy")
+    cloud.driver.stop(1, hard=False)
+    cloud.look_until(lambda _: cloud.pid("down"), "down is called")
+    before = cloud.pid("down")
+    cloud.driver.close()
+    assert cloud.pid("down") == before
+    cloud.clear("busy")
+    cloud.look_until(bool, "it has ended")
+    assert cloud.calls == ["up app 1 1", "down 1 10.0.0.1:8000 0"]
+
+
+def test_the_end_of_the_instance_leaves_no_up_that_starts_something_after_down(cloud: Cloud) -> None:
+    cloud.touch("slow")
+    cloud.driver.start(1)
+    cloud.look_until(lambda _: cloud.calls, "up is called")
+    up = cloud.pid("up")
+    cloud.driver.close()
+    assert not is_running(up)
+    wait_until(lambda: cloud.calls == ["up app 1 1", "down 1 0"], "down is called, without an address", 20)
 
 
 def test_without_the_program_it_has_failed(tmp_path: Path) -> None:
