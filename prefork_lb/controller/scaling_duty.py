@@ -5,19 +5,24 @@ from collections.abc import Callable
 from functools import partial
 
 from prefork_lb.config.model import Config
+from prefork_lb.config.pool import PoolConfig
 from prefork_lb.config.scaling import ScalingConfig
 from prefork_lb.controller.duties import Duties
 from prefork_lb.controller.pool_scaler import PoolScaler
 from prefork_lb.controller.scaled_drivers import MadeDriver, make_driver
 from prefork_lb.controller.scaled_pool import ScaledPool
 from prefork_lb.controller.start_checks import StartChecks
-from prefork_lb.scaling.drivers.process import end_strays
+from prefork_lb.scaling.drivers.process import keepers
 from prefork_lb.shared.ledger import Ledger
+from prefork_lb.shared.scales import scaling_of
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import States
+from prefork_lb.shared.table import pool_number
 
 MakeDriver = Callable[[str, ScalingConfig, Config], MadeDriver]
 """For a pool of this name."""
+
+_LEFT = ScalingConfig(max=1, target=1.0)  # of a pool that scales no more, whose section is not known
 
 
 class ScalingDuty:
@@ -34,8 +39,7 @@ class ScalingDuty:
     def use(self, config: Config) -> None:
         """Scale the pools as this configuration says, from the next look on."""
         if self._config is None:
-            # Those of pools that ceased to scale while there was no controller.
-            end_strays(self._segment.name, [name for name, section in _scaled(config).items() if section.driver == "process"])
+            self._take_up_left(config)
         self._config = config
         self._arrange(config)
 
@@ -55,6 +59,20 @@ class ScalingDuty:
             if has_ended:
                 pool.made.driver.close()
 
+    def _take_up_left(self, config: Config) -> None:
+        """Have a scaler for each pool that has ceased to scale, or to start processes, while there was no controller."""
+        scaled = _scaled(config)
+        processes = {name for name, scaling in scaled.items() if scaling.driver == "process"}
+        left = {found.pool for found in keepers(self._segment.name)} - processes
+        # The units and hooks of before are not known: such servers leave the pool only.
+        left.update(name for name in config.pools.keys() - scaled.keys() if self._has_scaled(name))
+        for name in left:
+            self._pools[name] = self._new_pool(name, config, _LEFT)
+
+    def _has_scaled(self, pool: str) -> bool:
+        number = pool_number(self._segment, pool)
+        return number is not None and scaling_of(self._segment, number) is not None
+
     def _arrange(self, config: Config) -> None:
         """Have a scaler for each pool that scales. Those of other pools let their servers end."""
         scaled = _scaled(config)
@@ -73,7 +91,8 @@ class ScalingDuty:
     def _new_pool(self, name: str, config: Config, scaling: ScalingConfig) -> _Pool:
         made, checks = self._make(name, scaling, config), StartChecks(name, config)
         place = ScaledPool(self._segment, self._ledger, self._states, name, scaling.max_connections)
-        scaler = PoolScaler(self._segment, self._ledger, name, config.pools[name], scaling, made.driver, place, checks)
+        scaler = PoolScaler(self._segment, self._ledger, name, config.pools.get(name, PoolConfig()), scaling, made.driver,
+                            place, checks)
         return _Pool(name, scaling.driver, scaler, made, place, checks)
 
 

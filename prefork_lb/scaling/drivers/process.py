@@ -4,7 +4,6 @@ from __future__ import annotations
 import contextlib
 import grp
 import json
-import logging
 import os
 import pwd
 import select
@@ -12,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -29,8 +28,6 @@ _PYTHON = (sys.executable, "-I", "-S")
 # Of the balancer alone: gunicorn's and systemd's sockets, the configuration.
 _NOT_INHERITED = ("GUNICORN_", "LISTEN_", "PREFORK_LB_", "WATCHDOG_", "NOTIFY_SOCKET", "SERVER_SOFTWARE")
 _SHOWN_CHARACTERS = 1500  # of the last output, in the log
-
-log = logging.getLogger("prefork_lb")
 
 
 class Instance(NamedTuple):
@@ -133,15 +130,6 @@ class ProcessDriver:
 
     def close(self) -> None:
         """The keepers see by themselves that the instance has ended."""
-
-
-def end_strays(segment: str, pools: Collection[str]) -> None:
-    """Ask the servers of all other pools to end: those of pools that are scaled no more."""
-    for found in keepers(segment):
-        if found.pool not in pools and (kept := _taken_up(found)):
-            log.warning("pool %s: its server %s is ended: the pool is not scaled any more", found.pool, found.address)
-            kept.signal(signal.SIGTERM)
-            kept.close()
 
 
 class _Kept:

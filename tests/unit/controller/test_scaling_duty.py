@@ -14,14 +14,19 @@ from prefork_lb.controller.scaled_drivers import MadeDriver, make_driver
 from prefork_lb.controller.scaling_duty import ScalingDuty
 from prefork_lb.scaling.driver import Running
 from prefork_lb.scaling.drivers.command import CommandDriver
-from prefork_lb.scaling.drivers.process import ProcessDriver
+from prefork_lb.scaling.drivers.process import Found, ProcessDriver
 from prefork_lb.scaling.drivers.systemd import SystemdDriver
 from prefork_lb.shared.ledger import Ledger
+from prefork_lb.shared.scales import Mode, Scaling, scaling_of, write_scaling
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import States
-from prefork_lb.shared.table import PoolEntry, register
+from prefork_lb.shared.steering import Steering
+from prefork_lb.shared.table import PoolEntry, Source, register
+from prefork_lb.shared.view import view
 from tests.unit.controller.scaled import config_with
 from tests.unit.scaling.staged import StagedDriver, StagedReadiness
+
+ADDRESS, APP = "127.0.0.1:9001", 1  # the number of the pool app
 
 
 class Driver(StagedDriver):
@@ -47,14 +52,26 @@ class Drivers:
 
     def __init__(self) -> None:
         self.made: list[Driver] = []
+        self.left: dict[int, Running] = {}  # that a driver of another controller has started
 
     def make(self, pool: str, scaling: ScalingConfig, config: Config) -> MadeDriver:
         driver = Driver(pool)
+        driver.running.update(self.left)
         self.made.append(driver)
         return MadeDriver(driver, driver.used.append)
 
     def of(self, pool: str) -> list[Driver]:
         return [driver for driver in self.made if driver.pool == pool]
+
+
+def left(segment: Segment) -> Steering:
+    """The pool app as another controller has left it, with a server."""
+    ledger = Ledger(segment)
+    steering = Steering(segment, ledger, States(segment))
+    steering.add_server("app", ADDRESS, who="scaling", source=Source.SCALING)
+    with ledger.locked():
+        write_scaling(segment, APP, Scaling(Mode.AUTO, 6, 1, 1, 0, 0, ""))
+    return steering
 
 
 @pytest.fixture
@@ -143,6 +160,46 @@ def test_a_pool_that_scales_again_before_its_servers_have_ended_keeps_its_driver
     duty.use(config_with(app={}))
     duty.look()
     assert [driver.starts for driver in drivers.of("app")] == [2], "the other one was asked to end"
+
+
+def test_servers_of_a_pool_that_ceased_to_scale_without_a_controller_are_drained_and_end(
+        segment: Segment, duty: ScalingDuty, drivers: Drivers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scaling_duty, "keepers", lambda name: [Found(7, 7, "app", 1, ADDRESS, 3)])
+    drivers.left = {1: Running(ADDRESS, 1.0)}
+    steering = left(segment)
+    duty.use(config_with(app=None))
+    duty.look()
+    duty.look()
+    assert [server.leaving for server in view(segment).servers] == [True]
+    (driver,) = drivers.of("app")
+    assert 1 in driver.running, "until nothing is left on it"
+    steering.remove_server("app", ADDRESS, who="leaving", source=Source.SCALING)
+    duty.look()
+    assert driver.running == {}
+
+
+def test_servers_that_no_driver_knows_leave_a_pool_that_scales_no_more(
+        segment: Segment, duty: ScalingDuty, drivers: Drivers) -> None:
+    left(segment)
+    duty.use(config_with(app=None))
+    duty.look()
+    assert (list(view(segment).servers), scaling_of(segment, APP)) == ([], None)
+    duty.use(config_with(app={}))
+    duty.look()
+    assert [driver.starts for driver in drivers.of("app")] == [0, 1]
+
+
+def test_processes_end_before_another_driver_that_the_controller_finds_at_its_start(
+        duty: ScalingDuty, drivers: Drivers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scaling_duty, "keepers", lambda name: [Found(7, 7, "app", 1, ADDRESS, 3)])
+    drivers.left = {1: Running(ADDRESS, 1.0)}
+    duty.use(config_with(app={"driver": "command"}))
+    assert len(drivers.of("app")) == 1
+    duty.look()
+    drivers.left = {}
+    duty.look()
+    duty.look()
+    assert [(driver.starts, len(driver.running)) for driver in drivers.of("app")] == [(0, 0), (1, 1)]
 
 
 def test_with_another_driver_the_servers_of_the_one_before_end_first(duty: ScalingDuty, drivers: Drivers) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from prefork_lb.scaling.addresses import Addresses
 from prefork_lb.scaling.driver import Ended, StartFailed
-from prefork_lb.scaling.drivers.process import Instance, ProcessDriver, ProcessSettings, end_strays, keepers
+from prefork_lb.scaling.drivers.process import Instance, ProcessDriver, ProcessSettings, keepers
 from prefork_lb.shared.identity import start_time
 from tests.support.place import HOST
 from tests.support.processes import children, is_running
@@ -173,13 +173,6 @@ def test_another_controller_takes_up_the_same_servers(life: Life) -> None:
     assert [life.server(1), life.server(2)] == pids
     second.stop(2, hard=False)
     assert end_of(second) == Ended(2, "exited with code 4", "begun\nover")
-
-
-def test_servers_of_pools_that_are_scaled_no_more_are_ended(life: Life) -> None:
-    stays, goes = life.started(life.driver(pool="app")), life.started(life.driver(pool="gone"), 2)
-    end_strays(life.segment, ["app"])
-    wait_until(gone(goes), "the stray has ended", 20)
-    assert is_running(stays)
 
 
 def test_what_looks_like_another_users_keeper_is_none(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
