@@ -1,4 +1,4 @@
-"""What a process has started, and what that uses, as /proc shows it."""
+"""What a process has started and what has started it, and what that uses, as /proc shows it."""
 from __future__ import annotations
 
 import contextlib
@@ -46,6 +46,11 @@ def processes_below(pid: int) -> list[int]:
                 found += new
                 left += new
     return found
+
+
+def parent_of(pid: int) -> int:
+    """The parent of a process. Raises OSError when there is no such process."""
+    return int(_stat(pid)[1])
 
 
 def memory_of(processes: Collection[int]) -> int:

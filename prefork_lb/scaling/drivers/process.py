@@ -19,7 +19,7 @@ from typing import NamedTuple
 from prefork_lb.scaling import keeper as at
 from prefork_lb.scaling.addresses import Addresses
 from prefork_lb.scaling.driver import Ended, Running, StartFailed
-from prefork_lb.scaling.tree import command_line, cpu_of, end_session, memory_of, processes_below
+from prefork_lb.scaling.tree import command_line, cpu_of, end_session, memory_of, parent_of, processes_below
 from prefork_lb.shared.identity import start_time
 
 _KEEPER = Path(at.__file__).resolve()
@@ -197,8 +197,8 @@ def _with_keepers_command(segment: str) -> Iterator[tuple[Found, int]]:
                 if len(words) > len(_PYTHON) + 5 and words[3].endswith(_KNOWN_BY) and words[4] == segment:
                     pid, started = int(entry.name), start_time(int(entry.name))
                     if started and _is_own(pid):
-                        parent = int(Path(entry.path, "stat").read_bytes().rpartition(b")")[2].split()[1])
-                        yield Found(pid, started, words[5], int(words[6]), words[7], json.loads(words[8])["status"]), parent
+                        found = Found(pid, started, words[5], int(words[6]), words[7], json.loads(words[8])["status"])
+                        yield found, parent_of(pid)
 
 
 def _is_own(pid: int) -> bool:
