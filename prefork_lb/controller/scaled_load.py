@@ -7,8 +7,7 @@ from prefork_lb.scaling.autoscaler import Load
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import Segment
-from prefork_lb.shared.table import Source, owner_of
-from prefork_lb.shared.text import read_text
+from prefork_lb.shared.table import Source, owner_of, pool_number
 
 CpuTimes = Callable[[], Mapping[int, float]]
 """The CPU time that each server has used so far, in seconds, by its number. Asked for about once a second: it takes a while."""
@@ -19,7 +18,6 @@ class ScaledLoad:
 
     def __init__(self, segment: Segment, ledger: Ledger, pool: str) -> None:
         self._segment, self._ledger, self._pool = segment, ledger, pool
-        self._number: int | None = None
         self._slots: list[int] = []
         self._found_at = (-1, -1)  # the changes of the table that the slots are of
         self._cpu = CpuRate()
@@ -27,9 +25,7 @@ class ScaledLoad:
     @property
     def number(self) -> int | None:
         """The number of the pool in the server table; None: it is not there."""
-        if self._number is None or not self._is_mine(self._number):
-            self._number = next(filter(self._is_mine, range(self._segment.layout.pools)), None)
-        return self._number
+        return pool_number(self._segment, self._pool)
 
     def read(self, now: float, cpu_s: CpuTimes) -> Load:
         """The load at this moment."""
@@ -51,11 +47,6 @@ class ScaledLoad:
                            and (owner := owner_of(self._segment, slot)) is not None and owner[0] == self._pool]
             self._found_at = changes
         return self._slots
-
-    def _is_mine(self, number: int) -> bool:
-        layout = self._segment.layout
-        return (bool(self._segment.cells[layout.pool(number) + at.P_USED])
-                and read_text(self._segment.text, layout.pool_key_byte(number)) == self._pool)
 
 
 class CpuRate:
