@@ -28,7 +28,8 @@ class Ended(NamedTuple):
 class Driver(Protocol):
     """Starts and stops the servers of one pool. Each has a number: 1, 2 and so on.
 
-    No call waits for a server, a program or a network: what takes long is begun, and a later call tells what came of it.
+    No call waits for a server or a network: what takes long is begun, and a later call tells what came of it. `adopt` and `close`
+    may wait some seconds for a program of this host.
     """
 
     def start(self, n: int) -> None:

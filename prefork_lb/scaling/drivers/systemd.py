@@ -18,6 +18,7 @@ from prefork_lb.scaling.driver import Ended, Running, StartFailed
 
 _LOOK_S = 1.0
 _TIMEOUT_S = 10.0  # of a question
+_WAIT_S = 2.0  # for the answer when units are taken up: workers kill a controller that stands still for 10 s
 _SHOW = "--property=Id,ActiveState,SubState,Result,ExecMainStatus,MemoryCurrent,CPUUsageNSec,ActiveEnterTimestampMonotonic"
 _OVER = ("inactive", "failed")
 
@@ -100,7 +101,7 @@ class SystemdDriver:
     def close(self) -> None:
         if self._units:
             try:
-                _ask(["stop", "--no-block", *(unit.name for unit in self._units.values())])
+                _ask(["stop", "--no-block", *(unit.name for unit in self._units.values())], _TIMEOUT_S)
             except (OSError, subprocess.SubprocessError) as exc:
                 log.error("units of the instance that has ended could not be stopped: %s", exc)
 
@@ -170,9 +171,9 @@ class _Unit:
         return f"{self.name} {how}; its journal says more"
 
 
-def _ask(arguments: Sequence[str]) -> str:
+def _ask(arguments: Sequence[str], timeout_s: float = _WAIT_S) -> str:
     return subprocess.run(["systemctl", *arguments], check=True, stdin=subprocess.DEVNULL, capture_output=True,
-                          timeout=_TIMEOUT_S, text=True).stdout
+                          timeout=timeout_s, text=True).stdout
 
 
 def _blocks(output: str) -> list[dict[str, str]]:
