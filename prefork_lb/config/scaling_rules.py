@@ -126,14 +126,12 @@ def _unit(scaling: ScalingConfig, path: Path, report: ReportProblem) -> None:
         report((*path, "unit"), f'{shown(unit)} is the same unit for all servers; expected one like "app@{{n}}.service"')
     if unit and "{port}" in unit and (scaling.addresses or "").startswith("unix:"):
         report((*path, "unit"), "{port} has no meaning with unix sockets; expected {n}")
-    if scaling.addresses == "auto":
+    if scaling.addresses == AUTO:
         report((*path, "addresses"), '"auto" is for driver = "process"; a unit has the address of its number')
 
 
 def _addresses(scaling: ScalingConfig, path: Path, report: ReportProblem) -> Addresses | None:
-    if not scaling.addresses or scaling.driver == "command":
-        return None
-    if scaling.addresses == AUTO:
+    if scaling.addresses in (None, "", AUTO) or scaling.driver == "command":
         return None
     try:
         addresses = Addresses.parse(scaling.addresses)

@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from itertools import chain
 
 import pytest
 
@@ -222,7 +221,7 @@ def test_servers_end_with_the_instance_and_not_with_the_controller(duty: Scaling
     duty.look()
     duty.close(has_ended)
     assert [driver.is_closed for driver in drivers.made] == [has_ended, has_ended]
-    assert all(chain(driver.running for driver in drivers.made))
+    assert all(driver.running for driver in drivers.made)
 
 
 def test_each_driver_of_the_configuration_is_made(segment: Segment) -> None:
