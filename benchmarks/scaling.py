@@ -30,10 +30,11 @@ from prefork_lb.balance.policy import PolicyMemory, PolicySetup
 from prefork_lb.balance.registry import make_policy
 from prefork_lb.scaling.autoscaler import Autoscaler, Load
 from prefork_lb.scaling.rule import Settings
+from prefork_lb.simulate.figures import percentile
 from prefork_lb.simulate.servers import ServerModel
 from prefork_lb.simulate.service import parse_service
 from prefork_lb.simulate.simulation import SimulatedServer, Simulation, simulated
-from tests.support.balancer import PROXY, Balancer
+from tests.support.balancer import NO_CONTROL_SOCKET, PROXY, Balancer
 from tests.support.instances import instances
 
 DAY_S, NIGHT, NOON, BURST = 86400.0, 5.0, 400.0, 200.0
@@ -123,7 +124,7 @@ def live(fixed: int | None, seed: int, speed: float, tell: Callable[[str], None]
     pool.drain()
     times = sorted(pool.latencies)
     day.requests, day.refused = requests, pool.refused
-    day.p50_ms, day.p99_ms = (1000 * times[int(len(times) * share)] for share in (0.5, 0.99))
+    day.p50_ms, day.p99_ms = (1000 * percentile(times, percent) for percent in (50, 99))
     return day
 
 
@@ -209,7 +210,7 @@ class Clients:
 
 
 def p99(times: Sequence[float]) -> float:
-    return sorted(times)[int(len(times) * 0.99)] if times else 0.0
+    return percentile(sorted(times), 99)
 
 
 async def load_and_look(balancer: Balancer) -> None:
@@ -243,8 +244,6 @@ async def load_and_look(balancer: Balancer) -> None:
 
 
 def surge(_: argparse.Namespace) -> None:
-    from tests.support.balancer import NO_CONTROL_SOCKET
-
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "site_app.py").write_text(APPLICATION)
