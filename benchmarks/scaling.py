@@ -35,7 +35,7 @@ from prefork_lb.simulate.servers import ServerModel
 from prefork_lb.simulate.service import parse_service
 from prefork_lb.simulate.simulation import SimulatedServer, Simulation, simulated
 from tests.support.balancer import NO_CONTROL_SOCKET, PROXY, Balancer
-from tests.support.instances import instances
+from tests.support.instances import usable
 
 DAY_S, NIGHT, NOON, BURST = 86400.0, 5.0, 400.0, 200.0
 BURSTS_AT_S, BURST_S = (9 * 3600.0, 20 * 3600.0), 600.0
@@ -217,8 +217,7 @@ async def load_and_look(balancer: Balancer) -> None:
     clients = Clients(balancer.address[1])
 
     def running() -> int:
-        found = next(each for each in instances() if each.master == balancer.master)
-        return sum(server.usable for server in found.servers)
+        return len(usable(balancer.master))
 
     while not running():
         await asyncio.sleep(0.1)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.support.balancer import PROXY, Balancer
-from tests.support.instances import instances
+from tests.support.instances import instance_of
 from tests.support.kept_load import Exchange, KeptLoad
 from tests.support.load import Load
 from tests.support.name_server import NameServer
@@ -24,8 +24,7 @@ List = Callable[[list[str]], None]
 
 def present(balancer: Balancer) -> set[str]:
     """The servers of the pool that are not leaving."""
-    found = next(each for each in instances() if each.master == balancer.master)
-    return {server.address for server in found.servers if not server.leaving}
+    return {server.address for server in instance_of(balancer.master).servers if not server.leaving}
 
 
 def wait_for(balancer: Balancer, addresses: set[str]) -> None:

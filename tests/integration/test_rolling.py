@@ -1,7 +1,6 @@
 """Deployments by `prefork-lb roll` under load, and servers that outlive the controller and end with the instance."""
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import signal
@@ -10,8 +9,9 @@ from pathlib import Path
 
 from tests.support import slow_app
 from tests.support.balancer import PROXY, Balancer
-from tests.support.instances import instances
+from tests.support.instances import instance_of, usable
 from tests.support.load import Load
+from tests.support.processes import with_words
 from tests.support.waiting import wait_until
 
 SECONDS = 40.0
@@ -25,25 +25,8 @@ target = 100
 """
 
 
-def usable(balancer: Balancer) -> set[str]:
-    """The servers that get requests."""
-    found = next(each for each in instances() if each.master == balancer.master)
-    return {server.address for server in found.servers if server.usable}
-
-
 def controller(balancer: Balancer) -> int:
-    return next(each.controller for each in instances() if each.master == balancer.master)
-
-
-def processes(program: Path) -> list[int]:
-    """Those that run the program, and those that keep them."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):
-                if str(program).encode() in (entry / "cmdline").read_bytes():
-                    found.append(int(entry.name))
-    return sorted(found)
+    return instance_of(balancer.master).controller
 
 
 def test_a_roll_fails_no_request_and_servers_end_only_with_the_instance(tmp_path: Path) -> None:
@@ -51,17 +34,17 @@ def test_a_roll_fails_no_request_and_servers_end_only_with_the_instance(tmp_path
     shutil.copy(slow_app.__file__, program)
     configuration = CONFIGURATION.format(python=sys.executable, program=program)
     with Balancer(tmp_path, configuration, PROXY, workers=2) as balancer:
-        wait_until(lambda: len(usable(balancer)) == 2, lambda: f"two servers\n{balancer.log()}", SECONDS)
+        wait_until(lambda: len(usable(balancer.master)) == 2, lambda: f"two servers\n{balancer.log()}", SECONDS)
         with Load(balancer.address, 8, "/", pause_s=0.01) as load:
-            first, ran = usable(balancer), processes(program)
+            first, ran = usable(balancer.master), with_words(str(program))
             killed = wait_until(lambda: controller(balancer), "a controller", SECONDS)
             os.kill(killed, signal.SIGKILL)
             wait_until(lambda: controller(balancer) not in (0, killed), lambda: f"another one\n{balancer.log()}", SECONDS)
-            assert (usable(balancer), processes(program)) == (first, ran)
+            assert (usable(balancer.master), with_words(str(program))) == (first, ran)
 
             result = balancer.by_hand("roll", "app", timeout=SECONDS)
             assert (result.returncode, result.stderr) == (0, "")
-            second = usable(balancer)
+            second = usable(balancer.master)
             assert len(second) == 2 and not first & second
 
             program.write_text("raise SystemExit('no such module')\n")
@@ -69,12 +52,12 @@ def test_a_roll_fails_no_request_and_servers_end_only_with_the_instance(tmp_path
             assert result.returncode == 3
             assert "gone back: a new server has not started: exited with code 1" in result.stderr
             assert "no such module" in balancer.log()
-            assert usable(balancer) == second
+            assert usable(balancer.master) == second
             load.stop()
         assert load.failures == []
-        wait_until(lambda: len(processes(program)) == 4, "all but the two servers and their keepers has ended", SECONDS)
+        wait_until(lambda: len(with_words(str(program))) == 4, "all but the two servers and their keepers has ended", SECONDS)
 
         for pid in (controller(balancer), balancer.master, *balancer.workers()):
             if pid:
                 os.kill(pid, signal.SIGKILL)
-        wait_until(lambda: not processes(program), lambda: f"all servers have ended: {processes(program)}", SECONDS)
+        wait_until(lambda: not with_words(str(program)), lambda: f"all servers have ended: {with_words(str(program))}", SECONDS)

@@ -18,7 +18,7 @@ from prefork_lb.shared.steering import Steering
 from prefork_lb.shared.table import owner_of
 from tests.support.balancer import GTHREAD, PROXY, Balancer, FrontEnd, pool_text
 from tests.support.client import Burst, fetch
-from tests.support.instances import instances
+from tests.support.instances import instance_of
 from tests.support.kept_load import Exchange, KeptLoad
 from tests.support.load import Load
 from tests.support.origin import Origin
@@ -55,8 +55,7 @@ class Operator:
 
 
 def members(balancer: Balancer) -> set[str]:
-    found = next(each for each in instances() if each.master == balancer.master)
-    return {server.address for server in found.servers}
+    return {server.address for server in instance_of(balancer.master).servers}
 
 
 @contextmanager

@@ -17,6 +17,16 @@ def instances() -> list[InstanceView]:
     return _running(filter(None, map(open_segment, segment_names()))) or _running(removed_segments(None))
 
 
+def instance_of(master: int) -> InstanceView:
+    """That of this gunicorn master."""
+    return next(each for each in instances() if each.master == master)
+
+
+def usable(master: int) -> set[str]:
+    """The servers of this master's instance that get requests."""
+    return {server.address for server in instance_of(master).servers if server.usable}
+
+
 def _running(segments: Iterable[Segment]) -> list[InstanceView]:
     found = []
     for segment in segments:

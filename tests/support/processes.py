@@ -51,6 +51,12 @@ def command_line(pid: int) -> list[str]:
         return []
 
 
+def with_words(words: str) -> list[int]:
+    """The processes that have these words in their command lines."""
+    pids = (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
+    return sorted(pid for pid in pids if words in " ".join(command_line(pid)))
+
+
 def catches(pid: int, signal_number: int) -> bool:
     """Whether the process has a handler for the signal."""
     try:
