@@ -76,22 +76,20 @@ class ProcessDriver:
         user = _user(settings)
         words = {"{address}": str(address), "{port}": str(address.port or ""), "{n}": str(n)}
         status = os.memfd_create("prefork_lb server")
-        # Opened anew: the descriptor of the segment carries the controller's lock, which must not outlive the controller.
-        segment = os.open(f"/proc/self/fd/{self._instance.descriptor}", os.O_RDONLY | os.O_CLOEXEC)
         try:
             os.ftruncate(status, at.STATUS_BYTES)
-            order = {"segment": segment, "masters": self._instance.masters, "status": status,
-                     "stop_timeout": settings.stop_timeout_s, "log": _filled(settings.log, words),
-                     "directory": settings.directory, "umask": settings.umask, "limits": dict(settings.limits), "user": user}
-            arguments = [*_PYTHON, str(_KEEPER), self._instance.segment, self._pool, str(n), str(address), json.dumps(order),
-                         *(_filled(word, words) for word in settings.command)]
-            process = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, start_new_session=True, pass_fds=[segment, status],
-                                       env=_environment(settings, words))
-        except OSError as exc:
+            # Opened anew: the descriptor of the segment carries the controller's lock, which must not outlive the controller.
+            with open(f"/proc/self/fd/{self._instance.descriptor}", "rb", buffering=0) as segment:
+                order = {"segment": segment.fileno(), "masters": self._instance.masters, "status": status,
+                         "stop_timeout": settings.stop_timeout_s, "log": _filled(settings.log, words),
+                         "directory": settings.directory, "umask": settings.umask, "limits": dict(settings.limits), "user": user}
+                arguments = [*_PYTHON, str(_KEEPER), self._instance.segment, self._pool, str(n), str(address), json.dumps(order),
+                             *(_filled(word, words) for word in settings.command)]
+                process = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, start_new_session=True,
+                                           pass_fds=[segment.fileno(), status], env=_environment(settings, words))
+        except (OSError, ValueError) as exc:  # ValueError: a zero byte in a word
             os.close(status)
             raise StartFailed(f"its keeper cannot be started: {exc}") from exc
-        finally:
-            os.close(segment)
         started = start_time(process.pid)
         self._kept[n] = _Kept(str(address), process.pid, os.pidfd_open(process.pid), status, _since(started), process)
 

@@ -17,7 +17,7 @@ from prefork_lb.scaling.driver import Ended, StartFailed
 from prefork_lb.scaling.drivers.process import Instance, ProcessDriver, ProcessSettings, keepers
 from prefork_lb.shared.identity import start_time
 from tests.support.place import HOST
-from tests.support.processes import children, is_running
+from tests.support.processes import children, descriptors, is_running
 from tests.support.waiting import wait_until
 
 MASTERS = 8
@@ -248,3 +248,10 @@ def test_a_server_can_be_another_users(life: Life) -> None:
 def test_a_user_that_is_not_there_is_named(life: Life) -> None:
     with pytest.raises(StartFailed, match="no-such-user"):
         life.driver(user="no-such-user").start(1)
+
+
+def test_a_keeper_that_cannot_be_started_leaves_no_descriptor(life: Life) -> None:
+    before = descriptors(os.getpid())
+    with pytest.raises(StartFailed, match="its keeper cannot be started: .*null byte"):
+        life.driver(command=["/bin/true", "\0"]).start(1)
+    assert descriptors(os.getpid()) == before
