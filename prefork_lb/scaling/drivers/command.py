@@ -49,7 +49,9 @@ class CommandDriver:
             self._prepare()
             server.folder.mkdir()
             server.up.start(self._settings.up, self._environment(n, "", len(self._servers) + 1))
-        except OSError as exc:
+        except (OSError, ValueError) as exc:  # ValueError: a zero byte in a word
+            # The next controller would take it for a server, and call `down` with a number that another one has by then.
+            shutil.rmtree(server.folder, ignore_errors=True)
             raise StartFailed(f"{self._settings.up[0]} cannot be called: {exc}") from exc
         self._servers[n] = server
 

@@ -1,15 +1,17 @@
 """Servers that an operator's programs start and end."""
 from __future__ import annotations
 
+import errno
 import os
 import signal
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from prefork_lb.clock import ManualClock
-from prefork_lb.scaling.driver import Ended
+from prefork_lb.scaling.driver import Ended, StartFailed
 from prefork_lb.scaling.drivers.command import CommandDriver, CommandSettings, servers_folder
 from tests.support.processes import is_running
 from tests.support.waiting import wait_until
@@ -226,6 +228,17 @@ def test_without_the_program_it_has_failed(tmp_path: Path) -> None:
     found: list[Ended] = []
     wait_until(lambda: found.extend(driver.ended()) or found, "it has ended", 20)  # type: ignore[func-returns-value]
     assert found[0].why == "`up` has failed with code 127"
+
+
+def test_of_an_up_that_cannot_be_called_nothing_is_noted(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise BlockingIOError(errno.EAGAIN, "too many processes")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(subprocess, "Popen", refuse)
+        with pytest.raises(StartFailed, match="sh cannot be called: .*too many processes"):
+            cloud.driver.start(1)
+    assert cloud.noted == 0
 
 
 def test_servers_are_noted_beside_the_state_file(tmp_path: Path) -> None:
