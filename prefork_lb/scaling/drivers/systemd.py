@@ -160,7 +160,11 @@ class _Unit:
 
     def why_over(self) -> str | None:
         """Why it has ended; None: it has not."""
-        self.stops = [stop for stop in self.stops if stop.result() is None]
+        for stop in list(self.stops):
+            if (result := stop.result()) is not None:
+                self.stops.remove(stop)
+                if result.code:
+                    log.error("%s could not be stopped: %s", self.name, result.in_words)
         start = self._start.result() if self._start is not None else None
         if start is not None and start.code:
             return f"{self.name} could not be started: {start.in_words}"

@@ -11,6 +11,10 @@ start)
     fi
     echo active > "$UNITS/$1" ;;
 stop)
+    if [ -e "$UNITS/refuses" ]; then
+        echo "Failed to stop $1: Access denied" >&2
+        exit 4
+    fi
     [ "$1" = --no-block ] && shift
     for unit; do echo inactive > "$UNITS/$unit"; done ;;
 kill)

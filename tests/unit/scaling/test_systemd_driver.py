@@ -94,6 +94,15 @@ def test_a_stop_ends_it(driver: SystemdDriver, units: Path) -> None:
     assert states(units) == {"app@1.service": "inactive"}
 
 
+def test_a_stop_that_systemd_refuses_is_told(driver: SystemdDriver, units: Path, caplog: pytest.LogCaptureFixture) -> None:
+    driver.start(1)
+    looked(driver, lambda _: driver.memory(1) is not None)
+    (units / "refuses").touch()
+    driver.stop(1, hard=False)
+    assert looked(driver, lambda _: "could not be stopped" in caplog.text) == []
+    assert "app@1.service could not be stopped: Failed to stop app@1.service: Access denied" in caplog.text
+
+
 def test_a_hard_stop_kills_it(driver: SystemdDriver, units: Path) -> None:
     driver.start(1)
     looked(driver, lambda _: driver.memory(1) is not None)
