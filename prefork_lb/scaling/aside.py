@@ -11,7 +11,7 @@ from typing import IO, NamedTuple
 
 from prefork_lb.clock import Clock, monotonic
 
-_SHOWN_BYTES = 1500
+_SHOWN_CHARACTERS = 1500
 
 
 class Result(NamedTuple):
@@ -47,7 +47,7 @@ class Aside:
         """How it has ended; None: it runs."""
         if self._result is None and self._process is not None:
             if self._process.poll() is not None:
-                self._result = Result(self._process.returncode, _read(self._output), _read(self._errors)[-_SHOWN_BYTES:])
+                self._result = Result(self._process.returncode, _read(self._output), _read(self._errors)[-_SHOWN_CHARACTERS:])
             elif self._clock() >= self._ends_at:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(self._process.pid, signal.SIGKILL)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 _SHELL = ('name=$1; shift; echo $$ >"$name.pid"; "$@" >"$name.out" 2>"$name.err" </dev/null; echo $? >"$name.new"; '
           'mv "$name.new" "$name.code"')
-_SHOWN_BYTES = 1500
+_SHOWN_CHARACTERS = 1500
 _FILES = ("pid", "out", "err", "new", "code")
 
 
@@ -61,7 +61,7 @@ class Hook:
 
     def errors(self) -> str:
         """The end of what it has written to standard error."""
-        return self._read("err")[-_SHOWN_BYTES:]
+        return self._read("err")[-_SHOWN_CHARACTERS:]
 
     def kill(self) -> None:
         """End it at once, with all processes of its group."""
