@@ -219,20 +219,11 @@ class Log:
         self._path = path
         self._descriptor = -1
         self._looked_at = 0.0
+        self._is_told = False  # that the file cannot be opened
 
     def write(self, chunk: bytes, patience_s: float) -> None:
         """What cannot be written within that time is lost: a server must not stand still for its log."""
-        descriptor = self._open() if self._path else 1
-        deadline = time.monotonic() + patience_s
-        while chunk and descriptor >= 0:
-            poll = select.poll()
-            poll.register(descriptor, select.POLLOUT)
-            if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
-                return
-            try:
-                chunk = chunk[os.write(descriptor, chunk[:_PIPE_BUF]):]
-            except OSError:
-                return
+        _write(self._open() if self._path else 1, chunk, patience_s)
 
     def _open(self) -> int:
         now = time.monotonic()
@@ -248,8 +239,12 @@ class Log:
             os.close(self._descriptor)
         try:
             self._descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
-        except OSError:
+            self._is_told = False
+        except OSError as exc:
             self._descriptor = -1
+            if not self._is_told:
+                self._is_told = True
+                _write(2, f"prefork_lb: what a server writes is lost: {exc}\n".encode(), 0.0)
         return self._descriptor
 
 
@@ -265,6 +260,20 @@ def _read(descriptor: int) -> bytes | None:
         return os.read(descriptor, _CHUNK_BYTES) if descriptor >= 0 else b""
     except BlockingIOError:
         return None
+
+
+def _write(descriptor: int, chunk: bytes, patience_s: float) -> None:
+    """Write as much as can be within that time. A negative descriptor is none."""
+    deadline = time.monotonic() + patience_s
+    while chunk and descriptor >= 0:
+        poll = select.poll()
+        poll.register(descriptor, select.POLLOUT)
+        if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+            return
+        try:
+            chunk = chunk[os.write(descriptor, chunk[:_PIPE_BUF]):]
+        except OSError:
+            return
 
 
 def _children() -> list[int]:

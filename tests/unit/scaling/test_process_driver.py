@@ -217,6 +217,14 @@ def test_output_goes_to_a_file_also_when_that_is_moved_away(life: Life) -> None:
     assert set(life.text("app-1.log").split()) == {"1"}
 
 
+def test_a_file_for_output_that_cannot_be_opened_is_told_once(life: Life, capfd: pytest.CaptureFixture[str]) -> None:
+    driver = life.driver("echo one; sleep 0.1; echo two; exit 1", log=f"{life.folder}/nowhere/app.log")
+    driver.start(1)
+    assert end_of(driver).last_lines == "one\ntwo"
+    assert capfd.readouterr().err == \
+        f"prefork_lb: what a server writes is lost: [Errno 2] No such file or directory: '{life.folder}/nowhere/app.log'\n"
+
+
 def test_memory_and_cpu_time_are_those_of_all_its_processes(life: Life) -> None:
     driver = life.driver("(x=$(head -c 20000000 /dev/zero | tr '\\0' x); echo >ready; sleep 600; :) & while :; do :; done")
     driver.start(1)
