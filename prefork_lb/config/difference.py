@@ -9,7 +9,8 @@ import msgspec
 
 from prefork_lb.config.model import Config
 
-_HIDDEN = ("headers", "environment", "url")  # of health checks, own servers and the store: they may have a password
+# Of health checks, own servers, the store and lists of servers: they may have a password.
+_HIDDEN = ("headers", "environment", "url", "http")
 
 
 def differences(before: Config, after: Config) -> list[str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from prefork_lb.config import load
+from prefork_lb.config.difference import differences
 from prefork_lb.config.discovery import DiscoveryConfig
 from prefork_lb.config.masked import masked
 from prefork_lb.config.model import Config
@@ -38,7 +39,7 @@ def test_a_pool_needs_no_servers_that_finds_them(tmp_path: Path, line: str) -> N
     ('file = "servers.csv"', "'servers.csv' has no known format; expected a name that ends with .toml, .json, .yaml, .yml"),
     ('dns = "app.internal"', "has no port"), ('dns = "unix:/run/a.sock"', "is no name with a port"),
     ('srv = "http tcp"', "is no name; expected one like _http._tcp.app.internal"),
-    ('http = "ftp://10.0.0.5/"', "is no URL"), ('http = "http://:80/"', "is no URL"), ('http = "http://a:x/"', "is no URL"),
+    ('http = "ftp://10.0.0.5/"', "no URL"), ('http = "http://:80/"', "no URL"), ('http = "http://a:x/"', "no URL"),
     ('dns = "a:1"\nresolver = ["ns.internal"]', "resolver[0]: 'ns.internal' is no name server"),
     ('file = "a.json"\nresolver = ["10.0.0.1"]', "has no meaning without dns or srv"),
     ('file = "a.json"\nmin_servers = 0', "0 is not in 1..10000"),
@@ -56,10 +57,13 @@ def test_tls_may_be_for_servers_that_are_found(tmp_path: Path) -> None:
     assert problems(tmp_path, '[pools.web.tls]\nverify = false\n[pools.web.discovery]\nfile = "a.json"\n') == ""
 
 
-def test_secrets_of_a_url_are_shown_to_nobody() -> None:
+def test_secrets_of_a_url_are_shown_to_nobody(tmp_path: Path) -> None:
     discovery = DiscoveryConfig(http="https://user:secret@10.0.0.5:8080/list?token=secret")
     assert discovery.where == "http https://***@10.0.0.5:8080/list?***"
-    config = Config(pools={"web": PoolConfig(discovery=discovery)})
+    config, other = (Config(pools={"web": PoolConfig(discovery=each)}) for each in (discovery, DiscoveryConfig(http="http://a/")))
+    assert differences(config, other) == ["pools.web.discovery.http: changed"]
+    found = problems(tmp_path, '[pools.web.discovery]\nhttp = "https://user:secret@10.0.0.5:x/"\n')
+    assert "no URL" in found and "secret" not in found
     assert "secret" not in str(masked(config)["pools"])
     assert "10.0.0.5:8080/list" in str(masked(config)["pools"])
 
