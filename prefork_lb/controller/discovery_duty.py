@@ -19,6 +19,7 @@ from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import States
 from prefork_lb.shared.table import Source, pool_number, slots_by_key
+from prefork_lb.shared.text import as_note
 
 # At most one event of changes, and one of a failure, of a pool in so many seconds: the ring of events is for everybody.
 _CHANGES_S, _FAILURES_S = 10.0, 60.0
@@ -78,20 +79,21 @@ class DiscoveryDuty:
             pool.telling.note(followed)
         number = pool_number(self._segment, name)
         if number is not None:
-            self._write(number, pool.discovered(outcome, discovered_of(self._segment, number)))
+            before = discovered_of(self._segment, number)
+            if (found := pool.discovered(outcome, before)) != before:
+                self._write(number, found)
         for kind, text in pool.telling.due(outcome.error or pool.problems):
             log.warning("pool %s: %s", name, text)
             with self._ledger.locked():
                 record(self._segment, kind, text, name, who="discovery")
 
     def _write(self, number: int, found: Discovered | None) -> None:
-        if discovered_of(self._segment, number) != found:
-            with self._ledger.locked():
-                write_discovered(self._segment, number, found)
+        with self._ledger.locked():
+            write_discovered(self._segment, number, found)
 
     def _let_go_all(self, name: str) -> None:
         """The configuration says no more that this pool discovers servers."""
-        if (number := pool_number(self._segment, name)) is not None:
+        if (number := pool_number(self._segment, name)) is not None and discovered_of(self._segment, number) is not None:
             self._write(number, None)
         sources = self._states.source
         if any(pool == name and sources[slot] == Source.DISCOVERY for (pool, _), slot in slots_by_key(self._segment).items()):
@@ -111,12 +113,13 @@ class _Pool:
         self.problems = ""
 
     def discovered(self, outcome: Outcome, before: Discovered | None) -> Discovered:
-        """How it goes, for tools. Until there is a good list, that of `before` counts: another controller may have had it."""
+        """How it goes, as shared memory keeps it. Until there is a good list, that of `before` counts: another controller may
+        have had it."""
         state = State.FAILING if outcome.error else State.GOOD if outcome.number else State.WAITING
         good_at, servers = (before.good_at, before.servers) if before is not None else (0.0, 0)
         if outcome.servers is not None:
             good_at, servers = int(outcome.good_at * 1000) / 1000, len(outcome.servers)
-        return Discovered(state, good_at, servers, outcome.error or self.problems)
+        return Discovered(state, good_at, servers, as_note(outcome.error or self.problems))
 
 
 class _Telling:

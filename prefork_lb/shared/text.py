@@ -15,10 +15,14 @@ def read_note(memory: memoryview, start: int) -> str:
     return bytes(memory[start:start + NOTE_BYTES]).split(b"\0", 1)[0].decode(errors="replace")
 
 
+def as_note(text: str) -> str:
+    """What a note keeps of `text`: one that is too long is cut."""
+    return text.encode()[:NOTE_BYTES - 1].decode(errors="ignore")
+
+
 def write_note(memory: memoryview, start: int, text: str) -> None:
-    """Write `text` as the note that begins at byte `start`. A text that is too long is cut."""
-    data = text.encode()[:NOTE_BYTES - 1].decode(errors="ignore").encode()
-    memory[start:start + NOTE_BYTES] = data.ljust(NOTE_BYTES, b"\0")
+    """Write `text` as the note that begins at byte `start`."""
+    memory[start:start + NOTE_BYTES] = as_note(text).encode().ljust(NOTE_BYTES, b"\0")
 
 
 def fits(text: str) -> bool:

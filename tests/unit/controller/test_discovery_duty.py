@@ -103,6 +103,14 @@ def test_a_list_that_fails_leaves_all_as_it_is_also_for_the_next_controller(inst
     assert instance.servers() == [B] and instance.events[-1] == ("discovered", "the list is good again")
 
 
+def test_nothing_is_written_while_nothing_changes(instance: Instance, monkeypatch: pytest.MonkeyPatch) -> None:
+    instance.finds(A, B)
+    instance.finds(error="x" * 500)
+    monkeypatch.setattr(instance.ledger, "locked", lambda: pytest.fail("every worker waits for the lock"))
+    instance.duty.look()
+    assert instance.told is not None and "xxx" in instance.told.error
+
+
 def test_a_list_that_flaps_makes_few_events(instance: Instance) -> None:
     for number in range(200):
         instance.finds(A, *([B] if number % 2 else []))
