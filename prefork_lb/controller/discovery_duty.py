@@ -82,7 +82,7 @@ class DiscoveryDuty:
             before = discovered_of(self._segment, number)
             if (found := pool.discovered(outcome, before)) != before:
                 self._write(number, found)
-        for kind, text in pool.telling.due(outcome.error or pool.problems):
+        for kind, text in pool.telling.due(f"{outcome.error}; its servers stay as they are" if outcome.error else pool.problems):
             log.warning("pool %s: %s", name, text)
             with self._ledger.locked():
                 record(self._segment, kind, text, name, who="discovery")
@@ -135,16 +135,15 @@ class _Telling:
         """Take over changes that are to be told."""
         self._untold.add(followed)
 
-    def due(self, error: str) -> list[tuple[Kind, str]]:
-        """The events that are due, when the last look went like that."""
+    def due(self, failure: str) -> list[tuple[Kind, str]]:
+        """The events that are due. `failure`: what is wrong with the list, or with its servers; empty: all is well."""
         found, now = [], self._clock()
         if self._untold.in_words and now >= self._changes_at:
             found.append((Kind.DISCOVERED, self._untold.in_words))
             self._untold, self._changes_at = Followed(), now + _CHANGES_S
-        if error != self._told and (not error or now >= self._failures_at):
-            text = f"{error}; its servers stay as they are" if error else "the list is good again"
-            found.append((Kind.DISCOVERY_FAILED if error else Kind.DISCOVERED, text))
-            self._told = error
-            if error:
+        if failure != self._told and (not failure or now >= self._failures_at):
+            found.append((Kind.DISCOVERY_FAILED, failure) if failure else (Kind.DISCOVERED, "the list is good again"))
+            self._told = failure
+            if failure:
                 self._failures_at = now + _FAILURES_S
         return found

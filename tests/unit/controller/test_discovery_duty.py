@@ -165,4 +165,4 @@ def test_a_list_for_which_there_is_no_room_is_told(instance: Instance) -> None:
     instance.finds(*(f"10.1.{number >> 8}.{number & 255}:80" for number in range(room + 1)))
     assert instance.told is not None and instance.told.state is State.GOOD
     assert instance.told.error == f"room for {room} servers only; restart gunicorn to make more"
-    assert instance.events[-1][0] == "discovery-failed"
+    assert instance.events[-1] == ("discovery-failed", instance.told.error)
