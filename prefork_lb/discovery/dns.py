@@ -81,10 +81,13 @@ class _DNSSource:
     def look(self) -> Listing:
         names = _Names(self._resolvers)
         servers: dict[str, ServerEntry] = {}
-        for server in self._servers(names):
-            servers.setdefault(server.address, server)
-            if len(servers) > MOST_SERVERS:
-                raise ListError(f"more than {MOST_SERVERS} servers")
+        try:
+            for server in self._servers(names):
+                servers.setdefault(server.address, server)
+                if len(servers) > MOST_SERVERS:
+                    raise ListError(f"more than {MOST_SERVERS} servers")
+        except ValueError as exc:  # a record may have the port 0
+            raise ListError(str(exc)) from exc
         again_s = names.ttl_s if names.ttl_s is not None and names.ttl_s > 0 else self._interval_s
         return Listing(servers, max(_LEAST_AGAIN_S, again_s))
 

@@ -119,6 +119,13 @@ def test_a_service_that_is_decidedly_not_there_lists_nothing(server: NameServer)
     assert services(server).look().servers == {}
 
 
+def test_a_record_that_is_no_server_is_told(server: NameServer) -> None:
+    server.set(SERVICE, "SRV", ["0 1 0 a.internal."], 60)
+    server.set("a.internal", "A", ["10.0.0.1"], 60)
+    with pytest.raises(ListError, match="'0' is no port"):
+        services(server).look()
+
+
 def test_a_resolver_may_be_named_without_its_port(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [dns._place(text) for text in ("10.0.0.53", "::1", "[::1]:5353", "10.0.0.53:5353")] == [
         ("10.0.0.53", 53), ("::1", 53), ("::1", 5353), ("10.0.0.53", 5353)]
