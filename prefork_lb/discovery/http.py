@@ -4,12 +4,12 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import requests
 from requests.adapters import HTTPAdapter
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager
 
 from prefork_lb.discovery.listing import parse
 from prefork_lb.discovery.source import MOST_BYTES, ListError, Listing
@@ -18,6 +18,8 @@ _READ_S = 5.0  # to connect, and between two reads
 _LOOK_S = 10.0  # in all
 _REDIRECTS = 5
 _PIECE_BYTES = 65536
+
+_Note = Callable[[socket.socket], None]
 
 
 class HTTPSource:
@@ -32,6 +34,11 @@ class HTTPSource:
 
     def look(self) -> Listing:
         sockets: list[socket.socket] = []
+
+        def note(connected: socket.socket) -> None:
+            sockets.append(connected)
+            self._check_time()  # the watchdog may have ended those before this one
+
         # Before the watchdog begins: what that has ended is late.
         self._deadline = time.monotonic() + _LOOK_S
         # requests knows the time between two reads only. A server that trickles could keep it for ever, already in the head.
@@ -42,7 +49,7 @@ class HTTPSource:
             with requests.Session() as session:
                 session.max_redirects = _REDIRECTS
                 for scheme in ("http://", "https://"):
-                    session.mount(scheme, _Adapter(sockets))
+                    session.mount(scheme, _Adapter(note))
                 return self._ask(session)
         except (requests.RequestException, OSError, ValueError) as exc:
             self._check_time()
@@ -82,33 +89,36 @@ class HTTPSource:
 
 
 class _Adapter(HTTPAdapter):
-    """Notes the sockets of its connections, so that they can be ended."""
+    """Tells of the sockets of its connections, so that they can be ended."""
 
-    def __init__(self, sockets: list[socket.socket]) -> None:
-        self._sockets = sockets
+    def __init__(self, note: _Note) -> None:
+        self._note = note
         super().__init__()
 
     def init_poolmanager(self, *arguments: Any, **more: Any) -> None:
         super().init_poolmanager(*arguments, **more)
-        sockets = self._sockets
+        self._watch(self.poolmanager)
 
-        class Plain(HTTPConnection):
-            def connect(self) -> None:
-                super().connect()
-                sockets.append(self.sock)
+    def proxy_manager_for(self, *arguments: Any, **more: Any) -> PoolManager:
+        return self._watch(super().proxy_manager_for(*arguments, **more))
 
-        class Secure(HTTPSConnection):
-            def connect(self) -> None:
-                super().connect()
-                sockets.append(self.sock)
+    def _watch(self, manager: PoolManager) -> PoolManager:
+        manager.pool_classes_by_scheme = {scheme: _noting(of_urllib3, self._note) for scheme, of_urllib3 in _POOLS.items()}
+        return manager
 
-        class PlainPool(HTTPConnectionPool):
-            ConnectionCls = Plain
 
-        class SecurePool(HTTPSConnectionPool):
-            ConnectionCls = Secure
+_POOLS: dict[str, type[HTTPConnectionPool]] = {"http": HTTPConnectionPool, "https": HTTPSConnectionPool}
 
-        self.poolmanager.pool_classes_by_scheme = {"http": PlainPool, "https": SecurePool}
+
+def _noting(pool: type[HTTPConnectionPool], note: _Note) -> type[HTTPConnectionPool]:
+    """This kind of pool, with connections that tell of their sockets."""
+    plain = pool.ConnectionCls
+
+    def connect(connection: Any) -> None:
+        plain.connect(connection)
+        note(connection.sock)
+
+    return type(pool.__name__, (pool,), {"ConnectionCls": type(plain.__name__, (plain,), {"connect": connect})})
 
 
 def _end(sockets: list[socket.socket]) -> None:

@@ -128,6 +128,28 @@ def test_what_is_no_list_is_told(serve: Serve, respond: Answer, problem: str, mo
         HTTPSource(serve(respond).url, 3.0).look()
 
 
+@pytest.mark.parametrize("by_proxy", [False, True])
+def test_a_look_ends_in_time_also_when_it_connects_too_late(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, by_proxy: bool
+) -> None:
+    """The addresses of a name may be tried for longer than a look may take."""
+    ended: list[str] = []
+
+    def respond(connection: socket.socket, head: str, server: Server) -> None:
+        for number in range(200):
+            connection.sendall(answer(LIST)[number:number + 1])
+            server.ended.wait(0.02)
+        ended.append(head)
+
+    monkeypatch.setattr(http, "_LOOK_S", 0.0)
+    url = serve(respond).url
+    if by_proxy:
+        monkeypatch.setenv("http_proxy", url)
+    with pytest.raises(ListError, match="no whole answer within 0 s"):
+        HTTPSource("http://list.internal/" if by_proxy else url, 3.0).look()
+    assert not ended, "the whole answer was waited for"
+
+
 def test_a_server_that_says_nothing_or_is_not_there_is_told(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http, "_READ_S", 0.2)
     server = serve(lambda connection, head, server: server.ended.wait(20) and None)
