@@ -45,7 +45,9 @@ class Watch:
 
     def wait(self, seconds: float) -> bool:
         """Wait so long at most; whether the file may be another one."""
-        if not select.select([self._fd], [], [], seconds)[0]:
+        poll = select.poll()  # select() knows no descriptor above 1023
+        poll.register(self._fd, select.POLLIN)
+        if not poll.poll(seconds * 1000):
             return False
         try:
             data = os.read(self._fd, _READ_BYTES)

@@ -1,7 +1,9 @@
 """Lists in files, and when a change of one is seen."""
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +14,7 @@ import pytest
 from prefork_lb.discovery.file import FileSource
 from prefork_lb.discovery.finder import Finder
 from prefork_lb.discovery.source import MOST_BYTES, ListError
-from prefork_lb.discovery.watching import way_to
+from prefork_lb.discovery.watching import Watch, way_to
 from tests.support.waiting import wait_until
 
 A, B, C = '["10.0.0.1:80"]', '["10.0.0.1:80", "10.0.0.2:80"]', '["10.0.0.3:80"]'
@@ -146,6 +148,20 @@ def test_a_wait_ends_when_it_is_asked_to(tmp_path: Path) -> None:
     source.wait(1000, stop)
     assert time.monotonic() - begun < 20
     source.close()
+
+
+def test_a_watch_may_have_a_high_descriptor(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.ExitStack() as clean_up:
+        clean_up.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2048), hard))
+        for _ in range(1024):
+            clean_up.callback(os.close, os.open(os.devnull, os.O_RDONLY))
+        watch = Watch(str(tmp_path / "servers.json"))
+        clean_up.callback(watch.close)
+        assert not watch.wait(0)
+        (tmp_path / "servers.json").write_text(A)
+        assert watch.wait(20)
 
 
 def test_the_way_to_a_file_goes_by_every_link(tmp_path: Path) -> None:
