@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from prefork_lb.errors import InvariantError
 from prefork_lb.shared import layout as at
+from prefork_lb.shared.discovered import write_discovered
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.rows import Rows
 from prefork_lb.shared.scales import forget_scaling
@@ -365,6 +366,7 @@ class Table:
             for cell in range(start, start + at.POOL_HEAD_CELLS):
                 self._cells[cell] = 0
             forget_scaling(self._segment, number)
+            write_discovered(self._segment, number, None)
             start_pool(self._segment, number)
             self._cells[start + at.P_USED] = 1
             self.changed = True

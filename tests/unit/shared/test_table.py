@@ -8,8 +8,10 @@ from collections.abc import Sequence
 import pytest
 
 from prefork_lb.shared import layout as at
+from prefork_lb.shared.discovered import Discovered, State, discovered_of, write_discovered
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.making import attach_or_create
+from prefork_lb.shared.scales import Mode, Scaling, scaling_of, write_scaling
 from prefork_lb.shared.segment import Segment, SegmentError
 from prefork_lb.shared.table import PoolEntry, PoolSlots, ServerEntry, free_unused, register
 from prefork_lb.shared.text import read_text, write_text
@@ -221,7 +223,11 @@ def test_a_pool_nobody_names_any_more_makes_room_for_another(segment: Segment) -
         ledger = Ledger(segment)
         found = register(segment, ledger, [pool("a:1", name=f"pool{number}")])[f"pool{number}"]
         assert list(found.cells) == [0] * at.POLICY_CELLS
+        assert (scaling_of(segment, found.number), discovered_of(segment, found.number)) == (None, None)
         found.cells[0] = number + 1
+        with ledger.locked():
+            write_scaling(segment, found.number, Scaling(Mode.AUTO, 8, 4, 2, 2, 1, ""))
+            write_discovered(segment, found.number, Discovered(State.GOOD, 1000.0, 2, ""))
         if number:
             ledger.reclaim_dead()
         free_unused(segment, ledger)
