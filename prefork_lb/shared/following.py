@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from prefork_lb.errors import NoRoom, Refused
 from prefork_lb.net.address import parse_address
 from prefork_lb.shared.ledger import Ledger
-from prefork_lb.shared.members import Changes, keep, let_go, member
+from prefork_lb.shared.members import Changes, member
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import Admin, States
 from prefork_lb.shared.table import ServerEntry, Source, Standing, key_of
@@ -89,7 +89,7 @@ class _Steps:
                     yield
             elif self._is_ours(slot):
                 if states.leaving[slot]:
-                    keep(states, slot)
+                    states.keep(slot)
                     done.joined.append(address)
                     yield
                 if member(self._segment, slot, rules.address).rules != rules:
@@ -122,7 +122,7 @@ class _Steps:
             self._done.is_done = False
             return
         for slot, address in gone:
-            let_go(self._states, slot)
+            self._states.let_go(slot)
             self._done.left.append(address)
             yield
 

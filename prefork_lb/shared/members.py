@@ -23,7 +23,7 @@ from prefork_lb.shared import layout as at
 from prefork_lb.shared.events import Kind, record_of_server
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import Segment
-from prefork_lb.shared.states import NOT_CHECKED_YET, Admin, States
+from prefork_lb.shared.states import NOT_CHECKED_YET, States
 from prefork_lb.shared.table import ServerEntry, Source, Standing, Table, owner_of, slots_by_key
 from prefork_lb.shared.text import fits
 from prefork_lb.shared.transitions import Check
@@ -148,22 +148,6 @@ class Changes:
         self._segment.cells[at.H_MEMBERS] += 1
         self._states.count_change()
         return int(self._segment.cells[at.H_MEMBERS])
-
-
-def let_go(states: States, slot: int) -> None:
-    """Drain a server that its source does not want any more. The ledger's lock must be held."""
-    admin = Admin(states.admin[slot])
-    if not states.leaving[slot]:
-        states.leaving[slot] = admin + 1
-    if admin is Admin.READY:
-        states.set_admin(slot, Admin.DRAIN)
-
-
-def keep(states: States, slot: int) -> None:
-    """Have a server again that was let go, in its administrative state of before. The ledger's lock must be held."""
-    if before := states.leaving[slot]:
-        states.set_admin(slot, Admin(before - 1))
-        states.leaving[slot] = 0
 
 
 _WORDS = {Source.OPERATOR: "an operator", Source.DISCOVERY: "discovery", Source.SCALING: "scaling"}

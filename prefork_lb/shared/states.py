@@ -95,6 +95,20 @@ class States:
         self.admin[slot] = state
         self.count_change()
 
+    def let_go(self, slot: int) -> None:
+        """Drain a server that its source does not want any more. The lock must be held."""
+        admin = Admin(self.admin[slot])
+        if not self.leaving[slot]:
+            self.leaving[slot] = admin + 1
+        if admin is Admin.READY:
+            self.set_admin(slot, Admin.DRAIN)
+
+    def keep(self, slot: int) -> None:
+        """Have a server again that was let go, in its administrative state of before. The lock must be held."""
+        if before := self.leaving[slot]:
+            self.set_admin(slot, Admin(before - 1))
+            self.leaving[slot] = 0
+
     def set_weight(self, slot: int, weight: int) -> None:
         """Set the weight; 0: the configuration's weight applies again. The lock must be held."""
         if self.weight_set[slot] != weight:

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from prefork_lb.errors import BadValue, NotThere, Outdated, Refused, shown
 from prefork_lb.net.address import parse_address
-from prefork_lb.shared import members
 from prefork_lb.shared.events import Kind, record, record_of_server
 from prefork_lb.shared.ledger import Ledger
+from prefork_lb.shared.members import Changes
 from prefork_lb.shared.scales import Roll, Scaling, ask_for_roll, ask_for_servers, asked_servers, scaling_of
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import Admin, States, now_ms
@@ -127,15 +127,15 @@ class Steering:
     def let_go(self, pool: str, address: str) -> None:
         """Drain a server that its source does not want any more; it is removed when nothing is left on it."""
         with self._server(pool, address) as slot:
-            members.let_go(self._states, slot)
+            self._states.let_go(slot)
 
     def keep(self, pool: str, address: str) -> None:
         """Have a server again that was let go."""
         with self._server(pool, address) as slot:
-            members.keep(self._states, slot)
+            self._states.keep(slot)
 
-    def _members(self, pool: str) -> members.Changes:
-        return members.Changes(self._segment, self._ledger, self._states, pool)
+    def _members(self, pool: str) -> Changes:
+        return Changes(self._segment, self._ledger, self._states, pool)
 
     def scale(self, pool: str, servers: int | None, who: str) -> None:
         """Have so many servers in a pool that scales, at most its `max`; None: as many as its rule wants.

@@ -18,7 +18,7 @@ from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.rows import Rows
 from prefork_lb.shared.scales import forget_scaling
 from prefork_lb.shared.segment import Segment, SegmentError
-from prefork_lb.shared.states import now_ms
+from prefork_lb.shared.states import States, now_ms
 from prefork_lb.shared.statistics import start_pool, start_server
 from prefork_lb.shared.text import fits, read_text, write_text
 from prefork_lb.shared.transitions import Check
@@ -257,7 +257,7 @@ class Table:
         """
         named = {_key(pool.name, server.address) for pool in pools for server in pool.servers}
         names = {pool.name for pool in pools}
-        moves = self._cells[at.H_MEMBERS] + 1
+        moves, states = self._cells[at.H_MEMBERS] + 1, States(self._segment)
         for key, slot in self._slots.items():
             standing = self._get(at.C_STANDING, slot)
             if key in named and standing == Standing.REMOVED:
@@ -268,10 +268,8 @@ class Table:
                 self.changed = True
             elif standing == Standing.ADDED and (key in named or key.partition("\n")[0] not in names):
                 self._set(at.C_SEEN, slot, self._cells[at.H_GENERATION])  # as if the one before had named it
-                if key in named and (leaving := self._get(at.C_LEAVING, slot)):
-                    self._set(at.C_ADMIN, slot, leaving - 1)
-                    self._set(at.C_LEAVING, slot, 0)
-                    self._cells[at.H_CHANGES] += 1
+                if key in named:
+                    states.keep(slot)
                 self._set(at.C_STANDING, slot, Standing.NAMED)
                 self.changed = True
 

@@ -427,9 +427,10 @@ def test_a_server_that_was_let_go_is_drained_and_comes_back_as_it_was(instance: 
 def test_a_server_that_was_let_go_and_that_the_configuration_names_stays(instance: Instance) -> None:
     slot = follow(instance, C)
     instance.steering.let_go("web", C)
+    instance.states.risen[slot] = 0
     instance.new_worker(pool(A, B, C), is_reload=True)
     assert (instance.servers[C].source, instance.servers[C].leaving) == ("configuration", False)
-    assert instance.states.admin[slot] == Admin.READY
+    assert instance.states.admin[slot] == Admin.READY and instance.states.risen[slot] > 0, "its slow start begins"
 
 
 @pytest.mark.parametrize("break_off_at", range(2))
