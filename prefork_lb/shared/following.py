@@ -8,6 +8,7 @@ does the rest.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -17,7 +18,7 @@ from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.members import Changes, member
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import Admin, States
-from prefork_lb.shared.table import ServerEntry, Source, Standing, key_of
+from prefork_lb.shared.table import ServerEntry, Source, Standing
 from prefork_lb.shared.transitions import Check
 
 _AT_ONCE = 32
@@ -69,12 +70,11 @@ class _Steps:
         self._changes = Changes(segment, ledger, states, pool)
         done.is_done, done.problems = True, []
         # By canonical address: the slots of all servers that the pool has.
-        self._there = {_canonical(key[1]): (slot, key[1]) for slot in range(segment.layout.servers)
-                       if (key := key_of(segment, slot)) is not None and key[0] == pool and self._changes.table.is_member(slot)}
+        self._there = {_canonical(address): slot for address, slot in self._changes.table.servers(pool).items()}
 
     def take(self, most: int) -> bool:
         """Take so many steps; whether there may be more."""
-        return sum(1 for _, _ in zip(range(most), self._all(), strict=False)) == most
+        return sum(1 for _ in itertools.islice(self._all(), most)) == most
 
     def _all(self) -> Iterator[None]:
         yield from self._bring_in()
@@ -83,8 +83,8 @@ class _Steps:
     def _bring_in(self) -> Iterator[None]:
         states, done = self._states, self._done
         for address, rules in self._wanted.items():
-            slot, _ = self._there.get(address, (-1, ""))
-            if slot < 0:
+            slot = self._there.get(address)
+            if slot is None:
                 if self._add(rules):
                     yield
             elif self._is_ours(slot):
@@ -107,7 +107,7 @@ class _Steps:
         except Refused as exc:
             self._note(str(exc))
             return False
-        self._there[rules.address] = slot, rules.address
+        self._there[rules.address] = slot
         self._done.joined.append(rules.address)
         return True
 
@@ -116,12 +116,12 @@ class _Steps:
             self._done.problems.append(problem)
 
     def _let_go(self) -> Iterator[None]:
-        gone = [(slot, address) for key, (slot, address) in self._there.items()
-                if key not in self._wanted and self._is_ours(slot) and not self._states.leaving[slot]]
+        gone = {address: slot for address, slot in self._there.items()
+                if address not in self._wanted and self._is_ours(slot) and not self._states.leaving[slot]}
         if gone and not self._is_replaced():
             self._done.is_done = False
             return
-        for slot, address in gone:
+        for address, slot in gone.items():
             self._states.let_go(slot)
             self._done.left.append(address)
             yield
@@ -130,7 +130,7 @@ class _Steps:
         """Whether the pool can do without the servers that have gone from the list."""
         if not self._wanted:
             return True  # the pool discovers nothing any more
-        states, found = self._states, [slot for key, (slot, _) in self._there.items() if key in self._wanted]
+        states, found = self._states, [slot for address, slot in self._there.items() if address in self._wanted]
         return any(map(states.is_usable, found)) and not any(
             states.check[slot] == Check.CHECKING and states.admin[slot] == Admin.READY for slot in found)
 

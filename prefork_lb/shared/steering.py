@@ -16,7 +16,7 @@ from prefork_lb.shared.members import Changes
 from prefork_lb.shared.scales import Roll, Scaling, ask_for_roll, ask_for_servers, asked_servers, scaling_of
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import Admin, States, now_ms
-from prefork_lb.shared.table import ServerEntry, Source, Table, owner_of, slots_by_key
+from prefork_lb.shared.table import ServerEntry, Source, owner_of, pool_number, slots_by_key
 
 MOST_WEIGHT, MOST_CONNECTIONS = 1000, 1_000_000
 FROM_CONFIGURATION = -1
@@ -167,7 +167,7 @@ class Steering:
 
     def _scaled(self, pool: str) -> tuple[int, Scaling]:
         """The number of a pool that scales, and its scaling. The lock must be held."""
-        number = Table(self._segment).pool_number(pool)
+        number = pool_number(self._segment, pool)
         if number is None:
             raise NotThere(f"there is no pool {shown(pool)}")
         scaling = scaling_of(self._segment, number)

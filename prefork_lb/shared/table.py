@@ -340,10 +340,14 @@ class Table:
         """The oldest generation that a worker's view was built from that does not linger."""
         return Rows(self._segment).oldest_generation(with_lingering=False)
 
+    def servers(self, pool: str) -> dict[str, int]:
+        """The slots of a pool's servers that workers have, by address."""
+        own = _key(pool, "")
+        return {key[len(own):]: slot for key, slot in self._slots.items() if key.startswith(own) and self.is_member(slot)}
+
     def primaries(self, pool: str) -> list[int]:
-        """The slots of a pool's servers that workers have and that are no backups."""
-        return [slot for key, slot in self._slots.items()
-                if key.partition("\n")[0] == pool and not self._get(at.C_BACKUP, slot) and self.is_member(slot)]
+        """The slots of those that are no backups."""
+        return [slot for slot in self.servers(pool).values() if not self._get(at.C_BACKUP, slot)]
 
     def write(self, slot: int, server: ServerEntry) -> bool:
         """Write a server's rules; whether they were others."""
