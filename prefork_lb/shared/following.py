@@ -66,7 +66,8 @@ class _Steps:
 
     def __init__(self, segment: Segment, ledger: Ledger, states: States, pool: str, wanted: Mapping[str, ServerEntry],
                  done: Followed) -> None:
-        self._segment, self._states, self._wanted, self._done = segment, states, wanted, done
+        self._segment, self._states, self._pool, self._wanted, self._done = segment, states, pool, wanted, done
+        self._is_full = False
         self._changes = Changes(segment, ledger, states, pool)
         done.is_done, done.problems = True, []
         # By canonical address: the slots of all servers that the pool has.
@@ -98,10 +99,13 @@ class _Steps:
                     yield
 
     def _add(self, rules: ServerEntry) -> bool:
+        # A list may have thousands more than there is room for, and every worker waits.
+        if self._is_full and self._changes.table.find(self._pool, rules.address) is None:
+            return False
         try:
             slot = self._changes.add(rules, "", Source.DISCOVERY)
         except NoRoom as exc:
-            self._done.is_done = False
+            self._is_full, self._done.is_done = True, False
             self._note(str(exc))
             return False
         except Refused as exc:

@@ -10,14 +10,15 @@ from prefork_lb.shared import following
 from prefork_lb.shared.following import Followed, follow
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.making import attach_or_create
+from prefork_lb.shared.members import Changes
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import Admin, States
 from prefork_lb.shared.steering import Steering
-from prefork_lb.shared.table import PoolEntry, ServerEntry, register
+from prefork_lb.shared.table import PoolEntry, ServerEntry, Source, register
 from prefork_lb.shared.transitions import Check
 from prefork_lb.shared.view import view
 from tests.unit.shared.breaking import Break, broken_off, length
-from tests.unit.shared.processes import Master
+from tests.unit.shared.conftest import NewMaster
 
 A, B, C, D = (f"10.0.0.{number}:80" for number in range(1, 5))
 
@@ -124,13 +125,23 @@ def test_no_list_any_more_lets_all_go(pool: Pool) -> None:
     assert pool.follow() == Followed(left=[A, B])
 
 
-def test_a_list_longer_than_the_room_is_told_and_followed_as_far_as_it_goes(new_master: object) -> None:
-    assert callable(new_master)
-    master: Master = new_master()
-    pool = Pool(attach_or_create(master.pid, 2, 2))
-    followed = pool.follow(A, B, C)
-    assert (followed.joined, followed.is_done) == ([A, B], False)
+def test_a_list_longer_than_the_room_is_told_and_followed_as_far_as_it_goes(
+    new_master: NewMaster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = Pool(attach_or_create(new_master().pid, 2, 2), [D])
+    tried: list[str] = []
+    add = Changes.add
+
+    def note(changes: Changes, server: ServerEntry, who: str, source: Source) -> int:
+        tried.append(server.address)
+        return add(changes, server, who, source)
+
+    monkeypatch.setattr(Changes, "add", note)
+    pool.steering.remove_server("web", D, who="me")
+    followed = pool.follow(A, B, C, D)
+    assert (followed.joined, followed.is_done) == ([A, D], False)
     assert followed.problems == ["room for 2 servers only; restart gunicorn to make more"]
+    assert tried == [A, B, D], "nor is there room for C, and D still has its slot"
 
 
 def test_what_no_table_can_hold_is_told(pool: Pool) -> None:
