@@ -1,10 +1,12 @@
 """Where a pool finds its servers, `[pools.NAME.discovery]`. See `config.model`."""
 from __future__ import annotations
 
+import ipaddress
 from typing import Annotated
 from urllib.parse import urlsplit, urlunsplit
 
 from prefork_lb.config.section import Seconds, Section, meta
+from prefork_lb.net.address import parse_address
 
 MASK = "***"
 """Stands for what others must not see."""
@@ -51,3 +53,12 @@ def without_secrets(url: str) -> str:
     parts = urlsplit(url)
     user, at, host = parts.netloc.rpartition("@")
     return urlunsplit((parts.scheme, f"{MASK if user else ''}{at}{host}", parts.path, MASK if parts.query else "", ""))
+
+
+def name_server(text: str) -> tuple[str, int]:
+    """IP address and port of a name server, as `resolver` has it. Raises ValueError."""
+    try:
+        return str(ipaddress.ip_address(text)), 53
+    except ValueError:
+        found = parse_address(text)
+        return str(ipaddress.ip_address(found.host)), found.port

@@ -1,12 +1,11 @@
 """What cannot work in `[pools.NAME.discovery]`."""
 from __future__ import annotations
 
-import ipaddress
 import re
 from urllib.parse import urlsplit
 
 from prefork_lb.config.decode import ReportProblem
-from prefork_lb.config.discovery import FILE_FORMATS
+from prefork_lb.config.discovery import FILE_FORMATS, name_server
 from prefork_lb.config.pool import PoolConfig
 from prefork_lb.errors import shown
 from prefork_lb.net.address import parse_address
@@ -32,7 +31,7 @@ def check_discovery(name: str, pool: PoolConfig, report: ReportProblem) -> None:
         if problem := _CHECKS[key](getattr(discovery, key)):
             report((*path, key), problem)
     for index, server in enumerate(discovery.resolver or ()):
-        if server is not None and not is_resolver(server):
+        if server is not None and not _is_name_server(server):
             report((*path, "resolver", index), f"{shown(server)} is no name server; expected an IP address, perhaps with a port: "
                    "10.0.0.53 or 10.0.0.53:53")
     if discovery.resolver and not (discovery.dns or discovery.srv):
@@ -41,15 +40,11 @@ def check_discovery(name: str, pool: PoolConfig, report: ReportProblem) -> None:
         report(path, 'servers of a pool with mode = "redirect" need a public address, which only `servers` can give')
 
 
-def is_resolver(text: str) -> bool:
-    """Whether this is an IP address, perhaps with a port."""
+def _is_name_server(text: str) -> bool:
     try:
-        ipaddress.ip_address(text)
+        name_server(text)
     except ValueError:
-        try:
-            ipaddress.ip_address(parse_address(text).host)
-        except ValueError:
-            return False
+        return False
     return True
 
 

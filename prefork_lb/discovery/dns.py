@@ -12,6 +12,7 @@ import dns.nameserver
 import dns.rdatatype
 import dns.resolver
 
+from prefork_lb.config.discovery import name_server
 from prefork_lb.discovery.listing import entry
 from prefork_lb.discovery.source import MOST_SERVERS, ListError, Listing
 from prefork_lb.net.address import Address, parse_address
@@ -21,7 +22,6 @@ _LOOK_S = 10.0  # for all questions of one look
 _TRY_S = 2.0  # for an answer, until another name server is asked
 _LEAST_AGAIN_S = 1.0
 _MOST_WEIGHT = 1000
-_PORT = 53
 
 
 class _Names:
@@ -33,7 +33,7 @@ class _Names:
         except (dns.exception.DNSException, OSError) as exc:
             raise ListError(f"there is no name server to ask: {exc}") from exc
         if resolvers:
-            self._resolver.nameservers = [dns.nameserver.Do53Nameserver(*_place(text)) for text in resolvers]
+            self._resolver.nameservers = [dns.nameserver.Do53Nameserver(*name_server(text)) for text in resolvers]
         self._resolver.timeout = _TRY_S
         # Answers beyond 512 bytes by UDP, too (RFC 6891).
         self._resolver.use_edns(0, 0, 1232)
@@ -150,12 +150,3 @@ def _told_with(answer: dns.resolver.Answer, name: dns.name.Name) -> list[str]:
 def _weight(weight: int, heaviest: int) -> int:
     """An SRV weight, 0 to 65535, as one of ours: 0 is the least share (RFC 2782)."""
     return max(1, weight if heaviest <= _MOST_WEIGHT else round(weight * _MOST_WEIGHT / heaviest))
-
-
-def _place(text: str) -> tuple[str, int]:
-    """Address and port of a name server."""
-    try:
-        found = parse_address(text)
-    except ValueError:
-        return text, _PORT  # an IP address alone
-    return found.host, found.port

@@ -7,7 +7,7 @@ import pytest
 
 from prefork_lb.config import load
 from prefork_lb.config.difference import differences
-from prefork_lb.config.discovery import DiscoveryConfig
+from prefork_lb.config.discovery import DiscoveryConfig, name_server
 from prefork_lb.config.masked import masked
 from prefork_lb.config.model import Config
 from prefork_lb.config.pool import PoolConfig
@@ -55,6 +55,11 @@ def test_a_pool_that_redirects_cannot_discover(tmp_path: Path) -> None:
 
 def test_tls_may_be_for_servers_that_are_found(tmp_path: Path) -> None:
     assert problems(tmp_path, '[pools.web.tls]\nverify = false\n[pools.web.discovery]\nfile = "a.json"\n') == ""
+
+
+def test_a_name_server_may_be_named_without_its_port() -> None:
+    assert [name_server(text) for text in ("10.0.0.53", "::1", "[::1]:5353", "10.0.0.53:5353")] == [
+        ("10.0.0.53", 53), ("::1", 53), ("::1", 5353), ("10.0.0.53", 5353)]
 
 
 def test_secrets_of_a_url_are_shown_to_nobody(tmp_path: Path) -> None:

@@ -124,8 +124,3 @@ def test_a_record_that_is_no_server_is_told(server: NameServer) -> None:
     server.set("a.internal", "A", ["10.0.0.1"], 60)
     with pytest.raises(ListError, match="'0' is no port"):
         services(server).look()
-
-
-def test_a_resolver_may_be_named_without_its_port(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert [dns._place(text) for text in ("10.0.0.53", "::1", "[::1]:5353", "10.0.0.53:5353")] == [
-        ("10.0.0.53", 53), ("::1", 53), ("::1", 5353), ("10.0.0.53", 5353)]
