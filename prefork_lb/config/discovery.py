@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import ipaddress
 from typing import Annotated
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from prefork_lb.config.section import Seconds, Section, meta
 from prefork_lb.net.address import parse_address
@@ -52,7 +52,8 @@ def without_secrets(url: str) -> str:
     """The URL for others' eyes: a user's password and the values of a query may be secrets."""
     parts = urlsplit(url)
     user, at, host = parts.netloc.rpartition("@")
-    return urlunsplit((parts.scheme, f"{MASK if user else ''}{at}{host}", parts.path, MASK if parts.query else "", ""))
+    # Not by urlunsplit: it makes unix:///path unix:/path.
+    return f"{parts.scheme}://{MASK if user else ''}{at}{host}{parts.path}{f'?{MASK}' if parts.query else ''}" if url else ""
 
 
 def name_server(text: str) -> tuple[str, int]:

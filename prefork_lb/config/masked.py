@@ -1,15 +1,12 @@
 """A configuration for others' eyes."""
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import msgspec
 
 from prefork_lb.config.discovery import MASK, without_secrets
 from prefork_lb.config.model import Config
-
-_PASSWORD = re.compile(r"^(\w+://)[^/]*@")
 
 
 def masked(config: Config) -> dict[str, Any]:
@@ -24,5 +21,5 @@ def masked(config: Config) -> dict[str, Any]:
         if pool["discovery"] is not None:
             pool["discovery"]["http"] = without_secrets(pool["discovery"]["http"])
     if values["cluster"] is not None:
-        values["cluster"]["url"] = _PASSWORD.sub(rf"\g<1>{MASK}@", values["cluster"]["url"])
+        values["cluster"]["url"] = without_secrets(values["cluster"]["url"])
     return values

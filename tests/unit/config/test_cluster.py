@@ -57,6 +57,8 @@ def test_a_password_is_shown_nowhere(tmp_path: Path) -> None:
     assert problems(tmp_path, 'url = "redis://user:secret@a/1"') == []
     config = load(tmp_path / "a.toml")
     assert masked(config)["cluster"]["url"] == "redis://***@a/1"
+    assert problems(tmp_path, 'url = "unix:///run/redis.sock?password=secret"') == []
+    assert masked(load(tmp_path / "a.toml"))["cluster"]["url"] == "unix:///run/redis.sock?***"
     assert config.cluster is not None
     other = msgspec.structs.replace(config, cluster=msgspec.structs.replace(config.cluster, url="redis://user:other@a/1"))
     assert differences(config, other) == ["cluster.url: changed"]
