@@ -12,8 +12,8 @@ from __future__ import annotations
 import zlib
 
 from prefork_lb.shared import layout as at
-from prefork_lb.shared.layout import Layout
 from prefork_lb.shared.ledger import Ledger
+from prefork_lb.shared.offsets import Layout
 from prefork_lb.shared.segment import Segment, SegmentError
 
 _READS = 100

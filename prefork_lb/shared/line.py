@@ -21,8 +21,8 @@ import socket
 from typing import NamedTuple
 
 from prefork_lb.shared import layout as at
-from prefork_lb.shared.layout import Layout
 from prefork_lb.shared.ledger import Ledger
+from prefork_lb.shared.offsets import Layout
 from prefork_lb.shared.refusals import count_refusal
 from prefork_lb.shared.states import now_ms
 

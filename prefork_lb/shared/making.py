@@ -19,8 +19,8 @@ from pathlib import Path
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.finding import DIRECTORY, NAME, open_segment, removed_segments, segment_names
 from prefork_lb.shared.identity import is_alive, myself, start_time
-from prefork_lb.shared.layout import Layout
 from prefork_lb.shared.lock import initialise
+from prefork_lb.shared.offsets import Layout
 from prefork_lb.shared.segment import Segment, SegmentError, living_masters, read_header
 
 # Formats up to version 4 kept the configuration in these files beside the segment.

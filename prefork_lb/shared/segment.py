@@ -14,7 +14,7 @@ import weakref
 from prefork_lb.errors import PreforkLBError
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.identity import is_alive
-from prefork_lb.shared.layout import Layout
+from prefork_lb.shared.offsets import Layout
 
 
 class SegmentError(PreforkLBError):

@@ -14,9 +14,9 @@ from prefork_lb.shared import layout as at
 from prefork_lb.shared.desired import check_room, lay_down, pack, published
 from prefork_lb.shared.events import Kind, recent, record, this_process
 from prefork_lb.shared.finding import find
-from prefork_lb.shared.layout import Layout
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.making import attach_or_create
+from prefork_lb.shared.offsets import Layout
 from prefork_lb.shared.rows import Rows
 from prefork_lb.shared.saved import restore
 from prefork_lb.shared.segment import SegmentError

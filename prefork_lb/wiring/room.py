@@ -9,7 +9,7 @@ from prefork_lb.config import Config
 from prefork_lb.config.pool import PoolConfig, ServerConfig
 from prefork_lb.config.published import encode
 from prefork_lb.shared.desired import check_room, pack
-from prefork_lb.shared.layout import Layout
+from prefork_lb.shared.offsets import Layout
 from prefork_lb.shared.segment import Segment, SegmentError
 from prefork_lb.shared.table import PoolEntry, ServerEntry, problems_of_room
 from prefork_lb.shared.transitions import Check

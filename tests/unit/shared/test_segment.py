@@ -12,10 +12,10 @@ import pytest
 from prefork_lb.shared import finding
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.finding import DIRECTORY, open_segment, segment_names
-from prefork_lb.shared.layout import Layout
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.lock import MUTEX_BYTES
 from prefork_lb.shared.making import attach_or_create
+from prefork_lb.shared.offsets import Layout
 from prefork_lb.shared.segment import SegmentError
 from tests.unit.shared.conftest import ROWS, SERVERS, NewMaster, attach, name_of
 from tests.unit.shared.processes import Master, running

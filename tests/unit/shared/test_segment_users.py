@@ -9,7 +9,7 @@ import pytest
 
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.finding import DIRECTORY, open_segment, segment_names
-from prefork_lb.shared.layout import Layout
+from prefork_lb.shared.offsets import Layout
 from prefork_lb.shared.segment import SegmentError
 from tests.unit.shared.conftest import ROWS, SERVERS, attach, write
 from tests.unit.shared.processes import Child, Master

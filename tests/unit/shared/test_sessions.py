@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from prefork_lb.shared import layout as at
-from prefork_lb.shared.layout import Layout
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.making import attach_or_create, remove
+from prefork_lb.shared.offsets import Layout
 from prefork_lb.shared.sessions import SessionKeys, SessionTable, count_sessions
 from prefork_lb.shared.sessions_repair import repair_sessions
 from tests.unit.shared.processes import Child, Master

@@ -14,8 +14,8 @@ from prefork_lb.config.admin import AdminConfig
 from prefork_lb.observe.configuration import configuration_of
 from prefork_lb.shared import desired
 from prefork_lb.shared.finding import DIRECTORY
-from prefork_lb.shared.layout import Layout
 from prefork_lb.shared.making import attach_or_create, remove
+from prefork_lb.shared.offsets import Layout
 from prefork_lb.shared.segment import Segment, SegmentError
 from prefork_lb.wiring.membership import Membership
 from prefork_lb.wiring.room import most_workers, packed, problems_at_reload, room_for

@@ -3,7 +3,8 @@ from __future__ import annotations
 
 import pytest
 
-from prefork_lb.shared.layout import LINE_CELLS, Layout
+from prefork_lb.shared.layout import LINE_CELLS
+from prefork_lb.shared.offsets import Layout
 
 
 @pytest.mark.parametrize("own_lines", [0, 1])
