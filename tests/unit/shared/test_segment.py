@@ -217,19 +217,24 @@ def test_a_segment_with_a_view_outside_cannot_be_closed_silently(master: Master)
 
 @pytest.mark.parametrize("sizes", [(1, 1, 1), (256, 256, 256), (3, 1000, 17)])
 def test_no_two_parts_of_the_layout_overlap(sizes: tuple[int, int, int]) -> None:
-    layout = Layout(*sizes, own_lines=1, sessions=3, statistics=1)
+    layout = Layout(*sizes, own_lines=1, sessions=3, statistics=1, allowances=16)
     rows, servers, pools = sizes
     key_cells = at.KEY_BYTES // at.CELL
     parts = [(0, at.H_MASTERS), (at.H_MASTERS, at.H_MASTERS + 2 * at.MASTERS),
              (at.H_CONFIGURATION_BYTES, at.H_REMOVED + 1),
              (layout.lock_byte // at.CELL, layout.lock_byte // at.CELL + MUTEX_BYTES // at.CELL)]
     parts += [(layout.column(number).start, layout.column(number).stop) for number in range(at.SERVER_COLUMNS)]
+    parts.append((at.HEADER_CELLS, at.BALANCERS_START))
+    parts.append((at.BALANCERS_START, at.BALANCERS_START + at.BALANCERS * at.BALANCER_CELLS))
     parts += [(byte // at.CELL, byte // at.CELL + key_cells) for byte in map(layout.server_key_byte, range(servers))]
+    notes = [*map(layout.server_note_byte, range(servers)), *map(layout.server_reason_byte, range(servers)),
+             *map(layout.pool_note_byte, range(pools)), *map(layout.discovery_note_byte, range(pools))]
+    parts += [(byte // at.CELL, (byte + at.NOTE_BYTES) // at.CELL) for byte in notes]
     for pool in range(pools):
         parts.append((layout.pool(pool), layout.pool(pool) + at.POOL_HEAD_CELLS))
         parts.append((layout.pool_key_byte(pool) // at.CELL, layout.pool_key_byte(pool) // at.CELL + key_cells))
         parts.append((layout.pool_scaling(pool), layout.pool_scaling(pool) + at.SCALING_CELLS))
-        parts.append((layout.pool_note_byte(pool) // at.CELL, (layout.pool_note_byte(pool) + at.NOTE_BYTES) // at.CELL))
+        parts.append((layout.pool_discovery(pool), layout.pool_discovery(pool) + at.DISCOVERY_CELLS))
     for row in range(rows):
         parts.append((layout.row(row), layout.row(row) + at.ROW_HEAD_CELLS))
         parts += [(layout.row_array(row, array).start, layout.row_array(row, array).stop) for array in range(at.ROW_ARRAYS)]
@@ -239,6 +244,7 @@ def test_no_two_parts_of_the_layout_overlap(sizes: tuple[int, int, int]) -> None
         lines = [layout.own_line_array(row, array) for array in range(at.OWN_ARRAYS)]
         parts += [(line.start, line.stop) for line in lines]
     parts += [(block.start, block.stop) for block in map(layout.statistics_block, range(rows + 3))]
+    parts.append((layout.allowances_start, layout.allowances_start + layout.allowances * at.ALLOWANCE_CELLS))
     parts.append((layout.sessions_start, layout.cells))
     parts.sort()
     for (_, end), (start, _) in zip(parts, parts[1:], strict=False):
