@@ -15,11 +15,11 @@ from prefork_lb.observe.configuration import configuration_of
 from prefork_lb.observe.sessions import SessionCounter, Sessions
 from prefork_lb.observe.snapshot import Snapshots
 from prefork_lb.shared.events import Event, recent
+from prefork_lb.shared.keys import owner_of, slots_by_key
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import Admin, States, now_ms
 from prefork_lb.shared.steering import Steering
-from prefork_lb.shared.table import owner_of, slots_by_key
 from prefork_lb.wiring.reloading import ReloadRefused, reload
 
 Changed = TypeVar("Changed")

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 from prefork_lb.cluster.report import Key, digest, encode_keys
 from prefork_lb.shared import layout as at
+from prefork_lb.shared.keys import slots_by_key
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import States
-from prefork_lb.shared.table import slots_by_key
 from prefork_lb.shared.text import read_text
 from prefork_lb.shared.transitions import Check
 

@@ -13,10 +13,11 @@ from prefork_lb.controller.probe import Outcome, Probe, Prober
 from prefork_lb.controller.schedule import CheckSchedule, Rules, Target
 from prefork_lb.controller.streak import CheckState
 from prefork_lb.net.address import parse_address
+from prefork_lb.shared.keys import key_of, slots_by_key
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import Admin, States, now_ms
-from prefork_lb.shared.table import Standing, key_of, slots_by_key
+from prefork_lb.shared.table import Standing
 from prefork_lb.shared.transitions import Check
 from prefork_lb.wire.head import HeadLimits
 

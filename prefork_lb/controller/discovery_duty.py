@@ -15,10 +15,11 @@ from prefork_lb.shared import layout as at
 from prefork_lb.shared.discovered import Discovered, State, discovered_of, write_discovered
 from prefork_lb.shared.events import Kind, record
 from prefork_lb.shared.following import Followed, follow
+from prefork_lb.shared.keys import pool_number, slots_by_key
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import States
-from prefork_lb.shared.table import Source, pool_number, slots_by_key
+from prefork_lb.shared.table import Source
 from prefork_lb.shared.text import as_note
 
 # At most one event of changes, and one of a failure, of a pool in so many seconds: the ring of events is for everybody.

@@ -8,11 +8,12 @@ from prefork_lb.config.model import Config
 from prefork_lb.errors import Refused
 from prefork_lb.observe.sessions import SessionCounter
 from prefork_lb.shared import layout as at
+from prefork_lb.shared.keys import key_of
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.members import Changes
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import Admin, States, now_ms
-from prefork_lb.shared.table import Source, Standing, key_of
+from prefork_lb.shared.table import Source, Standing
 
 _AT_ONCE = 32  # servers; all workers wait for the lock meanwhile
 

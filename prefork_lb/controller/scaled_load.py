@@ -5,9 +5,10 @@ from collections.abc import Callable, Mapping
 
 from prefork_lb.scaling.autoscaler import Load
 from prefork_lb.shared import layout as at
+from prefork_lb.shared.keys import owner_of, pool_number
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import Segment
-from prefork_lb.shared.table import Source, owner_of, pool_number
+from prefork_lb.shared.table import Source
 
 CpuTimes = Callable[[], Mapping[int, float]]
 """The CPU time that each server has used so far, in seconds, by its number. Asked for about once a second: it takes a while."""

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from prefork_lb.errors import NotThere
 from prefork_lb.scaling.place import Seen
 from prefork_lb.shared.events import Kind, record
+from prefork_lb.shared.keys import slots_by_key
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import States
 from prefork_lb.shared.steering import Steering
-from prefork_lb.shared.table import Source, Standing, slots_by_key
+from prefork_lb.shared.table import Source, Standing
 
 _WHO = "scaling"
 

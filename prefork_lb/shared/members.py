@@ -21,10 +21,11 @@ from typing import NamedTuple
 from prefork_lb.errors import NoRoom, NotThere, Refused
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.events import Kind, record_of_server
+from prefork_lb.shared.keys import owner_of, slots_by_key
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import NOT_CHECKED_YET, States
-from prefork_lb.shared.table import ServerEntry, Source, Standing, Table, owner_of, slots_by_key
+from prefork_lb.shared.table import ServerEntry, Source, Standing, Table
 from prefork_lb.shared.text import fits
 from prefork_lb.shared.transitions import Check
 

@@ -21,12 +21,13 @@ import msgspec
 from prefork_lb.clock import Clock, monotonic
 from prefork_lb.errors import SteeringError
 from prefork_lb.shared import layout as at
+from prefork_lb.shared.keys import slots_by_key
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.members import Changes, member
 from prefork_lb.shared.saved_lock import Holder, describe, holder, take
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import Admin, States
-from prefork_lb.shared.table import ServerEntry, Source, Standing, slots_by_key
+from prefork_lb.shared.table import ServerEntry, Source, Standing
 
 # Seconds between two writes when nothing has changed. A quarter of state.max_age is used when that is less.
 _REFRESH_S = 60.0

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from prefork_lb.errors import BadValue, NotThere, Outdated, Refused, shown
 from prefork_lb.net.address import parse_address
 from prefork_lb.shared.events import Kind, record, record_of_server
+from prefork_lb.shared.keys import owner_of, pool_number, slots_by_key
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.members import Changes
 from prefork_lb.shared.scales import Roll, Scaling, ask_for_roll, ask_for_servers, asked_servers, scaling_of
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import Admin, States, now_ms
-from prefork_lb.shared.table import ServerEntry, Source, owner_of, pool_number, slots_by_key
+from prefork_lb.shared.table import ServerEntry, Source
 
 MOST_WEIGHT, MOST_CONNECTIONS = 1000, 1_000_000
 FROM_CONFIGURATION = -1
@@ -112,7 +113,7 @@ class Steering:
     def remove_server(self, pool: str, address: str, *, who: str, is_expected: Expectation | None = None,
                       only_idle: bool = False, source: Source = Source.OPERATOR) -> int:
         """Remove a server from a pool: it gets no new request, and those that it has finish. Its slot, where they are counted
-        for as long as `table.owner_of` says that the slot is its own.
+        for as long as `keys.owner_of` says that the slot is its own.
 
         Raises Refused for one that another source has added, for the last server that is no backup of a pool that may not be
         empty, and, with `only_idle`, for one with requests in flight; Outdated.

@@ -11,12 +11,13 @@ from prefork_lb.shared import layout as at
 from prefork_lb.shared.balancers import Balancer, balancers, is_together
 from prefork_lb.shared.discovered import Discovered, discovered_of
 from prefork_lb.shared.identity import is_alive
+from prefork_lb.shared.keys import owner_of
 from prefork_lb.shared.rows import Rows
 from prefork_lb.shared.scales import Scaling, scaling_of
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import Admin, States, now_ms
 from prefork_lb.shared.statistics import InstanceNumbers, Numbers, PoolNumbers, ServerNumbers
-from prefork_lb.shared.table import Source, Standing, owner_of
+from prefork_lb.shared.table import Source, Standing
 from prefork_lb.shared.text import read_text
 from prefork_lb.shared.transitions import Check, Ejection
 

@@ -14,6 +14,7 @@ from prefork_lb.shared import layout as at
 from prefork_lb.shared.desired import check_room, lay_down, pack, published
 from prefork_lb.shared.events import Kind, recent, record, this_process
 from prefork_lb.shared.finding import find
+from prefork_lb.shared.keys import slots_by_key
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.making import attach_or_create
 from prefork_lb.shared.offsets import Layout
@@ -22,7 +23,7 @@ from prefork_lb.shared.saved import restore
 from prefork_lb.shared.segment import SegmentError
 from prefork_lb.shared.states import NOT_CHECKED_YET, States
 from prefork_lb.shared.sweeping import Sweeper
-from prefork_lb.shared.table import PoolSlots, enter, slots_by_key
+from prefork_lb.shared.table import PoolSlots, enter
 from prefork_lb.shared.transitions import Check
 from prefork_lb.wiring.room import first_check, packed, pool_entries, problems_of_extras
 

@@ -8,11 +8,11 @@ import pytest
 
 from prefork_lb.cli.running import running_segments
 from prefork_lb.shared import layout as at
+from prefork_lb.shared.keys import slots_by_key
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import Admin, States
 from prefork_lb.shared.steering import Steering
-from prefork_lb.shared.table import slots_by_key
 from prefork_lb.shared.view import InstanceView
 from tests.support.balancer import PROXY, Balancer, pool_text
 from tests.support.client import Burst

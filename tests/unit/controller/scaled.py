@@ -9,12 +9,13 @@ from prefork_lb.controller.pool_scaler import PoolScaler
 from prefork_lb.controller.scaled_pool import ScaledPool
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.events import Kind, recent
+from prefork_lb.shared.keys import slots_by_key
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.scales import Scaling, scaling_of
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import States
 from prefork_lb.shared.steering import Steering
-from prefork_lb.shared.table import PoolEntry, register, slots_by_key
+from prefork_lb.shared.table import PoolEntry, register
 from tests.unit.scaling.staged import TICK_S, StagedDriver, StagedReadiness
 
 SCALING = {"command": ["run", "{address}"], "max": 6, "target": 4}

@@ -7,11 +7,12 @@ from prefork_lb.config.model import Config
 from prefork_lb.config.pool import PoolConfig
 from prefork_lb.config.sticky import StickyConfig
 from prefork_lb.controller.leaving import Leaving
+from prefork_lb.shared.keys import slots_by_key
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import Admin, States
 from prefork_lb.shared.steering import Steering
-from prefork_lb.shared.table import PoolEntry, Source, register, slots_by_key
+from prefork_lb.shared.table import PoolEntry, Source, register
 
 A = "10.0.0.1:80"
 

@@ -7,11 +7,12 @@ from prefork_lb.controller.scaled_pool import ScaledPool
 from prefork_lb.errors import Refused
 from prefork_lb.scaling.place import Seen
 from prefork_lb.shared.events import Kind, recent
+from prefork_lb.shared.keys import slots_by_key
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import Admin, States
 from prefork_lb.shared.steering import Steering
-from prefork_lb.shared.table import PoolEntry, ServerEntry, register, slots_by_key
+from prefork_lb.shared.table import PoolEntry, ServerEntry, register
 from prefork_lb.shared.view import view
 
 OWN, OURS, OTHER = "10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"

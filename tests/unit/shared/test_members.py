@@ -6,13 +6,14 @@ import pytest
 from prefork_lb.errors import BadValue, NotThere, Refused
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.events import recent
+from prefork_lb.shared.keys import key_of, owner_of, slots_by_key
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.making import attach_or_create
 from prefork_lb.shared.members import moved_since
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import Admin, States
 from prefork_lb.shared.steering import Steering
-from prefork_lb.shared.table import PoolEntry, ServerEntry, Source, Standing, enter, free_unused, key_of, owner_of, slots_by_key
+from prefork_lb.shared.table import PoolEntry, ServerEntry, Source, Standing, enter, free_unused
 from prefork_lb.shared.transitions import Check
 from prefork_lb.shared.view import ServerView, view
 from tests.unit.shared.breaking import Break, broken_off, length

@@ -12,11 +12,12 @@ from prefork_lb.shared import layout as at
 from prefork_lb.shared import rows as rows_module
 from prefork_lb.shared import segment as segment_module
 from prefork_lb.shared.identity import myself
+from prefork_lb.shared.keys import slots_by_key
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import States, now_ms
 from prefork_lb.shared.sweeping import Sweeper
-from prefork_lb.shared.table import PoolEntry, ServerEntry, register, slots_by_key
+from prefork_lb.shared.table import PoolEntry, ServerEntry, register
 from prefork_lb.shared.transitions import Ejection, Event
 from tests.unit.shared.processes import Master, Signals, running
 from tests.unit.shared.test_ledger import claim
