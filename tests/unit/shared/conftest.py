@@ -16,6 +16,7 @@ from prefork_lb.shared.making import attach_or_create
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.table import register
 from tests.unit.shared.guarded import SIZE, Guarded
+from tests.unit.shared.instance import Instance
 from tests.unit.shared.processes import Master, Signals
 from tests.unit.shared.saving import entries
 
@@ -117,3 +118,8 @@ def slots(segment: Segment, ledger: Ledger) -> list[int]:
 @pytest.fixture
 def new_segment(new_master: NewMaster) -> Segment:
     return attach_or_create(new_master().pid, 4, 8)
+
+
+@pytest.fixture
+def instance(segment: Segment) -> Instance:
+    return Instance(segment)

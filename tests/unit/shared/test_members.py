@@ -9,67 +9,18 @@ from prefork_lb.shared.events import recent
 from prefork_lb.shared.keys import key_of, owner_of, slots_by_key
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.making import attach_or_create
-from prefork_lb.shared.members import moved_since
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import Admin, States
 from prefork_lb.shared.steering import Steering
-from prefork_lb.shared.table import PoolEntry, ServerEntry, Source, Standing, enter, free_unused
+from prefork_lb.shared.table import PoolEntry, ServerEntry, Standing, free_unused
 from prefork_lb.shared.transitions import Check
-from prefork_lb.shared.view import ServerView, view
+from prefork_lb.shared.view import view
 from tests.unit.shared.breaking import Break, broken_off, length
 from tests.unit.shared.conftest import SERVERS
+from tests.unit.shared.instance import A, B, C, Instance, moved
 from tests.unit.shared.processes import Master
 from tests.unit.shared.test_ledger import claim
-from tests.unit.shared.test_table import end_worker, pool
-
-A, B, C = "10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"
-
-
-class Instance:
-    """A worker with the pool `web` of A and B, and an operator."""
-
-    def __init__(self, segment: Segment, *pools: PoolEntry) -> None:
-        self.segment = segment
-        self.ledger = Ledger(segment)
-        self.states = States(segment)
-        self.steering = Steering(segment, self.ledger, self.states)
-        self.enter(*(pools or [pool(A, B)]), is_reload=True)
-
-    def enter(self, *pools: PoolEntry, is_reload: bool = False) -> None:
-        with self.ledger.locked():
-            enter(self.segment, self.ledger, pools, is_reload)
-
-    def new_worker(self, *pools: PoolEntry, is_reload: bool = False) -> Ledger:
-        ledger = Ledger(self.segment)
-        with ledger.locked():
-            enter(self.segment, ledger, pools, is_reload)
-        return ledger
-
-    def add(self, address: str, name: str = "web", weight: int = 1, limit: int = 0, backup: bool = False) -> int:
-        self.steering.add_server(name, address, weight, limit, backup, who="me")
-        return slots_by_key(self.segment)[name, address]
-
-    def remove(self, address: str, name: str = "web") -> int:
-        return self.steering.remove_server(name, address, who="me")
-
-    def know_all(self, *ledgers: Ledger) -> None:
-        """Every worker has rebuilt its pools."""
-        for ledger in ledgers or (self.ledger,):
-            ledger.adopt_members(self.segment.cells[at.H_MEMBERS])
-
-    @property
-    def servers(self) -> dict[str, ServerView]:
-        return {server.address: server for server in view(self.segment).servers}
-
-
-@pytest.fixture
-def instance(segment: Segment) -> Instance:
-    return Instance(segment)
-
-
-def moved(instance: Instance, since: int) -> list[tuple[str, Standing]]:
-    with instance.ledger.locked():
-        return [(each.address, each.standing) for each in moved_since(instance.segment, "web", since)]
+from tests.unit.shared.test_table import pool
 
 
 def test_a_server_that_is_added_is_there_with_its_rules(instance: Instance) -> None:
@@ -244,106 +195,6 @@ def test_what_operators_do_is_an_event(instance: Instance) -> None:
         ("server-removed", "with 0 in flight")]
 
 
-# -- workers that come, and reloads -----------------------------------------------------------------------------------
-
-
-def test_a_worker_that_replaces_a_dead_one_changes_nothing(instance: Instance) -> None:
-    instance.add(C, weight=3)
-    instance.remove(B)
-    number = instance.segment.cells[at.H_MEMBERS]
-    instance.new_worker(pool(A, B))
-    free_unused(instance.segment, instance.ledger)
-    assert sorted(instance.servers) == [A, C]
-    assert instance.servers[C].weight == 3
-    assert instance.segment.cells[at.H_MEMBERS] == number
-
-
-def test_the_slot_of_a_removed_server_stays_while_a_configuration_names_it(instance: Instance) -> None:
-    slot = instance.remove(B)
-    instance.know_all()
-    free_unused(instance.segment, instance.ledger)
-    assert owner_of(instance.segment, slot) == ("web", B)
-
-
-def test_a_reload_brings_back_what_the_configuration_names(instance: Instance) -> None:
-    slot = slots_by_key(instance.segment)["web", B]
-    with instance.ledger.locked():
-        instance.states.set_admin(slot, Admin.DRAIN)
-    assert instance.remove(B) == slot
-    number, changes = instance.segment.cells[at.H_MEMBERS], instance.states.changes
-    instance.new_worker(pool(A, B), is_reload=True)
-    assert sorted(instance.servers) == [A, B]
-    assert instance.servers[B].state == "ready"
-    assert moved(instance, number) == [(B, Standing.NAMED)] and instance.states.changes > changes
-
-
-def test_a_reload_keeps_what_was_added(instance: Instance) -> None:
-    instance.add(C, weight=3)
-    new = instance.new_worker(pool(A, B), is_reload=True)
-    end_worker(instance.segment, 0)
-    new.reclaim_dead()
-    free_unused(instance.segment, new)
-    assert instance.servers[C].weight == 3 and instance.servers[C].origin == "runtime"
-
-
-def test_an_added_server_that_the_configuration_names_is_the_configurations(instance: Instance) -> None:
-    slot = instance.add(C, weight=3)
-    new = instance.new_worker(pool(A, C), is_reload=True)
-    assert (instance.servers[C].weight, instance.servers[C].origin) == (1, "configuration")
-    newest = instance.new_worker(pool(A), is_reload=True)
-    for row in (0, 1):
-        end_worker(instance.segment, row)
-    newest.reclaim_dead()
-    free_unused(instance.segment, newest)
-    assert sorted(instance.servers) == [A]
-    assert owner_of(instance.segment, slot) is None
-    del new
-
-
-def test_an_older_configuration_that_names_an_added_server_does_not_take_it(instance: Instance) -> None:
-    """USR2: a worker of the old master starts once more. Only what a master reads anew decides."""
-    instance.add(C, weight=3)
-    instance.new_worker(pool(A, B, C))
-    assert (instance.servers[C].weight, instance.servers[C].origin) == (3, "runtime")
-
-
-def test_a_pool_that_a_reload_leaves_out_goes_with_its_added_servers(segment: Segment) -> None:
-    instance = Instance(segment, pool(A), pool(B, name="api"))
-    instance.add(C, "api")
-    new = instance.new_worker(pool(A), is_reload=True)
-    free_unused(segment, new)
-    assert sorted(instance.servers) == [A, B, C], "the old worker serves the pool yet"
-    end_worker(segment, 0)
-    new.reclaim_dead()
-    free_unused(segment, new)
-    assert sorted(instance.servers) == [A]
-    assert [each.name for each in view(segment).pools] == ["web"]
-
-
-def test_a_server_that_only_an_old_configuration_names_can_be_added(instance: Instance) -> None:
-    new = instance.new_worker(pool(A), is_reload=True)
-    end_worker(instance.segment, 0)  # it is not swept yet; a lingering one would be the same
-    new.reclaim_dead()
-    claim(new, slot := slots_by_key(instance.segment)["web", B])  # a request keeps the slot
-    assert instance.add(B, weight=4) == slot
-    assert instance.servers[B].weight == 4
-    new.release(slot)
-
-
-def test_a_dead_workers_view_keeps_no_slot_once_it_is_swept(instance: Instance) -> None:
-    other = instance.new_worker(pool(A, B))
-    slot = instance.add(C)
-    claim(other, slot)
-    instance.remove(C)
-    instance.know_all()
-    end_worker(instance.segment, other.row)
-    free_unused(instance.segment, instance.ledger)
-    assert owner_of(instance.segment, slot)
-    instance.ledger.reclaim_dead()
-    free_unused(instance.segment, instance.ledger)
-    assert not owner_of(instance.segment, slot)
-
-
 # -- kills ------------------------------------------------------------------------------------------------------------
 
 
@@ -390,84 +241,3 @@ def restore(instance: Instance) -> None:
     instance.ledger.reclaim_dead()
     instance.know_all()
     free_unused(instance.segment, instance.ledger)
-
-
-def follow(instance: Instance, address: str, source: Source = Source.DISCOVERY) -> int:
-    instance.steering.add_server("web", address, who="list", source=source)
-    return slots_by_key(instance.segment)["web", address]
-
-
-def test_what_has_added_a_server_alone_removes_it(instance: Instance) -> None:
-    follow(instance, C)
-    assert (instance.servers[C].source, instance.servers[A].source) == ("discovery", "configuration")
-    with pytest.raises(Refused, match=f"{C} comes from discovery, which would add it again; drain it instead"):
-        instance.remove(C)
-    with pytest.raises(Refused, match="comes from discovery"):
-        instance.steering.remove_server("web", C, who="x", source=Source.SCALING)
-    instance.steering.remove_server("web", C, who="list", source=Source.DISCOVERY)
-    assert sorted(instance.servers) == [A, B]
-    instance.add(C)
-    assert instance.servers[C].source == "operator"
-    instance.remove(C)
-
-
-def test_a_server_that_was_let_go_is_drained_and_comes_back_as_it_was(instance: Instance) -> None:
-    slot = follow(instance, C)
-    for before in (Admin.READY, Admin.DRAIN, Admin.MAINTENANCE):
-        instance.steering.set_admin("web", C, before, "me")
-        for _ in range(2):
-            instance.steering.let_go("web", C)
-        assert instance.servers[C].leaving and instance.states.admin[slot] == max(before, Admin.DRAIN)
-        with pytest.raises(Refused, match="leaving"):
-            instance.steering.set_admin("web", C, Admin.READY, "me")
-        for _ in range(2):
-            instance.steering.keep("web", C)
-        assert not instance.servers[C].leaving and instance.states.admin[slot] == before
-
-
-def test_a_server_that_was_let_go_and_that_the_configuration_names_stays(instance: Instance) -> None:
-    slot = follow(instance, C)
-    instance.steering.let_go("web", C)
-    instance.states.risen[slot] = 0
-    instance.new_worker(pool(A, B, C), is_reload=True)
-    assert (instance.servers[C].source, instance.servers[C].leaving) == ("configuration", False)
-    assert instance.states.admin[slot] == Admin.READY and instance.states.risen[slot] > 0, "its slow start begins"
-
-
-@pytest.mark.parametrize("break_off_at", range(2))
-def test_a_change_of_mind_that_was_broken_off_is_made_whole_by_the_next_look(instance: Instance, break_off_at: int) -> None:
-    slot = follow(instance, C)
-    if break_off_at == 0:  # between the two stores of `let_go`
-        instance.states.leaving[slot] = Admin.READY + 1
-    else:  # between the two of `keep`
-        instance.steering.let_go("web", C)
-        instance.states.set_admin(slot, Admin.READY)
-    instance.steering.let_go("web", C)
-    assert instance.states.admin[slot] == Admin.DRAIN
-    instance.steering.keep("web", C)
-    assert (instance.states.admin[slot], instance.servers[C].leaving) == (Admin.READY, False)
-
-
-def test_a_pool_whose_servers_come_and_go_may_be_empty_for_as_long_as_it_is_named(segment: Segment) -> None:
-    empty = PoolEntry("web", [], may_be_empty=True)
-    instance = Instance(segment, empty)
-    free_unused(segment, instance.ledger)
-    follow(instance, C)
-    instance.steering.remove_server("web", C, who="list", source=Source.DISCOVERY)
-    instance.know_all()
-    free_unused(segment, instance.ledger)
-    assert [each.name for each in view(segment).pools] == ["web"] and not instance.servers
-    follow(instance, A)
-    other = instance.new_worker(pool(B, name="other"), is_reload=True)
-    instance.enter(pool(B, name="other"))
-    instance.know_all(instance.ledger, other)
-    free_unused(segment, other)
-    assert [each.name for each in view(segment).pools] == ["other"] and sorted(instance.servers) == [B]
-
-
-def test_an_empty_pool_that_the_configuration_leaves_out_goes(segment: Segment) -> None:
-    instance = Instance(segment, PoolEntry("web", [], may_be_empty=True), pool(B, name="other"))
-    generation = instance.ledger.generation
-    instance.enter(pool(B, name="other"), is_reload=True)
-    assert instance.ledger.generation > generation
-    assert [each.name for each in view(segment).pools] == ["other"]
