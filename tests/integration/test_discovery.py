@@ -27,6 +27,14 @@ def present(balancer: Balancer) -> set[str]:
     return {server.address for server in instance_of(balancer.master).servers if not server.leaving}
 
 
+def wait_for_error(balancer: Balancer, text: str) -> None:
+    def error() -> str:
+        discovery = instance_of(balancer.master).pools[0].discovery
+        return discovery.error if discovery is not None else ""
+
+    wait_until(lambda: text in error(), lambda: f"{text}: {error()}", SECONDS)
+
+
 def wait_for(balancer: Balancer, addresses: set[str]) -> None:
     wait_until(lambda: present(balancer) == addresses, lambda: f"{addresses}, {present(balancer)}\n{balancer.log()}", SECONDS)
 
@@ -76,8 +84,10 @@ def test_a_file_that_changes_breaks_and_vanishes_fails_no_request(rig: Rig) -> N
             wait_until(lambda: "its servers stay as they are" in balancer.log(), "the lack is told", SECONDS)
         elif number == 2:
             path.write_text("[]")
+            wait_for_error(balancer, "fewer than 1")
         elif number == 3:
             path.write_text('[{"targets": ["garb')
+            wait_for_error(balancer, "not JSON")
         elif number == 4:
             os.kill(balancer.status().instance["controller"], signal.SIGKILL)
         elif number == 5:
