@@ -21,7 +21,8 @@ from prefork_lb.errors import BadValue, NotThere, Outdated, Refused, SteeringErr
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import Admin, States
-from prefork_lb.shared.steering import FROM_CONFIGURATION, MOST_CONNECTIONS, MOST_WEIGHT, Change, Steering
+from prefork_lb.shared.steering import FROM_CONFIGURATION, Change, Steering
+from prefork_lb.shared.table import MOST_CONNECTIONS, MOST_WEIGHT
 from prefork_lb.wiring.reloading import ReloadRefused, reload
 
 # The lock of the ledger may be held by a process that was stopped. One request waits for it; others give up after so long.

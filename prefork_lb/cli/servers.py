@@ -12,7 +12,7 @@ from prefork_lb.cli.instances import Choice, Instance, Key, Leftover, instance_o
 from prefork_lb.cli.number import Number
 from prefork_lb.errors import shown
 from prefork_lb.net.address import parse_address
-from prefork_lb.shared.steering import MOST_CONNECTIONS, MOST_WEIGHT
+from prefork_lb.shared.table import MOST_CONNECTIONS, MOST_WEIGHT
 
 _WAIT_LOOK_S = 0.05
 _SESSIONS_LOOK_S = 1.0

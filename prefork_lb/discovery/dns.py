@@ -16,12 +16,11 @@ from prefork_lb.config.discovery import name_server
 from prefork_lb.discovery.listing import entry
 from prefork_lb.discovery.source import MOST_SERVERS, ListError, Listing
 from prefork_lb.net.address import Address, parse_address
-from prefork_lb.shared.table import ServerEntry
+from prefork_lb.shared.table import MOST_WEIGHT, ServerEntry
 
 _LOOK_S = 10.0  # for all questions of one look
 _TRY_S = 2.0  # for an answer, until another name server is asked
 _LEAST_AGAIN_S = 1.0
-_MOST_WEIGHT = 1000
 
 
 class _Names:
@@ -149,4 +148,4 @@ def _told_with(answer: dns.resolver.Answer, name: dns.name.Name) -> list[str]:
 
 def _weight(weight: int, heaviest: int) -> int:
     """An SRV weight, 0 to 65535, as one of ours: 0 is the least share (RFC 2782)."""
-    return max(1, weight if heaviest <= _MOST_WEIGHT else round(weight * _MOST_WEIGHT / heaviest))
+    return max(1, weight if heaviest <= MOST_WEIGHT else round(weight * MOST_WEIGHT / heaviest))

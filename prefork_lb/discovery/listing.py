@@ -14,12 +14,12 @@ import msgspec
 from prefork_lb.discovery.source import MOST_SERVERS, ListError
 from prefork_lb.errors import shown
 from prefork_lb.net.address import parse_address
-from prefork_lb.shared.table import ServerEntry
+from prefork_lb.shared.table import MOST_CONNECTIONS, MOST_WEIGHT, ServerEntry
 
 
 class _Rules(msgspec.Struct, frozen=True):
-    weight: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 1
-    max_connections: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 0
+    weight: Annotated[int, msgspec.Meta(ge=1, le=MOST_WEIGHT)] = 1
+    max_connections: Annotated[int, msgspec.Meta(ge=0, le=MOST_CONNECTIONS)] = 0
     backup: bool = False
 
 

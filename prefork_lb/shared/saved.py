@@ -27,7 +27,7 @@ from prefork_lb.shared.members import Changes, member
 from prefork_lb.shared.saved_lock import Holder, describe, holder, take
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import Admin, States
-from prefork_lb.shared.table import ServerEntry, Source, Standing
+from prefork_lb.shared.table import MOST_CONNECTIONS, MOST_WEIGHT, ServerEntry, Source, Standing
 
 # Seconds between two writes when nothing has changed. A quarter of state.max_age is used when that is less.
 _REFRESH_S = 60.0
@@ -45,16 +45,16 @@ log = logging.getLogger("prefork_lb")
 class _Added(msgspec.Struct, omit_defaults=True):
     """The rules of a server that was added at run time. Scaling's are not kept: they end with the instance."""
 
-    weight: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 1
-    max_connections: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 0
+    weight: Annotated[int, msgspec.Meta(ge=1, le=MOST_WEIGHT)] = 1
+    max_connections: Annotated[int, msgspec.Meta(ge=0, le=MOST_CONNECTIONS)] = 0
     backup: bool = False
     source: Literal["operator", "discovery"] = "operator"
 
 
 class _Entry(msgspec.Struct, omit_defaults=True):
     state: Literal["ready", "drain", "maintenance"] = "ready"
-    weight: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 0  # 0: that of the configuration
-    max_connections: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] | None = None  # None: that of the configuration
+    weight: Annotated[int, msgspec.Meta(ge=0, le=MOST_WEIGHT)] = 0  # 0: that of the configuration
+    max_connections: Annotated[int, msgspec.Meta(ge=0, le=MOST_CONNECTIONS)] | None = None  # None: that of the configuration
     added: _Added | None = None  # None: the configuration's
 
 

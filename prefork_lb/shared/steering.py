@@ -17,9 +17,8 @@ from prefork_lb.shared.members import Changes
 from prefork_lb.shared.scales import Roll, Scaling, ask_for_roll, ask_for_servers, asked_servers, scaling_of
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import Admin, States, now_ms
-from prefork_lb.shared.table import ServerEntry, Source
+from prefork_lb.shared.table import MOST_CONNECTIONS, MOST_WEIGHT, ServerEntry, Source
 
-MOST_WEIGHT, MOST_CONNECTIONS = 1000, 1_000_000
 FROM_CONFIGURATION = -1
 """Of a weight or a limit: that of the configuration applies again."""
 _DEFAULT = "that of the configuration"

@@ -23,6 +23,8 @@ from prefork_lb.shared.statistics import start_pool, start_server
 from prefork_lb.shared.text import fits, read_text, write_text
 from prefork_lb.shared.transitions import Check
 
+MOST_WEIGHT, MOST_CONNECTIONS = 1000, 1_000_000
+
 
 class Standing(enum.IntEnum):
     """Which workers have a server in their pool."""
@@ -42,7 +44,7 @@ class Source(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class ServerEntry:
-    """A server as the configuration names it."""
+    """A server as a configuration, an operator or a list names it."""
 
     address: str
     weight: int
