@@ -34,7 +34,7 @@ class Leaving:
     def look(self) -> None:
         """Remove the servers that have nothing left."""
         leaving = [slot for slot, flag in enumerate(self._states.leaving.tolist()) if flag]
-        self._busy_ms = {slot: when for slot, when in self._busy_ms.items() if slot in leaving}
+        self._busy_ms = {slot: when for slot, when in self._busy_ms.items() if self._states.leaving[slot]}
         done: dict[str, list[int]] = {}
         for slot in leaving:
             key = key_of(self._segment, slot)
