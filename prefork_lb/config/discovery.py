@@ -31,7 +31,8 @@ class DiscoveryConfig(Section, frozen=True):
         "URL of a list of servers as JSON, in the format of Prometheus' `http_sd`."
     )] = ""
     interval: Annotated[Seconds, meta(
-        "Seconds between two looks: of `http`, of names whose TTL is 0, and of a file that cannot be watched."
+        "Seconds until the next look: at `http`, at names whose TTL is 0, after a look that failed, and at a file that has "
+        "changed unseen by inotify."
     )] = 5.0
     resolver: Annotated[tuple[str, ...], meta(
         'Name servers to ask, "ADDRESS" or "ADDRESS:PORT"; none: those of /etc/resolv.conf.'
