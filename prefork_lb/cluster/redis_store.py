@@ -18,6 +18,7 @@ import redis
 from redis import connection as redis_connection
 from redis.backoff import NoBackoff
 from redis.cluster import RedisCluster
+from redis.exceptions import RedisClusterException
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
@@ -30,6 +31,8 @@ _KEPT_S = 3600  # what nobody writes again goes
 _MOST_AT_ONCE = 50
 _MOST_SESSIONS = 1000  # entries of the stream; each has up to some hundred sessions
 _SENTINEL_PORT = 26379
+# RedisClusterException is no RedisError. IndexError and such are redis-py's way to say that the nodes of a cluster cannot be found.
+_FAILURES = redis.RedisError, RedisClusterException, OSError, ValueError, IndexError, TypeError
 
 # Grants each balancer a part of a limit at once or not at all: no two of them are ever granted the same part.
 # ARGV: the balancer, seconds; then by server its name, the limit and the part that is wanted. A part of a balancer without a
@@ -70,8 +73,7 @@ class RedisStore:
             if self._client is None:
                 self._client = connect(self._config)
             return self._exchange(self._client, sent)
-        except (redis.RedisError, OSError, ValueError, IndexError, TypeError) as exc:
-            # IndexError and such are redis-py's way to say that the nodes of a cluster cannot be found.
+        except _FAILURES as exc:
             raise StoreError(f"{type(exc).__name__}: {exc}") from exc
 
     def leave(self, balancer: str) -> None:
@@ -79,7 +81,7 @@ class RedisStore:
         try:
             if self._client is not None:
                 self._client.hdel(self._reports, balancer)
-        except (redis.RedisError, OSError) as exc:
+        except _FAILURES as exc:
             raise StoreError(f"{type(exc).__name__}: {exc}") from exc
 
     def _exchange(self, client: Any, sent: Sent) -> Received:

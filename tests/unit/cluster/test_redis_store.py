@@ -91,3 +91,8 @@ def test_redis_cluster(tmp_path: Path) -> None:
 def test_a_store_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="ConnectionError"):
         RedisStore(ClusterConfig(url=f"unix://{tmp_path}/nobody")).exchange(Sent("a", b""))
+
+
+def test_a_redis_cluster_that_is_not_there() -> None:
+    with pytest.raises(StoreError, match="RedisClusterException"):
+        RedisStore(ClusterConfig(url=f"redis://127.0.0.1:{free_port()}", kind="cluster")).exchange(Sent("a", b""))
