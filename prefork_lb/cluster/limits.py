@@ -63,11 +63,12 @@ class Limits:
     def take(self, servers: Servers, granted: Mapping[Key, int], balancers: int, place: int) -> None:
         """The store has granted these parts."""
         now, states, slots = self._clock(), self._states, servers.slot_of
-        with self._ledger.locked():
-            for key, part in granted.items():
-                self._asked[key] = now
-                if limit := self._counts.limit(slots[key]):
+        for key, part in granted.items():
+            self._asked[key] = now
+            if limit := self._counts.limit(slots[key]):
+                with self._ledger.locked():
                     states.set_slots(slots[key], part, part_alone(limit, balancers, place))
-            for slot in slots.values():
-                if states.slots(slot) is not None and not self._counts.limit(slot):
+        for slot in slots.values():
+            if states.slots(slot) is not None and not self._counts.limit(slot):
+                with self._ledger.locked():
                     states.set_slots(slot, None, None)  # an operator has lifted the limit

@@ -96,14 +96,14 @@ class Checks:
         if self._heard is None or (self._heard.balancer, self._heard.run) != (checker.balancer, checker.run):
             return
         states, until = self._states, now_ms() + _HOLDS_MS
-        with self._ledger.locked():
-            for result in self._heard.checked:
-                slot = servers.get((result.pool, result.address))
-                # A server that is not checked here has other rules here.
-                if slot is None or states.check[slot] == Check.NONE:
-                    continue
-                states.checked_elsewhere[slot] = until
-                if (states.check[slot], states.note(slot)) != (result.state, result.note):
+        for result in self._heard.checked:
+            slot = servers.get((result.pool, result.address))
+            # A server that is not checked here has other rules here.
+            if slot is None or states.check[slot] == Check.NONE:
+                continue
+            states.checked_elsewhere[slot] = until
+            if (states.check[slot], states.note(slot)) != (result.state, result.note):
+                with self._ledger.locked():
                     self._set(slot, result)
 
     def let_go(self, servers: Mapping[Key, int]) -> None:
@@ -115,8 +115,8 @@ class Checks:
 
     def _set(self, slot: int, result: Checked) -> None:
         before, wanted = Check(self._states.check[slot]), Check(result.state)
-        if wanted is Check.CHECKING and before is not Check.UP:
-            return  # it is down here, and nobody knows better yet
+        if before is Check.NONE or (wanted is Check.CHECKING and before is not Check.UP):
+            return  # its checks have just ended here; or it is down here, and nobody knows better yet
         self._states.set_check(slot, wanted, result.note)
         if before is not wanted:
             log.warning("pool %s: server %s is %s by the checks of another balancer: %s", result.pool, result.address,
