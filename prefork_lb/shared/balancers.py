@@ -49,7 +49,7 @@ def write_balancers(segment: Segment, wanted: list[Balancer]) -> None:
     for each in wanted:
         number = places.get(each.name, -1)
         if number < 0 and not free:
-            break
+            continue
         start = _entry(free.pop() if number < 0 else number)
         if number < 0:
             segment.text[_name(start)] = each.name.encode()[:at.BALANCER_NAME_BYTES - 1].ljust(at.BALANCER_NAME_BYTES, b"\0")

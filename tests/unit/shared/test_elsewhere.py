@@ -104,3 +104,10 @@ def test_balancers_keep_their_entries(segment: Segment) -> None:
     assert balancers(segment) == [balancer("b", heard_ms=9), balancer("c")]
     write_balancers(segment, [balancer(f"{number:02}") for number in range(70)])
     assert len(balancers(segment)) == at.BALANCERS
+
+
+def test_one_that_finds_no_room_keeps_no_other_from_being_written(segment: Segment) -> None:
+    names = [f"{number:02}" for number in range(1, at.BALANCERS + 1)]
+    write_balancers(segment, [balancer(name) for name in names])
+    write_balancers(segment, [balancer("00"), *(balancer(name, heard_ms=9) for name in names)])
+    assert [(each.name, each.heard_ms) for each in balancers(segment)] == [(name, 9) for name in names]
