@@ -31,7 +31,6 @@ class Ejected(Struct, array_like=True, frozen=True):
     address: str
     number: int  # counts this balancer's ejections of this server
     left_ms: int
-    reason: str = ""
 
 
 class Report(Struct, array_like=True, frozen=True):
