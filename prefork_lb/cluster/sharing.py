@@ -71,7 +71,7 @@ class Sharing:
         if not self._elsewhere.is_together:
             self._tell(Kind.BALANCER_JOINED, self.name, "shares with others from now on")
         self._elsewhere.note_round(self._round_us)
-        self._write_balancers(in_flight)
+        self._write_balancers()
         return received
 
     def go_alone(self, why: str) -> None:
@@ -81,7 +81,7 @@ class Sharing:
             log.error("this balancer goes on by itself: %s", why)
             self._tell(Kind.BALANCER_LEFT, self.name, f"goes on by itself: {why}")
         self._present = {}
-        self._write_balancers([])
+        self._write_balancers()
 
     def leave(self) -> None:
         """End in good order: the others need not wait."""
@@ -157,13 +157,12 @@ class Sharing:
         with self._ledger.locked():
             record(self._segment, kind, f"{name} {text}")
 
-    def _write_balancers(self, in_flight: Sequence[int]) -> None:
-        others = list(self._present.values())
-        can_check = self._counts.has_checks(self._list.read().slots)
-        checker = self._checks.checker(can_check, others)
+    def _write_balancers(self) -> None:
+        others, slots = list(self._present.values()), self._list.read().slots
+        checker = self._checks.checker(self._counts.has_checks(slots), others)
         now = self._clock()
-        found = [Balancer(self.name, True, int(now * 1000), int(self._began * 1000), sum(in_flight), self._round_us,
-                          checker == self.name)]
+        found = [Balancer(self.name, True, int(now * 1000), int(self._began * 1000), sum(self._counts.in_flight(slots)),
+                          self._round_us, checker == self.name)]
         for report in others:
             heard, since = self._others.heard(report.balancer)
             found.append(Balancer(report.balancer, False, int(heard * 1000), int(since * 1000), sum(report.in_flight),

@@ -81,6 +81,7 @@ def test_without_the_store_each_goes_on_and_they_come_together_again(
     exchange(clock, a, b)
     if what == "away":
         assert b.loads == [0, 0, 0]
+        assert [each.in_flight for each in balancers(a.segment)] == [12]
     store.is_away = False
     exchange(clock, a, b, rounds=ROUNDS)
     assert b.loads == together
