@@ -67,10 +67,11 @@ class Sharing:
         ended = self._clock()
         self._round_us = int((ended - begun) * 1e6)
         self._store_ahead_ms = received.now_ms - ended * 1000
-        self._take(servers, in_flight, received)
         if not self._elsewhere.is_together:
             self._tell(Kind.BALANCER_JOINED, self.name, "shares with others from now on")
+        # Before what others tell is written: the controller takes that back only from a balancer that has shared.
         self._elsewhere.note_round(self._round_us)
+        self._take(servers, in_flight, received)
         self._write_balancers()
         return received
 

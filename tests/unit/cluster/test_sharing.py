@@ -6,8 +6,9 @@ import random
 import pytest
 
 from prefork_lb.clock import ManualClock
+from prefork_lb.cluster.limits import Limits
 from prefork_lb.cluster.others import GONE_S, SILENT_S
-from prefork_lb.shared.balancers import balancers
+from prefork_lb.shared.balancers import balancers, is_together
 from prefork_lb.shared.events import recent
 from prefork_lb.shared.sessions import SessionKeys, SessionTable
 from prefork_lb.shared.states import Admin, now_ms
@@ -85,6 +86,30 @@ def test_without_the_store_each_goes_on_and_they_come_together_again(
     store.is_away = False
     exchange(clock, a, b, rounds=ROUNDS)
     assert b.loads == together
+
+
+def test_what_one_has_written_that_is_killed_in_an_exchange_can_be_taken_back(
+    clock: ManualClock, store: FakeStore, new_balancer: NewBalancer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also in the first exchange with a store that was away."""
+    class Killed(BaseException):
+        pass
+
+    def kill(*_: object) -> None:
+        raise Killed
+
+    a, b = new_balancer("a"), new_balancer("b")
+    a.claim(12, 0, 0)
+    exchange(clock, a, b, rounds=ROUNDS)
+    store.is_away = True
+    exchange(clock, b)
+    store.is_away = False
+    exchange(clock, a)
+    monkeypatch.setattr(Limits, "take", kill)
+    with pytest.raises(Killed):
+        b.sharing.exchange()
+    assert b.loads != [0, 0, 0]
+    assert is_together(b.segment)  # so the controller looks when it last was
 
 
 def admin(balancer: OneBalancer, index: int = 0) -> Admin:
