@@ -115,7 +115,7 @@ def _cluster_line(balancers: Sequence[Document]) -> str:
     """With how many others an instance shares, in a line."""
     own = next((balancer for balancer in balancers if balancer["self"]), None)
     if own is None or not own["together"]:
-        return "this balancer goes on by itself: the store of [cluster] is away"
+        return "this balancer goes on by itself; the error log says why"
     return f"shares with {count(len(balancers) - 1, 'other balancer')}: prefork-lb status --cluster"
 
 

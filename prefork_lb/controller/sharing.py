@@ -1,14 +1,19 @@
 """Keeps the process running that shares with other balancers, and forgets what these told when nothing more comes."""
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 from prefork_lb.config.cluster import ClusterConfig
 from prefork_lb.controller.side_process import SideProcess, module
+from prefork_lb.shared.balancers import balancers
 from prefork_lb.shared.elsewhere import Elsewhere
+from prefork_lb.shared.events import Kind, record
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import States
+
+log = logging.getLogger("prefork_lb")
 
 
 class Sharing:
@@ -16,6 +21,7 @@ class Sharing:
 
     def __init__(self, segment: Segment, ledger: Ledger, states: States, error_log: str,
                  command: Sequence[str] = module("prefork_lb.cluster")) -> None:
+        self._segment, self._ledger = segment, ledger
         self._process = SideProcess(segment, error_log, "the process that shares with other balancers", command)
         self._elsewhere = Elsewhere(segment, ledger, states)
 
@@ -27,7 +33,12 @@ class Sharing:
 
     def look(self) -> None:
         """To be called a few times a second, from the main thread."""
-        self._elsewhere.go_alone_if_silent()
+        if self._elsewhere.go_alone_if_silent():
+            why = "the process that shares has been silent for a second"
+            log.error("this balancer goes on by itself: %s", why)
+            name = next((each.name for each in balancers(self._segment) if each.is_self), "this balancer")
+            with self._ledger.locked():
+                record(self._segment, Kind.BALANCER_LEFT, f"{name} goes on by itself: {why}")
         self._process.look()
 
     def close(self) -> None:

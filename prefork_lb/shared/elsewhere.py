@@ -61,11 +61,13 @@ class Elsewhere:
         """Whether what other balancers have told counts here."""
         return bool(self._segment.cells[at.H_TOGETHER])
 
-    def go_alone_if_silent(self) -> None:
-        """Go on by itself, if this balancer has not shared for a second. One comparison as long as it has."""
+    def go_alone_if_silent(self) -> bool:
+        """Go on by itself, if this balancer has not shared for a second; whether that was so. One comparison as long as it has."""
         since = self._segment.cells[at.H_TOGETHER]
-        if since and now_ms() - since > SILENT_MS:
+        is_silent = bool(since) and now_ms() - since > SILENT_MS
+        if is_silent:
             self.go_alone()
+        return is_silent
 
     def go_alone(self) -> None:
         """Forget what other balancers have told; of each limit this one uses the part that is meant for that. Takes the lock."""

@@ -93,7 +93,7 @@ export class Balancers {
   #item(balancer) {
     const item = this.#items.get(balancer.name) ?? this.#new(balancer);
     text(item.state, [balancer.self && "this one", balancer.checks && "checks for all"].filter(Boolean).join(", "));
-    const said = balancer.together ? [`${count(balancer.in_flight)} in flight`, `reported ${balancer.silent_s.toFixed(1)}\u202fs ago`, `exchange ${lag(balancer.round_ms)}`] : ["goes on by itself: the store is away"];
+    const said = balancer.together ? [`${count(balancer.in_flight)} in flight`, `reported ${balancer.silent_s.toFixed(1)}\u202fs ago`, `exchange ${lag(balancer.round_ms)}`] : ["goes on by itself; the error log says why"];
     text(item.figures, said.join(" · "));
     attribute(item.root, "data-old", balancer.together ? null : "");
     return item.root;
