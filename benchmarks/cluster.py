@@ -17,25 +17,24 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import itertools
 import random
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))  # run as a file, only benchmarks/ is on the path
 
-from benchmarks.open_loop import SERVERS, WARM_UP_S, SlottedServer, SpreadMeter, answering, request  # noqa: E402
-from prefork_lb.cli.running import running_segments  # noqa: E402
+from benchmarks.open_loop import SlottedServer, SpreadMeter, answering, beside, drive, request, servers  # noqa: E402
+from prefork_lb.cli.running import running_segment  # noqa: E402
 from prefork_lb.shared.balancers import balancers  # noqa: E402
-from prefork_lb.shared.ledger import Ledger  # noqa: E402
-from prefork_lb.shared.segment import Segment  # noqa: E402
-from prefork_lb.shared.states import Admin, States  # noqa: E402
-from prefork_lb.shared.steering import Steering  # noqa: E402
+from prefork_lb.shared.states import Admin  # noqa: E402
 from tests.support.balancer import PROXY, Balancer, pool_text  # noqa: E402
+from tests.support.instances import set_admin  # noqa: E402
 from tests.support.store import RedisServer  # noqa: E402
 
 BALANCERS = 3
@@ -73,46 +72,23 @@ def running(addresses: list[str], count: int, store: RedisServer | None) -> Iter
             found.append(stack.enter_context(balancer))
         if store is not None:
             deadline = time.monotonic() + 90
-            while any(len(balancers(segment_of(balancer))) < count for balancer in found):
+            while any(len(balancers(running_segment(balancer.master))) < count for balancer in found):
                 if time.monotonic() > deadline:
                     raise SystemExit("the balancers do not share:\n" + found[0].log())
                 time.sleep(0.1)
         yield found
 
 
-def segment_of(balancer: Balancer) -> Segment:
-    return next(each for each in running_segments() if balancer.master in each.masters())
-
-
-def set_admin(balancer: Balancer, addresses: list[str], state: Admin) -> None:
-    segment = segment_of(balancer)
-    steering = Steering(segment, Ledger(segment, takes_row=False), States(segment))
-    for address in addresses:
-        steering.set_admin("web", address, state, "benchmark")
-
-
-@contextlib.asynccontextmanager
-async def servers(kind: type[SlottedServer], meter: SpreadMeter) -> AsyncIterator[list[str]]:
-    """Four of them; their addresses."""
-    meter.servers = [kind(meter) for _ in range(SERVERS)]
-    listeners = [await asyncio.start_server(server.serve, "127.0.0.1", 0, backlog=1024) for server in meter.servers]
-    yield [f"127.0.0.1:{listener.sockets[0].getsockname()[1]}" for listener in listeners]
-    for listener in listeners:
-        listener.close()
-
-
 async def burst(store: RedisServer | None) -> tuple[int, int]:
     """The spread after 200 ms, and the greatest from then on."""
     meter = SpreadMeter()
-    async with servers(HoldingServer, meter) as addresses:
-        context = running(addresses, BALANCERS, store)
-        found = await asyncio.to_thread(context.__enter__)
+    async with servers(HoldingServer, meter) as addresses, beside(running(addresses, BALANCERS, store)) as found:
         ports = [balancer.address[1] for balancer in found]
-        await asyncio.to_thread(set_admin, found[0], addresses[1:], Admin.DRAIN)
+        await asyncio.to_thread(set_admin, found[0].master, "web", Admin.DRAIN, *addresses[1:])
         tasks = [asyncio.create_task(request(ports[0], [])) for _ in range(AHEAD)]
         while sum(server.in_flight for server in meter.servers) < AHEAD:
             await asyncio.sleep(0.01)
-        await asyncio.to_thread(set_admin, found[0], addresses[1:], Admin.READY)
+        await asyncio.to_thread(set_admin, found[0].master, "web", Admin.READY, *addresses[1:])
         await asyncio.sleep(SETTLE_S)
         begun, early, most = time.monotonic(), -1, 0
         for number in range(BURST):
@@ -128,7 +104,6 @@ async def burst(store: RedisServer | None) -> tuple[int, int]:
             assert isinstance(server, HoldingServer)
             server.released.set()
         await asyncio.gather(*tasks)
-        await asyncio.to_thread(context.__exit__, None, None, None)
     return early, most
 
 
@@ -140,32 +115,19 @@ def spread_of(meter: SpreadMeter) -> int:
 async def open_loop(count: int, store: RedisServer | None, rate: float, seconds: float, seed: int, in_turn: bool,
                     trouble: bool = False) -> tuple[float, int, list[float]]:
     """The average spread, the requests that failed, and the times to answer in milliseconds."""
-    meter, rng, times = SpreadMeter(), random.Random(seed), list[float]()
-    async with servers(SlottedServer, meter) as addresses:
-        context = running(addresses, count, store)
-        ports = [balancer.address[1] for balancer in await asyncio.to_thread(context.__enter__)]
+    meter, rng = SpreadMeter(), random.Random(f"ports {seed}")
+    async with servers(SlottedServer, meter) as addresses, beside(running(addresses, count, store)) as found:
+        ports = [balancer.address[1] for balancer in found]
         for port in ports:
             await answering(port)
         await asyncio.sleep(SETTLE_S)
-        tasks: list[asyncio.Task[bool]] = []
-        begun = due = time.monotonic()
         harm = asyncio.create_task(harming(store)) if trouble and store is not None else None
-        measuring = False
-        while due < begun + WARM_UP_S + seconds:
-            await asyncio.sleep(max(0.0, due - time.monotonic()))
-            if not measuring and due >= begun + WARM_UP_S:
-                measuring = True
-                meter.reset()
-                times.clear()
-            port = ports[len(tasks) % count] if in_turn else rng.choice(ports)
-            tasks.append(asyncio.create_task(request(port, times)))
-            due += rng.expovariate(rate)
-        meter.note()
-        failed = list(await asyncio.gather(*tasks)).count(False)
+        chosen = itertools.cycle(ports) if in_turn else (rng.choice(ports) for _ in itertools.count())
+        answers, times = await drive(chosen, meter, rate, seconds, seed)
         if harm is not None:
             harm.cancel()
-        await asyncio.to_thread(context.__exit__, None, None, None)
-    return meter.average, failed, times
+            await asyncio.wait([harm])
+    return meter.average, answers.count(False), times
 
 
 async def harming(store: RedisServer) -> None:
@@ -176,8 +138,10 @@ async def harming(store: RedisServer) -> None:
     while True:
         for harm, mend in ((store.kill, store.start), (store.stop_running, store.go_on), (empty, empty)):
             await asyncio.to_thread(harm)
-            await asyncio.sleep(TROUBLE_EVERY_S / 2)
-            await asyncio.to_thread(mend)
+            try:
+                await asyncio.sleep(TROUBLE_EVERY_S / 2)
+            finally:
+                await asyncio.to_thread(mend)  # the next round needs the store
             await asyncio.sleep(TROUBLE_EVERY_S / 2)
 
 

@@ -14,6 +14,7 @@ import argparse
 import asyncio
 import contextlib
 import heapq
+import itertools
 import json
 import random
 import statistics
@@ -21,9 +22,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeVar
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))  # run as a file, only benchmarks/ is on the path
@@ -33,6 +35,7 @@ from tests.support.ports import free_port  # noqa: E402
 
 SERVERS, SLOTS, SERVICE_S = 4, 4, 0.030
 WARM_UP_S = 1.0
+Started = TypeVar("Started")
 REPLY = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 NGINX = """
@@ -132,9 +135,10 @@ async def request(port: int, times: list[float]) -> bool:
 
 
 async def drive(
-    port: int, meter: SpreadMeter, rate: float, seconds: float, seed: int
+    ports: Iterator[int], meter: SpreadMeter, rate: float, seconds: float, seed: int
 ) -> tuple[list[bool], list[float]]:
-    """Send Poisson arrivals at `rate` a second; the meter and the answers count from the end of the warm-up."""
+    """Send Poisson arrivals at `rate` a second, each to the next of `ports`; the meter and the answers count from the end of the
+    warm-up."""
     rng = random.Random(seed)
     times: list[float] = []
     tasks: list[asyncio.Task[bool]] = []
@@ -147,7 +151,7 @@ async def drive(
             meter.reset()
             times.clear()
             tasks = [task for task in tasks if not task.done()]
-        tasks.append(asyncio.create_task(request(port, times)))
+        tasks.append(asyncio.create_task(request(next(ports), times)))
         due += rng.expovariate(rate)
     meter.note()
     return list(await asyncio.gather(*tasks)), times
@@ -183,6 +187,26 @@ def ideal(rate: float, seconds: float, seed: int) -> float:
         in_flight[server] += 1
         arrival = now + rng.expovariate(rate)
     return area / now
+
+
+@contextlib.asynccontextmanager
+async def servers(kind: type[SlottedServer], meter: SpreadMeter) -> AsyncIterator[list[str]]:
+    """As many of them as the meter is for; their addresses."""
+    meter.servers = [kind(meter) for _ in range(SERVERS)]
+    listeners = [await asyncio.start_server(server.serve, "127.0.0.1", 0, backlog=1024) for server in meter.servers]
+    try:
+        yield [f"127.0.0.1:{listener.sockets[0].getsockname()[1]}" for listener in listeners]
+    finally:
+        for listener in listeners:
+            listener.close()
+
+
+@contextlib.asynccontextmanager
+async def beside(started: contextlib.AbstractContextManager[Started]) -> AsyncIterator[Started]:
+    """Enter and leave it in a thread: waiting for a proxy must not stop the servers that it asks."""
+    with contextlib.ExitStack() as stack:
+        yield await asyncio.to_thread(stack.enter_context, started)
+        await asyncio.to_thread(stack.close)
 
 
 @contextlib.contextmanager
@@ -228,20 +252,11 @@ async def answering(port: int) -> None:
 async def measure(name: str, arguments: argparse.Namespace, seed: int) -> Result:
     """One round with one proxy, its servers and its clients in this process."""
     meter = SpreadMeter()
-    meter.servers = [SlottedServer(meter) for _ in range(SERVERS)]
-    listeners = [
-        await asyncio.start_server(server.serve, "127.0.0.1", 0, backlog=1024) for server in meter.servers
-    ]
-    addresses = [f"127.0.0.1:{listener.sockets[0].getsockname()[1]}" for listener in listeners]
     front_end = FrontEnd(arguments.worker_class, arguments.workers, arguments.threads, 0)
-    with tempfile.TemporaryDirectory() as scratch, contextlib.ExitStack() as stack:
-        # In a thread: waiting for the proxy must not stop the servers that it asks.
-        port = await asyncio.to_thread(stack.enter_context, proxy(name, addresses, Path(scratch) / name, front_end))
-        await answering(port)
-        answers, times = await drive(port, meter, arguments.rate, arguments.seconds, seed)
-        await asyncio.to_thread(stack.close)
-    for listener in listeners:
-        listener.close()
+    with tempfile.TemporaryDirectory() as scratch:
+        async with servers(SlottedServer, meter) as addresses, beside(proxy(name, addresses, Path(scratch), front_end)) as port:
+            await answering(port)
+            answers, times = await drive(itertools.repeat(port), meter, arguments.rate, arguments.seconds, seed)
     cuts = statistics.quantiles(times, n=100)
     return Result(name, meter.average, sum(answers), answers.count(False), cuts[49], cuts[98])
 

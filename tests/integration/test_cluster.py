@@ -6,17 +6,14 @@ from typing import NamedTuple
 
 import pytest
 
-from prefork_lb.cli.running import running_segments
+from prefork_lb.cli.running import running_segment
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.keys import slots_by_key
-from prefork_lb.shared.ledger import Ledger
-from prefork_lb.shared.segment import Segment
-from prefork_lb.shared.states import Admin, States
-from prefork_lb.shared.steering import Steering
+from prefork_lb.shared.states import Admin
 from prefork_lb.shared.view import InstanceView
 from tests.support.balancer import PROXY, Balancer, pool_text
 from tests.support.client import Burst
-from tests.support.instances import instances
+from tests.support.instances import instances, set_admin
 from tests.support.load import Load
 from tests.support.origin import Origin
 from tests.support.rig import Rig
@@ -58,24 +55,12 @@ def wait_until_together(*balancers: Balancer) -> None:
         wait_until(lambda balancer=balancer: are_together(balancer), lambda: "both share", PATIENCE_S)  # type: ignore[misc]
 
 
-def segment_of(balancer: Balancer) -> Segment:
-    return next(each for each in running_segments() if balancer.master in each.masters())
-
-
 def head_start(balancer: Balancer, addresses: list[str]) -> int:
     """By how much the load of others on the first server is above that on the others, for a balancer."""
-    segment = segment_of(balancer)
+    segment = running_segment(balancer.master)
     slots, loads = slots_by_key(segment), segment.cells[segment.layout.column(at.C_ELSEWHERE)]
     first, *others = (loads[slots["web", address]] for address in addresses)
     return int(first - max(others))
-
-
-def set_admin(balancer: Balancer, state: Admin, *addresses: str) -> None:
-    """As an operator does."""
-    segment = segment_of(balancer)
-    steering = Steering(segment, Ledger(segment, takes_row=False), States(segment))
-    for address in addresses:
-        steering.set_admin("web", address, state, "somebody")
 
 
 def drained(balancer: Balancer) -> int:
@@ -87,11 +72,11 @@ def test_what_one_balancer_knows_counts_on_the_other(setup: Setup) -> None:
     server as many of its own: a difference of six."""
     origin, (a, b) = setup.origin, setup.balancers
     wait_until_together(a, b)
-    set_admin(a, Admin.DRAIN, *origin.addresses[1:])
+    set_admin(a.master, "web", Admin.DRAIN, *origin.addresses[1:])
     wait_until(lambda: drained(b) == 2, "what was set on one balancer holds on the other", PATIENCE_S)
     with origin.released_at_end(), Burst(a.address, 6):
         origin.wait_for_in_flight(6)
-        set_admin(b, Admin.READY, *origin.addresses[1:])
+        set_admin(b.master, "web", Admin.READY, *origin.addresses[1:])
         wait_until(lambda: drained(a) == 0, "and the other way round", PATIENCE_S)
         wait_until(lambda: head_start(b, origin.addresses) >= 3, "the other balancer knows of the six", PATIENCE_S)
         with Burst(b.address, 12):

@@ -3,8 +3,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from prefork_lb.cli.running import running_segment
 from prefork_lb.shared.finding import open_segment, removed_segments, segment_names
+from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import Segment
+from prefork_lb.shared.states import Admin, States
+from prefork_lb.shared.steering import Steering
 from prefork_lb.shared.view import InstanceView, view
 
 
@@ -25,6 +29,14 @@ def instance_of(master: int) -> InstanceView:
 def usable(master: int) -> set[str]:
     """The servers of this master's instance that get requests."""
     return {server.address for server in instance_of(master).servers if server.usable}
+
+
+def set_admin(master: int, pool: str, state: Admin, *addresses: str) -> None:
+    """As an operator does, in the instance with this gunicorn master."""
+    segment = running_segment(master)
+    steering = Steering(segment, Ledger(segment, takes_row=False), States(segment))
+    for address in addresses:
+        steering.set_admin(pool, address, state, "somebody")
 
 
 def _running(segments: Iterable[Segment]) -> list[InstanceView]:
