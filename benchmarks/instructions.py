@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from http.client import HTTPResponse
 from pathlib import Path
 
 from benchmarks.contenders import REPOSITORY, free_port, origins
@@ -49,26 +50,18 @@ def head(number: int, varies: bool) -> bytes:
         "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Site": "same-origin", "Upgrade-Insecure-Requests": "1",
         "Referer": f"http://www.example.org/from/{name}",
     }
-    path = f"/varied/items/{name}?page={number % 97}" if varies else "/"
+    path = f"/visit/{name}?page={number % 97}" if varies else "/"
     lines = "".join(f"{key}: {value}\r\n" for key, value in fields.items())
     return f"GET {path} HTTP/1.1\r\n{lines}\r\n".encode()
 
 
 def answer(client: socket.socket) -> None:
-    """Receive one whole answer."""
-    data = b""
-    while b"\r\n\r\n" not in data:
-        piece = client.recv(65536)
-        if not piece:
-            raise SystemExit("the worker has closed a connection")
-        data += piece
-    block, _, body = data.partition(b"\r\n\r\n")
-    length = re.search(rb"(?i)content-length: (\d+)", block)
-    if b" 200 " not in block[:16] or length is None:
-        raise SystemExit(f"not an answer of an origin: {block!r}")
-    left = int(length[1]) - len(body)
-    while left > 0:
-        left -= len(client.recv(65536))
+    """Receive one whole answer. Raises HTTPException when the worker closes the connection before its end."""
+    response = HTTPResponse(client)
+    response.begin()
+    response.read()
+    if response.status != 200:
+        raise SystemExit(f"not an answer of an origin: {response.status} {response.reason}")
 
 
 def ask(clients: list[socket.socket], first: int, count: int, varies: bool) -> None:
