@@ -9,6 +9,8 @@ import pytest
 from prefork_lb.clock import ManualClock
 from prefork_lb.observe.conditions import condition
 from prefork_lb.observe.snapshot import Snapshots
+from prefork_lb.shared import layout as at
+from prefork_lb.shared.balancers import Balancer, write_balancers
 from prefork_lb.shared.desired import publish
 from prefork_lb.shared.discovered import Discovered, State, write_discovered
 from prefork_lb.shared.ledger import Ledger
@@ -116,6 +118,20 @@ def test_where_servers_are_found_and_how_that_goes_is_told(segment: Segment) -> 
             write_discovered(segment, 0, found)
         told = snapshots.take()["pools"][0]["discovery"]
         assert told == dict(zip(("source", "state", "last_ok", "error", "servers"), ("file /a.json", *expected), strict=True))
+
+
+def test_the_balancers_that_share_are_told(segment: Segment) -> None:
+    snapshots = Snapshots(segment)
+    assert snapshots.take()["cluster"] is None
+
+    def told() -> list[tuple[Any, ...]]:
+        return [tuple(each[key] for key in ("name", "self", "together", "in_flight", "round_ms", "checks"))
+                for each in snapshots.take()["cluster"]]
+
+    write_balancers(segment, [Balancer("b", True, now_ms(), 1, 4, 2500, False), Balancer("a", False, now_ms(), 1, 7, 900, True)])
+    assert told() == [("a", False, True, 7, 0.9, True), ("b", True, False, 4, 2.5, False)]  # it goes on by itself
+    segment.cells[at.H_TOGETHER] = now_ms()
+    assert told() == [("a", False, True, 7, 0.9, True), ("b", True, True, 4, 2.5, False)]
 
 
 def test_without_statistics_numbers_are_none(segment: Segment) -> None:
