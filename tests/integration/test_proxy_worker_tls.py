@@ -94,7 +94,6 @@ def test_a_reload_takes_the_certificates_that_are_there_now(rig: Rig, pairs: dic
     wait_until(lambda: certificate_for(balancer.address, None) == der(pairs["server"]), "the new certificate", 15)
 
 
-@needs_curl
 def resumed(address: tuple[str, int], context: ssl.SSLContext, session: ssl.SSLSession | None = None, count: int = 1,
             ) -> tuple[list[bool | None], ssl.SSLSession | None]:
     """Whether each of so many connections, open together, went on with `session`; and the session of the last one."""
@@ -126,6 +125,7 @@ def test_a_ticket_is_good_at_every_worker_and_after_a_reload(balancer: Balancer)
             assert resumed(balancer.address, context, session, 8)[0] == [True] * 8
 
 
+@needs_curl
 def test_curl_downloads_uploads_and_is_told_the_scheme(balancer: Balancer, pairs: dict[str, Pair], tmp_path: Path) -> None:
     url, trust = https(balancer.address), ("--cacert", str(pairs["default"].certificate))
     assert curl(*trust, f"{url}/bytes?n=1000000") == bytes(pattern(0, 1_000_000))
