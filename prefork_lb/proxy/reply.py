@@ -1,7 +1,8 @@
 """The reply: what the client gets, and the owner of the lease while the body streams."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from prefork_lb.errors import TruncatedBody
 from prefork_lb.net.stream import Stream
@@ -11,6 +12,8 @@ from prefork_lb.upstream.lease import Lease
 from prefork_lb.upstream.server import Server
 from prefork_lb.wire.framing import BY_CLOSE, BY_LENGTH, BY_NOTHING, Framing, content_length
 from prefork_lb.wire.head import Fields, ResponseHead
+
+_Received = TypeVar("_Received")
 
 
 class Reply:
@@ -88,14 +91,7 @@ class Reply:
         if body is None:
             data, self._data = self._data, b""
             return data
-        try:
-            data = body.read(limit)
-        except TruncatedBody as exc:
-            self.lease.fail(str(exc))
-            raise
-        if body.is_received:
-            self._release()
-        return data
+        return self._from_server(body, body.read, limit)
 
     def pass_on(self, move: Move) -> tuple[int, bytes]:
         """Let `move` take the next data. Return how much that was, and what of it the client has not taken.
@@ -104,14 +100,7 @@ class Reply:
         """
         body = self._body
         assert body is not None
-        try:
-            moved = body.pass_on(move)
-        except TruncatedBody as exc:
-            self.lease.fail(str(exc))
-            raise
-        if body.is_received:
-            self._release()
-        return moved
+        return self._from_server(body, body.pass_on, move)
 
     def whole(self) -> bytes | None:
         """All of the body, if it is here already; not after 101."""
@@ -126,16 +115,7 @@ class Reply:
         At most `limit` bytes are received. Raises TruncatedBody.
         """
         body = self._body
-        if body is None:
-            return b""
-        try:
-            data = body.take(limit, wait_s)
-        except TruncatedBody as exc:
-            self.lease.fail(str(exc))
-            raise
-        if body.is_received:
-            self._release()
-        return data
+        return b"" if body is None else self._from_server(body, body.take, limit, wait_s)
 
     @property
     def is_received(self) -> bool:
@@ -161,6 +141,17 @@ class Reply:
         """Give everything back. If the body was not read to its end, the client has left: the server's connection is closed."""
         if self.lease.is_open:
             self.lease.abandon()
+
+    def _from_server(self, body: BodyReader, receive: Callable[..., _Received], *arguments: object) -> _Received:
+        """What an operation of the body gives. The lease ends with the body, or with its failure."""
+        try:
+            received = receive(*arguments)
+        except TruncatedBody as exc:
+            self.lease.fail(str(exc))
+            raise
+        if body.is_received:
+            self._release()
+        return received
 
     def _release(self) -> None:
         self.lease.succeed(self._reusable and (self._body is None or not self._body.excess))
