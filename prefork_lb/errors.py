@@ -161,13 +161,18 @@ class NotFound(DownstreamError):
     phase = "route"
 
 
-class Forbidden(ProxyError):
-    """The route is not for this client."""
+class RefusedByRoute(ProxyError):
+    """The route refuses a request that is well formed. So the client's connection goes on, unlike after a DownstreamError."""
 
     side = "downstream"
-    status = 403
     phase = "route"
     ending = "refused"
+
+
+class Forbidden(RefusedByRoute):
+    """The route is not for this client."""
+
+    status = 403
 
 
 class ContentTooLarge(DownstreamError):
@@ -177,13 +182,10 @@ class ContentTooLarge(DownstreamError):
     phase = "request body"
 
 
-class TooManyRequests(ProxyError):
+class TooManyRequests(RefusedByRoute):
     """The route's limit of the rate is reached (RFC 6585 4)."""
 
-    side = "downstream"
     status = 429
-    phase = "route"
-    ending = "refused"
 
     def __init__(self, message: str, retry_after_s: int = 1, fields: Sequence[tuple[bytes, bytes]] = ()) -> None:
         """`fields` tell the client of the limit."""
