@@ -154,19 +154,18 @@ class NoRoute(DownstreamError):
     phase = "route"
 
 
-class NotFound(DownstreamError):
-    """A route answers with files, and there is none of this name."""
-
-    status = 404
-    phase = "route"
-
-
 class RefusedByRoute(ProxyError):
     """The route refuses a request that is well formed. So the client's connection goes on, unlike after a DownstreamError."""
 
     side = "downstream"
     phase = "route"
     ending = "refused"
+
+
+class NotFound(RefusedByRoute):
+    """A route answers with files, and there is none of this name."""
+
+    status = 404
 
 
 class Forbidden(RefusedByRoute):

@@ -14,7 +14,7 @@ from typing import Any, cast
 import pytest
 from gunicorn.config import Config
 
-from prefork_lb.errors import ConnectFailed, PoolFull
+from prefork_lb.errors import ConnectFailed, Forbidden, NotFound, PoolFull, ProxyError, TooManyRequests
 from prefork_lb.green.hub import Hub
 from prefork_lb.green.streams import GreenStream
 from prefork_lb.proxy.engine import Engine
@@ -272,6 +272,19 @@ def test_failures_of_servers_keep_the_connection() -> None:
         client.say(get(target, "Accept: application/json"))
         data = client.sock.recv(65536)
         assert data.startswith(b"HTTP/1.1 %d " % status) and b"Connection: close" not in data and b"refused" not in data
+    client.close()
+
+
+@pytest.mark.parametrize("refusal", [Forbidden("not here"), NotFound("no file"), TooManyRequests("too early")])
+def test_what_a_route_refuses_keeps_the_connection(refusal: ProxyError) -> None:
+    def refuse(request: Request) -> Any:
+        raise refusal
+
+    client = Client(refuse)
+    for _ in range(2):
+        client.say(get("/"))
+        data = client.sock.recv(65536)
+        assert data.startswith(b"HTTP/1.1 %d " % refusal.status) and b"Connection: close" not in data
     client.close()
 
 
