@@ -43,11 +43,8 @@ def request_block(request: Request, destination: Destination, framing: Framing, 
     rest = b""
     if section.notable & _SELDOM or framing is not NO_BODY or request.upgrade:
         rest = _seldom_lines(request, framing)
-    start = b"%b %b HTTP/1.1" % (head.method, destination.target)
-    # The last line of defence against a split request, whatever the front end let through; here and for the fields below.
-    if not head.is_parsed and grammar.request_line.fullmatch(start) is None:
-        raise BadRequest(f"not a request line: {start[:80]!r}")
-    before = b"%b\r\nHost: %b\r\n" % (start, default_host.encode() if host is None else host)
+    before = b"%b %b HTTP/1.1\r\nHost: %b\r\n" % (
+        head.method, destination.target, default_host.encode() if host is None else host)
     behind = b"%b%b\r\n" % (told_lines(section, head.minor, request.peer, host, pseudonym), rest)
     travelling = _LINES if request.identity is None else _UNNAMED_LINES
     if own_cookies or isinstance(section, FieldSection):

@@ -16,7 +16,7 @@ def head(target: bytes, host: bytes | None = b"a.test", method: bytes = b"GET", 
 @pytest.mark.parametrize(
     ("target", "path"), [(b"/a?b", b"/a?b"), (b"http://b.test/a?b", b"/a?b"), (b"http://b.test", b"/")]
 )
-def test_routing_sees_the_path_that_the_server_gets(target: bytes, path: bytes) -> None:
+def test_the_target_that_routes_and_servers_get_has_no_authority(target: bytes, path: bytes) -> None:
     goal = destination(head(target))
     assert goal.target == path
 

@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 
+from prefork_lb.proxy.engine import Engine
 from prefork_lb.proxy.request import NO_HEAD, Request
+from prefork_lb.routing.actions import Actions, redirecting
+from prefork_lb.routing.match import Route, Router
 from prefork_lb.wire.head import HeadLimits
 from prefork_lb.wsgi.client import ClientRules
 from prefork_lb.wsgi.front_end import WSGIFrontEnd
@@ -287,6 +290,17 @@ def test_what_the_server_in_front_let_through_is_refused_and_the_connection_clos
         assert dict(front.started.fields)["Content-Length"] == str(len(body))
         assert front.started.closed
         assert server.accepted == 0
+
+
+def test_no_target_splits_the_answer_of_a_route() -> None:
+    with Rig() as rig, Front(rig) as front:
+        moved = Actions(answer=redirecting("https://example.org{path}", 308))
+        rig.engine = Engine(Router([Route("", actions=moved)]), {}, rig.settings)
+        front.records()
+        front.fetch(RAW_URI="/a")
+        assert dict(front.started.fields)["Location"] == "https://example.org/a"
+        front.fetch(RAW_URI="/a\nX-Evil:1")
+        assert front.started.status.startswith("400 ") and front.started.closed
 
 
 def test_a_page_for_head_has_no_body() -> None:
