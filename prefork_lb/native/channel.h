@@ -70,6 +70,10 @@ static int would_block(int error) { return error == EAGAIN || error == EWOULDBLO
 
 /* What is there, None, or NULL with an exception: GreenStream.receive_now. */
 static PyObject *receive_some(Channel *self, Py_ssize_t limit) {
+    if (limit < 0) {
+        PyErr_SetString(PyExc_ValueError, "a negative limit of what is received");
+        return NULL;
+    }
     PyObject *data = NULL;
     char *to = buffer;
     if (limit > BUFFER_BYTES) {
@@ -106,11 +110,7 @@ static Py_ssize_t send_some(Channel *self, const Py_buffer *data) {
 
 static PyObject *receive_now(Channel *self, PyObject *limit) {
     Py_ssize_t most = PyLong_AsSsize_t(limit);
-    if (most < 0) {
-        if (!PyErr_Occurred()) PyErr_SetString(PyExc_ValueError, "receive_now: a negative limit");
-        return NULL;
-    }
-    return receive_some(self, most);
+    return most == -1 && PyErr_Occurred() ? NULL : receive_some(self, most);
 }
 
 static PyObject *send_now(Channel *self, PyObject *data) {

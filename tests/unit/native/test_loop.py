@@ -15,9 +15,11 @@ from prefork_lb.green.rounds import PythonRounds
 from prefork_lb.green.streams import GreenStream
 from prefork_lb.native.loader import native_loop
 from prefork_lb.net.stream import StreamClosed, StreamTimeout
+from tests.support.watched import Watching
 from tests.unit.green.running import pair, run
 
 LOOP = native_loop()
+NOBODY_LEAVES = Watching(lambda: False)
 pytestmark = pytest.mark.skipif(LOOP is None, reason="prefork_lb.native.loop was not built: it takes a C compiler")
 
 
@@ -26,15 +28,6 @@ def hub() -> Iterator[Hub]:
     made = Hub()
     yield made
     made.close()
-
-
-class Nobody:
-    """A client that stays."""
-
-    waiting: object = None
-
-    def is_gone(self) -> bool:
-        return False
 
 
 def test_the_compiled_operations_are_in_use(hub: Hub) -> None:
@@ -54,9 +47,14 @@ def test_wrong_arguments(hub: Hub) -> None:
             stream.receive_now(limit)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="negative"):
         stream.receive_now(-1)
-    for arguments in ((), (1, 1.0), (1, "1", Nobody()), ("1", 1.0, Nobody())):
+    for arguments in ((), (1, 1.0), (1, "1", NOBODY_LEAVES), ("1", 1.0, NOBODY_LEAVES)):
         with pytest.raises(TypeError):
             stream.receive_or(*arguments)  # type: ignore[arg-type]
+    theirs.send(b"there")
+    for limit in (-1, -5):
+        with pytest.raises(ValueError, match="negative"):
+            run(hub, lambda limit=limit: stream.receive_or(limit, 1.0, NOBODY_LEAVES))  # type: ignore[misc]
+    assert run(hub, lambda: stream.receive_or(9, 1.0, NOBODY_LEAVES)) == b"there"
     with pytest.raises(AttributeError):
         stream.receive_or(1, 1.0, object())  # type: ignore[arg-type]
     for arguments in ((), (1, {}), (1, {}, []), ("1", {}, {})):
@@ -120,7 +118,7 @@ def test_pieces_of_any_size_come_whole(hub: Hub, size: int) -> None:
         def receive() -> None:
             nonlocal got
             while len(got) < sent:
-                got += stream.receive_or(size, 10.0, Nobody()) or b""
+                got += stream.receive_or(size, 10.0, NOBODY_LEAVES) or b""
 
         run(hub, receive)
         assert got == (bytes(range(256)) * (size // 256) + b"y" * (size % 256))[:sent]
@@ -135,7 +133,7 @@ def test_nothing_is_left_behind(hub: Hub) -> None:
             stream.send(b"ping", 1.0)
             theirs.recv(10)
             theirs.send(b"pong")
-            assert stream.receive_or(100, 10.0, Nobody()) == b"pong"
+            assert stream.receive_or(100, 10.0, NOBODY_LEAVES) == b"pong"
             assert stream.receive_now(100) is None and stream.is_quiet()
 
     run(hub, work)
@@ -145,7 +143,7 @@ def test_nothing_is_left_behind(hub: Hub) -> None:
     gc.collect()
     assert sys.getallocatedblocks() - before < 200
     with pytest.raises(StreamTimeout):
-        run(hub, lambda: stream.receive_or(100, 0.0, Nobody()))
+        run(hub, lambda: stream.receive_or(100, 0.0, NOBODY_LEAVES))
     theirs.close()
     stream.close()
 
