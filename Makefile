@@ -20,7 +20,7 @@ help:
 	@echo "make native      compile the C anew; an error, a warning, or a module that does not load fails"
 	@echo "make wheel       a wheel with the compiled modules, into dist/"
 	@echo "make sanitize    the tests of the C with AddressSanitizer and UndefinedBehaviorSanitizer"
-	@echo "make pure        tests over real workers, with the Python in place of the C"
+	@echo "make pure        tests over real workers, and of the loop, with the Python in place of the C"
 	@echo "make clean       remove the environments and everything generated"
 	@echo
 	@echo "PYTHON=python3.12 chooses the interpreter when $(VENV) is made; \`make clean\` first to change it."

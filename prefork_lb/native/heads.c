@@ -67,19 +67,19 @@ static void set_part(PyObject *head, const HeadClass *of, int part, PyObject *va
     *(PyObject **)((char *)head + of->offsets[part]) = value;
 }
 
-/* A head of these parts, whose new references are taken over; NULL with an exception, or None if `section` is NULL. It has no
- * `is_persistent` if it has Connection. */
+/* A head of these parts, whose new references are taken over; NULL with an exception, also if one of the first two is NULL. It has
+ * no `is_persistent` if it has Connection. */
 static PyObject *head_of(const HeadClass *of, PyObject *first, PyObject *second, int minor, Section *section, PyObject *last) {
     PyObject *head = NULL;
     if (!of->type)
         PyErr_SetString(PyExc_RuntimeError, "use() comes first");
-    else if (first && second && section)
+    else if (first && second)
         head = of->type->tp_alloc(of->type, 0);
     if (!head) {
         Py_XDECREF(first);
         Py_XDECREF(second);
-        Py_XDECREF((PyObject *)section);
-        return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
+        Py_DECREF(section);
+        return NULL;
     }
     set_part(head, of, FIRST, first);
     set_part(head, of, SECOND, second);

@@ -337,7 +337,7 @@ static unsigned bit_of(Section *self, const Line *line) {
     return 0;
 }
 
-enum { MOST_DIGITS = 18 }; /* wire/framing.py; they stay below 2^63 */
+enum { MOST_DIGITS = 18 }; /* wire/head.py has the same; they stay below 2^63 */
 
 static long long number_in(const char *text, Py_ssize_t length) {
     if (length < 1 || length > MOST_DIGITS) return -1;

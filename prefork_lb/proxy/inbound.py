@@ -98,7 +98,7 @@ class HeadReader:
             end = self._read_on(downstream, timeout_s, deadline, clock)
             buffer = self.rest
         if end == len(buffer):
-            self.rest = b""  # what was received behind the last head
+            self.rest = b""
         else:
             buffer, self.rest = buffer[:end], buffer[end:]
         return self._parse(buffer)
