@@ -77,8 +77,8 @@ PATHS: dict[str, dict[str, Operation]] = {
     "/healthz": {"get": _operation("Whether this process answers",
                                    {200: _answer("It does.", _PLAIN, "text/plain")}, is_open=True)},
     "/readyz": {"get": _operation(
-        "Whether each pool has a server that may be used",
-        {200: _answer("Each has.", _PLAIN, "text/plain"),
+        "Whether each pool has a server that may be used, or starts one for the next request",
+        {200: _answer("Each has, or does.", _PLAIN, "text/plain"),
          503: _answer("One has none; with a token the answer names it.", _PLAIN, "text/plain")}, is_open=True)},
     "/metrics": {"get": _operation("The numbers for Prometheus", {200: {
         "description": "Prometheus text, or OpenMetrics for who accepts it.",

@@ -43,8 +43,9 @@ class Reading:
         return Response("alive\n", content_type="text/plain")
 
     def readyz(self, request: AdminRequest) -> Response:
-        """Whether each pool has a server that may be used."""
-        lacking = [pool["name"] for pool in self._document["pools"] if not any(server["usable"] for server in pool["servers"])]
+        """Whether each pool has a server that may be used, or starts one for the next request."""
+        lacking = [pool["name"] for pool in self._document["pools"]
+                   if not any(server["usable"] for server in pool["servers"]) and not _needs_none(pool)]
         if lacking:
             # The answer needs no token; the names do.
             names = f": {', '.join(lacking)}" if request.caller is not None else ""
@@ -97,6 +98,12 @@ class Reading:
     @property
     def _document(self) -> dict[str, Any]:
         return self._publisher.newest.document
+
+
+def _needs_none(pool: dict[str, Any]) -> bool:
+    """Whether the pool's rule has scaled it to none: its first server starts when a request waits for it."""
+    scaling = pool["scaling"]
+    return scaling is not None and scaling["mode"] == "auto" and not scaling["wanted"]
 
 
 def find_pool(document: dict[str, Any], name: str) -> dict[str, Any]:

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from prefork_lb.shared.scales import Mode, Scaling, write_scaling
 from prefork_lb.shared.states import Admin, States
+from prefork_lb.shared.table import pool_number
 from tests.unit.admin.interface import OPERATOR, READER, Interface
 
 OPEN = ("/", "/static/<name>", "/healthz", "/readyz")
@@ -40,6 +42,20 @@ def test_readiness_needs_no_token_and_names_nothing_without(guarded: Interface) 
     assert [guarded.ask("/readyz").status_code, guarded.ask("/readyz").text] == [503, "no usable server\n"]
     assert guarded.ask("/readyz", token=READER).text == "no usable server: web\n"
     assert guarded.ask("/healthz").status_code == 200
+
+
+def test_a_pool_that_its_rule_has_scaled_to_none_is_ready(guarded: Interface) -> None:
+    """A request starts its first server, so that a balancer in front must go on to send some."""
+    with guarded.ledger.locked():
+        for slot in guarded.slots["web"]:
+            States(guarded.segment).set_admin(slot, Admin.DRAIN)
+    number = pool_number(guarded.segment, "web")
+    assert number is not None
+    for mode, wanted, status in ((Mode.AUTO, 0, 200), (Mode.AUTO, 1, 503), (Mode.FIXED, 0, 503)):
+        with guarded.ledger.locked():
+            write_scaling(guarded.segment, number, Scaling(mode, 4, wanted, 0, 0, 0, "why"))
+        guarded.publisher.look()
+        assert guarded.ask("/readyz").status_code == status, (mode, wanted)
 
 
 @pytest.mark.parametrize("authorization", [f"bearer {READER}", f"Bearer {READER}", f"BEARER   {READER} "])
