@@ -37,11 +37,9 @@ def make_export(url: str, service: str) -> Export:
 
 
 def _readable(span: Span, resource: Resource) -> ReadableSpan:
-    parent = _context(span.trace_id, span.parent_id, True) if span.parent_id else None
-    if parent is not None and span.is_client:
-        parent = _context(span.trace_id, span.parent_id, False)
+    parent = _context(span.trace_id, span.parent_id, is_remote=not span.is_client) if span.parent_id else None
     return ReadableSpan(
-        span.name, _context(span.trace_id, span.span_id, False), parent, resource, span.attributes,
+        span.name, _context(span.trace_id, span.span_id, is_remote=False), parent, resource, span.attributes,
         kind=SpanKind.CLIENT if span.is_client else SpanKind.SERVER,
         status=Status(StatusCode.ERROR, span.error) if span.error is not None else Status(StatusCode.UNSET),
         start_time=span.begun, end_time=span.ended, instrumentation_scope=_SCOPE)
