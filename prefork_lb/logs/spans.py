@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from prefork_lb.clock import Clock, monotonic
+from prefork_lb.log_summary import summary
 from prefork_lb.net.address import Address
 from prefork_lb.proxy.request import FINISHED, Request
 from prefork_lb.proxy.tracing import Attempt, Trace
@@ -27,8 +28,6 @@ _END_S = 2.0
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY"))
 _HOST = re.compile(r"(.+?)(?::([0-9]{1,5}))?")
 _SIGNATURE = re.compile(r"\b(AWSAccessKeyId|Signature|sig|X-Goog-Signature)=[^&]*")  # in a query: keys to what it leads to
-
-log = logging.getLogger("prefork_lb")
 
 Attributes = Mapping[str, str | int]
 
@@ -152,11 +151,11 @@ class SpanLog:
             return
         try:
             spans = spans_of(request, trace, time.time() - self._clock())
-        except Exception:
-            log.exception("the spans of an exchange cannot be made")
+        except Exception as exc:
+            summary.tell(logging.ERROR, "no spans", "the spans of an exchange cannot be made: %r", exc, exc_info=exc)
             return
         if len(self._waiting) >= _MOST_WAITING:
-            self._lost += len(spans)
+            self._lose(len(spans), "it is too slow")
             return
         self._waiting.append(spans)
         if len(self._waiting) == _BATCH:
@@ -178,9 +177,13 @@ class SpanLog:
     def _send(self) -> None:
         batch = [span for _ in range(min(_BATCH, len(self._waiting))) for span in self._waiting.popleft()]
         if not self._export(batch):
-            if not self._lost:
-                log.error("spans cannot be sent to %s; they are lost until they can", self._name)
-            self._lost += len(batch)
+            self._lose(len(batch), "it does not take them")
         elif self._lost:
             lost, self._lost = self._lost, 0
-            log.warning("spans are sent to %s again; %d were lost", self._name, lost)
+            summary.tell(logging.WARNING, ("spans", self._name), "spans are sent to %s again; %d were lost", self._name, lost)
+
+    def _lose(self, count: int, why: str) -> None:
+        if not self._lost:
+            summary.tell(logging.ERROR, ("spans", self._name, why), "spans cannot be sent to %s, they are lost until they can: %s",
+                         self._name, why)
+        self._lost += count

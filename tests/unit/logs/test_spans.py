@@ -102,11 +102,12 @@ def test_a_collector_that_is_away_costs_spans_and_is_told_once(caplog: pytest.Lo
     log.write(traced())
     log.close()
     assert [message for message in caplog.messages if "spans" in message] == [
-        "spans cannot be sent to http://there; they are lost until they can",
+        "spans cannot be sent to http://there, they are lost until they can: it does not take them",
         "spans are sent to http://there again; 2 were lost"]
 
 
-def test_a_collector_that_hangs_holds_nobody_up_and_takes_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_collector_that_hangs_holds_nobody_up_takes_no_memory_and_is_told(monkeypatch: pytest.MonkeyPatch,
+                                                                            caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setattr(spans, "_MOST_WAITING", 3)
     monkeypatch.setattr(spans, "_BATCH", 1)
     goes_on, begun = threading.Event(), threading.Event()
@@ -121,6 +122,7 @@ def test_a_collector_that_hangs_holds_nobody_up_and_takes_no_memory(monkeypatch:
     for _ in range(10):
         log.write(traced())
     assert len(log._waiting) == 3 and log._lost == 7
+    assert caplog.messages == ["spans cannot be sent to x, they are lost until they can: it is too slow"]
     goes_on.set()
     log.close()
 
