@@ -129,7 +129,7 @@ def test_the_state_of_a_server_is_one_of_all(segment: Segment, ledger: Ledger) -
 
 
 def test_the_discovery_of_a_pool_is_told(segment: Segment, ledger: Ledger) -> None:
-    assert not any(name == f"{PREFIX}_discovery_up" for name, _ in scraped(segment, ""))
+    assert not any(name == f"{PREFIX}discovery_up" for name, _ in scraped(segment, ""))
     for state, up in ((State.GOOD, 1.0), (State.FAILING, 0.0)):
         with ledger.locked():
             write_discovered(segment, 0, Discovered(state, 1000.0, 7, ""))
