@@ -4,6 +4,7 @@ import {clock, count, duration, many} from "./format.js";
 
 const TONES = {
   "server-up": "well", "server-returned": "well", "server-down": "bad", "server-ejected": "bad", "worker-died": "bad", "server-trial": "wary", "limit-reached": "wary", exited: "wary", "given-up": "bad",
+  "discovery-failed": "wary", "balancer-joined": "well", "balancer-left": "wary",
   admin: "hand", weight: "hand", limit: "hand", "server-added": "hand", "server-removed": "hand", audit: "hand",
 };
 const TITLES = {
@@ -11,6 +12,7 @@ const TITLES = {
   "server-added": "added", "server-removed": "removed", reload: "reload", "worker-started": "worker started", "worker-ended": "worker ended", "worker-died": "worker died",
   "controller-started": "controller started", "limit-reached": "limit reached", audit: "change",
   scaled: "scaled", started: "started", exited: "exited", "given-up": "given up", rolled: "rolled",
+  discovered: "discovered", "discovery-failed": "discovery failed", "balancer-joined": "balancer joined", "balancer-left": "balancer left",
 };
 
 export class Feed {
