@@ -133,6 +133,7 @@ def run_demo(port: int, workers: int, plan: Plan, say: Callable[[str], None]) ->
         folder = Path(started.enter_context(tempfile.TemporaryDirectory(prefix="prefork-lb-demo-")))
         config = folder / "prefork_lb.toml"
         admin = _free_address()
+        say(f"Dashboard: http://{admin}/")  # gunicorn's lines come next, and the invitation says it again below them
         config.write_text(plan.configuration(addresses, admin, str(folder / "access.log")))
         start(_balancer(config, listener, workers))
         port = listener.getsockname()[1]

@@ -162,8 +162,9 @@ def test_a_taken_port_is_named_with_the_way_out(tmp_path: Path) -> None:
 def test_trouble_has_visitors_of_its_own_and_the_dashboard_is_named_first(tmp_path: Path) -> None:
     with running_demo(tmp_path, "--port", "0", "--trouble") as demo:
         demo.wait_until_up()
-        said = re.search(r"Dashboard: (http://127\.0\.0\.1:\d+/)\n", demo.log)
-        assert said is not None and said.start() < demo.log.index("balances")
+        said = re.match(r"Dashboard: (http://127\.0\.0\.1:\d+/)\n", demo.log)
+        assert said is not None, demo.log
+        assert demo.log.index("balances") > demo.log.rindex(said[0])  # once more, below what gunicorn has said
         assert "<title>prefork_lb</title>" in requests.get(said[1], timeout=10).text
         wait_until(lambda: all(server.requests > 0 for instance in demo.instances() for server in instance.servers),
                    "each server has visitors")
