@@ -78,6 +78,10 @@ export class Actions {
 
   remove(server) {
     const data = {...server.data};
+    if (data.source === "discovery" || data.source === "scaling") {
+      toast(`${data.address} is there by ${data.source}, which alone removes it. Drain it to take it out.`);
+      return;
+    }
     ask({title: `Remove: ${data.address}`, confirm: "Remove", grave: true,
          says: [inFlight(data),
                 this.#isLast(server) ? `It is the only server of ${data.pool} that can be used: requests will be refused.` : "",
