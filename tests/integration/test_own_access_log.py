@@ -203,9 +203,7 @@ def test_the_error_log_is_json_from_its_first_line_on(rig: Rig, front_end: Front
             assert connection.request("/").status == 502
         balancer.reload()
 
-        def lines() -> list[dict[str, Any]]:
-            return [json.loads(line) for line in balancer.log().splitlines()]
-
-        wait_until(lambda: any("controller of gunicorn" in line["message"] for line in lines()), "the controller's line",
+        log = balancer.log_file
+        wait_until(lambda: any("controller of gunicorn" in line["message"] for line in lines_of(log)), "the controller's line",
                    DEADLINE_S)
-    assert any(line.get("server") == closed and line.get("pool") == "web" and line["level"] == "warning" for line in lines())
+    assert any(line.get("server") == closed and line.get("pool") == "web" and line["level"] == "warning" for line in lines_of(log))
