@@ -31,7 +31,7 @@ _KEPT_S = 3600  # what nobody writes again goes
 _MOST_AT_ONCE = 50
 _MOST_SESSIONS = 1000  # entries of the stream; each has up to some hundred sessions
 _SENTINEL_PORT = 26379
-# RedisClusterException is no RedisError. IndexError and such are redis-py's way to say that the nodes of a cluster cannot be found.
+# RedisClusterException is no RedisError. IndexError and such are how redis-py says that a cluster's nodes cannot be found.
 _FAILURES = redis.RedisError, RedisClusterException, OSError, ValueError, IndexError, TypeError
 
 # Grants each balancer a part of a limit at once or not at all: no two of them are ever granted the same part.

@@ -13,11 +13,11 @@ from prefork_lb.controller.scaled_drivers import MadeDriver, make_driver
 from prefork_lb.controller.scaled_pool import ScaledPool
 from prefork_lb.controller.start_checks import StartChecks
 from prefork_lb.scaling.drivers.process import keepers
+from prefork_lb.shared.keys import pool_number
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.scales import scaling_of
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import States
-from prefork_lb.shared.table import pool_number
 
 MakeDriver = Callable[[str, ScalingConfig, Config], MadeDriver]
 """For a pool of this name."""

@@ -184,6 +184,6 @@ class SpanLog:
 
     def _lose(self, count: int, why: str) -> None:
         if not self._lost:
-            summary.tell(logging.ERROR, ("spans", self._name, why), "spans cannot be sent to %s, they are lost until they can: %s",
-                         self._name, why)
+            text = "spans cannot be sent to %s, they are lost until they can: %s"
+            summary.tell(logging.ERROR, ("spans", self._name, why), text, self._name, why)
         self._lost += count

@@ -62,7 +62,7 @@ class Elsewhere:
         return bool(self._segment.cells[at.H_TOGETHER])
 
     def go_alone_if_silent(self) -> bool:
-        """Go on by itself, if this balancer has not shared for a second; whether that was so. One comparison as long as it has."""
+        """Go on by itself if this balancer has not shared for a second; whether that was so. One comparison as long as it has."""
         since = self._segment.cells[at.H_TOGETHER]
         is_silent = bool(since) and now_ms() - since > SILENT_MS
         if is_silent:

@@ -52,7 +52,7 @@ class SystemdDriver:
 
     def start(self, n: int) -> None:
         name, address = self._named(n)
-        # Longer than the fleet waits: it stops a unit that is late. systemd goes on with the start, also when systemctl is killed.
+        # Longer than the fleet waits: it stops a late unit. systemd goes on with the start, also when systemctl is killed.
         timeout_s = self._settings.start_timeout_s + self._settings.stop_timeout_s + _TIMEOUT_S
         self._units[n] = _Unit(name, address, Aside(["systemctl", "start", name], timeout_s, self._clock))
 
@@ -170,8 +170,9 @@ class _Unit:
             return f"{self.name} could not be started: {start.in_words}"
         if self.shown.get("ActiveState") not in _OVER:
             return None
-        result, status = self.shown.get("Result", ""), self.shown.get("ExecMainStatus", "0")
-        how = f"ended with the result {result}, status {status}" if result != "success" else "ended"
+        how = "ended"
+        if (outcome := self.shown.get("Result", "")) != "success":
+            how = f"ended with the result {outcome}, status {self.shown.get('ExecMainStatus', '0')}"
         return f"{self.name} {how}; its journal says more"
 
 
