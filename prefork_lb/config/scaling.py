@@ -67,6 +67,10 @@ class ScalingConfig(Section, frozen=True):
     )] = 0
     max_requests: Annotated[int, meta("Requests after which a server is replaced; 0: no limit.", ge=0, le=1 << 40)] = 0
     max_age: Annotated[float, meta("Seconds after which a server is replaced; 0: no limit.", ge=0, le=366 * 86400)] = 0.0
+    replace_after: Annotated[float, meta(
+        "Seconds for which a server's check (`[pools.NAME.health]`) must have failed until the server is replaced; 0: never.",
+        ge=0, le=366 * 86400
+    )] = 300.0
     addresses: Annotated[str, meta(
         'Addresses of the servers: "127.0.0.1:9000-9099", "unix:/run/app/{n}.sock", or "auto" for free ports of 127.0.0.1, which '
         "is the default of `process`. For `systemd`, server 1 has the first port."

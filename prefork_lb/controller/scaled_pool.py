@@ -10,9 +10,10 @@ from prefork_lb.shared.events import Kind, record
 from prefork_lb.shared.keys import slots_by_key
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import Segment
-from prefork_lb.shared.states import States
+from prefork_lb.shared.states import Admin, States
 from prefork_lb.shared.steering import Steering
 from prefork_lb.shared.table import Source, Standing
+from prefork_lb.shared.transitions import Check
 
 _WHO = "scaling"
 
@@ -39,8 +40,12 @@ class ScaledPool:
                                if pool == self._pool and states.standing[slot] == Standing.ADDED
                                and states.source[slot] == Source.SCALING}
                 self._changes = states.changes
-            return {address: Seen(self._ledger.requests([slot]), bool(states.leaving[slot]), states.is_usable(slot))
-                    for address, slot in self._slots.items()}
+            return {address: self._look_at(slot) for address, slot in self._slots.items()}
+
+    def _look_at(self, slot: int) -> Seen:
+        states = self._states
+        is_down = states.check[slot] == Check.DOWN and states.admin[slot] == Admin.READY
+        return Seen(self._ledger.requests([slot]), bool(states.leaving[slot]), states.is_usable(slot), is_down)
 
     def add(self, address: str) -> None:
         self._steering.add_server(self._pool, address, max_connections=self.max_connections, who=_WHO, source=Source.SCALING)

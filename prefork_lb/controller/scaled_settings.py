@@ -21,7 +21,7 @@ def rule_settings(scaling: ScalingConfig) -> Settings:
 def fleet_settings(pool: PoolConfig, scaling: ScalingConfig) -> FleetSettings:
     """For the life of servers."""
     return FleetSettings(scaling.start_timeout, scaling.drain_timeout, scaling.stop_timeout, pool.slow_start,
-                         scaling.max_memory << 20, scaling.max_requests, scaling.max_age)
+                         scaling.max_memory << 20, scaling.max_requests, scaling.max_age, scaling.replace_after)
 
 
 def process_settings(scaling: ScalingConfig, error_log: str) -> ProcessSettings:

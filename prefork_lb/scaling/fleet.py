@@ -36,6 +36,7 @@ class FleetSettings:
     max_memory_bytes: int = 0
     max_requests: int = 0
     max_age_s: float = 0.0
+    replace_after_s: float = 0.0  # that its check has failed
 
 
 class Fleet:
@@ -128,6 +129,7 @@ class Fleet:
                 self._note_late(member)
         elif member.state is State.SERVING:
             self._backoff.note_well(member.since, age_s)
+            self._note_check(member)
         elif member.state is State.DRAINING:
             if member.address not in self._seen or age_s >= self._settings.drain_timeout_s:
                 self._leave(member)
@@ -226,7 +228,7 @@ class Fleet:
         return [member for member in self.servers if member.state in states]
 
     def _is_outgoing(self, member: Member) -> bool:
-        return bool(member.worn) or self._rolling.is_outgoing(member)
+        return bool(member.worn or member.lost) or self._rolling.is_outgoing(member)
 
     def _is_warm(self, member: Member) -> bool:
         """Whether it can do the work of one that is drained."""
@@ -237,13 +239,14 @@ class Fleet:
     def _end_surplus(self, wanted: int) -> None:
         """Let servers end that are not needed. Outgoing ones go as far as others have come up in their place."""
         staying = [member for member in self._in(State.STARTING, State.SERVING) if not self._is_outgoing(member)]
-        outgoing = [member for member in self._in(State.SERVING) if self._is_outgoing(member)]
+        # Lost ones first: they do no work.
+        outgoing = sorted((member for member in self._in(State.SERVING) if self._is_outgoing(member)), key=lambda it: not it.lost)
         for member in self._in(State.STARTING):
             if self._is_outgoing(member):
                 self._dismiss(member, "it is to be replaced")
         spare = sum(map(self._is_warm, staying)) + len(outgoing) - wanted
         for member in outgoing[:max(0, spare)]:
-            self._dismiss(member, member.worn or "it is replaced")
+            self._dismiss(member, member.worn or member.lost or "it is replaced")
         # Those that do not serve yet first, then those with the highest numbers: so numbers, and addresses, stay few.
         staying.sort(key=lambda member: (member.state is State.SERVING, -member.n))
         for member in staying[:max(0, len(staying) - wanted)]:
@@ -263,6 +266,21 @@ class Fleet:
         for _ in range(min(wanted - staying, most - staying - outgoing, _STARTS_A_TICK)):
             if not self._backoff.may_start(self._now, self.count(State.STARTING)) or not self._start():
                 return
+
+    def _note_check(self, member: Member) -> None:
+        """Mark a server whose check has failed for too long. It stays until another one has come up in its place: what makes
+        checks fail may be common to all servers, and then it is had back as soon as its check passes."""
+        seen = self._seen.get(member.address)
+        if seen is None or not seen.is_down:
+            if member.lost:
+                log.info("%s is not replaced: its check does not fail any more", self._name(member))
+            member.down_since, member.lost = None, ""
+            return
+        if member.down_since is None:
+            member.down_since = self._now
+        if not member.lost and 0 < self._settings.replace_after_s <= self._now - member.down_since:
+            member.lost = f"its check has failed for {self._settings.replace_after_s:g} s"
+            log.warning("%s is to be replaced: %s", self._name(member), member.lost)
 
     def _notice_wear(self) -> None:
         """Mark one server that is to be replaced, unless that goes on with another."""

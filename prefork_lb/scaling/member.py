@@ -52,6 +52,8 @@ class Member:
     address: str = ""  # empty: not known yet
     why: str = ""  # it is in this state, in words
     worn: str = ""  # why it is to be replaced; empty: it is not
+    down_since: float | None = None  # its check fails; None: it does not, or is not known
+    lost: str = ""  # why it is to be replaced unless its check passes again; empty: it is not
     is_killed: bool = False
 
     def go_on(self, event: Event, now: float, why: str) -> None:

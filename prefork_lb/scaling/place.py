@@ -13,6 +13,7 @@ class Seen(NamedTuple):
     requests: int  # so far
     is_leaving: bool
     is_usable: bool
+    is_down: bool = False  # by its active check, while operators leave it alone
 
 
 class Place(Protocol):

@@ -13,6 +13,7 @@ from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import Admin, States
 from prefork_lb.shared.steering import Steering
 from prefork_lb.shared.table import PoolEntry, ServerEntry, register
+from prefork_lb.shared.transitions import Check
 from prefork_lb.shared.view import view
 
 OWN, OURS, OTHER = "10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"
@@ -51,6 +52,16 @@ def test_one_that_is_let_go_gets_no_requests_and_may_be_had_back(pool: ScaledPoo
     assert pool.seen() == {OURS: Seen(0, True, False)}
     pool.keep(OURS)
     assert pool.seen() == {OURS: Seen(0, False, True)}
+
+
+def test_a_server_is_down_by_its_check_unless_an_operator_sees_to_it(segment: Segment, ledger: Ledger, pool: ScaledPool) -> None:
+    pool.add(OURS)
+    slot, states = slots_by_key(segment)["app", OURS], States(segment)
+    with ledger.locked():
+        states.set_check(slot, Check.DOWN, "connection refused")
+    assert pool.seen()[OURS].is_down
+    Steering(segment, ledger, states).set_admin("app", OURS, Admin.DRAIN, "me")
+    assert not pool.seen()[OURS].is_down
 
 
 def test_its_requests_are_counted(segment: Segment, ledger: Ledger, pool: ScaledPool) -> None:

@@ -79,12 +79,14 @@ class StagedPlace:
         self.events: list[tuple[Kind, str, str]] = []
         self.refusal = ""
         self.unfit: set[str] = set()
+        self.down: set[str] = set()  # their checks fail
 
     def seen(self) -> Mapping[str, Seen]:
         for address, seen in list(self.servers.items()):
             if seen.is_leaving and address not in self.busy:
                 del self.servers[address]
-        return self.servers
+        return {address: seen._replace(is_usable=False, is_down=not seen.is_leaving) if address in self.down else seen
+                for address, seen in self.servers.items()}
 
     def add(self, address: str) -> None:
         if self.refusal:

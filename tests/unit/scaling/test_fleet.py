@@ -280,6 +280,67 @@ def test_a_successor_has_its_slow_start_behind_it_before_the_worn_server_goes() 
     assert (stage.serving, stage.states) == (1, "2 serving")
 
 
+def test_a_server_whose_check_has_failed_for_long_is_replaced() -> None:
+    stage = Stage(FleetSettings(replace_after_s=60))
+    stage.run(1, wanted=2)
+    dead = stage.fleet.servers[0].address
+    stage.place.down.add(dead)
+    stage.run(60)
+    assert (stage.states, stage.driver.starts) == ("1 serving, 2 serving", 2)
+    stage.run(1.5)
+    assert (stage.states, stage.driver.starts, dead in stage.place.servers) == ("2 serving, 3 serving", 3, False)
+    stage.run(200)
+    assert stage.driver.starts == 3
+
+
+def test_all_are_replaced_when_the_checks_of_all_fail() -> None:
+    stage = Stage(FleetSettings(replace_after_s=60))
+    stage.run(1, wanted=3)
+    stage.place.down.update(stage.place.servers)
+    stage.run(70)
+    assert (stage.driver.starts, stage.serving, stage.place.servers.keys() & stage.place.down) == (6, 3, set())
+
+
+def test_they_stay_when_what_is_wrong_is_wrong_with_new_ones_too() -> None:
+    stage = Stage(FleetSettings(replace_after_s=60))
+    stage.run(1, wanted=3)
+    before = set(stage.place.servers)
+    stage.place.down.update(before)
+    stage.readiness.passes = False
+    stage.run(600)
+    assert before == set(stage.place.servers)
+    stage.place.down.clear()
+    stage.readiness.passes = True
+    stage.run(100)
+    assert before == set(stage.place.servers)
+    assert stage.states == "1 serving, 2 serving, 3 serving"
+
+
+def test_a_lost_server_is_not_had_back_when_more_are_wanted() -> None:
+    stage = Stage(FleetSettings(replace_after_s=60))
+    stage.run(1, wanted=1)
+    dead = next(iter(stage.place.servers))
+    stage.place.down.add(dead)
+    stage.place.busy.add(dead)  # requests that hang there
+    stage.run(62)
+    assert stage.states == "1 draining, 2 serving"
+    stage.run(2, wanted=2)
+    assert stage.states == "1 draining, 2 serving, 3 serving"
+
+
+def test_a_roll_lets_a_lost_server_go_first() -> None:
+    stage = Stage(FleetSettings(replace_after_s=60, warm_s=10))
+    stage.run(20, wanted=2)
+    stage.place.down.add(stage.fleet.servers[1].address)
+    stage.readiness.passes = False
+    stage.run(61)
+    stage.start_roll()
+    stage.readiness.passes = True
+    while not (going := [member.n for member in stage.fleet.servers if member.state is State.DRAINING]):
+        stage.run()
+    assert going == [2]
+
+
 def test_the_memory_of_one_server_a_second_is_looked_at() -> None:
     stage = Stage(FleetSettings(max_memory_bytes=1 << 20))
     looks: list[int] = []
@@ -345,12 +406,13 @@ def test_a_step_that_the_table_lacks_is_a_defect_and_changes_nothing() -> None:
 @pytest.mark.parametrize("seed", range(8))
 def test_whatever_happens_there_are_in_the_end_as_many_as_are_wanted(seed: int) -> None:
     rng = random.Random(seed)
-    stage = Stage(FleetSettings(start_timeout_s=10, drain_timeout_s=10, stop_timeout_s=5, warm_s=2, max_age_s=120))
+    stage = Stage(FleetSettings(
+        start_timeout_s=10, drain_timeout_s=10, stop_timeout_s=5, warm_s=2, max_age_s=120, replace_after_s=20))
     for _ in range(300):
         stage.run(rng.choice((0.25, 0.5, 5)))
         running = {running.address for running in stage.driver.running.values()}
         assert {address for address, seen in stage.place.servers.items() if not seen.is_leaving} <= running
-        match rng.randrange(8):
+        match rng.randrange(9):
             case 0:
                 stage.wanted = rng.randrange(6)
             case 1:
@@ -368,8 +430,11 @@ def test_whatever_happens_there_are_in_the_end_as_many_as_are_wanted(seed: int) 
                 stage.roll = None
             case 7:
                 stage.place.busy = {address for address in stage.place.servers if rng.random() < 0.3}
+            case 8:
+                stage.place.down = {address for address in stage.place.servers if rng.random() < 0.3}
     stage.driver.ends_when_asked = stage.readiness.passes = True
     stage.place.busy.clear()
+    stage.place.down.clear()
     stage.fleet.use(FleetSettings())
     stage.run(300, wanted=3)
     assert stage.roll is None or stage.fleet.roll_outcome
