@@ -13,6 +13,7 @@ import os
 import shutil
 import signal
 import socket
+import sys
 import tempfile
 from pathlib import Path
 
@@ -64,13 +65,16 @@ def is_configuration(variable: str) -> bool:
 def forget_the_shell() -> None:
     """Undo what the shell that started the run may have left: children inherit ignored signals and the terminal's size.
 
-    `nohup make test &` ignores SIGHUP and SIGINT, which no program that the tests start would do at an operator's.
+    `nohup make test &` ignores SIGHUP and SIGINT, which no program that the tests start would do at an operator's. Where
+    PYTHONDONTWRITEBYTECODE is set, as in many containers, each of the hundreds of balancers would compile the package anew.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_DFL)
-    for name in ("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "CLICOLOR_FORCE", "PYTHONUNBUFFERED", "PYTHONWARNINGS"):
+    for name in ("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "CLICOLOR_FORCE", "PYTHONUNBUFFERED", "PYTHONWARNINGS",
+                 "PYTHONDONTWRITEBYTECODE"):
         os.environ.pop(name, None)
+    sys.dont_write_bytecode = False
     os.environ["TERM"] = "dumb"
     for name in list(os.environ):
         if is_configuration(name) or name.lower() in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):

@@ -33,6 +33,13 @@ def test_a_run_on_the_pure_python_stays_one(monkeypatch: pytest.MonkeyPatch) -> 
     assert clean_environment()["PREFORK_LB_PURE"] == "1" and "PREFORK_LB_CONFIG" not in os.environ
 
 
+def test_programs_under_test_keep_what_they_have_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    forget_the_shell()
+    assert "PYTHONDONTWRITEBYTECODE" not in clean_environment() and not sys.dont_write_bytecode
+
+
 def test_another_process_gets_another_place(monkeypatch: pytest.MonkeyPatch) -> None:
     other = Place()
     try:
