@@ -23,7 +23,7 @@ def balancer(front_end: FrontEnd, tmp_path_factory: pytest.TempPathFactory) -> I
 def line_with(balancer: Balancer, part: bytes) -> str:
     """The only line of the access log with `part`."""
     log = balancer.folder / "access.log"
-    lines = wait_until(lambda: [line for line in log.read_bytes().split(b"\n") if part in line], "the line of the request", 5)
+    lines = wait_until(lambda: [line for line in log.read_bytes().split(b"\n") if part in line], "the line of the request")
     (line,) = lines
     return line.decode()
 

@@ -108,7 +108,7 @@ def test_all_three_servers_answer_through_the_balancer_until_a_signal_ends_every
         url = demo.wait_until_up()
         assert len(demo.family) == 8  # three servers, gunicorn's master, its two workers, their controller, the dashboard
         with requests.Session() as session:
-            answers = [session.get(url, timeout=10) for _ in range(9)]
+            answers = [session.get(url, timeout=20) for _ in range(9)]
         assert {answer.status_code for answer in answers} == {200}
         assert [answer.text.strip() for answer in answers] == [answer.headers["X-Served-By"] for answer in answers]
         # One after the other on idle servers: ties rotate, so that each has its turn.
@@ -165,7 +165,7 @@ def test_trouble_has_visitors_of_its_own_and_the_dashboard_is_named_first(tmp_pa
         said = re.match(r"Dashboard: (http://127\.0\.0\.1:\d+/)\n", demo.log)
         assert said is not None, demo.log
         assert demo.log.index("balances") > demo.log.rindex(said[0])  # once more, below what gunicorn has said
-        assert "<title>prefork_lb</title>" in requests.get(said[1], timeout=10).text
+        assert "<title>prefork_lb</title>" in requests.get(said[1], timeout=20).text
         wait_until(lambda: all(server.requests > 0 for instance in demo.instances() for server in instance.servers),
                    "each server has visitors")
         demo.process.terminate()

@@ -125,7 +125,7 @@ def test_the_service_takes_over_the_listening_socket_and_says_when_it_is_ready(t
         )
         try:
             assert b"READY=1" in notified.recv(4096).splitlines()
-            answer = requests.get(f"http://[::1]:{listener.getsockname()[1]}/", timeout=10)
+            answer = requests.get(f"http://[::1]:{listener.getsockname()[1]}/", timeout=20)
         finally:
             process.terminate()
             assert process.wait(40) == 0

@@ -44,7 +44,7 @@ def test_the_other_server_answers_for_one_that_hangs(rig: Rig, kind: FrontEnd, o
         response = fetch(balancer.address, timeout=2)
         assert (response.status, response.body) == (200, b"origin-1")
     balancer.wait_until_idle()
-    wait_until(lambda: origin.peers_gone == 4, lambda: f"the slow ones are given up: {origin.peers_gone}", 5)
+    wait_until(lambda: origin.peers_gone == 4, lambda: f"the slow ones are given up: {origin.peers_gone}")
     # One is left of the budget's floor.
     assert fetch(balancer.address, timeout=2).status == 200
     with pytest.raises(TimeoutError):
@@ -71,7 +71,7 @@ def test_one_that_fails_leaves_it_to_the_other(rig: Rig, kind: FrontEnd, origin:
         origin.wait_for_in_flight(2)
         fails, answers = (0, 1) if first == "reset" else (1, 0)
         origin.stop_server(fails)
-        wait_until(lambda: "the other one goes on" in balancer.log(), "the failure is told", 5)
+        wait_until(lambda: "the other one goes on" in balancer.log(), "the failure is told")
         origin.release(answers)
         response = client.response()
         assert (response.status, response.body) == (200, b"origin-%d" % answers)
@@ -91,7 +91,7 @@ def test_a_client_that_leaves_ends_both(rig: Rig, kind: FrontEnd, origin: MoodyO
     with Connection(balancer.address, 5) as client:
         client.send(b"GET / HTTP/1.1\r\nHost: test.example\r\n\r\n")
         origin.wait_for_in_flight(2)
-    wait_until(lambda: origin.peers_gone == 2, "both are given up", 2)
+    wait_until(lambda: origin.peers_gone == 2, "both are given up")
     balancer.wait_until_idle()
 
 

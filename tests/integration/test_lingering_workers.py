@@ -41,7 +41,7 @@ def websocket_server() -> Iterator[Server]:
         thread.start()
         yield server
         server.shutdown()
-        thread.join(10)
+        thread.join(20)
 
 
 def start(rig: Rig, server: Server, extra: list[str], linger_s: float = 600.0, workers: int = 2) -> Balancer:
@@ -57,7 +57,7 @@ def websocket(balancer: Balancer) -> ClientConnection:
 
 def works(client: ClientConnection) -> bool:
     client.send("are you there")
-    return client.recv(timeout=10) == "are you there"
+    return client.recv(timeout=20) == "are you there"
 
 
 def wait_until_cut(client: ClientConnection, seconds: float = SOON_S) -> None:
@@ -339,13 +339,13 @@ def test_a_reload_that_lacks_the_room_of_a_lingering_workers_servers_says_so_and
     with websocket(balancer) as client:
         assert works(client)
         reload(servers(255, "1"))
-        wait_until(lambda: len(balancer.status().instance["servers"]) == 256, lambda: f"all are there\n{balancer.log()}", 10)
+        wait_until(lambda: len(balancer.status().instance["servers"]) == 256, lambda: f"all are there\n{balancer.log()}")
         # Before, it is one of the workers that are about to end, whose servers are still in use.
         wait_until(lambda: lingering(balancer), "the old worker lingers", SOON_S)
         reload(servers(255, "1") + servers(1, "2"))
         wait_until(lambda: "room for 256 servers only; 1 of them are kept for replaced workers that linger" in balancer.log(),
-                   balancer.log, 10)
+                   balancer.log)
         assert works(client)
-    wait_until(lambda: len(balancer.status().instance["servers"]) == 255, lambda: f"its server is gone\n{balancer.log()}", 10)
+    wait_until(lambda: len(balancer.status().instance["servers"]) == 255, lambda: f"its server is gone\n{balancer.log()}")
     reload(servers(255, "1") + servers(1, "2"))
-    wait_until(lambda: len(balancer.status().instance["servers"]) == 256, lambda: f"the reload works\n{balancer.log()}", 10)
+    wait_until(lambda: len(balancer.status().instance["servers"]) == 256, lambda: f"the reload works\n{balancer.log()}")

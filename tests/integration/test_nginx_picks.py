@@ -59,7 +59,7 @@ def started(command: list[str], folder: Path, address: tuple[str, int]) -> Itera
         yield
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(10)
+        process.wait(20)
 
 
 @pytest.fixture(scope="module")

@@ -64,4 +64,4 @@ def test_a_second_response_reaches_nobody_and_is_told(rig: Rig, front_end: Front
             for _ in range(3):
                 assert client.request("/").body == b"right"
         wait_until(lambda: f"server {server.address} sent something on a connection without a request" in balancer.log(),
-                   balancer.log, 5)
+                   balancer.log)

@@ -79,7 +79,7 @@ def test_what_waits_too_long_is_refused_with_retry_after_until_it_is_over(rig: R
         wait_until(lambda: sum(status == 200 for status, _ in clients.seen) > answered + 20, "others are served all the same", 20)
     assert clients.failures == [] and {status for status, _ in clients.seen} == {200, 503}
     assert "overload: the loop lags" in balancer.log()
-    wait_until(lambda: "the loop lags no more" in balancer.log(), "it is over", 10)
+    wait_until(lambda: "the loop lags no more" in balancer.log(), "it is over")
     assert fetch(balancer.address).status == 200
     assert balancer.wait_until_idle().is_idle
 
@@ -94,11 +94,11 @@ def test_without_a_limit_all_are_served_late(rig: Rig, tmp_path: Path) -> None:
 def test_a_stall_is_no_overload(rig: Rig, tmp_path: Path) -> None:
     balancer = start(rig, tmp_path, lag=0.1)
     with Clients(balancer, 10, "/?quick") as clients:
-        wait_until(lambda: len(clients.seen) > 100, "they are served", 10)
+        wait_until(lambda: len(clients.seen) > 100, "they are served")
         os.kill(balancer.workers()[0], signal.SIGSTOP)
         time.sleep(1.5)
         os.kill(balancer.workers()[0], signal.SIGCONT)
         before = len(clients.seen)
-        wait_until(lambda: len(clients.seen) > before + 200, "they go on", 10)
+        wait_until(lambda: len(clients.seen) > before + 200, "they go on")
     assert clients.failures == [] and {status for status, _ in clients.seen} == {200}
     assert "overload" not in balancer.log()

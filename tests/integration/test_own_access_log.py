@@ -135,11 +135,16 @@ def test_rotation_under_load_loses_no_line(rig: Rig, front_end: FrontEnd) -> Non
         files.append(old)
         os.kill(balancer.master, signal.SIGUSR1)
         asked += ask(balancer, 150, f"{number}+")
+
+    def are_in_the_new_file() -> bool:
+        asked.extend(ask(balancer, 1, f"{len(asked)}-"))
+        return file.exists() and file.stat().st_size > 0
+
+    wait_until(are_in_the_new_file, "lines in the new file", DEADLINE_S, every=0.1)
     os.kill(balancer.master, signal.SIGTERM)
     assert balancer.process is not None
     balancer.process.wait(DEADLINE_S)
     assert targets(*files, file) == sorted(asked)
-    assert file.stat().st_size, "the last lines are in the new file"
 
 
 @FRONT_ENDS

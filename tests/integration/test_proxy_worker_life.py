@@ -44,14 +44,14 @@ def test_at_sigterm_exchanges_finish_idle_connections_end_and_nobody_new_comes(r
         busy.send(request_bytes("/hold?n=5000"))
         origin.wait_for_in_flight(1)
         os.kill(balancer.master, signal.SIGTERM)
-        assert idle.ended(4)
+        assert idle.ended()
         with pytest.raises(OSError):
-            Connection(balancer.address, timeout=2)
+            Connection(balancer.address)
         origin.release()
         response = busy.response()
         assert response.status == 200 and len(response.body) == 5000
         assert (response.value("Connection") or "").lower() == "close"
-        assert process.wait(10) == 0
+        assert process.wait(20) == 0
     assert "broken off" not in balancer.log()
 
 
@@ -63,7 +63,7 @@ def test_an_exchange_that_hangs_does_not_outlive_graceful_timeout(rig: Rig) -> N
         hanging.send(request_bytes("/hold"))
         origin.wait_for_in_flight(1)
         os.kill(balancer.master, signal.SIGTERM)
-        assert balancer.process.wait(10) == 0
+        assert balancer.process.wait(20) == 0
         with pytest.raises(Truncated):
             hanging.response()
     assert took[0] >= 1.5
@@ -76,11 +76,11 @@ def test_an_upgrade_hands_over_without_a_failed_request(rig: Rig) -> None:
     new_pid_file = balancer.folder / "gunicorn.pid.2"
     with KeptLoad(balancer.address, 4) as load:
         os.kill(old, signal.SIGUSR2)
-        wait_until(new_pid_file.exists, "the new master", 15)
+        wait_until(new_pid_file.exists, "the new master")
         new = int(new_pid_file.read_text())
         try:
-            wait_until(lambda: len(processes.children(new)) >= 2, "its workers", 15)
-            wait_until(lambda: all(processes.catches(pid, signal.SIGABRT) for pid in processes.children(new)), "they are up", 15)
+            wait_until(lambda: len(processes.children(new)) >= 2, "its workers")
+            wait_until(lambda: all(processes.catches(pid, signal.SIGABRT) for pid in processes.children(new)), "they are up")
             load.wait_for(200)
             os.kill(old, signal.SIGTERM)
             assert balancer.process is not None
@@ -96,7 +96,7 @@ def test_a_frozen_worker_is_replaced_and_a_busy_one_is_not(rig: Rig) -> None:
     frozen, busy = balancer.workers()
     os.kill(frozen, signal.SIGSTOP)
     with Load(balancer.address, 4, "/") as load:
-        wait_until(lambda: frozen not in balancer.workers(), "the frozen worker was killed", 15)
+        wait_until(lambda: frozen not in balancer.workers(), "the frozen worker was killed")
         load.wait_for_successes(100)
     assert busy in balancer.workers() and f"WORKER TIMEOUT (pid:{frozen})" in balancer.log()
     balancer.wait_for_workers(2, without=[frozen])
@@ -116,7 +116,7 @@ def test_several_listeners_and_a_unix_socket(rig: Rig, tmp_path: Path) -> None:
     balancer = rig.balancer(pool_text(rig.origin(1).addresses), PROXY, workers=2, extra=more)
     assert fetch((HOST, port)).status == 200
     with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(10)
+        client.settimeout(20)
         client.connect(str(path))
         client.sendall(request_bytes("/echo", fields=[("X-Forwarded-For", "192.0.2.9")], close=True))
         data = b"".join(iter(lambda: client.recv(65536), b""))
@@ -138,7 +138,7 @@ def test_a_socket_from_systemd_is_used(rig: Rig) -> None:
             )
         try:
             address = listener.getsockname()
-            wait_until(lambda: "Booting worker" in balancer.log(), balancer.log, 15)
+            wait_until(lambda: "Booting worker" in balancer.log(), balancer.log)
             assert fetch(address, "/bytes?n=7").body == fetch(address, "/bytes?n=7").body != b""
         finally:
             process.terminate()
@@ -161,7 +161,7 @@ def test_worker_connections_holds_clients_back_and_loses_none(rig: Rig) -> None:
         with pytest.raises(TimeoutError):
             late.receive()
         kept[0].close()
-        late.sock.settimeout(10)
+        late.sock.settimeout(20)
         assert late.response().status == 200
 
 
@@ -200,7 +200,7 @@ def test_the_access_log_has_gunicorns_keys(rig: Rig) -> None:
         """The lines but for those of the probes at the start."""
         return [line for line in log.read_text().splitlines() if "|GET / HTTP/1.1|" not in line]
 
-    lines = wait_until(lambda: len(asked_here()) >= 4 and asked_here(), "four lines", 5)
+    lines = wait_until(lambda: len(asked_here()) >= 4 and asked_here(), "four lines")
     assert lines and len(lines) == 4
     found = [line.split("|") for line in lines]
     assert found[0][:11] == ["127.0.0.1", "GET", "/bytes", "n=70000", "HTTP/1.1", "200", "70000", "me", "origin-0", str(port),
@@ -245,7 +245,7 @@ def test_another_application_is_called_as_wsgi(tmp_path: Path) -> None:
     address = (HOST, port)
 
     try:
-        wait_until(lambda: "Booting worker" in log.read_text(), log.read_text, 15)
+        wait_until(lambda: "Booting worker" in log.read_text(), log.read_text)
         with Connection(address) as connection:
             for _ in range(3):
                 response = connection.request("/a%20b?c=d", fields=[("X-One", "1"), ("X_Two", "2"), ("X-One", "3")])

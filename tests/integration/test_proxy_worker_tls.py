@@ -91,7 +91,7 @@ def test_a_reload_takes_the_certificates_that_are_there_now(rig: Rig, pairs: dic
     assert certificate_for(balancer.address, None) == der(pairs["shop"])
     current.write_text(pairs["server"].certificate.read_text() + pairs["server"].key.read_text())
     os.kill(balancer.master, signal.SIGHUP)
-    wait_until(lambda: certificate_for(balancer.address, None) == der(pairs["server"]), "the new certificate", 15)
+    wait_until(lambda: certificate_for(balancer.address, None) == der(pairs["server"]), "the new certificate")
 
 
 def resumed(address: tuple[str, int], context: ssl.SSLContext, session: ssl.SSLSession | None = None, count: int = 1,
@@ -295,7 +295,7 @@ def test_a_server_is_told_of_the_clients_connection(rig: Rig, front_end: FrontEn
                 ports.append(client.getsockname()[1])
                 client.sendall(b"GET / HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n")
                 assert client.recv(4096).startswith(b"HTTP/1.1 200 ")
-        thread.join(10)
+        thread.join(20)
     source, local = socket.inet_aton("127.0.0.1"), socket.inet_aton(HOST)
     for data, port in zip(seen, ports, strict=True):
         if version == 1:

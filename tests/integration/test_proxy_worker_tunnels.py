@@ -52,7 +52,7 @@ def websocket_server() -> Iterator[Server]:
         thread.start()
         yield server
         server.shutdown()
-        thread.join(10)
+        thread.join(20)
 
 
 @pytest.fixture(scope="module")
@@ -91,13 +91,13 @@ def test_messages_cross_on_the_way(setup: Setup) -> None:
         sender = threading.Thread(target=lambda: [client.send(message) for message in sent])
         sender.start()
         assert [client.recv(timeout=20) for _ in sent] == sent
-        sender.join(10)
+        sender.join(20)
 
 
 def test_a_tunnel_is_in_flight_until_the_client_closes_it(setup: Setup) -> None:
     with websocket(setup) as client:
         client.send("x")
-        assert client.recv(timeout=10) == "x"
+        assert client.recv(timeout=20) == "x"
         assert setup.in_flight() == 1
     setup.balancer.wait_until_idle()
 
@@ -106,7 +106,7 @@ def test_a_tunnel_ends_when_the_server_closes_it(setup: Setup) -> None:
     with websocket(setup) as client:
         client.send("end")
         with pytest.raises(ConnectionClosed) as closed:
-            client.recv(timeout=10)
+            client.recv(timeout=20)
         assert closed.value.rcvd is not None and closed.value.rcvd.reason == "as asked"
 
 
@@ -123,12 +123,12 @@ def test_a_silent_tunnel_ends_at_the_idle_deadline_and_a_busy_one_does_not(setup
         begin = time.monotonic()
         while time.monotonic() - begin < 2 * IDLE_S:
             busy.send("tick")
-            assert busy.recv(timeout=10) == "tick"
+            assert busy.recv(timeout=20) == "tick"
             time.sleep(IDLE_S / 5)
         with pytest.raises(ConnectionClosed):
-            silent.recv(timeout=10)
+            silent.recv(timeout=20)
         busy.send("still here")
-        assert busy.recv(timeout=10) == "still here"
+        assert busy.recv(timeout=20) == "still here"
 
 
 def test_bytes_right_behind_the_upgrade_are_not_lost(setup: Setup) -> None:

@@ -48,7 +48,7 @@ def start(rig: Rig, origin: Origin, front_end: FrontEnd, size: int = 50, timeout
     servers = [f'{{ address = "{address}", max_connections = 1 }}' for address in origin.addresses]
     text = pool_text(servers) + more + f"[pools.web.queue]\nsize = {size}\ntimeout = {timeout}\n"
     balancer = rig.balancer(text, front_end, workers=16 if front_end is SYNC else 3)
-    wait_until(lambda: fetch(balancer.address).status == 200, "it answers", 10)
+    wait_until(lambda: fetch(balancer.address).status == 200, "it answers")
     return balancer
 
 
@@ -57,7 +57,7 @@ def pool(balancer: Balancer) -> dict[str, object]:
 
 
 def wait_for_waiting(balancer: Balancer, count: int) -> None:
-    wait_until(lambda: pool(balancer)["waiting"] == count, lambda: f"{count} requests wait: {pool(balancer)}", 10)
+    wait_until(lambda: pool(balancer)["waiting"] == count, lambda: f"{count} requests wait: {pool(balancer)}")
 
 
 class Waiting:
@@ -102,7 +102,7 @@ def test_first_come_first_served_over_all_workers(rig: Rig, origin: Origin, kind
         begun = len(origin.arrivals)
         for number in range(10):
             origin.release(number % 2)
-            wait_until(lambda: len(origin.arrivals) > begun + number, "the next one comes", 5, every=0.002)  # noqa: B023
+            wait_until(lambda: len(origin.arrivals) > begun + number, "the next one comes", every=0.002)  # noqa: B023
             origin.wait_for_in_flight(2)
         assert [arrival.target for arrival in origin.arrivals[begun:]] == [f"/hold?turn={number}" for number in range(10)]
         origin.release()
@@ -121,10 +121,10 @@ def test_a_newcomer_goes_behind_those_who_wait(rig: Rig, origin: Origin) -> None
         origin.release()
         newcomer = waiting.send("/hold?turn=6")
         for turn in range(3):
-            wait_until(lambda: len(origin.arrivals) >= begun + 2 * turn + 2, "two more come", 5)  # noqa: B023
+            wait_until(lambda: len(origin.arrivals) >= begun + 2 * turn + 2, "two more come")  # noqa: B023
             origin.wait_for_in_flight(2)
             origin.release()
-        wait_until(lambda: len(origin.arrivals) == begun + 7, "the newcomer comes, too", 5)
+        wait_until(lambda: len(origin.arrivals) == begun + 7, "the newcomer comes, too")
         assert origin.arrivals[-1].target == "/hold?turn=6"
         origin.wait_for_in_flight(1)
         origin.release()
@@ -177,7 +177,7 @@ def test_a_client_that_leaves_leaves_the_queue(rig: Rig, origin: Origin, kind: F
         wait_for_waiting(balancer, 2)
         begun = len(origin.arrivals)
         origin.release()
-        wait_until(lambda: len(origin.arrivals) == begun + 2, "the others come", 5)
+        wait_until(lambda: len(origin.arrivals) == begun + 2, "the others come")
         assert sorted(arrival.target for arrival in origin.arrivals[begun:]) == ["/hold?turn=1", "/hold?turn=2"]
 
 
@@ -193,7 +193,7 @@ def test_a_killed_worker_takes_its_own_out_of_the_line_and_no_others(rig: Rig, o
         begun = len(origin.arrivals)
         os.kill(victim, signal.SIGKILL)
         balancer.wait_for_workers(3, without=[victim])
-        wait_until(lambda: int(str(pool(balancer)["waiting"])) <= 18 - killed, "its own have gone", 5)
+        wait_until(lambda: int(str(pool(balancer)["waiting"])) <= 18 - killed, "its own have gone")
         deadline = time.monotonic() + 10
         while len(origin.arrivals) < begun + 18 - killed and time.monotonic() < deadline:
             origin.release()
@@ -231,7 +231,7 @@ def test_a_frozen_worker_does_not_close_the_pool_to_its_siblings(rig: Rig, origi
                 waiting.send("/hold?turn=next")
             begun = len(origin.arrivals)
             origin.release()
-            wait_until(lambda: len(origin.arrivals) > begun, "a sibling's request comes to a server", 4)
+            wait_until(lambda: len(origin.arrivals) > begun, "a sibling's request comes to a server")
             assert all(arrival.target == "/hold?turn=next" for arrival in origin.arrivals[begun:])
         finally:
             os.kill(victim, signal.SIGCONT)
@@ -240,7 +240,7 @@ def test_a_frozen_worker_does_not_close_the_pool_to_its_siblings(rig: Rig, origi
             origin.release()  # what is held by now; the frozen worker's request may come to a server at any time
             return bool(select.select([first.sock], [], [], 0)[0])
 
-        wait_until(is_answered, "the frozen worker's request has its turn", 10)
+        wait_until(is_answered, "the frozen worker's request has its turn")
         assert first.response().status == 200
         assert "/hold?turn=first" in [arrival.target for arrival in origin.arrivals]
 

@@ -37,7 +37,7 @@ def goes_on_after(balancer: Balancer, text: str, message: str) -> None:
     """With new workers, by the configuration of before."""
     balancer.config_file.write_text(text)
     balancer.reload()
-    wait_until(lambda: message in balancer.log(), balancer.log, 10)
+    wait_until(lambda: message in balancer.log(), balancer.log)
     assert [fetch(balancer.address).status for _ in range(6)] == [200] * 6
     assert processes.is_running(balancer.master)
     balancer.wait_until_idle()

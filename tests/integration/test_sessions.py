@@ -166,11 +166,11 @@ def test_an_upgrade_loses_no_login(site: Site) -> None:
 
     def upgrade() -> None:
         os.kill(balancer.master, signal.SIGUSR2)
-        wait_until(lambda: pid_file.exists() and pid_file.read_text().strip(), lambda: f"a new master\n{balancer.log()}", 15)
+        wait_until(lambda: pid_file.exists() and pid_file.read_text().strip(), lambda: f"a new master\n{balancer.log()}")
         new.append(int(pid_file.read_text()))
-        wait_until(lambda: len(joined(new[0])) == WORKERS, lambda: f"its workers\n{balancer.log()}", 15)
+        wait_until(lambda: len(joined(new[0])) == WORKERS, lambda: f"its workers\n{balancer.log()}")
         os.kill(balancer.master, signal.SIGWINCH)
-        wait_until(lambda: not old_workers(), "the old workers end", 15)
+        wait_until(lambda: not old_workers(), "the old workers end")
 
     def old_workers() -> set[int]:
         return set(balancer.workers()) - set(new)  # the new master is a child of the old one
@@ -180,7 +180,7 @@ def test_an_upgrade_loses_no_login(site: Site) -> None:
     finally:
         if new:
             os.kill(balancer.master, signal.SIGHUP)
-            wait_until(lambda: len(joined(balancer.master)) == WORKERS, "the old master has workers again", 15)
+            wait_until(lambda: len(joined(balancer.master)) == WORKERS, "the old master has workers again")
             os.kill(new[0], signal.SIGQUIT)
             wait_until(lambda: not processes.is_running(new[0]), "the new master ends", 30)
     assert_nothing_lost(visitors)

@@ -80,7 +80,7 @@ def test_a_reload_that_is_refused_changes_nothing_in_shared_memory(rig: Rig) -> 
     origin = rig.origin(2)
     checked = pool_text(origin.addresses, more='[pools.web.health]\ntype = "tcp"\ninterval = 60\n')
     balancer = rig.balancer(checked, workers=2)
-    wait_until(lambda: {server.check for server in instances_of(balancer).servers} == {"up"}, "all are checked", 10)
+    wait_until(lambda: {server.check for server in instances_of(balancer).servers} == {"up"}, "all are checked")
     before = instances_of(balancer)
     many = [*origin.addresses, *(f"127.1.{number // 250}.{number % 250 + 1}:1" for number in range(300))]
     balancer.config_file.write_text(pool_text(many))
@@ -110,16 +110,16 @@ def test_an_instance_whose_memory_is_removed_goes_on_with_it(
     server = f'{{ address = "{origin.addresses[0]}", max_connections = 2 }}'
     balancer = rig.balancer(pool_text([server]), front_end, workers=2, extra=extra, settings=settings)
     fetch(balancer.address)
-    wait_until(lambda: instances_of(balancer).controller, "a controller runs", 10)
+    wait_until(lambda: instances_of(balancer).controller, "a controller runs")
     for path in DIRECTORY.glob(f"{instances_of(balancer).segment}*"):
         path.unlink()
-    wait_until(lambda: REMOVED in balancer.log(), balancer.log, 10)
+    wait_until(lambda: REMOVED in balancer.log(), balancer.log)
     controller = instances_of(balancer).controller
     os.kill(controller, signal.SIGKILL)
     victim = balancer.workers()[0]
     balancer.kill_worker(victim)
     balancer.wait_for_workers(2, without=[victim])
-    wait_until(lambda: instances_of(balancer).controller not in (0, controller), "another controller runs", 15)
+    wait_until(lambda: instances_of(balancer).controller not in (0, controller), "another controller runs")
     counts_are_shared(balancer, origin)
     old = balancer.workers()
     balancer.reload()
@@ -135,7 +135,7 @@ def counts_are_shared(balancer: Balancer, origin: Origin) -> None:
     """Of 12 requests to a server of two connections, over both workers, two are let in."""
     with origin.released_at_end(), Burst(balancer.address, 12) as burst:
         origin.wait_for_in_flight(2)
-        wait_until(lambda: burst.answered() >= 10, "the others are answered", 10)
+        wait_until(lambda: burst.answered() >= 10, "the others are answered")
         origin.release()
         assert sorted(burst.statuses()) == [200] * 2 + [503] * 10
     balancer.wait_until_idle()

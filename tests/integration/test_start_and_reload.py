@@ -337,7 +337,7 @@ def is_master(pid: int, workers: list[int]) -> bool:
 def test_the_status_command_tells_what_is_in_memory(rig: Rig) -> None:
     balancer = rig.balancer(pool_text(rig.origin(2).addresses), workers=2)
     assert [fetch(balancer.address).status for _ in range(3)] == [200] * 3
-    wait_until(lambda: balancer.status().instance["controller"], "the controller has begun", 5)
+    wait_until(lambda: balancer.status().instance["controller"], "the controller has begun")
     told = balancer.wait_until_idle()
     done = balancer.command("status", "--json")
     assert done.returncode == 0, done.stderr

@@ -223,7 +223,7 @@ def leaves(setup: Setup, target: str, body_first: bool) -> None:
             if body_first:
                 connection.head()
                 connection.receive()
-        origin.wait_for_in_flight(0, 5)
+        origin.wait_for_in_flight(0)
         balancer.wait_until_idle()
         assert busy not in origin.servers[0].links, "the connection to the server is still there"
     # The next client is served as if nothing had been.
@@ -247,7 +247,7 @@ def test_a_client_that_leaves_in_its_upload_frees_its_server(setup: Setup) -> No
     with Connection(balancer.address) as connection:
         connection.send(request_bytes("/upload", "POST", fields=[("Content-Length", str(10 * MIB))]) + bytes(MIB))
         origin.wait_for_in_flight(1)
-    origin.wait_for_in_flight(0, 5)
+    origin.wait_for_in_flight(0)
     balancer.wait_until_idle()
     assert fetch(balancer.address).status == 200
 

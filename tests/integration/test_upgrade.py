@@ -76,9 +76,9 @@ def controllers(segment: str) -> list[int]:
 
 def replaced(segment: str, old: int) -> int:
     """Wait until another controller than `old` is the only one; its pid."""
-    wait_until(lambda: not processes.is_running(old), "the controller of the other master ends", 10)
-    [new] = wait_until(lambda: controllers(segment), "another one is at work", 10)
-    wait_until(lambda: seen(segment).controller == new, "it is known as such", 5)
+    wait_until(lambda: not processes.is_running(old), "the controller of the other master ends")
+    [new] = wait_until(lambda: controllers(segment), "another one is at work")
+    wait_until(lambda: seen(segment).controller == new, "it is known as such")
     return new
 
 
@@ -99,7 +99,7 @@ def drained_and_down(balancer: Balancer, origin: CheckedOrigin) -> str:
 
 def wait_for_check(segment: str, address: str, check: str) -> None:
     wait_until(lambda: check in {server.check for server in seen(segment).servers if server.address == address},
-               lambda: f"{address} is {check}: {seen(segment)}", 5)
+               lambda: f"{address} is {check}: {seen(segment)}")
 
 
 def states(segment: str, origin: Origin) -> list[tuple[str, str]]:
@@ -122,11 +122,11 @@ def upgraded(balancer: Balancer, segment: str) -> Iterator[int]:
     """A new master beside the one that runs, with its workers in the same instance; ends with the block. Its pid."""
     new_pid_file, old = balancer.folder / "gunicorn.pid.2", set(workers_of(balancer.master))
     os.kill(balancer.master, signal.SIGUSR2)
-    wait_until(lambda: new_pid_file.exists() and new_pid_file.read_text().strip(), lambda: f"a new master\n{balancer.log()}", 15)
+    wait_until(lambda: new_pid_file.exists() and new_pid_file.read_text().strip(), lambda: f"a new master\n{balancer.log()}")
     new = int(new_pid_file.read_text())
     try:
         wait_until(lambda: {worker.pid for worker in seen(segment).workers} - old >= set(workers_of(new)) != set()
-                   and len(workers_of(new)) == WORKERS, lambda: f"its workers\n{balancer.log()}", 15)
+                   and len(workers_of(new)) == WORKERS, lambda: f"its workers\n{balancer.log()}")
         yield new
     finally:
         rest = [new, *processes.children(new)]
@@ -142,9 +142,9 @@ def held_by(workers: list[int], others: list[int], origin: CheckedOrigin, balanc
     """8 requests more, held at their servers, in `workers`, since `others` stand still; `total` then."""
     with stopped(others):
         burst = Burst(balancer.address, 8)
-        wait_until(lambda: sum(server.in_flight for server in seen(segment).servers) == total, lambda: str(seen(segment)), 10)
+        wait_until(lambda: sum(server.in_flight for server in seen(segment).servers) == total, lambda: str(seen(segment)))
     assert sum(worker.in_flight for worker in seen(segment).workers if worker.pid in workers) == 8
-    wait_until(lambda: origin.in_flight == in_flight(segment, origin), lambda: f"as the origin has it: {origin}", 5)
+    wait_until(lambda: origin.in_flight == in_flight(segment, origin), lambda: f"as the origin has it: {origin}")
     return burst
 
 
@@ -177,7 +177,7 @@ def test_a_new_master_takes_over_counts_states_and_controller(
             if how == signal.SIGQUIT:  # which breaks off what the old workers have
                 load.stop()
                 kept.__exit__()
-                wait_until(lambda: sum(in_flight(segment, origin)) == 0, "the load has ended", 5)
+                wait_until(lambda: sum(in_flight(segment, origin)) == 0, "the load has ended")
                 with origin.released_at_end():
                     lost = held_by(old, new, origin, balancer, segment, 8)
                     stays = held_by(new, old, origin, balancer, segment, 16)
@@ -185,17 +185,17 @@ def test_a_new_master_takes_over_counts_states_and_controller(
                     os.kill(old_master, how)
                     whole, broken = lost.responses()
                     assert (len(whole), len(broken)) == (0, 8)
-                    wait_until(lambda: sum(in_flight(segment, origin)) == 8, "what the old ones had is given back", 5)
+                    wait_until(lambda: sum(in_flight(segment, origin)) == 8, "what the old ones had is given back")
                     assert origin.in_flight[2:] == in_flight(segment, origin)[2:]
                     origin.release()
                     assert stays.statuses() == [200] * 8
             else:
                 os.kill(old_master, how)
-            wait_until(lambda: not any(map(processes.is_running, old)), "the old workers end", 15)
+            wait_until(lambda: not any(map(processes.is_running, old)), "the old workers end")
             if how == signal.SIGWINCH:
                 assert processes.is_running(old_master)
                 os.kill(old_master, signal.SIGTERM)
-            wait_until(lambda: not processes.is_running(old_master), "the old master ends", 15)
+            wait_until(lambda: not processes.is_running(old_master), "the old master ends")
             with contextlib.nullcontext() if how != signal.SIGQUIT else Load(balancer.address, 2, "/sleep?seconds=0.01") as more:
                 (more or load).wait_for_successes(50)
             assert states(segment, origin) == KEPT_STATES and [origin.requests(0), origin.requests(1)] == was
@@ -205,16 +205,16 @@ def test_a_new_master_takes_over_counts_states_and_controller(
             wait_for_check(segment, origin.addresses[1], "up")
             wait_for_check(segment, origin.addresses[2], "down")
             told(balancer, "ready", origin.addresses[0], master=new_master)
-            wait_until(lambda: fetch(balancer.address).status == 200 and origin.requests(0) > was[0], "it is used again", 5)
+            wait_until(lambda: fetch(balancer.address).status == 200 and origin.requests(0) > was[0], "it is used again")
             load.stop()
             kept.__exit__()
             assert more is None or more.failures == []
-            wait_until(lambda: sum(in_flight(segment, origin)) == 0, "nothing is in flight", 5)
+            wait_until(lambda: sum(in_flight(segment, origin)) == 0, "nothing is in flight")
             assert {worker.pid for worker in seen(segment).workers} == set(new)
             if how != signal.SIGQUIT:
                 wait_until(lambda: answers(segment) == sum(map(origin.requests, range(4))),
                            lambda: f"what the workers of both masters have answered is counted: {answers(segment)}", 20)
-        wait_until(lambda: not processes.is_running(new_controller), "the controller ends with the last master", 5)
+        wait_until(lambda: not processes.is_running(new_controller), "the controller ends with the last master")
     assert load.failures == [] and kept.failures == []
 
 
@@ -230,7 +230,7 @@ def test_the_way_back_to_the_old_master_and_a_second_upgrade(rig: Rig, origin: C
                 load.wait_for_successes(30)
                 told(balancer, "maintenance", origin.addresses[3], master=new_master)
                 os.kill(new_master, signal.SIGTERM)
-                wait_until(lambda: not processes.is_running(new_master), "the new master ends", 15)
+                wait_until(lambda: not processes.is_running(new_master), "the new master ends")
             load.wait_for_successes(30)
             assert balancer.workers() == old and seen(segment).master == balancer.master
             assert states(segment, origin) == [*KEPT_STATES[:3], ("maintenance", "up")]
@@ -245,12 +245,12 @@ def test_the_way_back_to_the_old_master_and_a_second_upgrade(rig: Rig, origin: C
         with upgraded(balancer, segment) as new_master:
             os.kill(balancer.master, signal.SIGTERM)
             assert balancer.process is not None
-            balancer.process.wait(15)
+            balancer.process.wait(20)
             load.wait_for_successes(30)
             kept.wait_for(10)
             assert seen(segment).master == new_master
             assert states(segment, origin) == [("drain", "up"), ("ready", "up"), ("ready", "down"), ("ready", "up")]
             load.stop()
             kept.__exit__()
-            wait_until(lambda: sum(in_flight(segment, origin)) == 0, "nothing is in flight", 5)
+            wait_until(lambda: sum(in_flight(segment, origin)) == 0, "nothing is in flight")
     assert load.failures == [] and kept.failures == []

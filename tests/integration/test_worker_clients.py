@@ -121,8 +121,8 @@ def test_a_client_that_leaves_with_requests_pipelined_frees_its_server(setup: Se
     if how == "reset":
         connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
     connection.close()
-    wait_until(lambda: setup.origin.peers_gone > gone, "the server's connection was closed", 2)
-    setup.balancer.wait_until_idle(3)
+    wait_until(lambda: setup.origin.peers_gone > gone, "the server's connection was closed")
+    setup.balancer.wait_until_idle()
     setup.origin.wait_for_in_flight(0)
 
 
@@ -135,8 +135,8 @@ def test_a_client_that_leaves_in_a_response_it_did_not_read_frees_its_server(set
     if how == "reset":
         connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
     connection.close()
-    setup.origin.wait_for_in_flight(0, 3)
-    setup.balancer.wait_until_idle(3)
+    setup.origin.wait_for_in_flight(0)
+    setup.balancer.wait_until_idle()
 
 
 def test_a_client_that_takes_nothing_of_its_response_is_left_after_the_idle_time(setup: Setup) -> None:
@@ -196,7 +196,7 @@ def test_a_large_body_that_nobody_took_is_answered_and_the_answer_can_be_read(se
     with Connection(setup.balancer.address) as connection:
         head = request_bytes("/", "POST", fields=[("Host", "down.example"), ("Content-Length", str(size))])
         connection.send(head + bytes(64 * 1024))
-        wait_until(lambda: has_input(connection), "the answer is there before the rest is sent", 10)
+        wait_until(lambda: has_input(connection), "the answer is there before the rest is sent")
         connection.send(bytes(256 * 1024))
         assert connection.response("POST").status == 502
     assert fetch(setup.balancer.address).status == 200

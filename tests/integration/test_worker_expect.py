@@ -11,7 +11,7 @@ from typing import NamedTuple
 import pytest
 
 from tests.support.balancer import PROXY, Balancer, pool_text
-from tests.support.client import Connection, request_bytes
+from tests.support.client import Connection, request_bytes, timed
 from tests.support.odd_behaviors import behave_oddly
 from tests.support.origin import Origin
 from tests.support.pattern import pattern
@@ -21,6 +21,7 @@ from tests.support.waiting import wait_until
 
 EXPECT = ("Expect", "100-continue")
 IDLE_S = 3.0
+TRIES = 5  # of what must be quick: the machine may be busy during one
 
 
 class Setup(NamedTuple):
@@ -56,14 +57,18 @@ def test_a_client_of_a_mute_server_is_told_to_go_on_after_a_second(setup: Setup)
 def test_a_client_that_sends_its_body_without_waiting_is_not_told(setup: Setup) -> None:
     """Nor does it wait for that: and what it pipelines behind the body is the next request."""
     chunked = [EXPECT, ("Transfer-Encoding", "chunked")]
-    begin = time.monotonic()
-    with Connection(setup.balancer.address) as connection:
-        connection.send(request_bytes("/mute-upload", "POST", fields=[EXPECT, ("Content-Length", "5")]) + b"hello"
-                        + request_bytes("/mute-upload", "PUT", fields=chunked) + b"3\r\nabc\r\n0\r\n\r\n"
-                        + request_bytes("/bytes?n=9"))
-        first, second, third = connection.response("POST"), connection.response("PUT"), connection.response()
-    assert (first.body, second.body, len(third.body)) == (b"5", b"3", 9)
-    assert time.monotonic() - begin < 0.9, "somebody waited for a 100 that nobody needs"
+
+    def ask() -> float:
+        with Connection(setup.balancer.address) as connection, timed() as took:
+            connection.send(request_bytes("/mute-upload", "POST", fields=[EXPECT, ("Content-Length", "5")]) + b"hello"
+                            + request_bytes("/mute-upload", "PUT", fields=chunked) + b"3\r\nabc\r\n0\r\n\r\n"
+                            + request_bytes("/bytes?n=9"))
+            first, second, third = connection.response("POST"), connection.response("PUT"), connection.response()
+        assert (first.body, second.body, len(third.body)) == (b"5", b"3", 9)
+        assert first.interim == second.interim == []
+        return took[0]
+
+    assert any(ask() < 0.9 for _ in range(TRIES)), "somebody waited for a 100 that nobody needs"
 
 
 def test_interim_responses_of_an_eager_server_come_in_order_and_100_once(setup: Setup) -> None:
@@ -78,12 +83,14 @@ def test_interim_responses_of_an_eager_server_come_in_order_and_100_once(setup: 
 @pytest.mark.parametrize("target", ["/mute-upload", "/eager-upload", "/upload"])
 def test_an_http_1_0_client_gets_the_final_response_alone(setup: Setup, target: str) -> None:
     """RFC 9110 10.1.1: the expectation of an HTTP/1.0 client is ignored, and its body is there without being asked for."""
-    begin = time.monotonic()
-    with Connection(setup.balancer.address) as connection:
-        connection.send(request_bytes(target, "POST", version="1.0", fields=[EXPECT], body=bytes(pattern(0, 5))))
-        data = b"".join(iter(connection.receive, b""))
-    assert data.startswith(b"HTTP/1.1 200 ") and b" 100 " not in data and b" 103 " not in data
-    assert time.monotonic() - begin < 0.9
+    def ask() -> float:
+        with Connection(setup.balancer.address) as connection, timed() as took:
+            connection.send(request_bytes(target, "POST", version="1.0", fields=[EXPECT], body=bytes(pattern(0, 5))))
+            data = b"".join(iter(connection.receive, b""))
+        assert data.startswith(b"HTTP/1.1 200 ") and b" 100 " not in data and b" 103 " not in data
+        return took[0]
+
+    assert any(ask() < 0.9 for _ in range(TRIES)), "somebody waited for a 100 that nobody needs"
 
 
 def test_an_http_1_0_client_that_waits_all_the_same_gets_no_100(setup: Setup) -> None:
@@ -120,8 +127,8 @@ def test_a_client_that_leaves_while_it_waits_for_100_frees_its_server(setup: Set
     with Connection(setup.balancer.address) as connection:
         connection.send(request_bytes("/mute-upload", "POST", fields=[EXPECT, ("Content-Length", "5")]))
         setup.origin.wait_for_in_flight(1)
-    wait_until(lambda: setup.origin.peers_gone > gone, "the server's connection was closed", 2)
-    setup.balancer.wait_until_idle(2)
+    wait_until(lambda: setup.origin.peers_gone > gone, "the server's connection was closed", IDLE_S)
+    setup.balancer.wait_until_idle()
 
 
 def test_a_client_that_never_sends_the_body_it_was_asked_for_gets_408(setup: Setup) -> None:

@@ -58,8 +58,8 @@ def wait_until_all_accept(balancer: Balancer) -> None:
         def told() -> str:
             return f"all accept: {counted(balancer)} {[processes.doing(pid) for pid in balancer.workers()]}"
 
-        wait_until(all_accept, told, 10)
-    wait_until(lambda: sum(held(balancer)) <= before, "those connections have ended", 10)
+        wait_until(all_accept, told)
+    wait_until(lambda: sum(held(balancer)) <= before, "those connections have ended")
 
 
 class Evenness:
@@ -136,7 +136,7 @@ def test_connections_that_end_are_made_up_for(rig: Rig) -> None:
         with kept(balancer, 32):
             os.kill(first, signal.SIGCONT)
             assert counted(balancer) == [32, 32]
-        wait_until(lambda: held(balancer) == [32, 0], "the clients of the second have left", 5)
+        wait_until(lambda: held(balancer) == [32, 0], "the clients of the second have left")
         evenness = Evenness(balancer)
         with kept(balancer, 32):
             counts = counted(balancer)
@@ -179,7 +179,7 @@ def test_with_reuse_port_every_worker_serves_its_share(rig: Rig) -> None:
                                    stderr=log)
     try:
         wait_until(lambda: [answers(address, False, b"") for _ in range(20)] == [True] * 20, balancer.log, 20, every=0.1)
-        wait_until(lambda: len(processes.children(process.pid)) == 2, "two workers", 5)
+        wait_until(lambda: len(processes.children(process.pid)) == 2, "two workers")
 
         def both_listen() -> bool:
             with contextlib.ExitStack() as stack:
@@ -187,7 +187,7 @@ def test_with_reuse_port_every_worker_serves_its_share(rig: Rig) -> None:
                     stack.enter_context(Connection(address))
                 return min(shares(processes.children(process.pid), address[1])) > 0
 
-        wait_until(both_listen, balancer.log, 10)
+        wait_until(both_listen, balancer.log)
         with contextlib.ExitStack() as stack:
             many = [stack.enter_context(Connection(address)) for _ in range(128)]
             begin = time.monotonic()

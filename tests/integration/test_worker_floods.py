@@ -35,11 +35,11 @@ def test_another_client_is_served_beside_a_flood(balancer: Balancer, kind: str) 
     with Connection(balancer.address, timeout=PATIENCE_S) as kept:
         assert kept.request("/").status == 200
         with flooding(balancer.address, kind, kind):
-            wait_until(lambda: flows(balancer, 2), "both floods have come to the server", 10)
+            wait_until(lambda: flows(balancer, 2), "both floods have come to the server")
             begin = time.monotonic()
             for _ in range(REQUESTS):
                 assert kept.request("/").body == b"hello"
             with Connection(balancer.address, timeout=PATIENCE_S) as new:
                 assert new.request("/").body == b"hello"
             assert time.monotonic() - begin < PATIENCE_S
-    wait_until(lambda: flows(balancer, 0), "the claims of the floods are given back", 10)
+    wait_until(lambda: flows(balancer, 0), "the claims of the floods are given back")

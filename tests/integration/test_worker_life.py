@@ -107,14 +107,14 @@ def test_a_head_that_was_begun_before_the_stop_is_answered(rig: Rig) -> None:
             connection.send(b"GET /bytes?n=77 HTTP/1.1\r\nHost: a.exa")
         assert fetch(balancer.address).status == 200  # what came before has been read then
         os.kill(balancer.master, signal.SIGTERM)
-        wait_until(lambda: refuses(balancer.address), "new connections are refused", 5)
+        wait_until(lambda: refuses(balancer.address), "new connections are refused")
         for connection in (fresh, kept):
             connection.send(b"mple\r\n\r\n")
             response = connection.response()
             assert (response.status, len(response.body)) == (200, 77)
             assert (response.value("Connection") or "").lower() == "close"
             assert connection.ended()
-        assert process.wait(5) == 0
+        assert process.wait(20) == 0
 
 
 def refuses(address: Address) -> bool:
@@ -126,19 +126,26 @@ def refuses(address: Address) -> bool:
 
 
 def test_a_request_right_behind_the_stop_is_answered_or_its_connection_ended_before_it(rig: Rig) -> None:
-    """Connections used a moment ago, 50 of them: their next requests cross the stop on the way."""
-    origin = rig.origin(1)
+    """Connections used within the last second, 50 of them: their next requests cross the stop on the way."""
+    origin, answered = rig.origin(1), 0
     for _ in range(3):
         balancer = rig.balancer(pool_text(origin.addresses), PROXY, workers=1)
         with contextlib.ExitStack() as stack:
             many = [stack.enter_context(Connection(balancer.address)) for _ in range(50)]
+            begun = time.monotonic()
             for connection in many:
                 assert connection.request("/").status == 200
             os.kill(balancer.master, signal.SIGTERM)
             for connection in many:
-                connection.send(request_bytes("/bytes?n=5"))
+                with contextlib.suppress(ConnectionError):
+                    connection.send(request_bytes("/bytes?n=5"))
             for connection in many:
-                assert len(connection.response().body) == 5
+                try:
+                    assert len(connection.response().body) == 5
+                    answered += 1
+                except (ConnectionError, Truncated):
+                    assert time.monotonic() - begun > 1, "it was used within the last second"
+    assert answered
 
 
 @pytest.mark.parametrize("how", [signal.SIGQUIT, signal.SIGINT])
@@ -150,10 +157,8 @@ def test_a_quick_stop_waits_for_nobody(rig: Rig, how: signal.Signals) -> None:
     with origin.released_at_end(), Connection(balancer.address) as connection:
         connection.send(request_bytes("/hold"))
         origin.wait_for_in_flight(1)
-        begin = time.monotonic()
         os.kill(balancer.master, how)
-        assert process.wait(10) == 0
-        assert time.monotonic() - begin < 5
+        assert process.wait(20) == 0  # a stop that waits would take the 30 s of graceful_timeout
         with pytest.raises((Truncated, ConnectionError)):
             connection.response()
         origin.wait_for_in_flight(0)
@@ -224,7 +229,7 @@ def test_a_frozen_worker_with_clients_gives_its_claims_back(rig: Rig) -> None:
         held = balancer.status().workers[other]
         os.kill(frozen, signal.SIGSTOP)
         balancer.wait_for_workers(2, without=[frozen])
-        wait_until(lambda: sum(balancer.status().in_flight.values()) == held, "its claims are given back", 5)
+        wait_until(lambda: sum(balancer.status().in_flight.values()) == held, "its claims are given back")
         origin.release()
     balancer.wait_until_idle()
 
@@ -264,9 +269,9 @@ def test_the_hooks_of_a_workers_life_are_called(rig: Rig, tmp_path: Path, how: s
     if how == "HUP":
         replaced(balancer, old)
         expected = ["child_exit", "post_fork", "post_worker_init", "worker_exit"]
-        wait_until(lambda: sorted(hooks.read_text().split()[2:]) == expected, hooks.read_text, 5)
+        wait_until(lambda: sorted(hooks.read_text().split()[2:]) == expected, hooks.read_text)
     else:
-        assert process.wait(10) == 0
+        assert process.wait(20) == 0
         expected = ["worker_exit"] if how == "TERM" else ["worker_int", "worker_exit"]
         assert [name for name in hooks.read_text().split()[2:] if name != "child_exit"] == expected
 
@@ -276,16 +281,16 @@ def test_the_access_log_is_reopened_by_usr1(rig: Rig) -> None:
     log, moved = balancer.folder / "access.log", balancer.folder / "access.log.1"
     with Connection(balancer.address) as connection:
         assert connection.request("/bytes?n=1&first").status == 200
-        wait_until(lambda: "first" in log.read_text(), log.read_text, 5)
+        wait_until(lambda: "first" in log.read_text(), log.read_text)
         log.rename(moved)
         os.kill(balancer.master, signal.SIGUSR1)
-        wait_until(log.exists, "a new file", 5)
+        wait_until(log.exists, "a new file")
 
         def written_anew() -> bool:
             assert connection.request("/bytes?n=1&second").status == 200
             return "second" in log.read_text()
 
-        wait_until(written_anew, "it is written to", 5, every=0.05)
+        wait_until(written_anew, "it is written to", every=0.05)
 
 
 KEYS = ["h", "l", "u", "r", "s", "b", "f", "a", "{host}i", "{content-type}o", "T", "M", "D", "L"]
@@ -315,7 +320,7 @@ def test_the_access_log_tells_of_every_kind_of_end(rig: Rig) -> None:
     with origin.released_at_end():
         with Connection(balancer.address) as leaver:
             leaver.send(request_bytes("/hold"))
-        lines = wait_until(lambda: len(now := log.read_text().splitlines()[start:]) >= 6 and now, log.read_text, 5)
+        lines = wait_until(lambda: len(now := log.read_text().splitlines()[start:]) >= 6 and now, log.read_text)
     assert lines
     found = [line.split("|") for line in lines]
     assert found[0][:10] == ["127.0.0.1", "-", "user", "GET /echo?x=1 HTTP/1.1", "200", str(len(echoed.body)), "http://r.example/",
@@ -357,7 +362,7 @@ def test_a_reload_can_move_the_listener(rig: Rig) -> None:
         origin.wait_for_in_flight(1)
         balancer.config_file.write_text(config.replace(str(first), str(second)))
         balancer.reload()
-        wait_until(lambda: refuses((HOST, first)), "the old port is let go", 10)
+        wait_until(lambda: refuses((HOST, first)), "the old port is let go")
         assert fetch((HOST, second)).status == 200
         origin.release()
         assert len(held.response().body) == 12

@@ -204,7 +204,7 @@ def test_a_tunnel_is_in_the_access_log_with_its_bytes(setup: Setup) -> None:
     with opened(setup.address, "/pour?n=12345") as connection:
         assert len(drained(connection)) == 12345
     log = setup.balancer.folder / "access.log"
-    wait_until(lambda: "101|/pour|12345|raw\n" in log.read_text(), log.read_text, 5)
+    wait_until(lambda: "101|/pour|12345|raw\n" in log.read_text(), log.read_text)
 
 
 # -- workers -------------------------------------------------------------------------------------------------------
@@ -223,7 +223,7 @@ def test_a_killed_workers_tunnels_are_given_back(rig: Rig) -> None:
             held = balancer.status().workers[victim]
             assert 5 <= held <= 15
             balancer.kill_worker(victim)
-            wait_until(lambda: sum(balancer.status().in_flight.values()) == 20 - held, "its tunnels are given back", 3)
+            wait_until(lambda: sum(balancer.status().in_flight.values()) == 20 - held, "its tunnels are given back")
             alive = 0
             for connection in many:
                 with contextlib.suppress(OSError):
@@ -240,26 +240,24 @@ def test_a_tunnel_counts_against_the_servers_limit(rig: Rig) -> None:
         with opened(balancer.address, "/tunnel"), opened(balancer.address, "/tunnel") as second:
             assert fetch(balancer.address).status == 503
             second.close()
-            wait_until(lambda: fetch(balancer.address).status == 200, "there is room again", 5)
+            wait_until(lambda: fetch(balancer.address).status == 200, "there is room again")
         balancer.wait_until_idle()
 
 
 def test_a_stop_waits_for_a_tunnel_and_ends_with_it(rig: Rig) -> None:
     with Origin(1, behave_oddly) as origin:
-        balancer = rig.balancer(pool_text(origin.addresses), PROXY, workers=1, extra=["--graceful-timeout", "20"])
+        balancer = rig.balancer(pool_text(origin.addresses), PROXY, workers=1, extra=["--graceful-timeout", "60"])
         process = balancer.process
         assert process is not None
-        begin = time.monotonic()
         with opened(balancer.address, "/tunnel") as connection:
             os.kill(balancer.master, signal.SIGTERM)
-            wait_until(lambda: "Handling signal: term" in balancer.log(), balancer.log, 5)
+            wait_until(lambda: "Handling signal: term" in balancer.log(), balancer.log)
             for _ in range(10):
                 connection.send(b"still here")
                 assert connection.receive() == b"still here"
                 time.sleep(0.05)
             assert process.poll() is None
-        assert process.wait(10) == 0
-        assert time.monotonic() - begin < 15
+        assert process.wait(20) == 0
 
 
 def test_a_quick_stop_does_not_wait_for_a_tunnel(rig: Rig) -> None:
@@ -270,7 +268,7 @@ def test_a_quick_stop_does_not_wait_for_a_tunnel(rig: Rig) -> None:
         with opened(balancer.address, "/tunnel") as connection:
             os.kill(balancer.master, signal.SIGQUIT)
             assert connection.ended()
-            assert process.wait(10) == 0
+            assert process.wait(20) == 0
 
 
 # -- WebSocket over TLS --------------------------------------------------------------------------------------------
@@ -311,7 +309,7 @@ def test_websocket_messages_pass_through_tls(rig: Rig, tmp_path: Path) -> None:
         asyncio.run(messages_pass(url, believing(pair)))
         balancer.wait_until_idle()
         server.shutdown()
-        thread.join(10)
+        thread.join(20)
 
 
 @pytest.mark.parametrize("closes", ["client", "server"])
@@ -336,16 +334,16 @@ def test_a_close_with_code_and_reason_passes(rig: Rig, closes: str) -> None:
             if closes == "server":
                 client.send("end")
                 with pytest.raises(ConnectionClosed):
-                    client.recv(timeout=10)
+                    client.recv(timeout=20)
                 assert (client.close_code, client.close_reason) == (4001, "by the server")
             else:
                 client.send("stay")
                 client.close(4002, "by the client")
-        wait_until(lambda: told, "the server heard of the end", 5)
+        wait_until(lambda: told, "the server heard of the end")
         assert told == [(4001, "by the server") if closes == "server" else (4002, "by the client")]
         balancer.wait_until_idle()
         server.shutdown()
-        thread.join(10)
+        thread.join(20)
 
 
 def test_a_tunnel_without_a_server_is_an_ordinary_error(rig: Rig) -> None:

@@ -24,7 +24,7 @@ from tests.support import processes
 from tests.support.client import Connection, Truncated
 from tests.support.instances import instances
 from tests.support.place import HOST, clean_environment
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE_S, wait_until
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SETTINGS = REPOSITORY / "gunicorn.conf.py"
@@ -151,7 +151,7 @@ class Balancer:
             )
         self.last_master = self.process.pid
         try:
-            wait_until(self._is_up, lambda: f"the balancer is up\n{self.log()}", 30, every=0.05)
+            wait_until(self._is_up, lambda: f"the balancer is up\n{self.log()}", 60, every=0.05)
         except BaseException:
             self.stop()
             raise
@@ -233,7 +233,7 @@ class Balancer:
     def kill_worker(self, pid: int, signal_number: int = signal.SIGKILL) -> None:
         os.kill(pid, signal_number)
 
-    def wait_for_workers(self, count: int, without: Iterable[int] = (), seconds: float = 15.0) -> list[int]:
+    def wait_for_workers(self, count: int, without: Iterable[int] = (), seconds: float = PATIENCE_S) -> list[int]:
         """Wait until exactly `count` workers run, have joined, and none of them is one of `without`."""
         gone = set(without)
 
@@ -254,7 +254,7 @@ class Balancer:
         wait_until(
             lambda: len(new := set(self.workers()) - before) >= wanted and self._are_ready(new),
             lambda: f"new workers after HUP, now {self.workers()} before {before}\n{self.log()}",
-            15, every=0.02,
+            every=0.02,
         )
 
     # -- what it says of itself ---------------------------------------------------------------------------------
@@ -277,7 +277,7 @@ class Balancer:
         assert len(found) == 1, f"master {self.master} is not once in {found}"
         return Status(found[0])
 
-    def wait_until_idle(self, seconds: float = 5.0) -> Status:
+    def wait_until_idle(self, seconds: float = PATIENCE_S) -> Status:
         """Wait until all in-flight totals, of servers and of workers, are 0."""
         last: list[Status] = []
 
@@ -356,7 +356,7 @@ def stopped(pids: Iterable[int]) -> Iterator[None]:
                 os.kill(pid, signal.SIGCONT)
 
 
-def hold_still(pid: int, seconds: float = 10.0) -> None:
+def hold_still(pid: int, seconds: float = PATIENCE_S) -> None:
     """Stop a process where it does not hold an instance's lock, and wait until it stands still."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

@@ -157,7 +157,7 @@ class Connection:
         """Whether something comes, or the end, within `seconds`; it is left to be received."""
         return bool(self._rest) or bool(select.select([self.sock], [], [], seconds)[0])
 
-    def ended(self, seconds: float = 5.0) -> bool:
+    def ended(self, seconds: float = TIMEOUT_S) -> bool:
         """Whether the peer closes the connection within `seconds` without another byte."""
         self.sock.settimeout(seconds)
         try:

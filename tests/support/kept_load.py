@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from tests.support.client import Address, Connection, Fields, Response, Truncated, request_bytes
 from tests.support.pattern import pattern
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE_S, wait_until
 
 _UPLOAD = bytes(pattern(0, 100_000))
 _CHUNKED = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in (_UPLOAD[:7], _UPLOAD[7:70_000], _UPLOAD[70_000:]))
@@ -105,7 +105,7 @@ class KeptLoad:
         with self._lock:
             self.failures.append(what)
 
-    def wait_for(self, more: int, seconds: float = 20.0) -> None:
+    def wait_for(self, more: int, seconds: float = PATIENCE_S) -> None:
         """Wait for `more` answers than there are now, or the first failure."""
         goal = self.answered + more
         wait_until(lambda: self.answered >= goal or self.failures, lambda: f"{more} more answers, {self.answered} now", seconds)

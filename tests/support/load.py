@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 
 from tests.support.client import Address, Truncated, fetch
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE_S, wait_until
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class Load:
             if self._pause_s:
                 self._stop.wait(rng.uniform(0, 2 * self._pause_s))
 
-    def wait_for_successes(self, more: int, seconds: float = 10.0) -> None:
+    def wait_for_successes(self, more: int, seconds: float = PATIENCE_S) -> None:
         """Wait until `more` requests than now have succeeded; AssertionError when it stands still."""
         goal = self.succeeded + more
         wait_until(

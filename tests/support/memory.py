@@ -24,7 +24,7 @@ class MemoryWatch:
 
     def __exit__(self, *exc: object) -> None:
         self._stop.set()
-        self._thread.join(10)
+        self._thread.join(20)
 
     def _run(self) -> None:
         while not self._stop.wait(EVERY_S):

@@ -18,7 +18,7 @@ from typing import TypeVar
 from urllib.parse import parse_qsl
 
 from tests.support.place import HOST
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE_S, wait_until
 
 Result = TypeVar("Result")
 
@@ -239,7 +239,7 @@ class Origin:
     def __exit__(self, *exc: object) -> None:
         self.call(self._stop())
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
+        self._thread.join(20)
         assert not self._thread.is_alive(), "the origin's loop did not stop"
         self._loop.close()
 
@@ -348,7 +348,7 @@ class Origin:
         counts = Counter(self.order(start))
         return [counts[server.index] for server in self.servers]
 
-    def wait_for_in_flight(self, total: int, seconds: float = 20.0) -> list[int]:
+    def wait_for_in_flight(self, total: int, seconds: float = PATIENCE_S) -> list[int]:
         """Wait until exactly `total` requests are in flight; return how many at each server."""
         wait_until(lambda: sum(self.in_flight) == total, lambda: f"{total} requests in flight at {self}", seconds)
         return self.in_flight

@@ -73,7 +73,7 @@ def scripted_tls_server(pair: Pair, answer: bytes, says_end: bool) -> Iterator[i
             yield int(listener.getsockname()[1])
         finally:
             listener.shutdown(socket.SHUT_RDWR)
-            thread.join(10)
+            thread.join(20)
 
 
 class TLSServer:
@@ -102,7 +102,7 @@ class TLSServer:
     def __exit__(self, *_: object) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
-        self._thread.join(10)
+        self._thread.join(20)
 
     def _run(self) -> None:
         while True:

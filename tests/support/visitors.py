@@ -34,7 +34,7 @@ class SessionServer:
 
     def kill(self) -> None:
         self._process.kill()
-        self._process.wait(10)
+        self._process.wait(20)
         if self._process.stdout is not None:
             self._process.stdout.close()
 

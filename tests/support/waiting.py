@@ -7,9 +7,12 @@ from typing import TypeVar
 
 Value = TypeVar("Value")
 
+# Waiting longer costs a test that passes nothing, and a machine may be ten times as slow as the one a test was written on.
+PATIENCE_S = 20.0
+
 
 def wait_until(
-    condition: Callable[[], Value], what: str | Callable[[], str], seconds: float = 10.0, every: float = 0.01
+    condition: Callable[[], Value], what: str | Callable[[], str], seconds: float = PATIENCE_S, every: float = 0.01
 ) -> Value:
     """Return the first true value of `condition`.
 
