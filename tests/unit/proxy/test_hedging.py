@@ -93,6 +93,10 @@ def when_the_second_is_claimed(rig: Callable[[], Rig], then: Callable[[Connectio
     return script
 
 
+def is_slow_at_once(streams: Sequence[Stream], timeout_s: float, watched: Watched) -> Stream | None:
+    raise StreamTimeout
+
+
 def at(address: str) -> Address:
     host, _, port = address.rpartition(":")
     return Address(host, int(port))
@@ -129,9 +133,6 @@ def test_what_the_first_server_says_ends_the_connect_to_the_second() -> None:
     """One that drops packets must not hold up an answer that is there, however long answers take, and has not failed."""
     minute = Timeouts(connect=60, response=60, idle=60)
 
-    def is_slow_at_once(streams: Sequence[Stream], timeout_s: float, watched: Watched) -> Stream | None:
-        raise StreamTimeout
-
     with silent_address() as silent, ScriptedServer(when_the_second_is_claimed(lambda: rig, say(200, b"first"))) as one, \
             hedging_rig(one.address, at(silent), timeouts=minute) as rig:
         rig.pool.hedge_after_s = 30
@@ -140,6 +141,16 @@ def test_what_the_first_server_says_ends_the_connect_to_the_second() -> None:
         assert rig.fetch() == (200, b"first")
         assert time.monotonic() - began < 20
         assert streaks(rig) == [0, 0] and rig.in_flight == [0, 0] and rig.ledger.retries_under_way(0) == 0
+
+
+def test_when_the_budget_is_spent_the_second_server_is_not_asked() -> None:
+    with ScriptedServer(answer(b"first")) as one, ScriptedServer(answer(b"second")) as two, \
+            hedging_rig(one.address, two.address) as rig:
+        while rig.pool.budget.take(is_hedge=True):
+            pass
+        rig.engine._settings = dataclasses.replace(rig.settings, wait_any=is_slow_at_once)
+        assert rig.fetch() == (200, b"first")
+        assert two.accepted == 0
 
 
 def test_the_second_server_may_be_asked_again_when_the_first_broke_off_meanwhile() -> None:
