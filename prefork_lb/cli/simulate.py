@@ -163,7 +163,7 @@ def _configured(pool_name: str | None, config_file: str | None, workers: int) ->
                for server in pool.servers]
     rules = pool.ejection
     return _Pool(servers, pool.queue.size if pool.queue else 0, pool.queue.timeout if pool.queue else 0.0,
-                 PolicyOptions(pool.load_factor, pool.compatible),
+                 PolicyOptions(pool.load_factor, load=pool.load, compatible=pool.compatible),
                  EjectionModel(rules.failures, rules.seconds, rules.max_seconds, rules.max_ejected, rules.penalty),
                  pool.key or "source", pool.policy)
 

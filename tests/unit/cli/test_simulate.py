@@ -53,6 +53,20 @@ def test_json_has_all_of_it_and_is_the_same_every_time(tmp_path: Path) -> None:
     ElementTree.fromstring((tmp_path / "a.svg").read_text())
 
 
+@pytest.mark.parametrize(("policy", "key"), [
+    ("power-of-two", 'load = "least-time"'), ("hash", 'compatible = "nginx"'), ("consistent-hash", "load_factor = 0"),
+])
+def test_the_policy_goes_by_the_settings_of_its_pool(tmp_path: Path, policy: str, key: str) -> None:
+    file = tmp_path / "lb.toml"
+    found = []
+    for line in ("", key):
+        file.write_text(f'[pools.web]\npolicy = "{policy}"\n{line}\nservers = ["10.0.0.1:80", "10.0.0.2:80"]\n'
+                        + ("" if policy == "power-of-two" else 'key = "uri"\n'))
+        values = json.loads(simulate(*LOAD, "--config", str(file), "--policy", policy, "--json").stdout)
+        found.append([values["policies"][0][name] for name in ("mean_ms", "shares")])
+    assert found[0] != found[1]
+
+
 def test_the_servers_may_be_those_of_a_pool(tmp_path: Path) -> None:
     file = tmp_path / "lb.toml"
     file.write_text(CONFIG)
