@@ -27,6 +27,7 @@ from prefork_lb.clock import monotonic
 from prefork_lb.net.address import Address
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.making import attach_or_create, remove
+from prefork_lb.shared.offsets import Layout
 from prefork_lb.shared.states import States
 from prefork_lb.shared.table import PoolEntry, PoolSlots, ServerEntry, register
 from prefork_lb.upstream.availability import AvailabilityRules
@@ -117,7 +118,8 @@ def main() -> None:
     table.add_column("policy")
     for size in sizes:
         table.add_column(f"{size} servers", justify="right")
-    segment = attach_or_create(os.getpid(), 4, 2 * sum(sizes) * len(POLICY_NAMES), pools=2 * len(sizes) * len(POLICY_NAMES))
+    segment = attach_or_create(os.getpid(), Layout(
+        rows=4, servers=2 * sum(sizes) * len(POLICY_NAMES), pools=2 * len(sizes) * len(POLICY_NAMES)))
     with contextlib.ExitStack() as at_end:
         at_end.callback(remove, os.getpid())
         ledger = Ledger(segment)

@@ -23,6 +23,7 @@ from rich.table import Table
 from benchmarks.policies import AnyRequest, new_pool
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.making import attach_or_create, remove
+from prefork_lb.shared.offsets import Layout
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.table import PoolEntry, ServerEntry, register
 
@@ -57,7 +58,7 @@ def work(segment: Segment, work_us: float, seconds: float, begin: Barrier, told:
 
 def measure(processes: int, work_us: float, seconds: float) -> Counts:
     """All processes together; the longest lease is that of any."""
-    segment = attach_or_create(os.getpid(), processes + 1, 8)
+    segment = attach_or_create(os.getpid(), Layout(processes + 1, 8, 8))
     context = multiprocessing.get_context("fork")
     begin, told = context.Barrier(processes), context.SimpleQueue()
     children = [context.Process(target=work, args=(segment, work_us, seconds, begin, told)) for _ in range(processes)]

@@ -32,16 +32,9 @@ _LOCK_LOOK_S = 0.02
 log = logging.getLogger("prefork_lb")
 
 
-def attach_or_create(master: int, rows: int, servers: int, predecessor: int = 0, pools: int = 0,
-                     configuration_bytes: int = 16384, own_lines: int = 0, sessions: int = 0,
-                     answer_times: int = 1, statistics: int = 0, rates: int = 0) -> Segment:
-    """The segment of the instance whose gunicorn master has the pid `master`.
+def attach_or_create(master: int, room: Layout, predecessor: int = 0) -> Segment:
+    """The segment of the instance whose gunicorn master has the pid `master`. It is made with `room` if it does not exist.
 
-    It is made if it does not exist, with room for `rows` worker processes, `servers` servers, `pools` pools (0: as many as
-    servers, since a pool has one at least) and a configuration of `configuration_bytes` bytes, a multiple of eight;
-    `own_lines` is 1 where requests may wait for one server, `sessions` how many can be learned, `answer_times` is 1 where a pool
-    may go by times, `statistics` is 1 where there is to be room for them, `rates` the keys of limits that
-    there is room for, a multiple of eight.
     `predecessor` is the pid of the master that is being replaced (gunicorn's USR2), 0 if there is none. Segments of this user
     whose masters are all dead are removed. Raises SegmentError.
     """
@@ -53,8 +46,7 @@ def attach_or_create(master: int, rows: int, servers: int, predecessor: int = 0,
     with _file_lock(uid):
         found = _sweep_names(uid, wanted) or _chosen(removed_segments(uid), wanted)
         if found is None:
-            return _create(uid, master, Layout(rows, servers, pools or servers, configuration_bytes, own_lines, sessions,
-                                                answer_times, statistics, rates))
+            return _create(uid, master, room)
         if master not in found.masters():
             _add_master(found, master)
         return found

@@ -45,8 +45,7 @@ class Membership:
         """
         self.master = master
         self._read_at = read_at
-        self.segment = attach_or_create(master, room.rows, room.servers, predecessor, room.pools, room.configuration_bytes,
-                                        room.own_lines, room.sessions, room.answer_times, room.statistics, room.rates)
+        self.segment = attach_or_create(master, room, predecessor)
         self.ledger = Ledger(self.segment, one_thread)
         self.states = States(self.segment)
         self.sweeper = Sweeper(self.segment, self.ledger, self.states)

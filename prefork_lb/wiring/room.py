@@ -18,17 +18,19 @@ _LEAST_ROWS, _MORE_ROWS = 32, 8
 _LEAST_SERVERS, _LEAST_POOLS, _LEAST_CONFIGURATION_BYTES = 256, 40, 8192
 # Of a pool. The table has room for twice as many: a list may be replaced by another one as long, while those of the first drain.
 _DISCOVERED_SERVERS = 512
-_RATES = 131072  # 2 MiB
+_LIMITED_KEYS = 131072  # 2 MiB
 
 
 def room_for(config: Config, workers: int) -> Layout:
     """The room that a start with this configuration and so many workers makes."""
     servers, pools = sum(map(_most_servers, config.pools.values())), len(config.pools)
     configuration = 2 * len(packed(config)) // 8 * 8
-    return Layout(max(_LEAST_ROWS, 3 * workers + _MORE_ROWS), max(_LEAST_SERVERS, 2 * servers),
-                  max(_LEAST_POOLS, 2 * pools), max(_LEAST_CONFIGURATION_BYTES, configuration), int(bool(waiting_pools(config))),
-                  learned_sessions(config), int(any(map(_goes_by_times, config.pools.values()))),
-                  int(config.counts), limited_keys(config))
+    return Layout(
+        rows=max(_LEAST_ROWS, 3 * workers + _MORE_ROWS), servers=max(_LEAST_SERVERS, 2 * servers),
+        pools=max(_LEAST_POOLS, 2 * pools), configuration_bytes=max(_LEAST_CONFIGURATION_BYTES, configuration),
+        own_lines=int(bool(waiting_pools(config))), sessions=learned_sessions(config),
+        answer_times=int(any(map(_goes_by_times, config.pools.values()))), statistics=int(config.counts),
+        rates=limited_keys(config))
 
 
 def _most_servers(pool: PoolConfig) -> int:
@@ -53,7 +55,7 @@ def learned_sessions(config: Config) -> int:
 
 def limited_keys(config: Config) -> int:
     """The keys of limits of a rate that are remembered."""
-    return _RATES if any(route.rate is not None for route in config.routes) else 0
+    return _LIMITED_KEYS if any(route.rate is not None for route in config.routes) else 0
 
 
 def most_workers(layout: Layout) -> int:

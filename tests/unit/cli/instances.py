@@ -8,6 +8,7 @@ from click.testing import CliRunner, Result
 from prefork_lb.cli.main import main
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.making import attach_or_create
+from prefork_lb.shared.offsets import Layout
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import Admin, States
 from prefork_lb.shared.table import PoolEntry, ServerEntry, register
@@ -22,7 +23,7 @@ class Instance:
 
     def __init__(self, pools: Sequence[tuple[str, Sequence[str]]] = (("web", ALL), ("api", (ONE,)))) -> None:
         self.process = Master()
-        self.segment: Segment = attach_or_create(self.process.pid, 4, 8)
+        self.segment: Segment = attach_or_create(self.process.pid, Layout(4, 8, 8))
         self.ledger = Ledger(self.segment)
         self.states = States(self.segment)
         entries = [PoolEntry(name, [ServerEntry(address, 1, 0, False) for address in servers]) for name, servers in pools]

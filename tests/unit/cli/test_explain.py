@@ -128,9 +128,7 @@ def invoke(*arguments: str) -> Result:
 def instance(master: Master, tmp_path: Path) -> Iterator[Instance]:
     (tmp_path / "lb.toml").write_text(CONFIG)
     config = load(tmp_path / "lb.toml")
-    room = room_for(config, 4)
-    segment = attach_or_create(master.pid, room.rows, room.servers, 0, room.pools, room.configuration_bytes,
-                                room.own_lines, room.sessions, room.answer_times)
+    segment = attach_or_create(master.pid, room_for(config, 4))
     ledger, states = Ledger(segment), States(segment)
     with ledger.locked():
         slots = enter(segment, ledger, pool_entries(config))

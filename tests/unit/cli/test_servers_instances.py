@@ -9,6 +9,7 @@ import pytest
 from prefork_lb.shared import finding
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.making import attach_or_create
+from prefork_lb.shared.offsets import Layout
 from prefork_lb.shared.segment import Segment, SegmentError
 from prefork_lb.shared.states import Admin
 from tests.unit.cli.instances import ONE, TWO, UNIX, Instance, refused, said
@@ -52,7 +53,7 @@ def test_the_only_one_may_be_named_too(instance: Instance) -> None:
 def test_during_an_upgrade_both_masters_are_the_instance(instance: Instance) -> None:
     successor = Master()
     try:
-        attach_or_create(successor.pid, 4, 8, predecessor=instance.pid)
+        attach_or_create(successor.pid, Layout(4, 8, 8), instance.pid)
         for number, command in enumerate((["--master", instance.pid], ["--master", successor.pid], []), 1):
             said("weight", TWO, number, *command)
             assert instance.set == {("web", TWO): (Admin.READY, number)}

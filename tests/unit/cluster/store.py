@@ -10,6 +10,7 @@ from prefork_lb.cluster.sharing import Sharing
 from prefork_lb.cluster.store import Received, Sent, StoreError
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.making import attach_or_create
+from prefork_lb.shared.offsets import Layout
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import States
 from prefork_lb.shared.steering import Steering
@@ -65,7 +66,7 @@ class OneBalancer:
     """A balancer with a segment of its own."""
 
     def __init__(self, name: str, master: Master, store: FakeStore, servers: Sequence[str], limit: int) -> None:
-        self.segment: Segment = attach_or_create(master.pid, 2, 8, sessions=64)
+        self.segment: Segment = attach_or_create(master.pid, Layout(2, 8, 8, sessions=64))
         self.ledger, self.states = Ledger(self.segment), States(self.segment)
         entry = PoolEntry("web", [ServerEntry(address, 1, limit, False) for address in servers], first_check=Check.NONE)
         self.slots = list(register(self.segment, self.ledger, [entry])["web"].slots)

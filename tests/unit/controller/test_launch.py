@@ -14,6 +14,7 @@ from prefork_lb.shared import layout as at
 from prefork_lb.shared.identity import is_alive
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.making import attach_or_create
+from prefork_lb.shared.offsets import Layout
 from prefork_lb.shared.segment import Segment
 from tests.support.waiting import wait_until
 from tests.unit.shared.processes import Master
@@ -146,7 +147,7 @@ def test_the_newest_masters_workers_replace_the_controller_of_another_one(
     old = Worker(segment, master)
     first = at_work(segment, old, controller)
     other = new_master()
-    assert attach_or_create(other.pid, 4, 8, predecessor=master.pid).name == segment.name
+    assert attach_or_create(other.pid, Layout(4, 8, 8), master.pid).name == segment.name
     new = Worker(segment, other)
     second = at_work(segment, new, controller, other_than=first)
     wait_until(lambda: not is_alive(first, segment.cells[at.H_CONTROLLER + 1]), "the first one has ended", 5)
@@ -163,7 +164,7 @@ def test_the_newest_masters_workers_replace_the_controller_of_another_one(
 def test_an_older_masters_workers_start_one_if_those_of_the_newest_do_not(
     master: Master, segment: Segment, controller: Callable[[], int], new_master: Callable[[], Master]
 ) -> None:
-    attach_or_create(new_master().pid, 4, 8, predecessor=master.pid)
+    attach_or_create(new_master().pid, Layout(4, 8, 8), master.pid)
     old = Worker(segment, master, NEVER_WORKS)
     for _ in range(16):
         old.look()

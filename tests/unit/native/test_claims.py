@@ -17,6 +17,7 @@ from prefork_lb.shared.finding import DIRECTORY
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.lock import MUTEX_BYTES
 from prefork_lb.shared.making import attach_or_create
+from prefork_lb.shared.offsets import Layout
 from prefork_lb.shared.segment import Segment
 from tests.unit.native.stepping import Stepper, needs_trace
 from tests.unit.shared.processes import Master
@@ -139,7 +140,7 @@ def test_a_ledger_that_nobody_has_any_more_is_collected(small: Segment) -> None:
 @pytest.fixture
 def small() -> Iterator[Segment]:
     master = Master()
-    segment = attach_or_create(master.pid, 4, SERVERS)
+    segment = attach_or_create(master.pid, Layout(4, SERVERS, SERVERS))
     yield segment
     master.kill()
     (DIRECTORY / segment.name).unlink()

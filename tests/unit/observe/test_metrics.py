@@ -20,6 +20,7 @@ from prefork_lb.observe.metrics import exposition, prepare
 from prefork_lb.shared.discovered import Discovered, State, write_discovered
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.making import attach_or_create, remove
+from prefork_lb.shared.offsets import Layout
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import Admin, States
 from prefork_lb.shared.statistics import Tally
@@ -45,7 +46,7 @@ def master() -> Iterator[Master]:
 
 @pytest.fixture
 def segment(master: Master) -> Segment:
-    return attach_or_create(master.pid, 8, 8, pools=4, statistics=1)
+    return attach_or_create(master.pid, Layout(8, 8, 4, statistics=1))
 
 
 @pytest.fixture
@@ -176,7 +177,7 @@ def test_the_library_is_asked_for_new_lines_alone(segment: Segment, ledger: Ledg
 
 
 def test_an_instance_without_statistics_tells_the_rest(master: Master) -> None:
-    segment = attach_or_create(master.pid, 8, 8)
+    segment = attach_or_create(master.pid, Layout(8, 8, 8))
     register(segment, Ledger(segment), [WEB])
     seen = scraped(segment)
     assert number(seen, "in_flight", pool="web", server="10.0.0.1:80") == 0

@@ -12,6 +12,7 @@ from prefork_lb.config.sticky import StickyConfig
 from prefork_lb.observe.sessions import SessionCounter, Sessions
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.making import attach_or_create, remove
+from prefork_lb.shared.offsets import Layout
 from prefork_lb.shared.sessions import SessionKeys, SessionTable
 from prefork_lb.shared.states import Admin, States, now_ms
 from tests.unit.shared.processes import Master
@@ -22,7 +23,7 @@ LEARN = StickyConfig(mode="learn", cookie="sid", idle=60)
 
 class Instance:
     def __init__(self, master: int) -> None:
-        self.segment = attach_or_create(master, 4, 8, sessions=10)
+        self.segment = attach_or_create(master, Layout(4, 8, 8, sessions=10))
         self.ledger = Ledger(self.segment)
         self.states = States(self.segment)
 

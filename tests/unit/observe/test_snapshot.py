@@ -15,6 +15,7 @@ from prefork_lb.shared.desired import publish
 from prefork_lb.shared.discovered import Discovered, State, write_discovered
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.making import attach_or_create
+from prefork_lb.shared.offsets import Layout
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.sessions import SessionKeys, SessionTable
 from prefork_lb.shared.states import Admin, States, now_ms
@@ -53,7 +54,7 @@ def test_a_document_says_what_is_in_shared_memory_and_in_the_configuration(segme
 
 
 def test_numbers_and_rates_are_of_the_last_seconds(master: Master) -> None:
-    segment = attach_or_create(master.pid, 4, 4, pools=2, statistics=1)
+    segment = attach_or_create(master.pid, Layout(4, 4, 2, statistics=1))
     ledger, clock = Ledger(segment), ManualClock()
     register(segment, ledger, [WEB, PoolEntry("api", [ServerEntry("10.0.0.9:80", 1, 0, False)])])
     tally, snapshots = Tally(segment, ledger.row, one_thread=True), Snapshots(segment, clock)
@@ -84,7 +85,7 @@ def test_numbers_and_rates_are_of_the_last_seconds(master: Master) -> None:
 
 
 def test_sessions_are_told_and_what_a_drained_server_still_has(master: Master) -> None:
-    segment = attach_or_create(master.pid, 4, 4, pools=2, sessions=10)
+    segment = attach_or_create(master.pid, Layout(4, 4, 2, sessions=10))
     ledger, states = Ledger(segment), States(segment)
     register(segment, ledger, [WEB, PoolEntry("api", [ServerEntry("a:1", 1, 0, False)])])
     publish(segment, ledger, json.dumps({"pools": {

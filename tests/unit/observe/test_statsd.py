@@ -6,6 +6,7 @@ from dataclasses import replace
 from prefork_lb.observe.statsd import StatsD
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.making import attach_or_create
+from prefork_lb.shared.offsets import Layout
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.statistics import Tally
 from prefork_lb.shared.table import PoolEntry, ServerEntry, register
@@ -14,7 +15,7 @@ from tests.unit.shared.processes import Master
 
 
 def test_counters_are_what_they_have_grown_by_and_gauges_are_as_they_are(master: Master) -> None:
-    segment = attach_or_create(master.pid, 4, 4, pools=2, statistics=1)
+    segment = attach_or_create(master.pid, Layout(4, 4, 2, statistics=1))
     ledger = Ledger(segment)
     web = [ServerEntry("10.0.0.1:80", 2, 7, False), ServerEntry("unix:/run/b.sock", 1, 0, True)]
     register(segment, ledger, [PoolEntry("web", web)])

@@ -19,6 +19,7 @@ from prefork_lb.proxy.request import BodySource, Request
 from prefork_lb.routing.match import Route, Router
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.making import attach_or_create, remove
+from prefork_lb.shared.offsets import Layout
 from prefork_lb.upstream.idle import IdleConnections
 from prefork_lb.upstream.lease import Lease
 from prefork_lb.upstream.retries import RetryRules
@@ -36,7 +37,7 @@ class Rig:
 
     def __init__(self, *addresses: Address, attempts: int = 2, timeouts: Timeouts | None = None,
                  rules: RetryRules | None = None, sticky: Callable[[Sequence[Server]], Sticky] | None = None) -> None:
-        self.ledger = Ledger(attach_or_create(os.getpid(), 2, max(1, len(addresses))))
+        self.ledger = Ledger(attach_or_create(os.getpid(), Layout(rows=2, servers=max(1, len(addresses)), pools=1)))
         self.servers = [
             Server(slot, address, str(address), 1, UNLIMITED, False, IdleConnections(IDLE_MOST, 60.0, monotonic))
             for slot, address in enumerate(addresses)

@@ -13,6 +13,7 @@ from prefork_lb.shared.finding import DIRECTORY, segment_names
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.lock import initialise
 from prefork_lb.shared.making import attach_or_create
+from prefork_lb.shared.offsets import Layout
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.table import register
 from tests.unit.shared.guarded import SIZE, Guarded
@@ -50,7 +51,7 @@ def master(new_master: Callable[[], Master]) -> Master:
 
 @pytest.fixture
 def segment(master: Master) -> Segment:
-    return attach_or_create(master.pid, ROWS, SERVERS)
+    return attach_or_create(master.pid, Layout(ROWS, SERVERS, SERVERS))
 
 
 @pytest.fixture
@@ -76,7 +77,7 @@ def name_of(master: Master) -> str:
 
 
 def attach(master: Master, predecessor: int = 0) -> Segment:
-    return attach_or_create(master.pid, ROWS, SERVERS, predecessor)
+    return attach_or_create(master.pid, Layout(ROWS, SERVERS, SERVERS), predecessor)
 
 
 @pytest.fixture
@@ -117,7 +118,7 @@ def slots(segment: Segment, ledger: Ledger) -> list[int]:
 
 @pytest.fixture
 def new_segment(new_master: NewMaster) -> Segment:
-    return attach_or_create(new_master().pid, 4, 8)
+    return attach_or_create(new_master().pid, Layout(4, 8, 8))
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from prefork_lb.shared import layout as at
 from prefork_lb.shared.copying import private_copy
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.making import attach_or_create
+from prefork_lb.shared.offsets import Layout
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.table import PoolEntry, ServerEntry, register
 from tests.unit.shared.processes import Master
@@ -36,7 +37,7 @@ def test_the_lock_of_a_copy_is_free_and_that_of_the_instance_is_given_back(segme
 
 
 def test_a_table_of_sessions_that_changes_all_the_time_is_copied_too(master: Master) -> None:
-    segment = attach_or_create(master.pid, 2, 8, sessions=64)
+    segment = attach_or_create(master.pid, Layout(2, 8, 8, sessions=64))
     start = segment.layout.sessions_start
     segment.cells[start + at.T_CHANGES] = 7  # odd: a change is going on
     segment.cells[start + at.T_FRESH] = 42

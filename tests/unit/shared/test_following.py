@@ -11,6 +11,7 @@ from prefork_lb.shared.following import Followed, follow
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.making import attach_or_create
 from prefork_lb.shared.members import Changes
+from prefork_lb.shared.offsets import Layout
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import Admin, States
 from prefork_lb.shared.steering import Steering
@@ -128,7 +129,7 @@ def test_no_list_any_more_lets_all_go(pool: Pool) -> None:
 def test_a_list_longer_than_the_room_is_told_and_followed_as_far_as_it_goes(
     new_master: NewMaster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pool = Pool(attach_or_create(new_master().pid, 2, 2), [D])
+    pool = Pool(attach_or_create(new_master().pid, Layout(2, 2, 2)), [D])
     tried: list[str] = []
     add = Changes.add
 

@@ -15,6 +15,7 @@ from prefork_lb.native.loader import PURE, native
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.making import attach_or_create
+from prefork_lb.shared.offsets import Layout
 from prefork_lb.shared.rows import NoRowLeft
 from prefork_lb.shared.segment import Segment, SegmentError
 from tests.unit.shared.breaking import Break, broken_off, length
@@ -298,13 +299,13 @@ def test_a_closed_ledger_lets_the_segment_go_and_leaves_its_row(segment: Segment
     claim(ledger, 1)
     ledger.close()
     segment.close()
-    again = Ledger(attach_or_create(master.pid, ROWS, SERVERS))
+    again = Ledger(attach_or_create(master.pid, Layout(ROWS, SERVERS, SERVERS)))
     assert totals(again) == none_but(s1=1), "the process still runs, its claims stand"
 
 
 @pytest.fixture
 def small(master: Master) -> Segment:
-    return attach_or_create(master.pid, 4, 2)
+    return attach_or_create(master.pid, Layout(4, 2, 2))
 
 
 def work_then(run: Callable[[Ledger], object], segment: Segment) -> Callable[[], Callable[[], object]]:

@@ -12,6 +12,7 @@ from prefork_lb.shared import layout as at
 from prefork_lb.shared import rows
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.making import attach_or_create
+from prefork_lb.shared.offsets import Layout
 from prefork_lb.shared.segment import Segment
 from tests.unit.shared.breaking import Break, broken_off, length
 from tests.unit.shared.processes import Child, Master
@@ -32,7 +33,7 @@ def rows_in_use(segment: Segment) -> int:
 
 @pytest.mark.parametrize("pids", [(1, 1, 0, 1), (0, 0, 0, 0)], ids=["three workers", "no worker"])
 def test_all_totals_are_counted_anew_from_the_rows_in_use(master: Master, pids: tuple[int, ...]) -> None:
-    segment = attach_or_create(master.pid, 4, 5, pools=3, own_lines=1, answer_times=1)
+    segment = attach_or_create(master.pid, Layout(4, 5, 3, own_lines=1, answer_times=1))
     cells, layout, rng = segment.cells, segment.layout, random.Random(3)
     expected: dict[int, int] = {}
     for row, pid in enumerate(pids):
@@ -56,7 +57,7 @@ def test_all_totals_are_counted_anew_from_the_rows_in_use(master: Master, pids: 
 
 @pytest.fixture
 def small(master: Master) -> Segment:
-    return attach_or_create(master.pid, 4, 2)
+    return attach_or_create(master.pid, Layout(4, 2, 2))
 
 
 @pytest.mark.parametrize("how", Break)

@@ -14,6 +14,7 @@ from prefork_lb.shared import layout as at
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.line import Line, pool_spots, server_spots
 from prefork_lb.shared.making import attach_or_create
+from prefork_lb.shared.offsets import Layout
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import now_ms
 from tests.unit.shared.processes import Child, Master, Signals, running
@@ -202,7 +203,7 @@ def test_refusals_are_counted(segment: Segment) -> None:
 
 
 def test_servers_have_lines_of_their_own_over_all_workers(new_master: Callable[[], Master]) -> None:
-    segment = attach_or_create(new_master().pid, 4, 8, own_lines=1)
+    segment = attach_or_create(new_master().pid, Layout(4, 8, 8, own_lines=1))
     layout, workers = segment.layout, [Ledger(segment), Ledger(segment)]
     lines = [[Line(ledger, server_spots(layout, 0, slot)) for slot in (2, 7)] for ledger in workers]
     of_pool = new_line(workers[0])
@@ -219,7 +220,7 @@ def test_servers_have_lines_of_their_own_over_all_workers(new_master: Callable[[
 
 
 def test_a_line_rings_by_the_socket_of_another_one(new_master: Callable[[], Master]) -> None:
-    segment = attach_or_create(new_master().pid, 4, 8, own_lines=1)
+    segment = attach_or_create(new_master().pid, Layout(4, 8, 8, own_lines=1))
     ledger = Ledger(segment)
     of_pool = new_line(ledger)
     own = Line(ledger, server_spots(segment.layout, 0, 1), of_pool.ringer)
@@ -234,7 +235,7 @@ def test_a_line_rings_by_the_socket_of_another_one(new_master: Callable[[], Mast
 
 
 def test_lines_of_servers_are_counted_anew_when_a_worker_has_died(new_master: Callable[[], Master]) -> None:
-    segment = attach_or_create(new_master().pid, 4, 8, own_lines=1)
+    segment = attach_or_create(new_master().pid, Layout(4, 8, 8, own_lines=1))
     ledger = Ledger(segment)
 
     def wait_and_die() -> None:

@@ -9,6 +9,7 @@ from prefork_lb.shared.events import recent
 from prefork_lb.shared.keys import key_of, owner_of, slots_by_key
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.making import attach_or_create
+from prefork_lb.shared.offsets import Layout
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import Admin, States
 from prefork_lb.shared.steering import Steering
@@ -200,7 +201,7 @@ def test_what_operators_do_is_an_event(instance: Instance) -> None:
 
 @pytest.mark.parametrize("how", Break)
 def test_a_change_broken_off_at_any_moment_is_made_or_not(master: Master, how: Break) -> None:
-    segment = attach_or_create(master.pid, 6, 4)
+    segment = attach_or_create(master.pid, Layout(6, 4, 4))
     survivor = Instance(segment)
     claim(survivor.ledger, slots_by_key(segment)["web", A])
 

@@ -8,6 +8,7 @@ import pytest
 
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.making import attach_or_create
+from prefork_lb.shared.offsets import Layout
 from prefork_lb.shared.rate_table import RateKeys, RateTable
 from prefork_lb.shared.segment import Segment
 from tests.unit.shared.processes import Master, running
@@ -19,7 +20,7 @@ KEY = 12345
 
 @pytest.fixture
 def limited(master: Master) -> Segment:
-    return attach_or_create(master.pid, 8, 8, rates=64)
+    return attach_or_create(master.pid, Layout(8, 8, 8, rates=64))
 
 
 @pytest.fixture
@@ -74,14 +75,14 @@ def test_processes_share_a_key(limited: Segment, master: Master) -> None:
     reader, writer = os.pipe()
 
     def take() -> None:
-        segment = attach_or_create(master.pid, 8, 8)
+        segment = attach_or_create(master.pid, Layout(8, 8, 8))
         mine = RateTable(segment, Ledger(segment))
         for now in range(2_000):
             if mine.take(KEY, INTERVAL_NS, 999 * INTERVAL_NS, now) == 0:
                 os.write(writer, b".")
 
     def take_and_die() -> None:
-        segment = attach_or_create(master.pid, 8, 8)
+        segment = attach_or_create(master.pid, Layout(8, 8, 8))
         mine = RateTable(segment, Ledger(segment))
         for now in range(100):
             if mine.take(KEY, INTERVAL_NS, 999 * INTERVAL_NS, now) == 0:

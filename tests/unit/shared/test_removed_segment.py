@@ -12,6 +12,7 @@ from prefork_lb.shared import layout as at
 from prefork_lb.shared.finding import DIRECTORY, find, open_inherited, removed_segments, segments
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.making import attach_or_create, remove
+from prefork_lb.shared.offsets import Layout
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import States
 from prefork_lb.shared.sweeping import Sweeper
@@ -28,7 +29,7 @@ def removed(segment: Segment) -> Segment:
 
 def test_a_worker_that_starts_later_finds_the_memory_of_its_siblings(master: Master, removed: Segment) -> None:
     claim(Ledger(removed), 3)
-    again = attach_or_create(master.pid, ROWS, SERVERS)
+    again = attach_or_create(master.pid, Layout(ROWS, SERVERS, SERVERS))
     assert again.name == removed.name and again.is_removed
     assert Ledger(again).totals[3] == 1
     assert not (DIRECTORY / removed.name).exists()
@@ -39,7 +40,7 @@ def test_only_a_process_that_keeps_it_open_is_needed(master: Master, signals: Si
     over = Signals()
 
     def work() -> None:
-        mine = attach_or_create(master.pid, ROWS, SERVERS)
+        mine = attach_or_create(master.pid, Layout(ROWS, SERVERS, SERVERS))
         claim(Ledger(mine), 5)
         (DIRECTORY / mine.name).unlink()
         signals.send()
@@ -59,15 +60,15 @@ def test_only_a_process_that_keeps_it_open_is_needed(master: Master, signals: Si
 
 def test_a_new_master_of_an_upgrade_finds_it(new_master: Callable[[], Master]) -> None:
     old, new = new_master(), new_master()
-    before = attach_or_create(old.pid, ROWS, SERVERS)
+    before = attach_or_create(old.pid, Layout(ROWS, SERVERS, SERVERS))
     (DIRECTORY / before.name).unlink()
-    after = attach_or_create(new.pid, ROWS, SERVERS, old.pid)
+    after = attach_or_create(new.pid, Layout(ROWS, SERVERS, SERVERS), old.pid)
     assert after.name == before.name and before.masters() == [old.pid, new.pid]
 
 
 def test_another_instance_makes_its_own(new_master: Callable[[], Master], removed: Segment) -> None:
     other = new_master()
-    made = attach_or_create(other.pid, ROWS, SERVERS)
+    made = attach_or_create(other.pid, Layout(ROWS, SERVERS, SERVERS))
     assert made.name != removed.name and made.masters() == [other.pid]
 
 

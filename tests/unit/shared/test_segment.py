@@ -31,12 +31,7 @@ def test_the_first_makes_it_and_the_others_find_it(master: Master, file: Path) -
 
 def test_room_is_that_of_the_first_whatever_the_others_ask_for(master: Master) -> None:
     attach(master)
-    assert attach_or_create(master.pid, 99, 99).layout == Layout(ROWS, SERVERS, attach(master).layout.pools)
-
-
-def test_there_is_room_for_as_many_pools_as_servers(master: Master) -> None:
-    """Each pool has one server at least, so that is enough."""
-    assert attach_or_create(master.pid, 2, 100).layout.pools == 100
+    assert attach_or_create(master.pid, Layout(99, 99, 99)).layout == Layout(ROWS, SERVERS, attach(master).layout.pools)
 
 
 def test_only_its_user_can_read_it(master: Master, file: Path) -> None:
@@ -187,7 +182,7 @@ def test_a_full_dev_shm_is_told_at_the_start_and_leaves_nothing(
 
 def test_its_memory_is_there_from_the_start(master: Master, file: Path) -> None:
     """Not promised: a page that cannot be had later is SIGBUS in the middle of a request."""
-    attach_or_create(master.pid, 64, 64)
+    attach_or_create(master.pid, Layout(64, 64, 64))
     status = file.stat()
     assert status.st_blocks * 512 >= status.st_size
 

@@ -189,7 +189,7 @@ def test_what_a_signal_handler_broke_off_is_repaired_by_the_next_change() -> Non
 
 def test_all_workers_see_a_session_and_a_dead_owner_of_the_lock_is_made_good() -> None:
     master = Master()
-    segment = attach_or_create(master.pid, 4, 8, sessions=100)
+    segment = attach_or_create(master.pid, Layout(4, 8, 8, sessions=100))
     try:
         ledger, keys = Ledger(segment), SessionKeys(segment.secret, "web")
         table = SessionTable(segment, ledger)

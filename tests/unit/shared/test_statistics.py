@@ -11,6 +11,7 @@ from prefork_lb.native.loader import PURE, native_tally
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.making import attach_or_create
+from prefork_lb.shared.offsets import Layout
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.statistics import BOUNDS_S, Numbers, PoolNumbers, Tally
 from prefork_lb.shared.table import PoolEntry, ServerEntry, register
@@ -30,7 +31,7 @@ def _counted_by(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.fixture
 def segment(master: Master) -> Segment:
-    return attach_or_create(master.pid, 4, 3, pools=2, statistics=1)
+    return attach_or_create(master.pid, Layout(4, 3, 2, statistics=1))
 
 
 def tally_of(ledger: Ledger, one_thread: bool = True) -> Tally:
@@ -198,7 +199,7 @@ def test_several_threads_of_a_worker_lose_no_count(segment: Segment) -> None:
 
 
 def test_without_room_nothing_is_kept_and_nothing_shown(master: Master) -> None:
-    segment = attach_or_create(master.pid, 4, 3)
+    segment = attach_or_create(master.pid, Layout(4, 3, 3))
     assert segment.layout.statistics_block(0) == segment.layout.statistics_block(3)
     survivor = Ledger(segment)
     register(segment, survivor, [pool_entry("a:1")])
@@ -210,7 +211,7 @@ def test_without_room_nothing_is_kept_and_nothing_shown(master: Master) -> None:
 
 
 def test_the_room_is_found_again_by_who_attaches(segment: Segment, master: Master) -> None:
-    assert attach_or_create(master.pid, 1, 1).layout == segment.layout
+    assert attach_or_create(master.pid, Layout(1, 1, 1)).layout == segment.layout
 
 
 

@@ -11,6 +11,7 @@ from prefork_lb.shared import layout as at
 from prefork_lb.shared.discovered import Discovered, State, discovered_of, write_discovered
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.making import attach_or_create
+from prefork_lb.shared.offsets import Layout
 from prefork_lb.shared.scales import Mode, Scaling, scaling_of, write_scaling
 from prefork_lb.shared.segment import Segment, SegmentError
 from prefork_lb.shared.table import PoolEntry, PoolSlots, ServerEntry, free_unused, register
@@ -186,7 +187,7 @@ def test_servers_that_only_lingering_workers_name_are_told_when_room_lacks_for_t
 
 
 def test_pools_that_only_lingering_workers_name_are_told_when_room_lacks_for_them(master: Master) -> None:
-    segment = attach_or_create(master.pid, 4, 8, pools=2)
+    segment = attach_or_create(master.pid, Layout(4, 8, 2))
     old, new = Ledger(segment), Ledger(segment)
     enter(segment, old, pool("a:1", name="old"))
     enter(segment, new, pool("a:1"))
@@ -244,7 +245,7 @@ def segment_row(segment: Segment, ledger: Ledger) -> int:
 
 
 def test_more_pools_than_there_is_room_for_are_refused(master: Master) -> None:
-    segment = attach_or_create(master.pid, 2, 3)
+    segment = attach_or_create(master.pid, Layout(2, 3, 3))
     ledger = Ledger(segment)
     enter(segment, ledger, *(pool("a:1", name=f"pool{number}") for number in range(3)))
     with pytest.raises(SegmentError, match="room for 3 (servers|pools) only"):
@@ -276,7 +277,7 @@ def test_workers_that_register_at_once_agree(segment: Segment) -> None:
 
 @pytest.mark.parametrize("how", Break)
 def test_a_registration_broken_off_at_any_moment_is_made_whole_by_the_next(master: Master, how: Break) -> None:
-    segment = attach_or_create(master.pid, 4, 4)
+    segment = attach_or_create(master.pid, Layout(4, 4, 4))
     survivor = Ledger(segment)
     before = enter(segment, survivor, pool("a:1", "b:1"))["web"]
     claim(survivor, before[1])

@@ -10,6 +10,7 @@ from prefork_lb.shared import layout as at
 from prefork_lb.shared.finding import open_segment
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.making import attach_or_create
+from prefork_lb.shared.offsets import Layout
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.table import PoolEntry, ServerEntry, register
 from prefork_lb.shared.view import PoolView, ServerView, WorkerView, view
@@ -124,7 +125,7 @@ def test_a_segment_without_a_master_has_none_to_show(segment: Segment, master: M
 
 def test_the_newest_master_is_shown(segment: Segment, master: Master, new_master: Callable[[], Master]) -> None:
     successor = new_master()
-    attach_or_create(successor.pid, 1, 1, master.pid)
+    attach_or_create(successor.pid, Layout(1, 1, 1), master.pid)
     expected = successor if successor.started > master.started else max(master, successor, key=lambda m: (m.started, m.pid))
     assert view(segment).master == expected.pid
 

@@ -23,6 +23,7 @@ from prefork_lb.shared import layout as at
 from prefork_lb.shared.finding import DIRECTORY
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.making import attach_or_create
+from prefork_lb.shared.offsets import Layout
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.table import PoolEntry, PoolSlots, ServerEntry, register
 from prefork_lb.upstream.answering import answering_of
@@ -82,7 +83,7 @@ def instance(segment: Segment, weights: Sequence[int], limits: Sequence[int], po
 @pytest.fixture
 def segments() -> Iterator[list[Segment]]:
     masters = [Master(), Master()]
-    made = [attach_or_create(master.pid, 4, 16) for master in masters]
+    made = [attach_or_create(master.pid, Layout(4, 16, 16)) for master in masters]
     yield made
     for master, segment in zip(masters, made, strict=True):
         master.kill()

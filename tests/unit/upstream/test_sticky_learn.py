@@ -11,6 +11,7 @@ from prefork_lb.balance.keys import key_finder
 from prefork_lb.balance.policy import PolicySetup
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.making import attach_or_create, remove
+from prefork_lb.shared.offsets import Layout
 from prefork_lb.shared.sessions import SessionKeys, SessionTable
 from prefork_lb.shared.states import Admin, States
 from prefork_lb.upstream.server import Server
@@ -27,7 +28,7 @@ IDLE_S = 60
 @pytest.fixture
 def ledger() -> Iterator[Ledger]:
     master = Master()
-    yield Ledger(attach_or_create(master.pid, 4, 8, sessions=100))
+    yield Ledger(attach_or_create(master.pid, Layout(4, 8, 8, sessions=100)))
     remove(master.pid)
     master.kill()
 

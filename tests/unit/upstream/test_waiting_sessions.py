@@ -14,6 +14,7 @@ from prefork_lb.shared import layout as at
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.line import Line, pool_spots, server_spots
 from prefork_lb.shared.making import attach_or_create, remove
+from prefork_lb.shared.offsets import Layout
 from prefork_lb.shared.states import Admin, States
 from prefork_lb.upstream.lease import Lease
 from prefork_lb.upstream.pool import Pool
@@ -31,7 +32,7 @@ from tests.unit.upstream.parts import make_pool, new_server
 @pytest.fixture
 def ledger() -> Iterator[Ledger]:
     master = Master()
-    yield Ledger(attach_or_create(master.pid, 4, 8, own_lines=1))
+    yield Ledger(attach_or_create(master.pid, Layout(4, 8, 8, own_lines=1)))
     remove(master.pid)
     master.kill()
 

@@ -75,7 +75,7 @@ def master() -> Iterator[Master]:
 
 @pytest.fixture
 def running(master: Master) -> Segment:
-    return attach_or_create(master.pid, 32, 8, configuration_bytes=len(packed(config(2))) // 8 * 8 + 8, pools=2)
+    return attach_or_create(master.pid, Layout(32, 8, 2, configuration_bytes=len(packed(config(2))) // 8 * 8 + 8))
 
 
 @pytest.mark.parametrize(("asked", "workers", "problem"), [
