@@ -17,6 +17,7 @@ from prefork_lb.config.pool import PoolConfig
 from prefork_lb.config.routes import RouteConfig
 from prefork_lb.config.section import MIB, Seconds, Section, meta
 from prefork_lb.config.tracing import TracingConfig
+from prefork_lb.wire.head import HeadLimits
 
 DEFAULT_BIND = "127.0.0.1:8000"
 
@@ -102,6 +103,11 @@ class LimitsConfig(Section, frozen=True):
         "Seconds that requests may wait before the worker begins with them. When the wait stays longer for a second, requests "
         "that waited longer get 503 with Retry-After, and new TLS connections are closed. 0: no limit. (ProxyWorker)", ge=0, le=60
     )] = 0.5
+
+    @property
+    def head(self) -> HeadLimits:
+        """The limits of a head."""
+        return HeadLimits(self.head_bytes, self.line_bytes, self.fields)
 
 
 class BuffersConfig(Section, frozen=True):

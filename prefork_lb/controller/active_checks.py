@@ -55,7 +55,7 @@ class ActiveChecks:
             return
         targets: list[Target] = []
         checked: dict[Hashable, int] = {}
-        limits = head_limits(self._config)
+        limits = self._config.proxy.limits.head
         with self._ledger.locked():
             for key, server, slot in self._servers(self._config):
                 pool = self._config.pools[key[0]]
@@ -111,12 +111,6 @@ def probe_for(server: ServerConfig, pool: PoolConfig, limits: HeadLimits) -> Pro
         health.type, parse_address(server.address), health.method, health.path, health.host, tuple(health.headers.items()),
         parse_statuses(health.statuses), health.text, health.pattern, health.timeout, health.port, tls.verify, tls.ca_file,
         tls.certificate, tls.key, tls.server_name, server.proxy_protocol, limits)
-
-
-def head_limits(config: Config) -> HeadLimits:
-    """The limits of heads that the traffic has."""
-    limits = config.proxy.limits
-    return HeadLimits(limits.head_bytes, limits.line_bytes, limits.fields)
 
 
 def _target(key: tuple[str, str], server: ServerConfig, pool: PoolConfig, limits: HeadLimits, known: Check) -> Target:

@@ -5,7 +5,7 @@ from collections.abc import Collection, Hashable
 
 from prefork_lb.config.added import added_server
 from prefork_lb.config.model import Config
-from prefork_lb.controller.active_checks import head_limits, probe_for
+from prefork_lb.controller.active_checks import probe_for
 from prefork_lb.controller.probe import Outcome, Prober
 from prefork_lb.controller.schedule import CheckSchedule, Rules, Target
 from prefork_lb.controller.streak import CheckState
@@ -52,7 +52,7 @@ class StartChecks:
 
     def _target(self, address: str) -> Target:
         pool = self._config.pools[self._pool]
-        probe = probe_for(added_server(pool, address), pool, head_limits(self._config))
+        probe = probe_for(added_server(pool, address), pool, self._config.proxy.limits.head)
         return Target(address, probe, Rules(_EVERY_S, _EVERY_S, rise=1, fall=1, start=CheckState.CHECKING.value))
 
     def _report(self, address: Hashable, state: CheckState, outcome: Outcome) -> None:

@@ -14,7 +14,7 @@ from prefork_lb.gunicorn.internals import AppImportError
 from prefork_lb.upstream.runtime import BLOCKING, Runtime
 from prefork_lb.wiring import host
 from prefork_lb.wiring.membership import Membership, has_other_workers, in_force
-from prefork_lb.wiring.pools import obtain
+from prefork_lb.wiring.pools import obtain_needs
 from prefork_lb.wiring.room import room_for
 from prefork_lb.wiring.worker import Worker
 from prefork_lb.worker.setup import ProxySetup
@@ -38,7 +38,7 @@ class Application:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._made_by, self._made_under = os.getpid(), host.gunicorn_master()
-        self._member: Membership | None = None
+        self._membership: Membership | None = None
         self._front_end: WSGIFrontEnd | None = None
         self._worker: Worker | None = None
 
@@ -109,21 +109,21 @@ class Application:
             if before is None or before == self._config:
                 raise
             log.error("the configuration cannot be put into force, the one before stays:\n%s", exc)
-            self._joined(before, runtime).tell_of_refusal("; ".join(str(exc).splitlines()))
+            self._join(before, runtime).tell_of_refusal("; ".join(str(exc).splitlines()))
             self._config = before
         return self._make_worker_for(before, runtime)
 
     def _make_worker_for(self, config: Config, runtime: Runtime) -> Worker:
-        # Steps that may fail outside of shared memory come first. Then this worker takes its row, for its whole life.
-        needs = obtain(config)
-        return Worker(config, needs, self._joined(config, runtime), runtime, host.error_log())
+        # First what may fail outside of shared memory. Then this worker takes its row, for its whole life.
+        needs = obtain_needs(config)
+        return Worker(config, needs, self._join(config, runtime), runtime, host.error_log_file())
 
-    def _joined(self, config: Config, runtime: Runtime) -> Membership:
-        """This worker's membership; an instance that does not exist yet is made with room for `config`."""
-        if self._member is None:
+    def _join(self, config: Config, runtime: Runtime) -> Membership:
+        """Join the instance, once for this worker. One that does not exist yet is made, with room for `config`."""
+        if self._membership is None:
             room = room_for(config, host.worker_count())
-            self._member = Membership(self._master(), host.predecessor(), room, runtime.one_thread, read_at())
-        return self._member
+            self._membership = Membership(self._master(), host.predecessor(), room, runtime.one_thread, read_at())
+        return self._membership
 
     def _read_again(self) -> None:
         """Load the configuration again: it may have changed since the master preloaded this object, which HUP does not repeat."""
@@ -140,16 +140,16 @@ class Application:
 
 
 def application() -> Application:
-    """The application for the configuration that is found.
+    """The application for the configuration that is found; one that cannot be put into force ends the start.
 
-    Raises gunicorn's AppImportError, which ends the start with the message.
+    Raises gunicorn's AppImportError, with the message.
     """
     try:
         made = Application(load_as_worker())
         if host.gunicorn_master():
             made.start()
         else:
-            obtain(made.config)
+            obtain_needs(made.config)
     except PreforkLBError as exc:
         raise AppImportError(str(exc)) from exc
     return made

@@ -1,7 +1,7 @@
 """What would become of a request: tried with the data plane's own objects, in a private copy of an instance's memory.
 
-Route, session, key and pick come from the very classes that the workers use, so there is no second opinion. The claim is counted
-in the copy, and the policy keeps its turns there; the instance does not notice. All that is added here is the words: why each
+Route, session, key and pick come from the very classes that the workers use, so both come to the same result. The claim
+is counted in the copy, and the policy keeps its turns there; the instance does not change. This module adds the words: why each
 other server is passed over.
 """
 from __future__ import annotations
@@ -43,7 +43,7 @@ from prefork_lb.wiring.pools import PoolNeeds, make_pool
 from prefork_lb.wiring.room import pool_entries
 from prefork_lb.wiring.routes import make_router
 from prefork_lb.wiring.sessions import secrets_of
-from prefork_lb.wiring.worker import head_limits, make_settings
+from prefork_lb.wiring.worker import make_settings
 
 _BY_CHANCE = frozenset(("random", "power-of-two"))
 _BLIND = frozenset(("round-robin", "weighted-round-robin", "random"))
@@ -55,10 +55,10 @@ class ServerExplained:
 
     server: str
     in_flight: int
-    penalties: int  # failures that count as load still
+    penalties: int  # failures that still count as load
     max_connections: int  # at this moment; 0: no limit
     weight: int  # at this moment
-    average_ms: float | None  # time to the head of its responses, of policies that go by it; None: not known
+    average_ms: float | None  # time to the head of its responses; None: the policy does not go by it, or it is not known
     is_picked: bool
     why: str
 
@@ -92,11 +92,11 @@ def explain(segment: Segment, config: Config, block: bytes, client: str, scheme:
         slots = enter(copy, ledger, pool_entries(config))
     pools = {name: _make_pool(name, config, slots[name], ledger, states) for name in config.pools}
     try:
-        head = parse_request(block, head_limits(config))
+        head = parse_request(block, config.proxy.limits.head)
         peer = ClientInfo(client, scheme.encode(), port, is_trusted(client))
         request = Request(head, peer, NOTHING, NO_CLIENT)
         router = make_router(config)
-        found.route = _route(config, router, head, peer)
+        found.route = _taken_route(config, router, head, peer)
         plan = Engine(router, pools, make_settings(config, BLOCKING)).plan(request)
     except ProxyError as exc:
         found.answer = f"{exc.status}: {exc}"
@@ -111,7 +111,7 @@ def _make_pool(name: str, config: Config, slots: PoolSlots, ledger: Ledger, stat
     return make_pool(name, pool, config, PoolNeeds(None, secrets_of(name, pool, config)), slots, ledger, states, BLOCKING)
 
 
-def _route(config: Config, router: Router, head: RequestHead, peer: ClientInfo) -> str:
+def _taken_route(config: Config, router: Router, head: RequestHead, peer: ClientInfo) -> str:
     """The route that is taken, in words. Raises ProxyError when there is none."""
     if not config.routes:
         return "none: everything goes to the only pool"

@@ -40,7 +40,7 @@ def worker_count() -> int:
     return int(worker.cfg.workers) if worker is not None else 1
 
 
-def error_log() -> str:
+def error_log_file() -> str:
     """The file that gunicorn's messages go to; empty: standard error."""
     worker = gunicorn_worker()
     name = worker.cfg.errorlog if worker is not None else "-"

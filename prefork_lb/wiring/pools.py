@@ -49,23 +49,30 @@ Needs = Mapping[str, PoolNeeds]
 """What the pools need from outside, by the pool's name."""
 
 
-def obtain(config: Config) -> Needs:
+def obtain_needs(config: Config) -> Needs:
     """Get what the pools need from outside, and try whether their policies can be made. Nothing is shared yet.
 
-    Raises ConfigError when a policy cannot be had, or a TLS file is of no use any more.
+    Raises ConfigError when a policy cannot be made, or a file cannot be used any more.
     """
     found = {}
     for name, pool in config.pools.items():
         # Servers that are found later may speak TLS.
         has_tls = pool.tls is not None or any(parse_address(server.address).tls for server in pool.servers)
         context = tls_context(name, pool, config) if has_tls else None
-        make = ServerMaker(name, pool, config, context, lambda slot: None)
-        # The real policy is made later, in shared memory: what it writes there must not stay when another pool fails.
-        slots = max(64, len(pool.servers))
-        memory = PolicyMemory([0] * at.POLICY_CELLS, tuple([0] * slots for _ in range(len(at.POLICY_COLUMNS) + 1)))
         found[name] = PoolNeeds(context, secrets_of(name, pool, config))
-        _make_policy(name, pool, config, memory, list(map(make.configured, pool.servers, range(slots))))
+        _try_policy(name, pool, config, context)
     return found
+
+
+def _try_policy(name: str, pool: PoolConfig, config: Config, context: ssl.SSLContext | None) -> None:
+    """Make the pool's policy in memory of this process: what it writes must not stay in the instance when another pool fails.
+
+    Raises ConfigError.
+    """
+    make = ServerMaker(name, pool, config, context, lambda slot: None)
+    slots = max(64, len(pool.servers))
+    memory = PolicyMemory([0] * at.POLICY_CELLS, tuple([0] * slots for _ in range(len(at.POLICY_COLUMNS) + 1)))
+    _make_policy(name, pool, config, memory, list(map(make.from_configuration, pool.servers, range(slots))))
 
 
 def _make_policy(name: str, pool: PoolConfig, config: Config, memory: PolicyMemory, servers: Sequence[Server]) -> Policy:
@@ -78,11 +85,12 @@ def _make_policy(name: str, pool: PoolConfig, config: Config, memory: PolicyMemo
 
 def make_pool(name: str, pool: PoolConfig, config: Config, needs: PoolNeeds, slots: PoolSlots,
               ledger: Ledger, states: States, runtime: Runtime) -> Pool:
-    """The pool of this name, on its place in shared memory."""
+    """The pool of this name, at its place in shared memory."""
     waits = pool.sticky is not None and pool.sticky.on_failure == "wait"
     queue, own_queue = _queues(name, pool, waits, slots, ledger, runtime)
     make = ServerMaker(name, pool, config, needs.context, own_queue)
-    roster = Roster(name, ledger, list(map(make.configured, pool.servers, slots.slots)), make.member, pool.may_be_empty)
+    servers = list(map(make.from_configuration, pool.servers, slots.slots))
+    roster = Roster(name, ledger, servers, make.from_table, pool.may_be_empty)
     policy = _make_policy(name, pool, config, PolicyMemory(slots.cells, slots.columns), roster.servers)
     answering = answering_of(policy, ledger, slots)
     retries, most = pool.retries, pool.breaker.in_flight
@@ -104,9 +112,10 @@ def make_pool(name: str, pool: PoolConfig, config: Config, needs: PoolNeeds, slo
         pool.redirect_status if pool.mode == "redirect" else 0, slots.number, pool.may_be_empty)
 
 
-def _queues(name: str, pool: PoolConfig, have_own: bool, slots: PoolSlots, ledger: Ledger,
+def _queues(name: str, pool: PoolConfig, servers_have_own: bool, slots: PoolSlots, ledger: Ledger,
             runtime: Runtime) -> tuple[Queue | None, MakeQueue]:
-    """The pool's queue, if it has one, and what makes one for a server: with `have_own`, for the sessions that wait for it."""
+    """The pool's queue, None without one, and what makes a server's own queue: with `servers_have_own`, for the sessions
+    that wait for that server."""
     if pool.queue is None:
         return None, lambda slot: None
     rules, layout = QueueRules(pool.queue.size, pool.queue.timeout), ledger.segment.layout
@@ -116,7 +125,7 @@ def _queues(name: str, pool: PoolConfig, have_own: bool, slots: PoolSlots, ledge
         own_line = Line(ledger, server_spots(layout, slots.number, slot), line.ringer)
         return Queue(name, own_line, ledger, rules, runtime.stream, monotonic)
 
-    return Queue(name, line, ledger, rules, runtime.stream, monotonic), own if have_own else lambda slot: None
+    return Queue(name, line, ledger, rules, runtime.stream, monotonic), own if servers_have_own else lambda slot: None
 
 
 def _ejection_rules(ejection: EjectionConfig) -> EjectionRules:

@@ -39,7 +39,7 @@ class ServerMaker:
 
     def __init__(self, name: str, pool: PoolConfig, config: Config, context: ssl.SSLContext | None,
                  make_queue: MakeQueue) -> None:
-        """`context` is that of TLS; None: no server that the configuration names needs one."""
+        """`context` is for TLS toward the servers; None: no server that the configuration names needs one."""
         self._name = name
         self._pool = pool
         self._config = config
@@ -47,8 +47,8 @@ class ServerMaker:
         self._make_queue = make_queue
         self._named = {server.address: server for server in pool.servers}
 
-    def configured(self, server: ServerConfig, slot: int) -> Server:
-        """A server with these rules, in this slot."""
+    def from_configuration(self, server: ServerConfig, slot: int) -> Server:
+        """The server that the configuration describes, in this slot."""
         keepalive, settings = self._config.proxy.keepalive, self._pool.tls or TLSConfig()
         address, context = parse_address(server.address), self._context
         return Server(
@@ -59,8 +59,8 @@ class ServerMaker:
             route=server.route, public=server.public.rstrip("/").encode(), proxy_protocol=server.proxy_protocol,
             own_queue=self._make_queue(slot))
 
-    def member(self, member: Member) -> Server | None:
-        """A server as the table has it; None, with a message in the log, when it needs TLS and that cannot be had."""
+    def from_table(self, member: Member) -> Server | None:
+        """The server that the table has; None, with a message in the log, when it needs TLS and there is no context for that."""
         server = self._named.get(member.address)
         if server is None or member.standing is Standing.ADDED:
             rules = member.rules
@@ -71,4 +71,4 @@ class ServerMaker:
             except ConfigError as exc:
                 log.error("server %s cannot be used: %s", server.address, exc)
                 return None
-        return self.configured(server, member.slot)
+        return self.from_configuration(server, member.slot)

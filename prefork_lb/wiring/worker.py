@@ -22,7 +22,7 @@ from prefork_lb.proxy.tracing import Identities
 from prefork_lb.shared.statistics import Tally
 from prefork_lb.upstream.housekeeping import INTERVAL_S
 from prefork_lb.upstream.runtime import Runtime
-from prefork_lb.wire.head import HeadLimits, ResponseHead, kept_bytes, parse_response
+from prefork_lb.wire.head import ResponseHead, kept_bytes, parse_response
 from prefork_lb.wire.memo import Memo
 from prefork_lb.wiring.logs import make_access_log, make_span_log
 from prefork_lb.wiring.membership import Membership
@@ -34,21 +34,21 @@ from prefork_lb.worker.setup import ProxySetup, nothing
 class Worker:
     """The pools and the engine of one worker process, and what it does on the side."""
 
-    def __init__(self, config: Config, needs: Needs, member: Membership, runtime: Runtime, error_log: str = "") -> None:
-        """Put `config` into force in the instance. `needs` is what its pools need from outside; `error_log` is the file that
-        messages go to, empty: standard error.
+    def __init__(self, config: Config, needs: Needs, membership: Membership, runtime: Runtime, error_log: str = "") -> None:
+        """Put `config` into force in the instance. `needs` is what its pools need from outside. `error_log` is the file that
+        the controller's messages go to; empty: standard error.
 
         Raises SegmentError, with nothing changed, when the instance has no room for it.
         """
-        self._member = member
-        slots = member.put_into_force(config)
-        self._launcher = Launcher(member.segment, member.ledger, member.master, error_log)
-        self._pools = {name: make_pool(name, pool, config, needs[name], slots[name], member.ledger, member.states, runtime)
-                       for name, pool in config.pools.items()}
+        self._membership = membership
+        slots = membership.put_into_force(config)
+        self._launcher = Launcher(membership.segment, membership.ledger, membership.master, error_log)
+        self._pools = {
+            name: make_pool(name, pool, config, needs[name], slots[name], membership.ledger, membership.states, runtime)
+            for name, pool in config.pools.items()}
         self._access_log = make_access_log(config.log)
         timeouts = config.proxy.timeouts
-        limits = head_limits(config)
-        router = make_router(config, limiters(member.segment, member.ledger, monotonic))
+        router = make_router(config, limiters(membership.segment, membership.ledger, monotonic))
         self.engine = Engine(router, self._pools, make_settings(config, runtime))
         tally = self._tally(runtime.one_thread)
         listeners = [counting(tally)] if tally else []
@@ -57,24 +57,26 @@ class Worker:
         if (spans := make_span_log(config.tracing)) is not None:
             listeners.append(spans.write)
         self.setup = ProxySetup(
-            self.engine, lies_in(config.proxy.trusted_proxies), limits, timeouts.head, timeouts.idle,
-            timeouts.body, config.proxy.limits.body_rate, config.proxy.buffers.response,
-            config.listen.proxy_protocol, config.proxy.limits.lag,
-            [Certificate(path_of(entry.certificate), path_of(entry.key), entry.hosts) for entry in config.listen.certificates],
-            member.ledger,
-            config.listen.linger, self._close_idle, lambda: bool(member.segment.masters()),
-            tell_all(listeners), tally.count_shed if tally else nothing)
+            engine=self.engine, is_trusted=lies_in(config.proxy.trusted_proxies), limits=config.proxy.limits.head,
+            head_timeout_s=timeouts.head, idle_timeout_s=timeouts.idle, body_timeout_s=timeouts.body,
+            body_rate=config.proxy.limits.body_rate, ahead_bytes=config.proxy.buffers.response,
+            proxy_protocol=config.listen.proxy_protocol, most_lag_s=config.proxy.limits.lag,
+            certificates=[Certificate(path_of(entry.certificate), path_of(entry.key), entry.hosts)
+                          for entry in config.listen.certificates],
+            siblings=membership.ledger, linger_s=config.listen.linger, close_idle=self._close_idle,
+            instance_lives=lambda: bool(membership.segment.masters()), ended=tell_all(listeners),
+            note_shed=tally.count_shed if tally else nothing)
         runtime.every(INTERVAL_S, self._look_after)
         atexit.register(summary.flush)
-        atexit.register(member.ledger.note_end)
+        atexit.register(membership.ledger.note_end)
         # What is here now stays: the collector need not look at it again in the middle of requests.
         gc.collect()
         gc.freeze()
 
     def _tally(self, one_thread: bool) -> Tally | None:
         """This worker's part of the statistics; None when the instance keeps none."""
-        segment = self._member.segment
-        return Tally(segment, self._member.ledger.row, one_thread) if segment.layout.statistics else None
+        segment = self._membership.segment
+        return Tally(segment, self._membership.ledger.row, one_thread) if segment.layout.statistics else None
 
     def _close_idle(self) -> int:
         """Close the idle connections to servers; how many that were."""
@@ -90,24 +92,18 @@ class Worker:
             self._access_log.flush()
         try:
             self._launcher.look()
-            self._member.sweeper.sweep_if_overdue()
+            self._membership.sweeper.sweep_if_overdue()
         except OSError as exc:  # /proc cannot be read, with all descriptors in use
             summary.tell(logging.ERROR, "cannot sweep", "cannot look for ended processes, which is tried again in %g s: %s",
                          INTERVAL_S, exc)
         for pool in self._pools.values():
             pool.tick()
-        self._member.ledger.adopt_members(min(pool.seen_members for pool in self._pools.values()))
-
-
-def head_limits(config: Config) -> HeadLimits:
-    """The limits of heads, on either side."""
-    limits = config.proxy.limits
-    return HeadLimits(limits.head_bytes, limits.line_bytes, limits.fields)
+        self._membership.ledger.adopt_members(min(pool.seen_members for pool in self._pools.values()))
 
 
 def make_settings(config: Config, runtime: Runtime) -> Settings:
     """What attempts go by."""
-    timeouts, limits = config.proxy.timeouts, head_limits(config)
+    timeouts, limits = config.proxy.timeouts, config.proxy.limits.head
     return Settings(
         Timeouts(timeouts.connect, timeouts.response, timeouts.idle), limits, config.proxy.via.encode(), monotonic,
         Memo[bytes, ResponseHead](partial(parse_response, limits=limits), kept_bytes), runtime.dial, runtime.sleep,
