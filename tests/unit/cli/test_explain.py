@@ -213,14 +213,17 @@ def test_a_session_has_its_server_and_waits_or_moves_when_that_is_full(instance:
 
 
 def know_times(instance: Instance, pool: str, microseconds: Callable[[int, int], int]) -> None:
-    """60 answers of each server of a pool, in so many microseconds by the server's place and the answer's number."""
+    """60 answers of each server of a pool, in so many microseconds by the server's place and the answer's number.
+
+    They are as of a minute from now: a slow server whose last answer is a second old would be tried again.
+    """
     place = instance.places[pool]
     servers = [SimulatedServer(slot, f"s{slot}") for slot in place.slots]
     memory = PolicyMemory(place.cells, place.columns)
     times = AnswerTimes(PolicySetup(random.Random(1), memory, servers))
 
     def answers() -> None:
-        now = now_us()
+        now = now_us() + 60_000_000
         for number in range(60):
             for index, slot in enumerate(place.slots):
                 times.began(slot, now)

@@ -56,7 +56,8 @@ def test_workers_that_start_at_once_share_one(master: Master) -> None:
 
 def test_it_outlives_the_process_that_made_it(master: Master, file: Path) -> None:
     """No resource tracker takes it away when the first worker ends."""
-    code = f"from prefork_lb.shared.making import attach_or_create; attach_or_create({master.pid}, {ROWS}, {SERVERS})"
+    code = ("from prefork_lb.shared.making import attach_or_create; from prefork_lb.shared.offsets import Layout; "
+            f"attach_or_create({master.pid}, Layout({ROWS}, {SERVERS}, {SERVERS}))")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert file.exists()
@@ -212,7 +213,7 @@ def test_a_segment_with_a_view_outside_cannot_be_closed_silently(master: Master)
 
 @pytest.mark.parametrize("sizes", [(1, 1, 1), (256, 256, 256), (3, 1000, 17)])
 def test_no_two_parts_of_the_layout_overlap(sizes: tuple[int, int, int]) -> None:
-    layout = Layout(*sizes, own_lines=1, sessions=3, statistics=1, allowances=16)
+    layout = Layout(*sizes, own_lines=1, sessions=3, statistics=1, rates=16)
     rows, servers, pools = sizes
     key_cells = at.KEY_BYTES // at.CELL
     parts = [(0, at.H_MASTERS), (at.H_MASTERS, at.H_MASTERS + 2 * at.MASTERS),
@@ -239,7 +240,7 @@ def test_no_two_parts_of_the_layout_overlap(sizes: tuple[int, int, int]) -> None
         lines = [layout.own_line_array(row, array) for array in range(at.OWN_ARRAYS)]
         parts += [(line.start, line.stop) for line in lines]
     parts += [(block.start, block.stop) for block in map(layout.statistics_block, range(rows + 3))]
-    parts.append((layout.allowances_start, layout.allowances_start + layout.allowances * at.ALLOWANCE_CELLS))
+    parts.append((layout.rates_start, layout.rates_start + layout.rates * at.RATE_CELLS))
     parts.append((layout.sessions_start, layout.cells))
     parts.sort()
     for (_, end), (start, _) in zip(parts, parts[1:], strict=False):
