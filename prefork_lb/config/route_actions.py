@@ -32,7 +32,7 @@ def check_actions(route: RouteConfig, place: Path, report: ReportProblem) -> Non
         if not route.path.startswith(("/", "{path}")) or not _is_visible(route.path):
             report((*place, "path"), f"{shown(route.path)} is no path; expected one that begins with a slash or {{path}}")
     for key in ("path", "request", "response", "body_limit"):
-        if getattr(route, key) and route.pool == "":
+        if getattr(route, key) and route.pool == "" and route.split == {}:
             report((*place, key), "has no meaning without pool: no server gets the request")
     if route.respond is not None:
         _respond(route.respond, (*place, "respond"), report)

@@ -5,11 +5,13 @@ import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from prefork_lb.config.decode import ReportProblem, did_you_mean
-from prefork_lb.config.names import HOST, PARAMETER, POOL
+from prefork_lb.config.decode import ReportProblem
+from prefork_lb.config.names import HOST, PARAMETER
+from prefork_lb.config.pool import PoolConfig
 from prefork_lb.config.positions import Path
 from prefork_lb.config.route_actions import check_actions
 from prefork_lb.config.routes import RouteConfig
+from prefork_lb.config.serving_rules import check_serving
 from prefork_lb.errors import shown
 from prefork_lb.net.networks import lies_in
 from prefork_lb.routing.conditions import rank
@@ -21,7 +23,7 @@ _PATH = re.compile(r"/[\x21-\x7e]*")
 _KEY = re.compile(rf"source|path|(?:header|cookie):{grammar.TOKEN.decode()}|query:{PARAMETER.pattern}")
 
 
-def check_routes(routes: Sequence[RouteConfig | None], pools: Mapping[str, object], report: ReportProblem) -> None:
+def check_routes(routes: Sequence[RouteConfig | None], pools: Mapping[str, PoolConfig | None], report: ReportProblem) -> None:
     """Report what is wrong with the routes. Values that were reported before stand as None in them and are passed over."""
     for index, route in enumerate(routes):
         if route is not None:
@@ -73,14 +75,11 @@ def _is_whole(route: RouteConfig) -> bool:
     return None not in (*itertools.chain(*lists), *itertools.chain.from_iterable(table.values() for table in tables))
 
 
-def _check(index: int, route: RouteConfig, pools: Mapping[str, object], report: ReportProblem) -> None:
+def _check(index: int, route: RouteConfig, pools: Mapping[str, PoolConfig | None], report: ReportProblem) -> None:
     place = ("routes", index)
     _answered_by(route, place, report)
     check_actions(route, place, report)
-    if route.pool and route.pool not in pools:
-        names = filter(POOL.fullmatch, pools)
-        report((*place, "pool"), f"there is no pool {shown(route.pool)}; expected one of {', '.join(names)}"
-               f"{did_you_mean(route.pool, pools)}")
+    check_serving(route, place, pools, report)
     for number, host in enumerate(route.hosts or ()):
         if host is not None and not HOST.fullmatch(host):
             report((*place, "hosts", number), f'{shown(host)} is no host; expected a name without port, or "*." and a name')
@@ -113,11 +112,11 @@ def _check(index: int, route: RouteConfig, pools: Mapping[str, object], report: 
 def _answered_by(route: RouteConfig, place: Path, report: ReportProblem) -> None:
     if None in (route.pool, route.redirect):
         return
-    answers = [key for key, value in (("pool", route.pool), ("redirect", route.redirect), ("respond", route.respond)) if value]
+    answers = [key for key in ("pool", "split", "redirect", "respond") if getattr(route, key)]
     if not answers:
-        report((*place, "pool"), "missing; a route has a pool, a redirect or a respond")
+        report((*place, "pool"), "missing; a route has a pool, a split, a redirect or a respond")
     elif len(answers) > 1:
-        report((*place, answers[1]), f"the route has a {answers[0]} already; expected one of pool, redirect and respond")
+        report((*place, answers[1]), f"the route has a {answers[0]} already; expected one of pool, split, redirect and respond")
 
 
 def _path_problem(path: str) -> str:

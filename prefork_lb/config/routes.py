@@ -46,9 +46,19 @@ class RateConfig(Section, frozen=True):
 
 class RouteConfig(Section, frozen=True):
     """Which requests go where, `[[routes]]`; the most specific route wins, see [routing.md](routing.md). A route has a `pool`, a
-    `redirect` or a `respond`."""
+    `split`, a `redirect` or a `respond`."""
 
     pool: Annotated[str, meta("Name of the pool that answers.")] = ""
+    split: Annotated[dict[str, Annotated[int, meta("", ge=0, le=1_000_000)]], meta(
+        "Names of several pools instead, each with the weight of its share of the requests: `{ stable = 95, canary = 5 }`. A "
+        "pool with the weight 0 gets none."
+    )] = field(default_factory=dict)
+    split_cookie: Annotated[str, meta(
+        "Name of a cookie by which a client stays with the pool of its first request; none: each request is split anew."
+    )] = ""
+    failover: Annotated[str, meta(
+        "Name of the pool that answers while `pool`, or the one that the split gives, has no usable server."
+    )] = ""
     redirect: Annotated[str, meta(
         'Where the client is sent instead: "https://example.org/new/{rest}". May hold `{rest}` (what follows the prefix of '
         "`paths`, with the query), `{path}`, `{query}`, `{host}`, `{scheme}`, `{client}` and `{method}`."
@@ -111,4 +121,7 @@ def answer_in_words(route: RouteConfig) -> str:
     """What answers a request that takes this route."""
     if route.redirect:
         return f"{route.redirect_status} to {route.redirect}"
-    return f"answer {route.respond.status}" if route.respond is not None else f"pool {route.pool}"
+    if route.respond is not None:
+        return f"answer {route.respond.status}"
+    pools = " or ".join(f"{pool} ({weight})" for pool, weight in route.split.items())
+    return f"pool {route.pool or pools}{f', else {route.failover}' if route.failover else ''}"

@@ -1,9 +1,11 @@
 """The engine: one straight line from request to reply, the same for every front end."""
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 
-from prefork_lb.errors import DownstreamError, LoopDetected, MethodNotAllowed, UpstreamError
+from prefork_lb.errors import DownstreamError, LoopDetected, MethodNotAllowed, NoUsableServer, UpstreamError
+from prefork_lb.log_summary import summary
 from prefork_lb.proxy.attempt import Settings, attempt
 from prefork_lb.proxy.hedging import hedged, may_hedge
 from prefork_lb.proxy.outbound import EMPTY, OutboundBody, request_block
@@ -14,6 +16,7 @@ from prefork_lb.proxy.request import Request
 from prefork_lb.proxy.retrying import Retrying
 from prefork_lb.proxy.tracing import server_timing
 from prefork_lb.routing.match import Router
+from prefork_lb.routing.serving import Serving
 from prefork_lb.upstream.pool import Pool
 from prefork_lb.upstream.server import Server
 from prefork_lb.upstream.sticky.session import Sticky
@@ -33,7 +36,8 @@ class Engine:
         self._pools = pools
         self._settings = settings
         self._identities, self._tells_times = settings.identities, settings.tells_times
-        self._own_cookies = frozenset(pool.sticky.cookie for pool in pools.values() if pool.sticky and pool.sticky.cookie)
+        self._own_cookies = frozenset((*(pool.sticky.cookie for pool in pools.values() if pool.sticky and pool.sticky.cookie),
+                                       *router.own_cookies))
         # Whether a server wants the addresses of the client's connection (`Request.source`, `destination`).
         self.tells_addresses = any(server.proxy_protocol for pool in pools.values() for server in pool.servers)
 
@@ -52,20 +56,74 @@ class Engine:
             plan.take()
         request.plan = plan
         sticky = plan.pool.sticky
-        reply = self._exchange(plan, request) if sticky is None else self._in_session(plan, sticky, request)
+        if plan.serving is not None:
+            reply = self._serve(plan, plan.serving, request)
+        else:
+            reply = self._exchange(plan, request) if sticky is None else self._in_session(plan, sticky, request)
         if self._tells_times:
             reply.added = (*reply.added, _times(request))
         if plan.changes is not None:
             reply.change_fields(*plan.changes)
         return reply
 
-    def _in_session(self, plan: Plan, sticky: Sticky, request: Request) -> Reply:
+    def _serve(self, first: Plan, serving: Serving, request: Request) -> Reply:
+        """Answer by one of the pools of the route."""
+        # Made once for all pools: the second one gets what was received for the first.
+        body = None if first.framing is NO_BODY or first.pool.redirect_status else self._outbound(first, request)
+        plan, *others = self.plans(first, serving, request)
+        request.plan = plan
+        try:
+            reply = self._by_pool(plan, request, body)
+        except NoUsableServer:
+            if not others:
+                raise
+            request.plan, request.session = others[0], None
+            reply = self._by_pool(others[0], request, body)
+        split, name = serving.split, request.plan.pool.name
+        # A client keeps its cookie while another pool serves it: after the failure the shares are what they were.
+        if split is not None and split.cookie and name in split.pools and not split.told(request.index.get(b"cookie", ())):
+            reply.added = (*reply.added, split.cookie_for(name, _is_https(request)))
+        return reply
+
+    def plans(self, first: Plan, serving: Serving, request: Request) -> list[Plan]:
+        """The plans for the pools of a route in the order in which they are tried: the next one when one has no usable server.
+
+        Takes a turn of the split. Servers that have all failed are tried only when the other pool has no better ones.
+        """
+        plan = first
+        if serving.split is not None:
+            plan = self._plan_at(first, serving.split.pick(request.index.get(b"cookie", ())), request)
+        if serving.failover in ("", plan.pool.name):
+            return [plan]
+        other = self._plan_at(first, serving.failover, request)
+        if plan.pool.has_failed and not other.pool.has_failed:
+            summary.tell(logging.WARNING, ("failover", plan.pool.name), "pool %s: every server has failed: the pool %s serves",
+                         plan.pool.name, other.pool.name)
+            return [other, plan]
+        return [plan, other]
+
+    def _plan_at(self, first: Plan, name: str, request: Request) -> Plan:
+        if name == first.pool.name:
+            return first
+        plan = first.others.get(name)
+        if plan is None:
+            pool = self._pools[name]
+            if pool.redirect_status:
+                check_redirectable(first.target)
+            plan = first.at(pool, self._told(pool, request))
+        return plan
+
+    def _by_pool(self, plan: Plan, request: Request, body: OutboundBody | None) -> Reply:
+        sticky = plan.pool.sticky
+        return self._exchange(plan, request, body) if sticky is None else self._in_session(plan, sticky, request, body)
+
+    def _in_session(self, plan: Plan, sticky: Sticky, request: Request, body: OutboundBody | None = None) -> Reply:
         teller, told = plan.told
         if teller is not sticky:  # the pool's servers are others by now
             told = sticky.read(request, _is_https(request))
             plan.told = sticky, told
         session = request.session = sticky.find(told)
-        reply = self._exchange(plan, request)
+        reply = self._exchange(plan, request, body)
         try:
             sticky = plan.pool.sticky or sticky  # which knows the servers of this moment
             reply.added = sticky.settle(session, reply.served_by, reply.head.index)
@@ -74,15 +132,14 @@ class Engine:
             raise
         return reply
 
-    def _exchange(self, plan: Plan, request: Request) -> Reply:
+    def _exchange(self, plan: Plan, request: Request, body: OutboundBody | None = None) -> Reply:
         if plan.pool.redirect_status:
             return self._redirect(plan, request)
         block = plan.block if request.identity is None else request.identity.block(plan.block)
         if plan.framing is NO_BODY:
             return self._attempts(plan.pool, request, block, EMPTY)
-        settings = self._settings
-        collect = settings.collected_bytes if plan.framing.kind is BY_LENGTH or settings.collects_chunked else 0
-        body = OutboundBody(request.body, plan.framing, not request.relays_continue, collect, plan.body_limit)
+        if body is None:
+            body = self._outbound(plan, request)
         rules = plan.pool.retries
         if rules.attempts > 1 and request.is_idempotent:
             body.keep(rules.body_memory, rules.body_limit)
@@ -91,6 +148,12 @@ class Engine:
         finally:
             request.bytes_in = body.received
             body.forget()
+
+    def _outbound(self, plan: Plan, request: Request) -> OutboundBody:
+        """A request's body; a small one is received whole."""
+        settings = self._settings
+        collect = settings.collected_bytes if plan.framing.kind is BY_LENGTH or settings.collects_chunked else 0
+        return OutboundBody(request.body, plan.framing, not request.relays_continue, collect, plan.body_limit)
 
     def plan(self, request: Request) -> Plan:
         """What is to be done for a request, before a server is picked. Raises ProxyError when it is refused."""
@@ -115,14 +178,18 @@ class Engine:
             block = applied.changed(block)
         if pool.redirect_status:
             check_redirectable(goal.target)
-        sticky = pool.sticky
-        told = sticky.read(request, _is_https(request)) if sticky else None
-        plan = Plan(self, request.peer, pool, framing, block, goal.target, (sticky, told))
+        plan = Plan(self, request.peer, pool, framing, block, goal.target, self._told(pool, request))
+        plan.serving = route.serving
         if applied is not None:
             plan.take, plan.body_limit, plan.changes = applied.take, applied.actions.body_limit, applied.of_response()
         if not request.relays_continue and not request.upgrade:  # these two are not the head's alone
             head.kept = plan
         return plan
+
+    @staticmethod
+    def _told(pool: Pool, request: Request) -> tuple[Sticky | None, object]:
+        sticky = pool.sticky
+        return sticky, sticky.read(request, _is_https(request)) if sticky else None
 
     def _redirect(self, plan: Plan, request: Request) -> Reply:
         settings, pool = self._settings, plan.pool

@@ -4,6 +4,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from prefork_lb.routing.actions import Take
+from prefork_lb.routing.serving import Serving
 from prefork_lb.upstream.pool import Pool
 from prefork_lb.upstream.sticky.session import Sticky
 from prefork_lb.wire.forwarded import ClientInfo
@@ -16,7 +17,8 @@ FieldWork = tuple[frozenset[bytes], Sequence[tuple[bytes, bytes]]]
 class Plan:
     """How the requests with a head are passed on; the engine keeps it with the head."""
 
-    __slots__ = ("block", "body_limit", "changes", "engine", "framing", "logged", "peer", "pool", "take", "target", "told")
+    __slots__ = ("block", "body_limit", "changes", "engine", "framing", "logged", "others", "peer", "pool", "serving", "take",
+                 "target", "told")
 
     def __init__(self, engine: object, peer: ClientInfo, pool: Pool, framing: Framing, block: bytes, target: bytes,
                  told: tuple[Sticky | None, object]) -> None:
@@ -28,4 +30,12 @@ class Plan:
         self.body_limit = 0  # bytes of the request's body; 0: none
         self.take: Take | None = None  # counts a request against the route's rate
         self.changes: FieldWork | None = None  # of the response's fields
+        self.serving: Serving | None = None  # None: by the pool alone
+        self.others: dict[str, Plan] = {}  # the same for other pools of the route, once they were needed
         self.logged = b""  # of the access log: what a line holds of the head; empty: not worked out yet
+
+    def at(self, pool: Pool, told: tuple[Sticky | None, object]) -> Plan:
+        """The same for another pool; `told` is what the head says of its session there."""
+        other = self.others[pool.name] = Plan(self.engine, self.peer, pool, self.framing, self.block, self.target, told)
+        other.body_limit = self.body_limit
+        return other

@@ -23,6 +23,7 @@ from prefork_lb.routing.actions import Actions
 from prefork_lb.routing.conditions import Asked, Condition, conditions, rank
 from prefork_lb.routing.path import compared
 from prefork_lb.routing.pattern import Matches, compiled
+from prefork_lb.routing.serving import Serving
 from prefork_lb.routing.template import Facts
 from prefork_lb.wire.forwarded import ClientInfo
 from prefork_lb.wire.head import RequestHead
@@ -33,7 +34,7 @@ from prefork_lb.wire.target import Destination
 class Route:
     """What a request must be like, and what then becomes of it."""
 
-    pool: str  # empty: the route has an answer of its own
+    pool: str  # of several, the first; empty: the route has an answer of its own
     hosts: Sequence[str] = ()  # names, or `*.` and a name; none: any host
     paths: Sequence[str] = ()  # prefixes, "=" and a whole path, or "~" and a pattern; none: any path
     methods: Sequence[str] = ()
@@ -43,6 +44,7 @@ class Route:
     clients: Sequence[str] = ()
     scheme: str = ""  # that the client speaks; empty: any
     actions: Actions | None = None  # None: the pool gets the request as it is
+    serving: Serving | None = None  # None: by the pool alone
 
 
 _NOBODY = lies_in(())
@@ -98,6 +100,12 @@ class Router:
             if route is not None:
                 return route, target
         raise NoRoute(f"no route for host {goal.name!r} and path {goal.target[:80]!r}")
+
+    @property
+    def own_cookies(self) -> frozenset[bytes]:
+        """The names of cookies that are for routes alone, and for no server."""
+        splits = [route.serving.split for route in self.routes if route.serving is not None]
+        return frozenset(split.cookie for split in splits if split is not None and split.cookie)
 
     def facts(self, route: Route, goal: Destination, target: bytes, head: RequestHead, peer: ClientInfo) -> Facts:
         """What the texts of a route can hold of a request; `target` is the one that `find` gave."""

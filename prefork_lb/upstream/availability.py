@@ -30,6 +30,7 @@ class Choice(NamedTuple):
     trials: tuple[Server, ...] = ()  # ejected, and due to be tried with one request
     is_panic: bool = False  # too few servers are up by their checks, so checks are ignored
     is_ramping: bool = False  # weights change with time
+    has_failed: bool = False  # all of them have: they are down by their checks, or ejected, and none is due to be tried
     keeping: tuple[Server, ...] = ()  # drained: no pick chooses them, and sessions that they have may stay, or try an ejected one
 
 
@@ -44,6 +45,7 @@ def choose(servers: Sequence[Server], states: States, rules: AvailabilityRules, 
     taken = ready if is_panic else up
     here = [server for server in taken if not states.is_ejected(server.slot)]
     trials = tuple(server for server in taken if states.ejection[server.slot] == Ejection.TRIAL_DUE)
+    is_well = bool(trials) or any(not states.is_ejected(server.slot) for server in up)
     if not here:
         here = taken  # every server is ejected: one that failed is better than none
     drained = (server for server in servers if states.admin[server.slot] == Admin.DRAIN)
@@ -51,7 +53,7 @@ def choose(servers: Sequence[Server], states: States, rules: AvailabilityRules, 
                     and states.ejection[server.slot] in (Ejection.NONE, Ejection.TRIAL_DUE))
     is_ramping = _set_weights(servers, states, rules, now_ms)
     return Choice(tuple(server for server in here if not server.backup), tuple(server for server in here if server.backup),
-                  trials, is_panic, is_ramping, keeping)
+                  trials, is_panic, is_ramping, bool(here) and not is_well, keeping)
 
 
 def _set_weights(servers: Sequence[Server], states: States, rules: AvailabilityRules, now_ms: int) -> bool:

@@ -253,6 +253,12 @@ class Pool:
         return self._roster.seen
 
     @property
+    def has_failed(self) -> bool:
+        """Whether a pick could only choose among servers that have failed."""
+        view = self._view if self._view[0] == self._states.changes else self._look_anew()
+        return view[1].has_failed
+
+    @property
     def choice(self) -> Choice:
         """The servers that a pick may choose from at this moment, whether they are full or not."""
         return self._look_anew()[1]

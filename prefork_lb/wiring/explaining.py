@@ -16,7 +16,7 @@ from prefork_lb.balance.keyed import KeyedPolicy
 from prefork_lb.balance.policy import Policy
 from prefork_lb.config import Config
 from prefork_lb.config.routes import route_in_words
-from prefork_lb.errors import CapacityError, ProxyError
+from prefork_lb.errors import CapacityError, NoUsableServer, ProxyError
 from prefork_lb.net.networks import lies_in
 from prefork_lb.proxy.engine import Engine
 from prefork_lb.proxy.inbound import NO_CLIENT
@@ -97,7 +97,8 @@ def explain(segment: Segment, config: Config, block: bytes, client: str, scheme:
         request = Request(head, peer, NOTHING, NO_CLIENT)
         router = make_router(config)
         found.route = _taken_route(config, router, head, peer)
-        plan = Engine(router, pools, make_settings(config, BLOCKING)).plan(request)
+        engine = Engine(router, pools, make_settings(config, BLOCKING))
+        plan = _served(engine, engine.plan(request), request, found)
     except ProxyError as exc:
         found.answer = f"{exc.status}: {exc}"
         return found
@@ -118,6 +119,36 @@ def _taken_route(config: Config, router: Router, head: RequestHead, peer: Client
     route, _ = router.find(destination(head), head, peer)
     number = router.routes.index(route)
     return f"{number + 1}: {route_in_words(config.routes[number])}"
+
+
+def _served(engine: Engine, first: Plan, request: Request, found: Explanation) -> Plan:
+    """The plan for the pool of the route that serves the request."""
+    serving = first.serving
+    if serving is None:
+        return first
+    plan, *others = engine.plans(first, serving, request)
+    if others and _lacks_servers(plan, request):
+        plan = others[0]
+    if serving.failover == plan.pool.name and others:
+        found.notes.append("the route's failover serves: the other pool has no usable server")
+    elif serving.split is not None:
+        told = serving.split.told(request.index.get(b"cookie", ()))
+        found.notes.append(f"the cookie {serving.split.cookie.decode()} says the pool" if told else
+                           "the route has a split: another request may get another pool")
+    return plan
+
+
+def _lacks_servers(plan: Plan, request: Request) -> bool:
+    choice = plan.pool.choice
+    if choice.primaries or choice.backups:
+        return False
+    try:
+        plan.pool.lease(request, ()).abandon()  # a trial
+    except NoUsableServer:
+        return True
+    except CapacityError:
+        pass
+    return False
 
 
 class _Picking:

@@ -30,6 +30,7 @@ from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.rate_table import RateKeys, RateTable
 from prefork_lb.shared.segment import Segment
 from prefork_lb.upstream.rate_limit import RateLimit
+from prefork_lb.wiring.serving import make_serving
 
 MakeLimiter = Callable[[RouteConfig, RateConfig], Limiter]
 
@@ -64,8 +65,9 @@ def limiters(segment: Segment, ledger: Ledger, clock: Clock) -> MakeLimiter | No
 
 
 def _routes(config: Config, make_limiter: MakeLimiter | None) -> list[Route]:
-    routes = [Route(route.pool, route.hosts, route.paths, route.methods, route.fields, route.cookies, route.query, route.clients,
-                    route.scheme, _actions(config, index, route, make_limiter))
+    routes = [Route(next(iter(route.split), route.pool), route.hosts, route.paths, route.methods, route.fields, route.cookies,
+                    route.query, route.clients, route.scheme,
+                    _actions(config, index, route, make_limiter), make_serving(route))
               for index, route in enumerate(config.routes)]
     if not routes:
         if len(config.pools) != 1:

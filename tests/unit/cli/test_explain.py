@@ -91,6 +91,11 @@ pool = "soon"
 hosts = ["learning.example"]
 pool = "learning"
 [[routes]]
+hosts = ["split.example"]
+split = {{ chance = 1, soon = 1 }}
+split_cookie = "release"
+failover = "keyed"
+[[routes]]
 hosts = ["moved.example"]
 redirect = "https://web.example/{{rest}}"
 """
@@ -134,6 +139,21 @@ def instance(master: Master, tmp_path: Path) -> Iterator[Instance]:
         slots = enter(segment, ledger, pool_entries(config))
         lay_down(segment, packed(config))
     yield Instance(segment, ledger, states, {name: list(each.slots) for name, each in slots.items()}, slots, master.pid)
+
+
+def test_the_pool_of_a_split_and_the_failover_are_told(instance: Instance) -> None:
+    found = instance.explain("http://split.example/")
+    assert found["pool"] in ("chance", "soon") and "the route has a split: another request may get another pool" in found["notes"]
+    found = instance.explain("http://split.example/", "-H", "Cookie: release=soon")
+    assert (found["pool"], found["notes"]) == ("soon", ["the cookie release says the pool"])
+    for state in (Admin.DRAIN, Admin.READY):
+        for slot in instance.slots["soon"]:
+            instance.change(lambda slot=slot, state=state: instance.states.set_admin(slot, state))  # type: ignore[misc]
+            if state is Admin.READY:  # down instead
+                instance.change(lambda slot=slot: instance.states.set_check(slot, Check.DOWN, "refused"))  # type: ignore[misc]
+        found = instance.explain("http://split.example/", "-H", "Cookie: release=soon")
+        assert (found["pool"], found["server"][:6]) == ("keyed", "10.0.1")
+        assert found["notes"] == ["the route's failover serves: the other pool has no usable server"]
 
 
 def test_each_server_has_its_reason(instance: Instance) -> None:

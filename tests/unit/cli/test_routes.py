@@ -21,7 +21,8 @@ pool = "api"
 hosts = ["www.example.org"]
 paths = ["/a"]
 methods = ["POST"]
-pool = "web"
+split = { web = 95, api = 5 }
+failover = "api"
 """
 
 
@@ -29,12 +30,13 @@ def test_routes_are_listed_in_the_order_in_which_they_are_tried(tmp_path: Path) 
     (tmp_path / "lb.toml").write_text(TEXT)
     result = CliRunner().invoke(main, ["routes", str(tmp_path / "lb.toml")])
     assert result.exit_code == 0
+    assert "pool web (95) or api (5), else api" in result.output
     _, *lines = [line.split() for line in result.output.splitlines()]
     paths = [("=/a", "-"), ("~x$", "-"), ("/a/b", "-"), ("/a", "-")]
     assert [tuple(line[:3]) for line in lines] == [
         *(("www.example.org", *path) for path in paths[:3]), ("www.example.org", "/a", "POST"), ("www.example.org", "/a", "-"),
         *(("*.example.org", *path) for path in paths), *(("*.org", *path) for path in paths), ("any", "any", "-")]
-    assert lines[3][-2:] == ["web", "routes[2]"]
+    assert lines[3][-2:] == ["api", "routes[2]"]
 
 
 def test_without_routes_the_pool_is_told(tmp_path: Path) -> None:

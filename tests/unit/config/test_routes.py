@@ -55,6 +55,31 @@ def test_bad_ones_are_named_with_the_way_out(tmp_path: Path, route: str, words: 
     assert words in problem and problem.startswith("5: routes[0].")
 
 
+@pytest.mark.parametrize(("keys", "words"), [
+    ('split = { web = 1, other = 1 }\nsplit_cookie = "release"\nfailover = "away"',
+     ['has mode = "redirect", which has no failover']),
+    ("split = { web = 1, wbe = 1 }", ["split.wbe: there is no pool 'wbe'", "did you mean web"]),
+    ("split = { web = 0, other = 0 }", ["every pool has the weight 0; at least one must have more"]),
+    ("split = { web = -1, other = 1 }", ["split.web"]),
+    ('pool = "web"\nsplit = { web = 1 }', ["the route has a pool already; expected one of pool, split, redirect and respond"]),
+    ('pool = "web"\nsplit_cookie = "a"', ["has no meaning without split"]),
+    ('split = { web = 1 }\nsplit_cookie = "a b"', ["'a b' is no name of a cookie"]),
+    ('split = { web = 1 }\nsplit_cookie = "own"', ["is the cookie of sticky of the pool other; expected another name"]),
+    ('pool = "web"\nfailover = "web"', ["is the route's own pool; expected another one"]),
+    ('pool = "web"\nfailover = "wbe"', ["failover: there is no pool 'wbe'"]),
+    ('redirect = "/"\nfailover = "web"', ["has no meaning without pool or split"]),
+])
+def test_what_is_wrong_with_the_pools_of_a_route_is_told(tmp_path: Path, keys: str, words: list[str]) -> None:
+    (tmp_path / "a.toml").write_text(
+        POOL + '[pools.other]\nservers = ["127.0.0.1:2"]\n[pools.other.sticky]\ncookie = "own"\n'
+        '[pools.away]\nmode = "redirect"\nservers = [{ address = "127.0.0.1:3", public = "https://a" }]\n'
+        f"[[routes]]\n{keys}\n")
+    with pytest.raises(ConfigError) as caught:
+        find_and_load(tmp_path / "a.toml")
+    problem, = caught.value.problems
+    assert all(word in problem for word in words), problem
+
+
 def test_two_routes_that_ask_for_the_same_are_an_error(tmp_path: Path) -> None:
     routes = ('hosts = ["a.org", "B.org"]\nfields = { X = "1", Y = "2" }', 'hosts = ["b.org."]\nfields = { y = "2", x = "1" }')
     assert told(tmp_path, *routes) == [
@@ -117,7 +142,7 @@ def test_good_actions(tmp_path: Path, route: str) -> None:
 
 
 @pytest.mark.parametrize(("route", "words"), [
-    ("", ".pool: missing; a route has a pool, a redirect or a respond"),
+    ("", ".pool: missing; a route has a pool, a split, a redirect or a respond"),
     ('pool = "web"\nredirect = "/x"', ".redirect: the route has a pool already"),
     ('redirect = "/x"\nrespond = {}', ".respond: the route has a redirect already"),
     ('redirect = "example.org"', ".redirect: 'example.org' is no place to send clients to"),

@@ -1,0 +1,53 @@
+"""What a route may say of the pools that serve it."""
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from prefork_lb.config.decode import ReportProblem, did_you_mean
+from prefork_lb.config.names import POOL
+from prefork_lb.config.pool import PoolConfig
+from prefork_lb.config.positions import Path
+from prefork_lb.config.routes import RouteConfig
+from prefork_lb.errors import shown
+from prefork_lb.wire import grammar
+
+Pools = Mapping[str, PoolConfig | None]
+
+
+def check_serving(route: RouteConfig, place: Path, pools: Pools, report: ReportProblem) -> None:
+    """Report what is wrong with the pools of a route. Values that were reported before stand as None and are passed over."""
+    if route.pool:
+        _pool(route.pool, (*place, "pool"), pools, report)
+    for name in route.split or ():
+        _pool(name, (*place, "split", name), pools, report)
+    weights = (route.split or {}).values()
+    if weights and None not in weights and not any(weights):
+        report((*place, "split"), "every pool has the weight 0; at least one must have more")
+    if route.split_cookie:
+        if route.split == {}:
+            report((*place, "split_cookie"), "has no meaning without split")
+        if not grammar.token.fullmatch(route.split_cookie.encode()):
+            report((*place, "split_cookie"), f"{shown(route.split_cookie)} is no name of a cookie")
+        for name, pool in pools.items():
+            if pool is not None and pool.sticky is not None and pool.sticky.cookie == route.split_cookie:
+                report((*place, "split_cookie"), f"is the cookie of sticky of the pool {name}; expected another name")
+    if route.failover:
+        _failover(route, place, pools, report)
+
+
+def _failover(route: RouteConfig, place: Path, pools: Pools, report: ReportProblem) -> None:
+    _pool(route.failover, (*place, "failover"), pools, report)
+    if route.failover == route.pool:
+        report((*place, "failover"), "is the route's own pool; expected another one")
+    if route.pool == "" and route.split == {}:
+        report((*place, "failover"), "has no meaning without pool or split")
+    for name in (route.pool, *(route.split or ()), route.failover):
+        pool = pools.get(name or "")
+        if pool is not None and pool.mode == "redirect":
+            report((*place, "failover"), f'the pool {name} has mode = "redirect", which has no failover')
+
+
+def _pool(name: str, place: Path, pools: Pools, report: ReportProblem) -> None:
+    if name not in pools:
+        report(place, f"there is no pool {shown(name)}; expected one of {', '.join(filter(POOL.fullmatch, pools))}"
+               f"{did_you_mean(name, pools)}")
