@@ -1,6 +1,6 @@
 """A process that the controller keeps running beside itself: its command line, and what it does before its work.
 
-The controller's side of it is `controller.side_process`.
+The controller's side of it is `controller.supervisor`.
 """
 from __future__ import annotations
 

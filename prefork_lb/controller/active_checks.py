@@ -1,4 +1,4 @@
-"""From the configuration to what is checked, and from checks to shared memory."""
+"""Active checks: which servers are checked, by the configuration, and the results, into shared memory."""
 from __future__ import annotations
 
 import logging
@@ -9,8 +9,8 @@ from prefork_lb.config.added import added_server
 from prefork_lb.config.model import Config
 from prefork_lb.config.pool import HealthConfig, PoolConfig, ServerConfig, TLSConfig
 from prefork_lb.config.statuses import parse_statuses
-from prefork_lb.controller.probe import Outcome, Probe, Prober
-from prefork_lb.controller.schedule import CheckSchedule, Rules, Target
+from prefork_lb.controller.probe import CheckOutcome, Probe, Prober
+from prefork_lb.controller.schedule import CheckRules, CheckSchedule, Target
 from prefork_lb.controller.streak import CheckState
 from prefork_lb.net.address import parse_address
 from prefork_lb.shared.keys import key_of, slots_by_key
@@ -28,7 +28,7 @@ _KNOWN = {state: known for known, state in _STATES.items()}
 
 
 class ActiveChecks:
-    """Hands out checks and files their results. `look` is to be called a few times a second."""
+    """Has the servers checked and writes what the checks say into shared memory. `look` is to be called a few times a second."""
 
     def __init__(self, segment: Segment, ledger: Ledger, states: States) -> None:
         self._segment = segment
@@ -43,13 +43,13 @@ class ActiveChecks:
         self._thread = threading.Thread(target=self._checks.run, args=(self._stop,), name="prefork_lb checks", daemon=True)
         self._thread.start()
 
-    def set_configuration(self, config: Config) -> None:
-        """Check what this configuration asks for, from the next look on."""
+    def use(self, config: Config) -> None:
+        """Check as this configuration says, from the next look on."""
         self._config = config
         self._seen = -1
 
     def look(self) -> None:
-        """Take over what has changed: servers that came, went, or are under maintenance."""
+        """Follow the changes of servers: those that came, went, or are under maintenance."""
         changes, elsewhere = self._states.changes, self._checked_elsewhere()
         if self._config is None or (changes == self._seen and elsewhere == self._seen_elsewhere):
             return
@@ -60,7 +60,7 @@ class ActiveChecks:
             for key, server, slot in self._servers(self._config):
                 pool = self._config.pools[key[0]]
                 if pool.health is None:
-                    # The first worker did so when it came, but a check may have been under way.
+                    # The first worker forgot it when the checks ended, but the result of one under way may have come after that.
                     self._states.forget_check(slot)
                 elif self._states.admin[slot] != Admin.MAINTENANCE and slot not in elsewhere:
                     checked[key] = slot
@@ -89,11 +89,11 @@ class ActiveChecks:
         self._thread.join()
         self._checks.close()
 
-    def _report(self, key: Hashable, state: CheckState, outcome: Outcome) -> None:
+    def _report(self, key: Hashable, state: CheckState, outcome: CheckOutcome) -> None:
         found = _STATES[state]
         with self._ledger.locked():
             slot = self._slots.get(key)
-            # Not checked any more; or the slot was freed since the last look, and may be another server's by now.
+            # The server is not checked any more, or its slot was freed since the last look and may be another server's.
             if slot is None or key_of(self._segment, slot) != key:
                 return
             before = self._states.check[slot]
@@ -116,4 +116,4 @@ def probe_for(server: ServerConfig, pool: PoolConfig, limits: HeadLimits) -> Pro
 def _target(key: tuple[str, str], server: ServerConfig, pool: PoolConfig, limits: HeadLimits, known: Check) -> Target:
     health = pool.health or HealthConfig()
     return Target(key, probe_for(server, pool, limits),
-                  Rules(health.interval, health.fast_interval, health.rise, health.fall, health.start), _KNOWN.get(known))
+                  CheckRules(health.interval, health.fast_interval, health.rise, health.fall, health.start), _KNOWN.get(known))

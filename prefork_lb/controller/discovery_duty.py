@@ -1,4 +1,4 @@
-"""Makes the servers of pools those that are listed elsewhere, `[pools.NAME.discovery]`."""
+"""Adds and removes servers of pools so that they are those of the pool's list, `[pools.NAME.discovery]`."""
 from __future__ import annotations
 
 import logging
@@ -93,7 +93,7 @@ class DiscoveryDuty:
             write_discovered(self._segment, number, found)
 
     def _let_go_all(self, name: str) -> None:
-        """The configuration says no more that this pool discovers servers."""
+        """Let the discovered servers of a pool go that does not discover any more."""
         if (number := pool_number(self._segment, name)) is not None and discovered_of(self._segment, number) is not None:
             self._write(number, None)
         sources = self._states.source
@@ -114,8 +114,8 @@ class _Pool:
         self.problems = ""
 
     def discovered(self, outcome: Outcome, before: Discovered | None) -> Discovered:
-        """How it goes, as shared memory keeps it. Until there is a good list, that of `before` counts: another controller may
-        have had it."""
+        """How the discovery goes, as shared memory keeps it. Until there is a good list the facts of `before` stay: a controller
+        before this one may have written them."""
         state = State.FAILING if outcome.error else State.GOOD if outcome.number else State.WAITING
         good_at, servers = (before.good_at, before.servers) if before is not None else (0.0, 0)
         if outcome.servers is not None:
@@ -124,16 +124,16 @@ class _Pool:
 
 
 class _Telling:
-    """What is told of a pool's discovery, and when: a list that changes all the time makes few events."""
+    """Which events of a pool's discovery are recorded, and when: a list that changes all the time makes few."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._untold = Followed()
         self._told = ""  # the failure that was told last and is not over
-        self._changes_at = self._failures_at = 0.0  # not before
+        self._changes_at = self._failures_at = 0.0  # the next event of each kind comes not before
 
     def note(self, followed: Followed) -> None:
-        """Take over changes that are to be told."""
+        """Add changes to those that the next event tells."""
         self._untold.add(followed)
 
     def due(self, failure: str) -> list[tuple[Kind, str]]:

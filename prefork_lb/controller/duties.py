@@ -1,4 +1,4 @@
-"""Independent duties that a process repeats."""
+"""Independent duties that the controller repeats."""
 from __future__ import annotations
 
 import logging

@@ -20,7 +20,7 @@ from prefork_lb.wire.head import HeadLimits, ResponseHead, parse_response
 BODY_LIMIT_BYTES = 64 * 1024
 USER_AGENT = "prefork_lb-check"
 
-# A body that nobody looks at is read only to keep the connection, which is not worth more time than this.
+# A body that is not judged is read only to keep the connection. A new connection is cheaper than more time than this.
 _DRAIN_S = 0.1
 _CHARSET = re.compile(rb"""charset\s*=\s*["']?([\w.:-]+)""", re.IGNORECASE)
 _ZLIB_OR_GZIP = 32 + zlib.MAX_WBITS
@@ -29,8 +29,8 @@ Connect = Callable[[float], SocketStream]
 """Makes a connection within some seconds. Raises UpstreamError, OutOfDescriptors."""
 
 
-class Request(NamedTuple):
-    """What is asked. A field of `headers` takes the place of one of our own."""
+class CheckRequest(NamedTuple):
+    """The request of a check. A field of `headers` takes the place of the check's own field of that name."""
 
     method: str
     path: str
@@ -38,7 +38,7 @@ class Request(NamedTuple):
     headers: tuple[tuple[str, str], ...]
 
     def block(self) -> bytes:
-        """The request's head. Raises ValueError when it is not one."""
+        """The request's head. Raises ValueError when the method, path or a field is not valid."""
         fields = {"Host": self.host, "User-Agent": USER_AGENT, "Accept": "*/*", "Accept-Encoding": "identity"}
         if self.method not in ("GET", "HEAD"):
             fields["Content-Length"] = "0"
@@ -56,7 +56,7 @@ class Request(NamedTuple):
 class HTTPCheck:
     """Checks one server again and again, one check at a time, over a connection that it keeps."""
 
-    def __init__(self, request: Request, statuses: frozenset[int], text: str, pattern: str, limits: HeadLimits,
+    def __init__(self, request: CheckRequest, statuses: frozenset[int], text: str, pattern: str, limits: HeadLimits,
                  connect: Connect) -> None:
         """Raises ValueError or re.error when the check cannot be made."""
         self._block = request.block()
@@ -133,9 +133,9 @@ class HTTPCheck:
 
 
 class _Answer:
-    """A server's stream, every wait for which ends with the check.
+    """A server's stream. Every wait for it ends when the check's time is over.
 
-    A timeout is for one read, and a server that sends a byte a second never exceeds it.
+    A timeout alone bounds one read: a server that sends a byte a second never exceeds it.
     """
 
     def __init__(self, stream: SocketStream, deadline: float) -> None:
@@ -166,7 +166,8 @@ def _read(body: BodyReader) -> bytes:
 
 
 def _drain(body: BodyReader, framing: Framing, answer: _Answer) -> None:
-    """Receive a body that nobody looks at, if that is a matter of a moment. Raises TruncatedBody when it is broken."""
+    """Receive a body that is not judged, if that takes a moment only, so that the connection can be kept. Raises TruncatedBody
+    when the body is broken."""
     if framing.kind is BY_LENGTH and framing.length > BODY_LIMIT_BYTES:
         return
     answer.deadline = min(answer.deadline, time.monotonic() + _DRAIN_S)

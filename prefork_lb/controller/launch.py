@@ -61,9 +61,9 @@ class Launcher:
 
     def look(self) -> None:
         """Start or replace the controller if that is needed. Call this a few times a second."""
-        # A killed process with threads is a zombie in /proc, and so counts as dead, before its last thread has ended. Its exit
-        # code can be read only after that: the next controller may be running by then. So this is a list.
-        self._processes = [process for process in self._processes if not self._is_reaped(process)]
+        # A killed process with threads counts as dead as soon as it is a zombie in /proc. Its exit code can be read only when its
+        # last thread has ended. The next controller may run by then, so this is a list.
+        self._processes = [process for process in self._processes if not self._reap(process)]
         cells = self._segment.cells
         is_ours = cells[at.H_CONTROLLER_MASTER] == self._master
         sign = cells[at.H_CONTROLLER], cells[at.H_BEAT]
@@ -149,8 +149,8 @@ class Launcher:
             cells[at.H_CONTROLLER_MASTER] = self._master
             return True
 
-    def _is_reaped(self, process: subprocess.Popen[bytes]) -> bool:
-        """Whether the process has ended. Logs a failure, once."""
+    def _reap(self, process: subprocess.Popen[bytes]) -> bool:
+        """Read the exit code of a process that has ended, and log a failure. Whether it has ended."""
         code = process.poll()
         if code is None:
             return False

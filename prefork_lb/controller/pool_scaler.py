@@ -1,4 +1,4 @@
-"""A pool whose servers the balancer starts itself: what it has to do goes to the rule, what the rule wishes to the fleet."""
+"""A pool whose servers the balancer starts itself. The rule gets its load; the fleet gets the number of servers it needs."""
 from __future__ import annotations
 
 import logging
@@ -72,7 +72,7 @@ class PoolScaler:
                     forget_scaling(self._segment, number)
             return
         if number is None:
-            return  # a worker is about to enter it
+            return  # no worker has entered the pool yet
         now = self._clock()
         load = self._load.read(now, self._cpu_s)
         self._autoscaler.note(now, load)
@@ -92,7 +92,7 @@ class PoolScaler:
     def _decide(self, now: float, number: int) -> None:
         """Decide how many servers there should be, and tell what is new."""
         asked, before = asked_servers(self._segment, number), self._wish.servers
-        # In any case, since the rule remembers.
+        # The rule is asked even if an operator has set the number: it remembers each moment.
         wish = self._autoscaler.wish(now, self._fleet.count(State.SERVING), least_servers(self._scaling, self._wall()))
         self._wish = Wish(min(asked, self._scaling.max), "an operator has set it") if asked is not None else wish
         if self._wish.servers != before:
@@ -100,7 +100,7 @@ class PoolScaler:
             self._place.tell(Kind.SCALED, "", f"{before} -> {self._wish.servers}: {self._wish.why}")
 
     def _publish(self, number: int) -> None:
-        """Let operators know, when it is another than before."""
+        """Write how the pool scales for operators to see, when it has changed."""
         count, fleet = self._fleet.count, self._fleet
         mode = Mode.FIXED if asked_servers(self._segment, number) is not None else Mode.AUTO
         why = f"{self._wish.why}; no server is started for a while, too many have failed" if fleet.is_given_up else self._wish.why
@@ -110,7 +110,7 @@ class PoolScaler:
         if outcome is None and scaling == self._written:
             return
         if outcome is not None:
-            # First: who sees that the roll has ended finds its outcome.
+            # Before the roll ends in shared memory: a command that sees the end then finds the event.
             self._place.tell(Kind.ROLLED, "", outcome.text)
         with self._ledger.locked():
             write_scaling(self._segment, number, scaling)

@@ -1,7 +1,7 @@
 """One check of one server: a request or a connection, and what came of it.
 
 A check goes the way of the traffic: its connections are made by the dialer, and its answers are read by the reader that requests
-use, with the same limits. A server whose answers a client could not get fails its checks, then, and the reason says why.
+use, with the same limits. So a server whose answers clients cannot get fails its checks, and the reason says why.
 """
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from prefork_lb.controller.http_check import HTTPCheck, Request
+from prefork_lb.controller.http_check import CheckRequest, HTTPCheck
 from prefork_lb.controller.words import duration, why
 from prefork_lb.errors import OutOfDescriptors
 from prefork_lb.net.address import Address
@@ -55,7 +55,7 @@ class Probe:
         return self.port not in (0, self.address.port) and not self.address.is_unix
 
 
-class Outcome(NamedTuple):
+class CheckOutcome(NamedTuple):
     """The outcome of a check."""
 
     passed: bool | None  # None: this host could not make the check, so nothing is known about the server
@@ -64,7 +64,7 @@ class Outcome(NamedTuple):
 
 
 class _NotMade(Exception):
-    """What a check needs from this host is of no use."""
+    """This host lacks what the check needs."""
 
 
 class Prober:
@@ -76,7 +76,7 @@ class Prober:
         self._idle: dict[Probe, list[HTTPCheck]] = {}
         self._wanted: frozenset[Probe] | None = None  # None: all
 
-    def probe(self, probe: Probe) -> Outcome:
+    def probe(self, probe: Probe) -> CheckOutcome:
         """Make one check. Never raises, and returns within `timeout_s`."""
         started = time.monotonic()
         passed: bool | None
@@ -87,10 +87,10 @@ class Prober:
         except Exception as exc:
             passed, reason = False, why(exc, probe.checked_address, probe.timeout_s)
         seconds = time.monotonic() - started
-        return Outcome(passed, f"{reason} in {duration(seconds)}" if passed else reason, seconds)
+        return CheckOutcome(passed, f"{reason} in {duration(seconds)}" if passed else reason, seconds)
 
     def keep(self, probes: Collection[Probe]) -> None:
-        """Close the connections of all other probes, now or when a check that is under way has ended."""
+        """Close the connections of all other probes: now, or when the check that uses one has ended."""
         with self._lock:
             self._wanted = frozenset(probes)
             dropped = [self._idle.pop(probe) for probe in list(self._idle) if probe not in self._wanted]
@@ -133,7 +133,7 @@ class Prober:
         # A port of its own is another service, which need not know that there is a proxy.
         told = probe.proxy_protocol and not probe.has_port_of_its_own
         preamble = proxy_protocol.header(probe.proxy_protocol, None, None) if told else b""
-        request = Request(probe.method, probe.path, probe.host or _host_field(address), probe.headers)
+        request = CheckRequest(probe.method, probe.path, probe.host or _host_field(address), probe.headers)
         return HTTPCheck(request, probe.statuses, probe.text, probe.pattern, probe.limits,
                          lambda timeout_s: self._dialer.dial(address, timeout_s, tls, preamble))
 

@@ -1,6 +1,6 @@
-"""The controller: one process beside the workers of an instance, which decides what they go by and is on no request's way.
+"""The controller: one process beside the workers of an instance. It decides what they go by; no request passes through it.
 
-It holds a lock on the segment's file for as long as it lives, so there are never two; workers start it again when it dies.
+It holds a lock on the segment's file for its whole life, so there are never two. Workers start it again when it dies.
 It ends when the last master of its instance has ended.
 """
 from __future__ import annotations
@@ -14,15 +14,15 @@ import time
 
 from prefork_lb.config.published import decode_published
 from prefork_lb.controller.active_checks import ActiveChecks
+from prefork_lb.controller.cluster_duty import ClusterDuty
 from prefork_lb.controller.discovery_duty import DiscoveryDuty
 from prefork_lb.controller.duties import Duties
 from prefork_lb.controller.launch import ANOTHER_RUNS
-from prefork_lb.controller.leaving import Leaving
-from prefork_lb.controller.saving import Saver
+from prefork_lb.controller.leaving_duty import LeavingDuty
 from prefork_lb.controller.scaling_duty import ScalingDuty
-from prefork_lb.controller.sending import Sender
-from prefork_lb.controller.sharing import Sharing
-from prefork_lb.controller.side_process import SideProcess, module
+from prefork_lb.controller.state_saver import StateSaver
+from prefork_lb.controller.statsd_sender import StatsDSender
+from prefork_lb.controller.supervisor import Supervisor, command_of
 from prefork_lb.error_log import log_to
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.desired import published
@@ -54,7 +54,7 @@ def run(segment_name: str, descriptor: int, error_log: str = "") -> int:
                   "controller can be started, so servers are not checked and states are not saved. Restart gunicorn, or upgrade "
                   "it by SIGUSR2", segment_name)
         return 0
-    if not _is_locked(segment.descriptor):
+    if not _take_lock(segment.descriptor):
         return ANOTHER_RUNS
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -66,20 +66,20 @@ def run(segment_name: str, descriptor: int, error_log: str = "") -> int:
 
 
 class Controller:
-    """What is done again and again, a few times a second."""
+    """The duties of the controller, each done four times a second."""
 
     def __init__(self, segment: Segment, error_log: str) -> None:
         self._segment = segment
         self._ledger = Ledger(segment, takes_row=False)
         states = States(segment)
         self._checks = ActiveChecks(segment, self._ledger, states)
-        self._saver = Saver(segment, states)
+        self._saver = StateSaver(segment, states)
         self._discovery = DiscoveryDuty(segment, self._ledger, states)
-        self._leaving = Leaving(segment, self._ledger, states)
-        self._admin = SideProcess(segment, error_log, "the administration interface", module("prefork_lb.admin"))
+        self._leaving = LeavingDuty(segment, self._ledger, states)
+        self._admin = Supervisor(segment, error_log, "the administration interface", command_of("prefork_lb.admin"))
         self._scaling = ScalingDuty(segment, self._ledger, states, error_log)
-        self._sender = Sender(segment)
-        self._sharing = Sharing(segment, self._ledger, states, error_log)
+        self._sender = StatsDSender(segment)
+        self._sharing = ClusterDuty(segment, self._ledger, states, error_log)
         self._is_over = False
         self._duties = Duties({
             "see whether the instance runs": self._look_for_masters,
@@ -121,11 +121,11 @@ class Controller:
         self._is_over = not self._segment.masters()
 
     def _beat(self) -> None:
-        """Show the workers that the controller is at work: they replace one that is not."""
+        """Give the workers a sign of life: they replace a controller that gives none."""
         cells = self._segment.cells
         cells[at.H_BEAT] = now_ms()
         if cells[at.H_STARTS]:
-            cells[at.H_STARTS] = 0  # the start was not in vain
+            cells[at.H_STARTS] = 0  # this start has not failed
 
     def _take_over_configuration(self) -> None:
         if self._segment.cells[at.H_CONFIGURATION] == self._mark:
@@ -137,7 +137,7 @@ class Controller:
         if left_out:
             log.warning("%s: this version of the controller does not know %s; it goes by the rest",
                         config.source, ", ".join(left_out))
-        self._checks.set_configuration(config)
+        self._checks.use(config)
         self._leaving.use(config)
         self._discovery.use(config)
         self._admin.use(config.admin)
@@ -148,10 +148,10 @@ class Controller:
         self._mark = mark
 
 
-def _is_locked(descriptor: int) -> bool:
-    """Whether the lock is this process' now, so that no other process is the controller while it lives.
+def _take_lock(descriptor: int) -> bool:
+    """Take the lock that one controller of an instance holds for its whole life. Whether this process has it now.
 
-    A controller that is about to end, since it was killed or replaced, is waited for.
+    A controller that was killed or replaced may still be ending: this waits up to two seconds for the lock.
     """
     deadline = time.monotonic() + _PATIENCE_S
     while True:

@@ -16,22 +16,22 @@ from prefork_lb.shared import layout as at
 from prefork_lb.shared.segment import Segment
 
 
-class MadeDriver(NamedTuple):
-    """A driver, and how it takes another configuration over."""
+class ConfiguredDriver(NamedTuple):
+    """A driver, and the function that lets it take another configuration over."""
 
     driver: Driver
     use: Callable[[ScalingConfig], None]
 
 
-def make_driver(segment: Segment, error_log: str, pool: str, scaling: ScalingConfig, config: Config) -> MadeDriver:
+def make_driver(segment: Segment, error_log: str, pool: str, scaling: ScalingConfig, config: Config) -> ConfiguredDriver:
     """The driver for the servers of this pool. `error_log` is a file, or empty."""
     if scaling.driver == "systemd":
         units = SystemdDriver(unit_settings(scaling))
-        return MadeDriver(units, lambda scaling: units.use(unit_settings(scaling)))
+        return ConfiguredDriver(units, lambda scaling: units.use(unit_settings(scaling)))
     if scaling.driver == "command":
         folder = servers_folder(config.state.file, os.path.abspath(config.source), pool)
         hooks = CommandDriver(pool, folder, command_settings(scaling))
-        return MadeDriver(hooks, lambda scaling: hooks.use(command_settings(scaling)))
+        return ConfiguredDriver(hooks, lambda scaling: hooks.use(command_settings(scaling)))
     instance = Instance(segment.name, segment.descriptor, (at.H_MASTERS * at.CELL, at.MASTERS))
     processes = ProcessDriver(instance, pool, process_settings(scaling, error_log))
-    return MadeDriver(processes, lambda scaling: processes.use(process_settings(scaling, error_log)))
+    return ConfiguredDriver(processes, lambda scaling: processes.use(process_settings(scaling, error_log)))

@@ -1,4 +1,4 @@
-"""What the servers of a pool that scales have to do, read from shared memory without the lock."""
+"""The load of a pool that scales, read from shared memory without the lock."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
@@ -15,12 +15,12 @@ CpuTimes = Callable[[], Mapping[int, float]]
 
 
 class ScaledLoad:
-    """Of one pool. Servers that leave count for as long as they have requests; those that scaling has not started do not."""
+    """The load on the servers that scaling has started, of one pool. Those that leave count for as long as they have requests."""
 
     def __init__(self, segment: Segment, ledger: Ledger, pool: str) -> None:
         self._segment, self._ledger, self._pool = segment, ledger, pool
         self._slots: list[int] = []
-        self._found_at = (-1, -1)  # the changes of the table that the slots are of
+        self._found_at = (-1, -1)  # the counts of changes of the table when the slots were found
         self._cpu = CpuRate()
 
     @property
@@ -59,7 +59,7 @@ class CpuRate:
         self._cores = 0.0
 
     def cores(self, now: float, cpu_s: CpuTimes) -> float:
-        """The cores that were in use lately. A server that has ended, or begun, meanwhile counts from its next time on."""
+        """The cores that were in use lately. A server that began since the last measurement counts from the next one on."""
         if self._since is None or now - self._since >= 1.0:
             times = cpu_s()
             if self._since is not None:

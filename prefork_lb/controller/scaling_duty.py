@@ -9,7 +9,7 @@ from prefork_lb.config.pool import PoolConfig
 from prefork_lb.config.scaling import ScalingConfig
 from prefork_lb.controller.duties import Duties
 from prefork_lb.controller.pool_scaler import PoolScaler
-from prefork_lb.controller.scaled_drivers import MadeDriver, make_driver
+from prefork_lb.controller.scaled_drivers import ConfiguredDriver, make_driver
 from prefork_lb.controller.scaled_pool import ScaledPool
 from prefork_lb.controller.start_checks import StartChecks
 from prefork_lb.scaling.drivers.process import keepers
@@ -19,10 +19,10 @@ from prefork_lb.shared.scales import scaling_of
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import States
 
-MakeDriver = Callable[[str, ScalingConfig, Config], MadeDriver]
+MakeDriver = Callable[[str, ScalingConfig, Config], ConfiguredDriver]
 """For a pool of this name."""
 
-_LEFT = ScalingConfig(max=1, target=1.0)  # of a pool that scales no more, whose section is not known
+_ABANDONED = ScalingConfig(max=1, target=1.0)  # of a pool that does not scale any more: its section is not known
 
 
 class ScalingDuty:
@@ -39,9 +39,9 @@ class ScalingDuty:
     def use(self, config: Config) -> None:
         """Scale the pools as this configuration says, from the next look on."""
         if self._config is None:
-            self._take_up_left(config)
+            self._take_over_abandoned(config)
         self._config = config
-        self._arrange(config)
+        self._match_scalers(config)
 
     def look(self) -> None:
         """Have as many servers run as each pool needs now."""
@@ -50,65 +50,65 @@ class ScalingDuty:
         for name in over:
             self._pools.pop(name).checks.close()
         if over and self._config is not None:
-            self._arrange(self._config)
+            self._match_scalers(self._config)
 
     def close(self, has_ended: bool) -> None:
-        """End this process' part; with `has_ended`, which the instance has, all servers, too."""
+        """End the checks of servers that start. `has_ended`: the instance has ended, so all servers that it started end, too."""
         for pool in self._pools.values():
             pool.checks.close()
             if has_ended:
-                pool.made.driver.close()
+                pool.driver.driver.close()
 
-    def _take_up_left(self, config: Config) -> None:
-        """Have a scaler for each pool that has ceased to scale, or to start processes, while there was no controller."""
+    def _take_over_abandoned(self, config: Config) -> None:
+        """Have a scaler for each pool that has ceased to scale, or to start processes, since there was last a controller."""
         scaled = _scaled(config)
         processes = {name for name, scaling in scaled.items() if scaling.driver == "process"}
-        left = {found.pool for found in keepers(self._segment.name)} - processes
-        # The units and hooks of before are not known: such servers leave the pool only.
-        left.update(name for name in config.pools.keys() - scaled.keys() if self._has_scaled(name))
-        for name in left:
-            self._pools[name] = self._new_pool(name, config, _LEFT)
+        abandoned = {found.pool for found in keepers(self._segment.name)} - processes
+        # The units and hooks of before are not known: such servers leave the pool and are not ended.
+        abandoned.update(name for name in config.pools.keys() - scaled.keys() if self._has_scaled(name))
+        for name in abandoned:
+            self._pools[name] = self._new_pool(name, config, _ABANDONED)
 
     def _has_scaled(self, pool: str) -> bool:
         number = pool_number(self._segment, pool)
         return number is not None and scaling_of(self._segment, number) is not None
 
-    def _arrange(self, config: Config) -> None:
-        """Have a scaler for each pool that scales. Those of other pools let their servers end."""
+    def _match_scalers(self, config: Config) -> None:
+        """Have a scaler for each pool that scales. The scalers of other pools end their servers."""
         scaled = _scaled(config)
         for name, scaling in scaled.items():
             known = self._pools.get(name)
             if known is None:
                 self._pools[name] = self._new_pool(name, config, scaling)
-            elif known.kind == scaling.driver:
+            elif known.driver_kind == scaling.driver:
                 known.use(config, scaling)
         for name, known in self._pools.items():
-            # With another driver, the servers of the one before end first: both would have the same numbers.
-            if name not in scaled or scaled[name].driver != known.kind:
+            # When the driver changes, the servers of the one before end first: both would have the same numbers.
+            if name not in scaled or scaled[name].driver != known.driver_kind:
                 known.scaler.retire()
         self._duties = Duties({f"scale the pool {name}": pool.scaler.look for name, pool in self._pools.items()})
 
     def _new_pool(self, name: str, config: Config, scaling: ScalingConfig) -> _Pool:
-        made, checks = self._make(name, scaling, config), StartChecks(name, config)
+        driver, checks = self._make(name, scaling, config), StartChecks(name, config)
         place = ScaledPool(self._segment, self._ledger, self._states, name, scaling.max_connections)
-        scaler = PoolScaler(self._segment, self._ledger, name, config.pools.get(name, PoolConfig()), scaling, made.driver,
+        scaler = PoolScaler(self._segment, self._ledger, name, config.pools.get(name, PoolConfig()), scaling, driver.driver,
                             place, checks)
-        return _Pool(name, scaling.driver, scaler, made, place, checks)
+        return _Pool(name, scaling.driver, scaler, driver, place, checks)
 
 
 class _Pool:
     """The parts of a pool that scales."""
 
-    def __init__(self, name: str, kind: str, scaler: PoolScaler, made: MadeDriver, place: ScaledPool,
+    def __init__(self, name: str, kind: str, scaler: PoolScaler, driver: ConfiguredDriver, place: ScaledPool,
                  checks: StartChecks) -> None:
-        self.kind, self.scaler, self.made, self.checks = kind, scaler, made, checks
+        self.driver_kind, self.scaler, self.driver, self.checks = kind, scaler, driver, checks
         self._name, self._place = name, place
 
     def use(self, config: Config, scaling: ScalingConfig) -> None:
         """Go by another configuration."""
         self._place.max_connections = scaling.max_connections
         self.checks.use(config)
-        self.made.use(scaling)
+        self.driver.use(scaling)
         self.scaler.use(config.pools[self._name], scaling)
 
 

@@ -1,8 +1,8 @@
 """When which server is checked.
 
 A check alone after a pause costs two to three times the CPU of one that follows another: caches are cold, threads are woken.
-So checks are started together, a few times a second, and by one thread, one after the other. Whatever has not begun by the
-next time gets threads of its own: then something hangs or is slow.
+So the checks that are due are started together, ten times a second, and one thread makes them one after the other. A check that
+has not begun a tenth of a second later gets a thread of its own: one before it hangs or is slow.
 """
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from prefork_lb.clock import Clock, monotonic
-from prefork_lb.controller.probe import Outcome, Probe
+from prefork_lb.controller.probe import CheckOutcome, Probe
 from prefork_lb.controller.streak import CheckState, Streak
 
 MOST_THREADS = 512
@@ -28,12 +28,12 @@ _FIRST_WITHIN_S = 1.0
 _FIRST_GAP_S = 0.01
 _TOGETHER_S = 0.1
 _THREAD_IDLE_S = 30.0
-_QUIET_S = 10.0  # between two messages about checks that cannot be made, or not at once
+_QUIET_S = 10.0  # between two messages on checks that this host cannot make, or not at once
 
 log = logging.getLogger("prefork_lb")
 
 
-class Rules(NamedTuple):
+class CheckRules(NamedTuple):
     """How often a server is checked, and how many checks in a row change its state."""
 
     interval_s: float
@@ -49,7 +49,7 @@ class Target:
 
     key: Hashable
     probe: Probe
-    rules: Rules
+    rules: CheckRules
     state: CheckState | None = None
 
     @property
@@ -60,14 +60,14 @@ class Target:
 class Probes(Protocol):
     """What makes the checks: a `Prober`."""
 
-    def probe(self, probe: Probe) -> Outcome:
+    def probe(self, probe: Probe) -> CheckOutcome:
         """Make one check. May take long; must not raise."""
 
     def keep(self, probes: Collection[Probe]) -> None:
         """Forget what is kept for other probes."""
 
 
-ReportResult = Callable[[Hashable, CheckState, Outcome], None]
+ReportResult = Callable[[Hashable, CheckState, CheckOutcome], None]
 """Called after every check: the target's key, its state now, and the outcome of the check."""
 
 
@@ -84,7 +84,7 @@ class CheckSchedule:
         self._report = report
         self._clock = clock
         self._rng = rng or random.Random()
-        self._crew = _Crew(most_threads, clock)
+        self._threads = _JobThreads(most_threads, clock)
         # Taken before `_lock` where both are: a report may take its time, and the schedule does not wait for it.
         self._reporting = threading.RLock()
         self._lock = threading.RLock()
@@ -129,7 +129,7 @@ class CheckSchedule:
 
         Returns the seconds until the next check is due, as far as is known now; infinity if nothing is.
         """
-        self._crew.grow()
+        self._threads.grow()
         with self._lock:
             now = self._clock()
             while self._heap and self._heap[0][0] <= now:
@@ -141,7 +141,7 @@ class CheckSchedule:
                     entry.waits = True
                     continue
                 self._busy.add(key)
-                self._crew.do(lambda entry=entry, now=now: self._check(entry, now))  # type: ignore[misc]
+                self._threads.do(lambda entry=entry, now=now: self._check(entry, now))  # type: ignore[misc]
             return self._heap[0][0] - now if self._heap else math.inf
 
     @property
@@ -155,7 +155,7 @@ class CheckSchedule:
         with self._reporting, self._lock:
             self._entries = {}
             self._heap = []
-        self._crew.close()
+        self._threads.close()
 
     def _plan(self, entry: _Entry, due: float) -> None:
         heapq.heappush(self._heap, (due, next(self._numbers), entry))
@@ -168,7 +168,7 @@ class CheckSchedule:
                     self._tell(entry, outcome)
         self._done(entry, started)
 
-    def _tell(self, entry: _Entry, outcome: Outcome) -> None:
+    def _tell(self, entry: _Entry, outcome: CheckOutcome) -> None:
         if outcome.passed is None:
             if self._clock() >= self._quiet_until:
                 self._quiet_until = self._clock() + _QUIET_S
@@ -208,8 +208,8 @@ class _Entry:
         self.waits = False  # due, and in no heap, until the check of its predecessor has ended
 
 
-class _Crew:
-    """Daemon threads that do jobs: one, and when `grow` says so as many as wait, at most `most`; idle ones end after a while."""
+class _JobThreads:
+    """Daemon threads that do jobs: one at first; `grow` starts one for each job that waits, up to `most`. Idle ones end."""
 
     def __init__(self, most: int, clock: Clock) -> None:
         self._most = most
@@ -241,7 +241,7 @@ class _Crew:
             for _ in range(0 if self._is_closed else min(count, self._most - self._threads)):
                 try:
                     threading.Thread(target=self._work, name="prefork_lb check", daemon=True).start()
-                except RuntimeError:  # the system has no more; those that there are do it, later
+                except RuntimeError:  # the system allows no more; the present ones do the jobs, later
                     if self._clock() >= self._quiet_until:
                         self._quiet_until = self._clock() + _QUIET_S
                         log.error("no thread for one more check at a time; there are %d", self._threads)

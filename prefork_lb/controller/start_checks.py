@@ -6,8 +6,8 @@ from collections.abc import Collection, Hashable
 from prefork_lb.config.added import added_server
 from prefork_lb.config.model import Config
 from prefork_lb.controller.active_checks import probe_for
-from prefork_lb.controller.probe import Outcome, Prober
-from prefork_lb.controller.schedule import CheckSchedule, Rules, Target
+from prefork_lb.controller.probe import CheckOutcome, Prober
+from prefork_lb.controller.schedule import CheckRules, CheckSchedule, Target
 from prefork_lb.controller.streak import CheckState
 
 _EVERY_S = 0.25
@@ -22,7 +22,7 @@ class StartChecks:
         self._checks = CheckSchedule(Prober(), self._report)
         self._watched: frozenset[str] = frozenset()
         # Written by the threads that check. The schedule reports nothing of a server that is watched no more.
-        self._outcomes: dict[Hashable, Outcome] = {}
+        self._outcomes: dict[Hashable, CheckOutcome] = {}
 
     def use(self, config: Config) -> None:
         """Check as this configuration says, from the next server on."""
@@ -31,7 +31,7 @@ class StartChecks:
     def watch(self, addresses: Collection[str]) -> None:
         watched = frozenset(addresses)
         if watched != self._watched:
-            # Those that stay go on, whatever the configuration says now: their targets are equal, or they begin anew.
+            # A server that stays goes on with its checks, unless the configuration has changed its target: then it begins anew.
             self._checks.set_targets([self._target(address) for address in sorted(watched)])
             for address in self._watched - watched:
                 self._outcomes.pop(address, None)
@@ -53,7 +53,7 @@ class StartChecks:
     def _target(self, address: str) -> Target:
         pool = self._config.pools[self._pool]
         probe = probe_for(added_server(pool, address), pool, self._config.proxy.limits.head)
-        return Target(address, probe, Rules(_EVERY_S, _EVERY_S, rise=1, fall=1, start=CheckState.CHECKING.value))
+        return Target(address, probe, CheckRules(_EVERY_S, _EVERY_S, rise=1, fall=1, start=CheckState.CHECKING.value))
 
-    def _report(self, address: Hashable, state: CheckState, outcome: Outcome) -> None:
+    def _report(self, address: Hashable, state: CheckState, outcome: CheckOutcome) -> None:
         self._outcomes[address] = outcome

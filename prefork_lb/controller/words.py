@@ -11,7 +11,7 @@ def why(exc: Exception, address: Address, timeout_s: float) -> str:
     if isinstance(exc.__cause__, StreamTimeout):
         return f"no answer within {timeout_s:g} s"
     if isinstance(exc, ProxyError):
-        text = lower(str(exc).removeprefix(f"{address}: "))
+        text = uncapitalised(str(exc).removeprefix(f"{address}: "))
         # The dialer says how much time was left for it.
         return f"{text.rpartition(' within ')[0]} within {timeout_s:g} s" if isinstance(exc, ConnectTimeout) else text
     if isinstance(exc, ValueError):  # the probe cannot be made
@@ -20,7 +20,7 @@ def why(exc: Exception, address: Address, timeout_s: float) -> str:
 
 
 def ranges(numbers: frozenset[int]) -> str:
-    """ "200-399, 404" """
+    """The numbers in words, as in "200-399, 404"."""
     found: list[list[int]] = []
     for number in sorted(numbers):
         if found and number == found[-1][1] + 1:
@@ -31,15 +31,15 @@ def ranges(numbers: frozenset[int]) -> str:
 
 
 def short(text: str) -> str:
-    """Quoted, and cut where it is long."""
+    """The text in quotes, cut after 60 characters."""
     return repr(text if len(text) <= 60 else text[:57] + "...")
 
 
-def lower(text: str) -> str:
-    """With a small letter at its begin, unless it begins with an abbreviation."""
+def uncapitalised(text: str) -> str:
+    """The text with a small first letter, unless it begins with an abbreviation."""
     return text[:1].lower() + text[1:] if text[1:2].islower() else text
 
 
 def duration(seconds: float) -> str:
-    """In milliseconds or seconds."""
+    """A duration in words: milliseconds, or seconds from one on."""
     return f"{seconds * 1000:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from prefork_lb.controller.probe import Outcome, Probe, Prober
+from prefork_lb.controller.probe import CheckOutcome, Probe, Prober
 from prefork_lb.net.address import Address
 
 SHORT_S = 0.5
@@ -133,7 +133,7 @@ def http(address: Address, timeout_s: float = DEADLINE_S, **more: object) -> Pro
     return Probe("http", address, timeout_s=timeout_s, **more)  # type: ignore[arg-type]
 
 
-def timed(prober: Prober, probe: Probe) -> Outcome:
+def timed(prober: Prober, probe: Probe) -> CheckOutcome:
     """A check that must end soon after its timeout."""
     started = time.monotonic()
     outcome = prober.probe(probe)

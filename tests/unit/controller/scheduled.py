@@ -7,14 +7,14 @@ import threading
 from collections.abc import Collection, Hashable
 
 from prefork_lb.clock import ManualClock
-from prefork_lb.controller.probe import Outcome, Probe
-from prefork_lb.controller.schedule import CheckSchedule, Rules, Target
+from prefork_lb.controller.probe import CheckOutcome, Probe
+from prefork_lb.controller.schedule import CheckRules, CheckSchedule, Target
 from prefork_lb.controller.streak import CheckState
 from prefork_lb.net.address import Address
 from tests.support.waiting import wait_until
 
 UP, DOWN, CHECKING = CheckState.UP, CheckState.DOWN, CheckState.CHECKING
-RULES = Rules(interval_s=2.0, fast_interval_s=0.5, rise=2, fall=3)
+RULES = CheckRules(interval_s=2.0, fast_interval_s=0.5, rise=2, fall=3)
 DEADLINE_S = 10.0
 
 
@@ -31,7 +31,7 @@ class FakeProber:
         self._running: list[Probe] = []
         self.twice: list[Probe] = []
 
-    def probe(self, probe: Probe) -> Outcome:
+    def probe(self, probe: Probe) -> CheckOutcome:
         with self._lock:
             if probe in self._running:
                 self.twice.append(probe)
@@ -42,7 +42,7 @@ class FakeProber:
             hanging.wait(DEADLINE_S)
         with self._lock:
             self._running.remove(probe)
-        return Outcome(None if probe in self.cannot else probe not in self.failing, "as told", 0.001)
+        return CheckOutcome(None if probe in self.cannot else probe not in self.failing, "as told", 0.001)
 
     def keep(self, probes: Collection[Probe]) -> None:
         self.kept = probes
@@ -52,7 +52,7 @@ def probe_of(number: int) -> Probe:
     return Probe("tcp", Address("127.0.0.1", number))
 
 
-def target(number: int, rules: Rules = RULES, state: CheckState | None = None) -> Target:
+def target(number: int, rules: CheckRules = RULES, state: CheckState | None = None) -> Target:
     return Target(number, probe_of(number), rules, state)
 
 
@@ -65,7 +65,7 @@ class Rig:
         self.reports: queue.SimpleQueue[tuple[Hashable, CheckState, bool | None]] = queue.SimpleQueue()
         self.checks = CheckSchedule(self.prober, self.report, self.clock, random.Random(1), most_threads)
 
-    def report(self, key: Hashable, state: CheckState, outcome: Outcome) -> None:
+    def report(self, key: Hashable, state: CheckState, outcome: CheckOutcome) -> None:
         self.reports.put((key, state, outcome.passed))
 
     def next_report(self) -> tuple[Hashable, CheckState, bool | None]:

@@ -9,7 +9,7 @@ import pytest
 
 from prefork_lb.config.published import decode_published
 from prefork_lb.controller.active_checks import ActiveChecks
-from prefork_lb.controller.probe import Outcome
+from prefork_lb.controller.probe import CheckOutcome
 from prefork_lb.controller.schedule import CheckSchedule
 from prefork_lb.controller.streak import CheckState
 from prefork_lb.shared import layout as at
@@ -31,7 +31,7 @@ class Checking:
         self.slot = self.register(address)
         self.checks = ActiveChecks(segment, Ledger(segment, takes_row=False), self.states)
         pool = {"servers": [{"address": address}], "health": {"type": "tcp", "interval": 0.1, "start": "checking"}}
-        self.checks.set_configuration(decode_published(json.dumps({"pools": {"web": pool}}).encode())[0])
+        self.checks.use(decode_published(json.dumps({"pools": {"web": pool}}).encode())[0])
 
     def register(self, address: str) -> int:
         return register(self.segment, self.ledger, [PoolEntry("web", [ServerEntry(address, 1, 0, False)])])["web"].slots[0]
@@ -65,7 +65,7 @@ def test_a_result_is_not_filed_for_the_server_that_has_the_slot_by_now(checking:
     layout = checking.segment.layout
     checking.segment.cells[layout.row(checking.ledger.row) + at.R_GENERATION] = checking.ledger.generation + 1
     assert checking.register("10.0.0.9:80") == checking.slot
-    checking.checks._report(("web", checking.address), CheckState.DOWN, Outcome(False, "refused", 0.0))
+    checking.checks._report(("web", checking.address), CheckState.DOWN, CheckOutcome(False, "refused", 0.0))
     assert checking.states.check[checking.slot] == Check.NONE
 
 

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from prefork_lb.controller.http_check import BODY_LIMIT_BYTES
-from prefork_lb.controller.probe import Outcome, Prober
+from prefork_lb.controller.probe import CheckOutcome, Prober
 from tests.unit.controller.answering import (
     DEADLINE_S,
     SHORT_S,
@@ -79,7 +79,7 @@ def test_one_probe_by_two_threads_at_a_time(prober: Prober, serve: Serve) -> Non
         connection.sendall(answer())
 
     probe = http(serve(meets).address)
-    outcomes: list[Outcome] = []
+    outcomes: list[CheckOutcome] = []
     threads = [threading.Thread(target=lambda: outcomes.append(prober.probe(probe)), daemon=True) for _ in range(2)]
     for thread in threads:
         thread.start()

@@ -9,7 +9,7 @@ import pytest
 from prefork_lb.config.model import Config
 from prefork_lb.config.scaling import ScalingConfig
 from prefork_lb.controller import scaling_duty
-from prefork_lb.controller.scaled_drivers import MadeDriver, make_driver
+from prefork_lb.controller.scaled_drivers import ConfiguredDriver, make_driver
 from prefork_lb.controller.scaling_duty import ScalingDuty
 from prefork_lb.scaling.driver import Running
 from prefork_lb.scaling.drivers.command import CommandDriver
@@ -53,11 +53,11 @@ class Drivers:
         self.made: list[Driver] = []
         self.left: dict[int, Running] = {}  # that a driver of another controller has started
 
-    def make(self, pool: str, scaling: ScalingConfig, config: Config) -> MadeDriver:
+    def make(self, pool: str, scaling: ScalingConfig, config: Config) -> ConfiguredDriver:
         driver = Driver(pool)
         driver.running.update(self.left)
         self.made.append(driver)
-        return MadeDriver(driver, driver.used.append)
+        return ConfiguredDriver(driver, driver.used.append)
 
     def of(self, pool: str) -> list[Driver]:
         return [driver for driver in self.made if driver.pool == pool]

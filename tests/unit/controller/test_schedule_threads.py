@@ -6,7 +6,7 @@ from collections.abc import Hashable
 
 import pytest
 
-from prefork_lb.controller.probe import Outcome
+from prefork_lb.controller.probe import CheckOutcome
 from prefork_lb.controller.schedule import CheckSchedule
 from prefork_lb.controller.streak import CheckState
 from tests.support.waiting import wait_until
@@ -59,7 +59,7 @@ def test_reports_come_one_at_a_time() -> None:
     overlaps = []
     gate = threading.Event()
 
-    def report(key: Hashable, state: CheckState, outcome: Outcome) -> None:
+    def report(key: Hashable, state: CheckState, outcome: CheckOutcome) -> None:
         if not inside.acquire(blocking=False):
             overlaps.append(key)
         gate.wait(0.02)
@@ -79,7 +79,7 @@ def test_reports_come_one_at_a_time() -> None:
 def test_a_report_may_change_the_targets_and_one_that_fails_is_not_the_last() -> None:
     rig = Rig()
 
-    def report(key: Hashable, state: CheckState, outcome: Outcome) -> None:
+    def report(key: Hashable, state: CheckState, outcome: CheckOutcome) -> None:
         rig.reports.put((key, state, outcome.passed))
         if key == 1:
             checks.set_targets([target(2)])

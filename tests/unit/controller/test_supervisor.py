@@ -9,7 +9,7 @@ import pytest
 
 from prefork_lb.clock import ManualClock
 from prefork_lb.config.admin import AdminConfig
-from prefork_lb.controller.side_process import SideProcess
+from prefork_lb.controller.supervisor import Supervisor
 from prefork_lb.shared.segment import Segment
 from tests.support.waiting import wait_until
 
@@ -24,7 +24,7 @@ class Runs:
         script = ("import os, sys, time; open(sys.argv[1], 'a').write(f'{os.getpid()}\\n');"
                   "time.sleep(0 if os.path.exists(sys.argv[2]) else 60)")
         command = (sys.executable, "-c", script, str(self.starts_file), str(self.ends_file))
-        self.keeper = SideProcess(segment, "", "the process", command, self.clock)
+        self.keeper = Supervisor(segment, "", "the process", command, self.clock)
 
     @property
     def starts(self) -> int:

@@ -1,4 +1,4 @@
-"""Sends metrics to StatsD, in a thread: the look-up of its name may hang."""
+"""Sends metrics to StatsD in a thread: the look-up of the receiver's name may hang."""
 from __future__ import annotations
 
 import socket
@@ -18,8 +18,8 @@ _AT_ONCE, _PAUSE_S = 16, 0.002
 _END_S = 1.0
 
 
-class Sender:
-    """A thread while the configuration in force names a StatsD."""
+class StatsDSender:
+    """Has a thread while the configuration in force names a receiver."""
 
     def __init__(self, segment: Segment) -> None:
         self._segment = segment
@@ -56,8 +56,8 @@ class Sender:
 
 
 def _send(lines: Sequence[str], host: str, port: int, stop: threading.Event) -> None:
-    """Send the lines. What the receiver, or this host, has no room for is lost: that is StatsD's way. Raises OSError when the
-    host is not known."""
+    """Send the lines. What this host or the receiver has no room for is lost, as usual with StatsD. Raises OSError when the host
+    is not known."""
     family, kind, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
     with socket.socket(family, kind) as sock:
         sock.setblocking(False)
@@ -71,7 +71,7 @@ def _send(lines: Sequence[str], host: str, port: int, stop: threading.Event) -> 
 
 
 def _datagrams(lines: Sequence[str]) -> Iterator[bytes]:
-    """The lines in as few datagrams as may be."""
+    """The lines in as few datagrams as possible."""
     held: list[str] = []
     size = 0
     for line in lines:

@@ -1,11 +1,11 @@
-"""Keeps the process running that shares with other balancers, and forgets what these told when nothing more comes."""
+"""Keeps the process running that shares with other balancers, and drops their reports when no new ones come."""
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
 
 from prefork_lb.config.cluster import ClusterConfig
-from prefork_lb.controller.side_process import SideProcess, module
+from prefork_lb.controller.supervisor import Supervisor, command_of
 from prefork_lb.shared.balancers import balancers
 from prefork_lb.shared.elsewhere import Elsewhere
 from prefork_lb.shared.events import Kind, record
@@ -16,13 +16,13 @@ from prefork_lb.shared.states import States
 log = logging.getLogger("prefork_lb")
 
 
-class Sharing:
-    """The controller's part of `[cluster]`. The process may hang or be killed: requests must not go by old tales for it."""
+class ClusterDuty:
+    """The controller's part of `[cluster]`. The process may hang or be killed: then requests must not go by its last reports."""
 
     def __init__(self, segment: Segment, ledger: Ledger, states: States, error_log: str,
-                 command: Sequence[str] = module("prefork_lb.cluster")) -> None:
+                 command: Sequence[str] = command_of("prefork_lb.cluster")) -> None:
         self._segment, self._ledger = segment, ledger
-        self._process = SideProcess(segment, error_log, "the process that shares with other balancers", command)
+        self._process = Supervisor(segment, error_log, "the process that shares with other balancers", command)
         self._elsewhere = Elsewhere(segment, ledger, states)
 
     def use(self, cluster: ClusterConfig | None) -> None:

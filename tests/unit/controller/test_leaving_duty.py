@@ -6,7 +6,7 @@ import pytest
 from prefork_lb.config.model import Config
 from prefork_lb.config.pool import PoolConfig
 from prefork_lb.config.sticky import StickyConfig
-from prefork_lb.controller.leaving import Leaving
+from prefork_lb.controller.leaving_duty import LeavingDuty
 from prefork_lb.shared.keys import slots_by_key
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import Segment
@@ -26,7 +26,7 @@ class Pool:
         self.steering = Steering(segment, self.ledger, self.states)
         self.steering.add_server("web", A, who="scaling", source=Source.SCALING)
         self.slot = slots_by_key(segment)["web", A]
-        self.leaving = Leaving(segment, self.ledger, self.states)
+        self.leaving = LeavingDuty(segment, self.ledger, self.states)
         self.leaving.use(Config(pools={"web": PoolConfig(sticky=sticky)}))
 
     def claim(self) -> None:

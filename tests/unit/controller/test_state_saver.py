@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from prefork_lb.controller.saving import Saver
+from prefork_lb.controller.state_saver import StateSaver
 from prefork_lb.shared.saved import StateFile
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import States
@@ -23,7 +23,7 @@ def test_what_fails_at_every_look_is_told_once_and_not_four_times_a_second(
         raise ValueError("a defect")
 
     monkeypatch.setattr(StateFile, "look", fail)
-    saver = Saver(segment, States(segment))
+    saver = StateSaver(segment, States(segment))
     saver.use(str(tmp_path / "states"), 60, "prefork_lb.toml")
     wait_until(lambda: looks == 3, "it goes on", 10)
     monkeypatch.undo()

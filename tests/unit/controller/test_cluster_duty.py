@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from prefork_lb.config.cluster import ClusterConfig
-from prefork_lb.controller.sharing import Sharing
+from prefork_lb.controller.cluster_duty import ClusterDuty
 from prefork_lb.shared.balancers import Balancer, balancers, write_balancers
 from prefork_lb.shared.elsewhere import Elsewhere
 from prefork_lb.shared.events import Kind, recent
@@ -25,9 +25,9 @@ def ledger(segment: Segment) -> Ledger:
 
 
 @pytest.fixture
-def sharing(segment: Segment, ledger: Ledger) -> Iterator[Sharing]:
+def sharing(segment: Segment, ledger: Ledger) -> Iterator[ClusterDuty]:
     """Its process only waits, as one that hangs does."""
-    found = Sharing(segment, ledger, States(segment), "", (sys.executable, "-c", "import time; time.sleep(60)"))
+    found = ClusterDuty(segment, ledger, States(segment), "", (sys.executable, "-c", "import time; time.sleep(60)"))
     yield found
     found.close()
 
@@ -41,7 +41,7 @@ def tell(segment: Segment, ledger: Ledger) -> None:
 
 
 def test_what_a_process_that_hangs_has_told_is_forgotten(
-    sharing: Sharing, segment: Segment, ledger: Ledger, caplog: pytest.LogCaptureFixture
+    sharing: ClusterDuty, segment: Segment, ledger: Ledger, caplog: pytest.LogCaptureFixture
 ) -> None:
     sharing.use(SECTION)
     tell(segment, ledger)
@@ -59,7 +59,7 @@ def test_what_a_process_that_hangs_has_told_is_forgotten(
     assert [event.text for event in recent(segment, 0, 100) if event.kind == Kind.BALANCER_LEFT.value] == [f"a {text}"]
 
 
-def test_without_the_section_nothing_is_left(sharing: Sharing, segment: Segment, ledger: Ledger) -> None:
+def test_without_the_section_nothing_is_left(sharing: ClusterDuty, segment: Segment, ledger: Ledger) -> None:
     sharing.use(SECTION)
     tell(segment, ledger)
     sharing.use(None)

@@ -10,10 +10,10 @@ from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import States
 
 _EVERY_S = 0.25
-_END_S = 5.0  # for the last write; the instance has ended, and nobody waits for the controller longer than that
+_END_S = 5.0  # for the last write; then the controller ends without it
 
 
-class Saver:
+class StateSaver:
     """A thread that keeps the state file of the configuration in force."""
 
     def __init__(self, segment: Segment, states: States) -> None:

@@ -18,17 +18,20 @@ _PATIENCE_S = 5.0  # from SIGTERM to SIGKILL
 log = logging.getLogger("prefork_lb")
 
 
-def module(name: str) -> Sequence[str]:
-    """The command that runs this module of ours, with this interpreter."""
-    return sys.executable, "-m", name
+def command_of(module: str) -> Sequence[str]:
+    """The command that runs a module of this package, with this interpreter."""
+    return sys.executable, "-m", module
 
 
-class SideProcess:
-    """One process, which reads the configuration by itself. It is no part of the controller, so that a page with many visitors,
-    or a store that hangs, delays no check; and it ends with the controller, however that ends."""
+class Supervisor:
+    """Of one process, which reads the configuration itself.
+
+    The process is no part of the controller, so a dashboard with many visitors, or a store that hangs, delays no check. It ends
+    when the controller ends, whatever ends that.
+    """
 
     def __init__(self, segment: Segment, error_log: str, what: str, command: Sequence[str], clock: Clock = monotonic) -> None:
-        """`what` it is, for messages. `error_log` is the file that its own messages go to; empty: standard error."""
+        """`what`: the process' name in messages. `error_log`: the file that its own messages go to; empty: standard error."""
         self._what = what
         self._arguments = [*command, segment.name, "--descriptor", str(segment.descriptor), "--controller", str(os.getpid()),
                            *(("--log", error_log) if error_log else ())]

@@ -1,4 +1,4 @@
-"""Removes servers that their source has let go, when nothing is left on them."""
+"""Removes servers that their source has let go, when they have neither requests nor sessions any more."""
 from __future__ import annotations
 
 import contextlib
@@ -18,7 +18,7 @@ from prefork_lb.shared.table import Source, Standing
 _AT_ONCE = 32  # servers; all workers wait for the lock meanwhile
 
 
-class Leaving:
+class LeavingDuty:
     """Of one instance. `look` is to be called a few times a second."""
 
     def __init__(self, segment: Segment, ledger: Ledger, states: States) -> None:
@@ -28,7 +28,7 @@ class Leaving:
         self._busy_ms: dict[int, int] = {}  # by slot: when a request was last seen on a server that is leaving
 
     def use(self, config: Config) -> None:
-        """Go by the sessions of this configuration."""
+        """Take from this configuration which sessions pools keep."""
         self._config = config
 
     def look(self) -> None:
@@ -55,7 +55,7 @@ class Leaving:
         """Whether the server is leaving and no request is on it or waits for it. Certain only while the lock is held."""
         states, cells = self._states, self._segment.cells
         waiting = cells[self._segment.layout.column(at.C_OWN_WAITING).start + slot]
-        # One that is ready was about to be let go, or taken back, when the process that did it was killed.
+        # A leaving server that is ready: the process that let it go, or took it back, was killed in the middle.
         return bool(states.leaving[slot] and states.standing[slot] == Standing.ADDED and states.admin[slot] != Admin.READY
                     and not self._ledger.totals[slot] and not waiting)
 
@@ -64,7 +64,7 @@ class Leaving:
             changes = Changes(self._segment, self._ledger, self._states, pool)
             for slot in filter(self._is_idle, slots):
                 key, source = key_of(self._segment, slot), Source(self._states.source[slot])
-                # Refused: the last one of a pool that a reload has given servers of its own, which are not there yet.
+                # Refused: the pool's last server. A reload has given the pool other ones, and no worker has entered them yet.
                 with contextlib.suppress(Refused):
                     if key is not None and key[0] == pool:
                         changes.remove(key[1], source.name.lower(), source)
