@@ -43,7 +43,20 @@ async def behave(link: Link, request: Request) -> bool:
         body = f"the origin knows no {request.path}\n".encode()
         await link.send(head(link, 404, [("Content-Length", str(len(body)))]) + body)
         return True
-    return await behavior(link, request)
+    return await behavior(link, request) and await rest_read(link, request)
+
+
+async def rest_read(link: Link, request: Request) -> bool:
+    """Read what an early answer has left of the body, before the next head; return whether all of it came."""
+    if link.body_read:
+        return True
+    link.uncount()
+    try:
+        async for _ in body_pieces(link, request, {}):
+            pass
+    except PeerGone:
+        return False
+    return True
 
 
 def head(link: Link, status: int, fields: list[tuple[str, str]]) -> bytes:
@@ -194,6 +207,7 @@ async def body_pieces(link: Link, request: Request, trailers: dict[str, str]) ->
         lengths = request.arrival.values("Content-Length")
         async for piece in counted(link, int(lengths[0]) if lengths else 0):
             yield piece
+    link.body_read = True
 
 
 async def counted(link: Link, length: int) -> AsyncIterator[bytes]:

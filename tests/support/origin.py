@@ -77,6 +77,7 @@ class Link(asyncio.StreamReaderProtocol):
         self.close_at_next = False  # see the behavior "stale"
         self.sent = 0  # bytes of the running or last request's response handed to the kernel or about to be
         self.received = 0  # bytes of its body read
+        self.body_read = False  # all of it
         self.writer: asyncio.StreamWriter
 
     def eof_received(self) -> bool:
@@ -185,6 +186,7 @@ class OriginServer:
         link.requests += 1
         link.busy = True
         link.sent = link.received = 0
+        link.body_read = False
         try:
             if link.close_at_next:
                 return False
