@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from tests.support.waiting import wait_until
 
 FRONT_ENDS = (GTHREAD, PROXY)
 EJECTION = "[pools.web.ejection]\nfailures = 3\nseconds = 1\n"
-HEALTH = f'[pools.web.health]\npath = "{CHECK}"\ninterval = 0.2\nfast_interval = 0.1\ntimeout = 0.5\nrise = 2\nfall = 2\n'
+HEALTH = f'[pools.web.health]\npath = "{CHECK}"\ninterval = 0.2\nfast_interval = 0.1\ntimeout = 2\nrise = 2\nfall = 2\n'
 RETRIES = '[pools.web.retries]\nattempts = 3\nstatuses = ["500-504"]\non = ["connect", "reset", "timeout"]\n'
 
 
@@ -56,13 +57,19 @@ def statuses(balancer: Balancer, count: int) -> list[int]:
 def test_a_server_that_answers_500_is_ejected_and_comes_back(rig: Rig, kind: FrontEnd, origin: MoodyOrigin) -> None:
     balancer = rig.balancer(pool_text(origin.addresses, "round-robin") + EJECTION, kind, workers=2)
     origin.moods[1] = 500
+
+    def failed_trials() -> int:
+        return balancer.log().count("its trial failed")
+
+    begun = time.monotonic()
     seen = statuses(balancer, 40)
-    assert seen.count(500) == 3 and seen.count(200) == 37
-    assert "is ejected for 1" in balancer.log() and not server_of(balancer, origin.addresses[1])["usable"]
+    assert seen.count(500) == 3 + failed_trials() and seen.count(200) == 40 - seen.count(500)
+    assert "is ejected for 1" in balancer.log()
+    assert not server_of(balancer, origin.addresses[1])["usable"] or time.monotonic() - begun > 1
     # Its time is over: one request finds it ill still, and it is out for twice as long.
     wait_until(lambda: 500 in statuses(balancer, 8), "a trial", every=0.05)
-    assert "its trial failed" in balancer.log()
-    assert statuses(balancer, 40).count(500) == 0
+    before = wait_until(failed_trials, "what the log says of it")
+    assert statuses(balancer, 40).count(500) == failed_trials() - before
     origin.moods[1] = "well"
     wait_for_server(balancer, origin.addresses[1], 1)
     wait_until(lambda: statuses(balancer, 4) == [200] * 4 and server_of(balancer, origin.addresses[1])["usable"],
@@ -73,7 +80,7 @@ def test_a_server_that_answers_500_is_ejected_and_comes_back(rig: Rig, kind: Fro
 
 
 def test_no_more_servers_than_allowed_are_ejected_and_never_the_last(rig: Rig, origin: MoodyOrigin) -> None:
-    balancer = rig.balancer(pool_text(origin.addresses) + EJECTION, PROXY, workers=2)
+    balancer = rig.balancer(pool_text(origin.addresses) + EJECTION.replace("seconds = 1", "seconds = 60"), PROXY, workers=2)
     origin.moods[:] = [500] * 4
     assert set(statuses(balancer, 60)) == {500}, "the clients get the servers' own answers"
     assert balancer.log().count("is ejected") == 2  # max_ejected is 50 %
@@ -183,7 +190,7 @@ def test_a_server_that_expects_a_proxy_header_is_checked_with_one(rig: Rig) -> N
 
 
 def controller(balancer: Balancer) -> int:
-    return int(wait_until(lambda: balancer.status().instance["controller"], "a controller", 5, every=0.05))
+    return int(wait_until(lambda: balancer.status().instance["controller"], "a controller", every=0.05))
 
 
 def test_the_controller_is_back_after_a_kill_and_ends_with_its_master(rig: Rig, kind: FrontEnd, origin: MoodyOrigin) -> None:
@@ -347,11 +354,11 @@ def test_a_server_that_comes_back_begins_with_a_small_share(rig: Rig, origin: Mo
     balancer = rig.balancer(text, PROXY, workers=2)
     address = origin.addresses[0]
     assert balancer.by_hand("drain", address).returncode == 0
+    begun, start = time.monotonic(), len(origin.seen)
     assert balancer.by_hand("ready", address).returncode == 0
-    start = len(origin.seen)
     statuses(balancer, 100)
-    early = origin.share(0, start)
-    assert early < 30
+    weight = min(1, (time.monotonic() - begun) / 4)  # of the other server's, at the end at the latest
+    assert origin.share(0, start) <= 100 * weight / (1 + weight) + 5
 
     def is_even() -> bool:
         start = len(origin.seen)
