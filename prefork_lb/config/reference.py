@@ -14,7 +14,7 @@ from prefork_lb.config.discovery import DiscoveryConfig
 from prefork_lb.config.load import LOCAL_FILE, SYSTEM_FILE
 from prefork_lb.config.log import LogConfig
 from prefork_lb.config.metrics import MetricsConfig
-from prefork_lb.config.routes import FieldChangesConfig, RateConfig, RespondConfig, RouteConfig
+from prefork_lb.config.routes import FieldChangesConfig, MirrorConfig, RateConfig, RespondConfig, RouteConfig
 from prefork_lb.config.scaling import ScalingConfig, ScheduleConfig
 from prefork_lb.config.sticky import StickyConfig
 from prefork_lb.config.tracing import TracingConfig
@@ -30,7 +30,8 @@ _SECTIONS: tuple[tuple[str, type[msgspec.Struct]], ...] = (
     ("[pools.NAME.queue]", pool.QueueConfig), ("[pools.NAME.breaker]", pool.BreakerConfig),
     ("[pools.NAME.sticky]", StickyConfig),
     ("[pools.NAME.scaling]", ScalingConfig), ("a time in [pools.NAME.scaling] schedules", ScheduleConfig),
-    ("[pools.NAME.discovery]", DiscoveryConfig), ("[[routes]]", RouteConfig), ("`rate` of [[routes]]", RateConfig),
+    ("[pools.NAME.discovery]", DiscoveryConfig), ("[[routes]]", RouteConfig), ("`mirror` of [[routes]]", MirrorConfig),
+    ("`rate` of [[routes]]", RateConfig),
     ("`respond` of [[routes]]", RespondConfig), ("`request` and `response` of [[routes]]", FieldChangesConfig),
     ("[state]", model.StateConfig), ("[admin]", AdminConfig),
     ("[cluster]", ClusterConfig), ("[metrics]", MetricsConfig), ("[tracing]", TracingConfig), ("[log]", LogConfig),

@@ -44,6 +44,14 @@ class RateConfig(Section, frozen=True):
     burst: Annotated[int, meta("Requests that may come at once.", ge=1, le=1_000_000)] = 1
 
 
+class MirrorConfig(Section, frozen=True):
+    """Copies of requests to another pool, `mirror` of a route, whose answers are dropped. Requests with a body are copied when it
+    has up to 64 KiB and is received whole before a server is claimed (`proxy.buffers`)."""
+
+    pool: Annotated[str, meta("Name of the pool that gets the copies.")]
+    share: Annotated[float, meta("The share of the requests that are copied.", gt=0, le=1)] = 1.0
+
+
 class RouteConfig(Section, frozen=True):
     """Which requests go where, `[[routes]]`; the most specific route wins, see [routing.md](routing.md). A route has a `pool`, a
     `split`, a `redirect` or a `respond`."""
@@ -59,6 +67,7 @@ class RouteConfig(Section, frozen=True):
     failover: Annotated[str, meta(
         "Name of the pool that answers while `pool`, or the one that the split gives, has no usable server."
     )] = ""
+    mirror: MirrorConfig | None = None
     redirect: Annotated[str, meta(
         'Where the client is sent instead: "https://example.org/new/{rest}". May hold `{rest}` (what follows the prefix of '
         "`paths`, with the query), `{path}`, `{query}`, `{host}`, `{scheme}`, `{client}` and `{method}`."
@@ -124,4 +133,6 @@ def answer_in_words(route: RouteConfig) -> str:
     if route.respond is not None:
         return f"answer {route.respond.status}"
     pools = " or ".join(f"{pool} ({weight})" for pool, weight in route.split.items())
-    return f"pool {route.pool or pools}{f', else {route.failover}' if route.failover else ''}"
+    failover = f", else {route.failover}" if route.failover else ""
+    mirror = f", copies to {route.mirror.pool}" if route.mirror is not None else ""
+    return f"pool {route.pool or pools}{failover}{mirror}"

@@ -33,18 +33,26 @@ def check_serving(route: RouteConfig, place: Path, pools: Pools, report: ReportP
                 report((*place, "split_cookie"), f"is the cookie of sticky of the pool {name}; expected another name")
     if route.failover:
         _failover(route, place, pools, report)
+    if route.mirror is not None and route.mirror.pool is not None:
+        _pool(route.mirror.pool, (*place, "mirror", "pool"), pools, report)
+        _passes_on(route, "mirror", route.mirror.pool, place, pools, report)
 
 
 def _failover(route: RouteConfig, place: Path, pools: Pools, report: ReportProblem) -> None:
     _pool(route.failover, (*place, "failover"), pools, report)
     if route.failover == route.pool:
         report((*place, "failover"), "is the route's own pool; expected another one")
+    _passes_on(route, "failover", route.failover, place, pools, report)
+
+
+def _passes_on(route: RouteConfig, key: str, other: str, place: Path, pools: Pools, report: ReportProblem) -> None:
+    """Report a key that names another pool where not all pools of the route pass requests on."""
     if route.pool == "" and route.split == {}:
-        report((*place, "failover"), "has no meaning without pool or split")
-    for name in (route.pool, *(route.split or ()), route.failover):
+        report((*place, key), "has no meaning without pool or split")
+    for name in (route.pool, *(route.split or ()), other):
         pool = pools.get(name or "")
         if pool is not None and pool.mode == "redirect":
-            report((*place, "failover"), f'the pool {name} has mode = "redirect", which has no failover')
+            report((*place, key), f'the pool {name} has mode = "redirect", which has no {key}')
 
 
 def _pool(name: str, place: Path, pools: Pools, report: ReportProblem) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from prefork_lb.clock import Clock
 from prefork_lb.errors import BadResponse, SendTimeout, StaleConnection
+from prefork_lb.net.aside import Aside, in_a_thread
 from prefork_lb.net.dial import Dial
 from prefork_lb.net.sockets import wait_any
 from prefork_lb.net.stream import Stream, StreamClosed, StreamTimeout, WaitAny
@@ -43,6 +44,7 @@ class Settings:
     dial: Dial
     sleep: Callable[[float], None] = time.sleep
     wait_any: WaitAny = wait_any
+    aside: Aside = in_a_thread
     collected_bytes: int = 0  # of a request's body, before a server is claimed
     collects_chunked: bool = False  # chunked bodies as well
     identities: Identities | None = None  # names requests; None: they have no names

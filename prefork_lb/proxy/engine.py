@@ -1,6 +1,7 @@
 """The engine: one straight line from request to reply, the same for every front end."""
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Mapping
 
@@ -8,11 +9,12 @@ from prefork_lb.errors import DownstreamError, LoopDetected, MethodNotAllowed, N
 from prefork_lb.log_summary import summary
 from prefork_lb.proxy.attempt import Settings, attempt
 from prefork_lb.proxy.hedging import hedged, may_hedge
+from prefork_lb.proxy.mirroring import Mirroring
 from prefork_lb.proxy.outbound import EMPTY, OutboundBody, request_block
 from prefork_lb.proxy.plan import Plan
 from prefork_lb.proxy.redirecting import check_redirectable, drop_body, redirect
 from prefork_lb.proxy.reply import Reply
-from prefork_lb.proxy.request import Request
+from prefork_lb.proxy.request import Ended, Request
 from prefork_lb.proxy.retrying import Retrying
 from prefork_lb.proxy.tracing import server_timing
 from prefork_lb.routing.match import Router
@@ -31,13 +33,15 @@ _MOST_PASSES = 8
 class Engine:
     """Takes requests to servers. Has no state of its own but its pools."""
 
-    def __init__(self, router: Router, pools: Mapping[str, Pool], settings: Settings) -> None:
+    def __init__(self, router: Router, pools: Mapping[str, Pool], settings: Settings, copied: Ended | None = None) -> None:
+        """`copied` hears of copies of requests that are over (`proxy.mirroring`); None: nobody wants to know."""
         self._router = router
         self._pools = pools
         self._settings = settings
         self._identities, self._tells_times = settings.identities, settings.tells_times
         self._own_cookies = frozenset((*(pool.sticky.cookie for pool in pools.values() if pool.sticky and pool.sticky.cookie),
                                        *router.own_cookies))
+        self._mirroring = Mirroring(self._attempts, settings, copied)
         # Whether a server wants the addresses of the client's connection (`Request.source`, `destination`).
         self.tells_addresses = any(server.proxy_protocol for pool in pools.values() for server in pool.servers)
 
@@ -137,14 +141,14 @@ class Engine:
             return self._redirect(plan, request)
         block = plan.block if request.identity is None else request.identity.block(plan.block)
         if plan.framing is NO_BODY:
-            return self._attempts(plan.pool, request, block, EMPTY)
+            return self._attempts(plan, request, block, EMPTY)
         if body is None:
             body = self._outbound(plan, request)
         rules = plan.pool.retries
         if rules.attempts > 1 and request.is_idempotent:
             body.keep(rules.body_memory, rules.body_limit)
         try:
-            return self._attempts(plan.pool, request, block, body)
+            return self._attempts(plan, request, block, body)
         finally:
             request.bytes_in = body.received
             body.forget()
@@ -180,6 +184,9 @@ class Engine:
             check_redirectable(goal.target)
         plan = Plan(self, request.peer, pool, framing, block, goal.target, self._told(pool, request))
         plan.serving = route.serving
+        if route.serving is not None and (mirror := route.serving.mirror) is not None:
+            copies = Plan(self, request.peer, self._pools[mirror.pool], framing, block, goal.target, (None, None))
+            plan.mirror = functools.partial(self._mirroring.copy, mirror, copies)
         if applied is not None:
             plan.take, plan.body_limit, plan.changes = applied.take, applied.actions.body_limit, applied.of_response()
         if not request.relays_continue and not request.upgrade:  # these two are not the head's alone
@@ -199,11 +206,14 @@ class Engine:
         request.leased_at = request.answered_at = settings.clock()
         return redirect(lease, pool.redirect_status, request.method, plan.target, settings.pseudonym)
 
-    def _attempts(self, pool: Pool, request: Request, block: bytes, body: OutboundBody) -> Reply:
-        settings, rules = self._settings, pool.retries
+    def _attempts(self, plan: Plan, request: Request, block: bytes, body: OutboundBody) -> Reply:
+        settings, pool = self._settings, plan.pool
+        rules = pool.retries
         clock = settings.clock
         lease = pool.lease(request, (), request.downstream, request.session)
         begun = request.leased_at = clock()
+        if plan.mirror is not None:
+            plan.mirror(request, block, body)
         failed: list[Server] = []  # of a hedged request
         try:
             if rules.hedge and body is EMPTY and may_hedge(pool, request):

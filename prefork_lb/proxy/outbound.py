@@ -153,6 +153,11 @@ class OutboundBody:
         return self._source_ended and not self._again
 
     @property
+    def is_whole(self) -> bool:
+        """Whether the first piece is the whole body. Then it can be sent by several exchanges at a time."""
+        return self._source_ended and self._first_only
+
+    @property
     def is_replayable(self) -> bool:
         """Whether the body can be sent from its beginning again."""
         return self._first_only or self._kept is not None

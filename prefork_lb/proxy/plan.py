@@ -1,7 +1,8 @@
 """What follows from a head and its client alone. Heads come again, and then it need not be worked out again."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from prefork_lb.routing.actions import Take
 from prefork_lb.routing.serving import Serving
@@ -10,6 +11,13 @@ from prefork_lb.upstream.sticky.session import Sticky
 from prefork_lb.wire.forwarded import ClientInfo
 from prefork_lb.wire.framing import Framing
 
+if TYPE_CHECKING:
+    from prefork_lb.proxy.outbound import OutboundBody
+    from prefork_lb.proxy.request import Request
+
+Copy = Callable[["Request", bytes, "OutboundBody"], None]
+"""Copies a request, with its head and body for servers, if it is its turn."""
+
 FieldWork = tuple[frozenset[bytes], Sequence[tuple[bytes, bytes]]]
 """Names in lower case whose fields are taken out, and fields that are written."""
 
@@ -17,8 +25,8 @@ FieldWork = tuple[frozenset[bytes], Sequence[tuple[bytes, bytes]]]
 class Plan:
     """How the requests with a head are passed on; the engine keeps it with the head."""
 
-    __slots__ = ("block", "body_limit", "changes", "engine", "framing", "logged", "others", "peer", "pool", "serving", "take",
-                 "target", "told")
+    __slots__ = ("block", "body_limit", "changes", "engine", "framing", "logged", "mirror", "others", "peer", "pool", "serving",
+                 "take", "target", "told")
 
     def __init__(self, engine: object, peer: ClientInfo, pool: Pool, framing: Framing, block: bytes, target: bytes,
                  told: tuple[Sticky | None, object]) -> None:
@@ -31,11 +39,12 @@ class Plan:
         self.take: Take | None = None  # counts a request against the route's rate
         self.changes: FieldWork | None = None  # of the response's fields
         self.serving: Serving | None = None  # None: by the pool alone
+        self.mirror: Copy | None = None  # copies a request that is sent; None: there are no copies
         self.others: dict[str, Plan] = {}  # the same for other pools of the route, once they were needed
         self.logged = b""  # of the access log: what a line holds of the head; empty: not worked out yet
 
     def at(self, pool: Pool, told: tuple[Sticky | None, object]) -> Plan:
         """The same for another pool; `told` is what the head says of its session there."""
         other = self.others[pool.name] = Plan(self.engine, self.peer, pool, self.framing, self.block, self.target, told)
-        other.body_limit = self.body_limit
+        other.body_limit, other.mirror = self.body_limit, self.mirror
         return other

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from prefork_lb.routing.mirror import Mirror
 from prefork_lb.routing.split import Split
 
 
@@ -12,3 +13,4 @@ class Serving:
 
     split: Split | None = None  # None: the route's pool gets all
     failover: str = ""  # the pool that serves when the first has no usable server; empty: none does
+    mirror: Mirror | None = None  # gets copies; None: there are none

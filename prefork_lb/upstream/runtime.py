@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from prefork_lb.net.aside import Aside, in_a_thread
 from prefork_lb.net.dial import Dial, Dialer
 from prefork_lb.net.sockets import SocketStream, wait_any
 from prefork_lb.net.stream import WaitAny
@@ -22,6 +23,7 @@ class Runtime:
     stream: MakeStream  # makes the stream by which a worker waits for a socket
     wait_any: WaitAny
     sleep: Callable[[float], None] = time.sleep  # seconds
+    aside: Aside = in_a_thread
 
 
 def _in_a_thread(interval_s: float, task: Callable[[], None]) -> None:

@@ -135,6 +135,8 @@ def _served(engine: Engine, first: Plan, request: Request, found: Explanation) -
         told = serving.split.told(request.index.get(b"cookie", ()))
         found.notes.append(f"the cookie {serving.split.cookie.decode()} says the pool" if told else
                            "the route has a split: another request may get another pool")
+    if serving.mirror is not None:
+        found.notes.append(f"the pool {serving.mirror.pool} gets copies of {serving.mirror.share * 100:g} % of the requests")
     return plan
 
 

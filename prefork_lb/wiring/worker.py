@@ -49,9 +49,9 @@ class Worker:
         self._access_log = make_access_log(config.log)
         timeouts = config.proxy.timeouts
         router = make_router(config, limiters(membership.segment, membership.ledger, monotonic))
-        self.engine = Engine(router, self._pools, make_settings(config, runtime))
         tally = self._tally(runtime.one_thread)
         listeners = [counting(tally)] if tally else []
+        self.engine = Engine(router, self._pools, make_settings(config, runtime), tell_all(listeners))
         if self._access_log is not None:
             listeners.append(self._access_log.write)
         if (spans := make_span_log(config.tracing)) is not None:
@@ -107,7 +107,7 @@ def make_settings(config: Config, runtime: Runtime) -> Settings:
     return Settings(
         Timeouts(timeouts.connect, timeouts.response, timeouts.idle), limits, config.proxy.via.encode(), monotonic,
         Memo[bytes, ResponseHead](partial(parse_response, limits=limits), kept_bytes), runtime.dial, runtime.sleep,
-        runtime.wait_any, config.proxy.buffers.request, config.proxy.buffers.chunked,
+        runtime.wait_any, runtime.aside, config.proxy.buffers.request, config.proxy.buffers.chunked,
         _identities(config), config.proxy.server_timing)
 
 

@@ -63,7 +63,7 @@ class ProxyWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         self.hub = Hub()
         self._dialer = Dialer(self.hub)
         self._descriptors = Descriptors(self._free_idle)
-        self.runtime = Runtime(self._dial, self.hub.every, True, self._stream, wait_any, self.hub.sleep)
+        self.runtime = Runtime(self._dial, self.hub.every, True, self._stream, wait_any, self.hub.sleep, self.hub.soon)
         super().load_wsgi()
 
     def _dial(self, address: Address, timeout_s: float, tls: ClientTLS | None = None, preamble: bytes = b"",

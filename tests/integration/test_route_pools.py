@@ -1,21 +1,34 @@
 """Routes with several pools, over real workers."""
 from __future__ import annotations
 
+import socket
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from tests.support.balancer import GTHREAD, PROXY, FrontEnd, pool_text
+from tests.support.balancer import FRONT_ENDS, GTHREAD, PROXY, FrontEnd, pool_text
 from tests.support.client import fetch
 from tests.support.pattern import pattern
+from tests.support.place import HOST
 from tests.support.rig import Rig
+from tests.support.waiting import wait_until
 
-ROUTES = """
+SPLIT = """
 [[routes]]
 split = { stable = 3, canary = 1 }
 split_cookie = "release"
 failover = "stable"
+"""
+MIRROR = """
+[[routes]]
+pool = "web"
+mirror = { pool = "shadow" }
+
+[[routes]]
+paths = ["/bytes"]
+pool = "web"
+mirror = { pool = "silent" }
 """
 
 
@@ -24,7 +37,7 @@ def test_requests_are_split_and_go_to_the_other_pool_without_servers(tmp_path: P
     with Rig(tmp_path) as rig:
         origin = rig.origin(2)
         pools = (pool_text([address], name=name) for address, name in zip(origin.addresses, ("stable", "canary"), strict=True))
-        balancer = rig.balancer("".join(pools) + ROUTES, front_end, workers=1)
+        balancer = rig.balancer("".join(pools) + SPLIT, front_end, workers=1)
         stable, canary = (server.name for server in origin.servers)
         answers = [fetch(balancer.address) for _ in range(40)]
         counts = Counter(answer.served_by for answer in answers)
@@ -34,5 +47,23 @@ def test_requests_are_split_and_go_to_the_other_pool_without_servers(tmp_path: P
         stay = [("Cookie", "release=canary")]
         assert {fetch(balancer.address, fields=stay).served_by for _ in range(5)} == {canary}
         assert balancer.by_hand("drain", origin.addresses[1]).returncode == 0
-        response = fetch(balancer.address, "/upload", method="POST", fields=stay, body=bytes(pattern(0, 1000)))
-        assert (response.served_by, response.value("Set-Cookie"), response.json()["received"]) == (stable, None, 1000)
+        response = fetch(balancer.address, "/x", method="POST", fields=stay, body=bytes(pattern(0, 1000)))
+        assert (response.served_by, response.value("Set-Cookie")) == (stable, None)
+
+
+@pytest.mark.parametrize("front_end", FRONT_ENDS, ids=str)
+def test_requests_are_copied_and_a_mirror_that_is_silent_is_not_noticed(tmp_path: Path, front_end: FrontEnd) -> None:
+    with Rig(tmp_path) as rig, socket.create_server((HOST, 0), backlog=256) as listener:  # connects, and answers nothing
+        origin = rig.origin(2)
+        silent = f"{HOST}:{listener.getsockname()[1]}"
+        addresses = zip([*origin.addresses, silent], ("web", "shadow", "silent"), strict=True)
+        text = "".join(pool_text([address], name=name) for address, name in addresses) + MIRROR
+        balancer = rig.balancer(text, front_end, workers=1)
+        body = bytes(pattern(0, 1000))
+        response = fetch(balancer.address, "/upload", method="POST", body=body)
+        assert (response.served_by, response.json()["received"]) == (origin.servers[0].name, 1000)
+        wait_until(lambda: (1, "/upload") in [(arrival.server, arrival.target) for arrival in origin.arrivals], "the copy came")
+        balancer.wait_until_idle(20)
+        for _ in range(80):
+            assert fetch(balancer.address, "/bytes").status == 200
+        wait_until(lambda: balancer.status().in_flight[silent] == 64, "the copies that there may be at a time are under way")

@@ -67,6 +67,10 @@ def test_bad_ones_are_named_with_the_way_out(tmp_path: Path, route: str, words: 
     ('split = { web = 1 }\nsplit_cookie = "own"', ["is the cookie of sticky of the pool other; expected another name"]),
     ('pool = "web"\nfailover = "web"', ["is the route's own pool; expected another one"]),
     ('pool = "web"\nfailover = "wbe"', ["failover: there is no pool 'wbe'"]),
+    ('pool = "web"\nmirror = { pool = "wbe" }', ["mirror.pool: there is no pool 'wbe'"]),
+    ('pool = "web"\nmirror = { pool = "other", share = 1.5 }', ["mirror.share"]),
+    ('pool = "web"\nmirror = { pool = "away" }', ['the pool away has mode = "redirect", which has no mirror']),
+    ('redirect = "/"\nmirror = { pool = "web" }', ["mirror: has no meaning without pool or split"]),
     ('redirect = "/"\nfailover = "web"', ["has no meaning without pool or split"]),
 ])
 def test_what_is_wrong_with_the_pools_of_a_route_is_told(tmp_path: Path, keys: str, words: list[str]) -> None:

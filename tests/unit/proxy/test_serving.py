@@ -1,95 +1,19 @@
 """Routes with several pools: which one serves, and what becomes of a request when it cannot."""
 from __future__ import annotations
 
-import functools
-import os
-import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 
 import pytest
 
-from prefork_lb.balance.first import First
-from prefork_lb.balance.policy import PolicyMemory, PolicySetup
-from prefork_lb.clock import monotonic
 from prefork_lb.errors import ConnectFailed, NoUsableServer
 from prefork_lb.net.address import Address
-from prefork_lb.net.dial import Dialer
-from prefork_lb.proxy.attempt import Settings, Timeouts
-from prefork_lb.proxy.engine import Engine
-from prefork_lb.proxy.reply import Reply
-from prefork_lb.proxy.request import Request
-from prefork_lb.routing.match import Route, Router
 from prefork_lb.routing.serving import Serving
 from prefork_lb.routing.split import Split
-from prefork_lb.shared.ledger import Ledger
-from prefork_lb.shared.making import attach_or_create, remove
-from prefork_lb.shared.offsets import Layout
-from prefork_lb.shared.states import Admin, States
 from prefork_lb.shared.transitions import Check
-from prefork_lb.upstream.idle import IdleConnections
-from prefork_lb.upstream.retries import RetryRules
-from prefork_lb.upstream.server import UNLIMITED, Server
-from prefork_lb.wire.head import HeadLimits, RequestHead, parse_response
-from tests.unit.proxy.loopback import DEADLINE_S, STRANGER, Client, Connection, ScriptedServer, Source
+from prefork_lb.wire.head import RequestHead
+from tests.unit.proxy.loopback import ScriptedServer
+from tests.unit.proxy.site import Site, echo
 from tests.unit.proxy.test_engine import refusing
-from tests.unit.upstream.parts import make_pool
-
-
-def echo(connection: Connection) -> None:
-    """Answer each request with its body."""
-    while True:
-        head = connection.head()
-        length = next((int(line[15:]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")), 0)
-        body = connection.body(length)
-        connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
-
-
-class Site:
-    """Pools of one server each behind one route."""
-
-    def __init__(self, servers: Mapping[str, Address], serving: Serving) -> None:
-        self.ledger = Ledger(attach_or_create(os.getpid(), Layout(rows=2, servers=len(servers), pools=1)))
-        self.states = States(self.ledger.segment)
-        self.slots = {name: slot for slot, name in enumerate(servers)}
-        self.pools = {}
-        for slot, (name, address) in enumerate(servers.items()):
-            server = Server(slot, address, str(address), 1, UNLIMITED, False, IdleConnections(4, 60.0, monotonic))
-            policy = First(PolicySetup(random.Random(1), PolicyMemory([0] * 8, [])))
-            self.pools[name] = make_pool(self.ledger, [server], policy, name, retries=RetryRules(2))
-        parse = functools.partial(parse_response, limits=HeadLimits())
-        settings = Settings(Timeouts(DEADLINE_S, DEADLINE_S, DEADLINE_S), HeadLimits(), b"lb", monotonic, parse, Dialer().dial,
-                            collected_bytes=65536)
-        self.engine = Engine(Router([Route(next(iter(servers)), serving=serving)]), self.pools, settings)
-
-    def close(self) -> None:
-        for pool in self.pools.values():
-            pool.close()
-        self.ledger.close()
-        remove(os.getpid())
-
-    def drain(self, name: str) -> None:
-        with self.ledger.locked():
-            self.states.set_admin(self.slots[name], Admin.DRAIN)
-
-    def check(self, name: str, state: Check) -> None:
-        with self.ledger.locked():
-            self.states.set_check(self.slots[name], state, "")
-
-    def ask(self, body: bytes = b"", cookie: bytes = b"", head: RequestHead | None = None) -> tuple[Reply, Request]:
-        fields = [(b"Host", b"a.test"), (b"Content-Length", b"%d" % len(body))] + ([(b"Cookie", cookie)] if cookie else [])
-        request = Request(head or RequestHead(b"PUT", b"/", 1, fields), STRANGER, Source(body), Client())
-        reply = self.engine.exchange(request)
-        while reply.read():
-            pass
-        reply.close()
-        return reply, request
-
-    def pool_of(self, body: bytes = b"", cookie: bytes = b"", head: RequestHead | None = None) -> str:
-        """The pool that serves a request."""
-        _, request = self.ask(body, cookie, head)
-        assert request.plan is not None
-        return request.plan.pool.name
-
 
 MakeSite = Callable[..., Site]
 
