@@ -116,6 +116,13 @@ class Controller:
             self._checks.close()
             self._saver.close()
             self._sender.close()
+            self._wait_for_servers(stop)
+
+    def _wait_for_servers(self, stop: threading.Event) -> None:
+        """Until the servers have ended that are to end with the instance. Its last master waits for this process."""
+        until = time.monotonic() + self._scaling.closes_within_s
+        while not self._scaling.is_closed and time.monotonic() < until and not stop.wait(_LOCK_LOOK_S):
+            self._beat()
 
     def _look_for_masters(self) -> None:
         self._is_over = not self._segment.masters()

@@ -12,6 +12,7 @@ from prefork_lb.controller.pool_scaler import PoolScaler
 from prefork_lb.controller.scaled_drivers import ConfiguredDriver, make_driver
 from prefork_lb.controller.scaled_pool import ScaledPool
 from prefork_lb.controller.start_checks import StartChecks
+from prefork_lb.scaling.driver import Driver
 from prefork_lb.scaling.drivers.process import keepers
 from prefork_lb.shared.keys import pool_number
 from prefork_lb.shared.ledger import Ledger
@@ -21,6 +22,8 @@ from prefork_lb.shared.states import States
 
 MakeDriver = Callable[[str, ScalingConfig, Config], ConfiguredDriver]
 """For a pool of this name."""
+
+_STOP_SPARE_S = 2.0  # beyond `stop_timeout`, by which keepers kill their servers
 
 _ABANDONED = ScalingConfig(max=1, target=1.0)  # of a pool that does not scale any more: its section is not known
 
@@ -35,6 +38,8 @@ class ScalingDuty:
         self._config: Config | None = None
         self._pools: dict[str, _Pool] = {}
         self._duties = Duties({})
+        self._closing: list[Driver] = []
+        self.closes_within_s = 0.0  # the longest time for that, once `close` was called
 
     def use(self, config: Config) -> None:
         """Scale the pools as this configuration says, from the next look on."""
@@ -53,11 +58,19 @@ class ScalingDuty:
             self._match_scalers(self._config)
 
     def close(self, has_ended: bool) -> None:
-        """End the checks of servers that start. `has_ended`: the instance has ended, so all servers that it started end, too."""
+        """End the checks of servers that start. `has_ended`: the instance has ended, so all servers that it started end, too:
+        see `is_closed`."""
         for pool in self._pools.values():
             pool.checks.close()
             if has_ended:
+                self._closing.append(pool.driver.driver)
                 pool.driver.driver.close()
+                self.closes_within_s = max(self.closes_within_s, pool.stop_timeout_s + _STOP_SPARE_S)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether all servers have ended that were to end, after `close`."""
+        return all(driver.is_closed for driver in self._closing)
 
     def _take_over_abandoned(self, config: Config) -> None:
         """Have a scaler for each pool that has ceased to scale, or to start processes, since there was last a controller."""
@@ -93,19 +106,21 @@ class ScalingDuty:
         place = ScaledPool(self._segment, self._ledger, self._states, name, scaling.max_connections)
         scaler = PoolScaler(self._segment, self._ledger, name, config.pools.get(name, PoolConfig()), scaling, driver.driver,
                             place, checks)
-        return _Pool(name, scaling.driver, scaler, driver, place, checks)
+        return _Pool(name, scaling, scaler, driver, place, checks)
 
 
 class _Pool:
     """The parts of a pool that scales."""
 
-    def __init__(self, name: str, kind: str, scaler: PoolScaler, driver: ConfiguredDriver, place: ScaledPool,
+    def __init__(self, name: str, scaling: ScalingConfig, scaler: PoolScaler, driver: ConfiguredDriver, place: ScaledPool,
                  checks: StartChecks) -> None:
-        self.driver_kind, self.scaler, self.driver, self.checks = kind, scaler, driver, checks
+        self.driver_kind, self.stop_timeout_s = scaling.driver, scaling.stop_timeout
+        self.scaler, self.driver, self.checks = scaler, driver, checks
         self._name, self._place = name, place
 
     def use(self, config: Config, scaling: ScalingConfig) -> None:
         """Go by another configuration."""
+        self.stop_timeout_s = scaling.stop_timeout
         self._place.max_connections = scaling.max_connections
         self.checks.use(config)
         self.driver.use(scaling)

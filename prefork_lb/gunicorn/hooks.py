@@ -52,6 +52,6 @@ def post_worker_init(worker: Any) -> None:
 
 def on_exit(server: Any) -> None:
     """Remove the instance's shared memory when its master ends normally. After a kill, the next start removes it."""
-    from prefork_lb.shared.making import remove
+    from prefork_lb.shared.ending import end_instance
 
-    remove(server.pid)
+    end_instance(server.pid)

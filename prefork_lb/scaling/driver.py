@@ -58,3 +58,7 @@ class Driver(Protocol):
 
     def close(self) -> None:
         """The instance has ended: end all servers. Not called when the controller ends and another one follows."""
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether they have ended, after `close`, as far as that can be waited for."""

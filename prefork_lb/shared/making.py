@@ -52,10 +52,10 @@ def attach_or_create(master: int, room: Layout, predecessor: int = 0) -> Segment
         return found
 
 
-def remove(master: int) -> None:
-    """Remove the segment of the instance whose only living gunicorn master is `master`.
+def remove(master: int) -> Segment | None:
+    """Remove the segment of the instance whose only living gunicorn master is `master`; None: there is none.
 
-    Workers that still run keep the memory that they have mapped.
+    Processes that still run keep the memory that they have mapped, and so does the caller, who gets the segment.
     """
     for name in segment_names():
         try:
@@ -63,19 +63,24 @@ def remove(master: int) -> None:
         except SegmentError:  # another user's, so not this master's
             continue
         if segment is not None:
-            if segment.masters() == [master]:
-                _remove(segment, master)
+            if segment.masters() == [master] and _remove(segment, master):
+                return segment
             segment.close()
+    return None
 
 
-def _remove(segment: Segment, master: int) -> None:
+def _remove(segment: Segment, master: int) -> bool:
+    """Whether it is removed."""
     try:
         with _file_lock(_uid_of(segment.name), _PATIENCE_S):
-            if segment.masters() == [master]:  # checked again: the first worker of an upgrade may have joined
-                _end(segment)
-                _unlink(segment.name)
+            if segment.masters() != [master]:  # looked at again: the first worker of an upgrade may have joined
+                return False
+            _end(segment)
+            _unlink(segment.name)
+            return True
     except SegmentError as exc:
         log.warning("%s is left to the next start to remove: %s", segment.name, exc)
+        return False
 
 
 def _sweep_names(uid: int, wanted: set[int]) -> Segment | None:

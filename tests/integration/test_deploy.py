@@ -13,6 +13,7 @@ import pytest
 import requests
 
 from prefork_lb.cli.run import run as run_command
+from prefork_lb.config.scaling import ScalingConfig
 from tests.support.balancer import segments
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
@@ -135,7 +136,7 @@ def test_the_service_takes_over_the_listening_socket_and_says_when_it_is_ready(t
 
 
 def test_stopping_waits_longer_than_gunicorn_does() -> None:
-    assert int(settings(SERVICE)["TimeoutStopSec"][0]) > GRACEFUL_TIMEOUT_S
+    assert int(settings(SERVICE)["TimeoutStopSec"][0]) > GRACEFUL_TIMEOUT_S + ScalingConfig(max=1, target=1.0).stop_timeout
 
 
 def test_the_command_of_the_service_is_one_that_the_command_line_knows() -> None:

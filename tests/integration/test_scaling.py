@@ -1,6 +1,7 @@
 """A pool that starts its servers itself, from none over a surge to none again, without a failed request."""
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 
@@ -46,3 +47,9 @@ def test_servers_come_with_the_load_and_go_with_it(tmp_path: Path) -> None:
         assert load.failures == []
         wait_until(lambda: not usable(balancer.master) and not with_words(slow_app.__file__),
                    lambda: f"none is left\n{balancer.log()}", SECONDS)
+        assert fetch(balancer.address, timeout=SECONDS).status == 200
+        # The master ends last: with it, systemd and containers kill what is left.
+        assert balancer.process is not None
+        balancer.process.send_signal(signal.SIGTERM)
+        assert balancer.process.wait(SECONDS) == 0
+        assert with_words(slow_app.__file__) == []

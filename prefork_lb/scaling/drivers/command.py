@@ -105,6 +105,10 @@ class CommandDriver:
             if not server.is_being_ended():
                 self._call_down(server)
 
+    @property
+    def is_closed(self) -> bool:
+        return all(server.down.code() is not None for server in (*self._servers.values(), *self._left))
+
     def _prepare(self) -> None:
         """Have the folder. Raises OSError, also when it is another user's, who could have any program called."""
         self._folder.mkdir(mode=0o700, exist_ok=True)

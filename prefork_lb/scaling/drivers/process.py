@@ -127,7 +127,12 @@ class ProcessDriver:
         return {n: Running(kept.address, kept.since) for n, kept in self._kept.items()}
 
     def close(self) -> None:
-        """The keepers see by themselves that the instance has ended."""
+        for n in self._kept:
+            self.stop(n, hard=False)  # the keepers would see it by themselves, half a second later
+
+    @property
+    def is_closed(self) -> bool:
+        return all(kept.is_over() for kept in self._kept.values())
 
 
 class _Kept:

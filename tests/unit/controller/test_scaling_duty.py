@@ -35,7 +35,7 @@ class Driver(StagedDriver):
         super().__init__()
         self.pool = pool
         self.used: list[ScalingConfig] = []
-        self.is_closed = self.fails = False
+        self.is_asked_to_close = self.fails = False
 
     def adopt(self) -> dict[int, Running]:
         if self.fails:
@@ -43,7 +43,7 @@ class Driver(StagedDriver):
         return super().adopt()
 
     def close(self) -> None:
-        self.is_closed = True
+        self.is_asked_to_close = True
 
 
 class Drivers:
@@ -220,8 +220,20 @@ def test_servers_end_with_the_instance_and_not_with_the_controller(duty: Scaling
     duty.use(config_with(app={}, other={}))
     duty.look()
     duty.close(has_ended)
-    assert [driver.is_closed for driver in drivers.made] == [has_ended, has_ended]
+    assert [driver.is_asked_to_close for driver in drivers.made] == [has_ended, has_ended]
     assert all(driver.running for driver in drivers.made)
+
+
+def test_the_end_of_servers_that_end_with_the_instance_can_be_waited_for(duty: ScalingDuty, drivers: Drivers) -> None:
+    duty.use(config_with(app={"stop_timeout": 7}, other={"stop_timeout": 3}))
+    duty.look()
+    assert (duty.is_closed, duty.closes_within_s) == (True, 0)
+    duty.close(has_ended=True)
+    assert duty.closes_within_s > 7
+    drivers.made[0].is_closed = True
+    assert not duty.is_closed
+    drivers.made[1].is_closed = True
+    assert duty.is_closed
 
 
 def test_each_driver_of_the_configuration_is_made(segment: Segment) -> None:

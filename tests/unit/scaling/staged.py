@@ -18,6 +18,8 @@ TICK_S = 0.25
 class StagedDriver:
     """Servers that only exist here."""
 
+    is_closed = False
+
     def __init__(self) -> None:
         self.running: dict[int, Running] = {}
         self.asked_to_end: dict[int, bool] = {}  # by number; whether hard

@@ -195,6 +195,7 @@ def test_the_end_of_the_instance_ends_the_servers(cloud: Cloud) -> None:
     cloud.driver.close()
     both = ["down 1 10.0.0.1:8000 1", "down 2 10.0.0.2:8000 1"]
     wait_until(lambda: sorted(cloud.calls)[:2] == both, "down is called for both", 20)
+    wait_until(lambda: cloud.driver.is_closed, "both have ended", 20)
     driver = cloud.new_driver()
     assert driver.adopt() == {}
 
@@ -207,7 +208,9 @@ def test_the_end_of_the_instance_calls_no_down_that_runs_already(cloud: Cloud) -
     before = cloud.pid("down")
     cloud.driver.close()
     assert cloud.pid("down") == before
+    assert not cloud.driver.is_closed
     cloud.clear("busy")
+    wait_until(lambda: cloud.driver.is_closed, "down has ended", 20)
     cloud.look_until(bool, "it has ended")
     assert cloud.calls == ["up app 1 1", "down 1 10.0.0.1:8000 0"]
 

@@ -112,6 +112,16 @@ def test_a_server_runs_until_it_is_stopped(life: Life) -> None:
     assert not is_running(pid)
 
 
+def test_the_end_of_the_instance_asks_servers_to_end(life: Life) -> None:
+    driver = life.driver('trap "until [ -e go ]; do sleep 0.05; done; exit 3" TERM; echo >up-{n}; while :; do sleep 0.05; done')
+    life.started(driver)
+    driver.close()
+    assert not driver.is_closed
+    (life.folder / "go").touch()
+    wait_until(lambda: driver.is_closed, "the server has ended", 20)
+    assert end_of(driver) == Ended(1, "exited with code 3")
+
+
 def test_one_that_does_not_end_is_killed_with_all_that_it_has_started(life: Life) -> None:
     driver = life.driver('trap "" TERM; setsid sleep 600 & echo $! >below; echo >up-{n}; while :; do sleep 0.05; done')
     pid = life.started(driver)
