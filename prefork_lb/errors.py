@@ -207,6 +207,12 @@ class OwnAnswer(ProxyError):
         self.body = body
 
 
+class FilterFailed(ProxyError):
+    """A filter of the site's own has raised an exception, or done what it may not; the message names it."""
+
+    phase = "filter"
+
+
 class MethodNotAllowed(DownstreamError):
     """A method that this proxy does not let through (RFC 9110 15.5.6)."""
 

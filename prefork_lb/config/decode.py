@@ -11,6 +11,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import msgspec
 
+from prefork_lb.config.filters import FilterConfig, with_settings
 from prefork_lb.config.pool import ServerConfig
 from prefork_lb.config.positions import Path
 from prefork_lb.errors import shown
@@ -31,6 +32,8 @@ def decode(kind: Any, value: object, path: Path, report: ReportProblem) -> Any:
     if isinstance(bare, type) and issubclass(bare, msgspec.Struct):
         if bare is ServerConfig and isinstance(value, str):
             value = {"address": value}
+        elif bare is FilterConfig:
+            value = with_settings(value)
         return _section(bare, value, path, report)
     if get_origin(bare) in (tuple, dict) and isinstance(value, (list, dict)) and _too_short(kind, value, path, report):
         return None

@@ -9,8 +9,8 @@ import msgspec
 
 from prefork_lb.config.model import Config
 
-# Of health checks, own servers, the store and lists of servers: they may have a password.
-_HIDDEN = ("headers", "environment", "url", "http")
+# Of health checks, own servers, the store, lists of servers and filters: they may have a password.
+_HIDDEN = ("headers", "environment", "url", "http", "settings")
 
 
 def differences(before: Config, after: Config) -> list[str]:

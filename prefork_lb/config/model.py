@@ -71,6 +71,9 @@ class TimeoutsConfig(Section, frozen=True):
     idle: Annotated[Seconds, meta(
         "Seconds between two reads, or two writes, of a body, on either side."
     )] = 60.0
+    filter: Annotated[Seconds, meta(
+        "Seconds that a call of a filter may take. One that takes longer goes on, and is told in the log and counted."
+    )] = 1.0
     body: Annotated[float, meta(
         "Seconds that a client may keep the balancer waiting for the body of a request, in all; every `limits.body_rate` bytes "
         "that come give one second more. Then 408. The time that a server takes does not count. 0: no limit but `idle`.",

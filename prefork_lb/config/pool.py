@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, field
 
 from prefork_lb.config.discovery import DiscoveryConfig
+from prefork_lb.config.filters import FILTERS_DOC, FilterConfig
 from prefork_lb.config.scaling import ScalingConfig
 from prefork_lb.config.section import MIB, Seconds, Section, meta
 from prefork_lb.config.sticky import StickyConfig
@@ -187,6 +188,7 @@ class PoolConfig(Section, frozen=True):
         'Pick the servers that nginx picks for the same keys: "nginx" for `hash` (its `hash KEY`), "nginx-ketama" for '
         "`consistent-hash` (its `hash KEY consistent`, without `load_factor`)."
     )] = ""
+    filters: Annotated[tuple[FilterConfig, ...], meta(FILTERS_DOC)] = ()
     tls: TLSConfig | None = None
     slow_start: Annotated[float, meta(
         "Seconds over which the share of a server that has come up, or was added, grows from a tenth to its weight; 0: none.",

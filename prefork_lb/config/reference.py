@@ -11,6 +11,7 @@ from prefork_lb.config import model, pool
 from prefork_lb.config.admin import AdminConfig
 from prefork_lb.config.cluster import ClusterConfig
 from prefork_lb.config.discovery import DiscoveryConfig
+from prefork_lb.config.filters import FilterConfig
 from prefork_lb.config.load import LOCAL_FILE, SYSTEM_FILE
 from prefork_lb.config.log import LogConfig
 from prefork_lb.config.metrics import MetricsConfig
@@ -128,7 +129,7 @@ def _values(hint: Any) -> str:
     return " or ".join(_values(part) for part in get_args(hint))
 
 
-_ELEMENTS: dict[Any, str] = {pool.ServerConfig: "servers", ScheduleConfig: "times"}
+_ELEMENTS: dict[Any, str] = {pool.ServerConfig: "servers", FilterConfig: "filters", ScheduleConfig: "times"}
 _NAMES: dict[Any, str] = {str: "string", int: "whole number", float: "number", bool: "true or false"}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 import os
 
 from prefork_lb.config.decode import ReportProblem
+from prefork_lb.config.filter_rules import check_filters
 from prefork_lb.config.positions import Path
 from prefork_lb.config.routes import FieldChangesConfig, RespondConfig, RouteConfig
 from prefork_lb.errors import shown
@@ -31,9 +32,10 @@ def check_actions(route: RouteConfig, place: Path, report: ReportProblem) -> Non
         _text(route.path, (*place, "path"), report)
         if not route.path.startswith(("/", "{path}")) or not _is_visible(route.path):
             report((*place, "path"), f"{shown(route.path)} is no path; expected one that begins with a slash or {{path}}")
-    for key in ("path", "request", "response", "body_limit"):
+    for key in ("path", "request", "response", "body_limit", "filters"):
         if getattr(route, key) and route.pool == "" and route.split == {}:
             report((*place, key), "has no meaning without pool: no server gets the request")
+    check_filters(route.filters, (*place, "filters"), report)
     if route.respond is not None:
         _respond(route.respond, (*place, "respond"), report)
     for key, changes in (("request", route.request), ("response", route.response)):

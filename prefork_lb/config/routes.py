@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from msgspec import field
 
+from prefork_lb.config.filters import FILTERS_DOC, FilterConfig
 from prefork_lb.config.section import Section, meta
 
 _VALUES = 'A value is compared as it came; "*": any value; "~" and a regular expression (RE2) that is somewhere in it.'
@@ -97,6 +98,7 @@ class RouteConfig(Section, frozen=True):
     allow: Annotated[tuple[str, ...], meta("Networks whose clients may use the route; the others get 403. None: all may.")] = ()
     deny: Annotated[tuple[str, ...], meta("Networks whose clients get 403, whatever `allow` says.")] = ()
     rate: RateConfig | None = None
+    filters: Annotated[tuple[FilterConfig, ...], meta(FILTERS_DOC)] = ()
     path: Annotated[str, meta(
         'The target that a server gets in place of the request\'s: "/{rest}" strips the prefix of `paths`, "/app{path}{query}" '
         'adds one, "/v2/{rest}" replaces it. None: the request\'s.'

@@ -8,10 +8,11 @@ from prefork_lb.config.admin_rules import check_admin
 from prefork_lb.config.cluster_rules import check_cluster
 from prefork_lb.config.decode import ReportProblem, did_you_mean
 from prefork_lb.config.discovery_rules import check_discovery
+from prefork_lb.config.filter_rules import check_filters, check_pools_of_filters
 from prefork_lb.config.log_rules import check_log
 from prefork_lb.config.metrics import check_metrics
 from prefork_lb.config.model import CertificateConfig, Config
-from prefork_lb.config.names import HOST, PARAMETER, POOL
+from prefork_lb.config.names import CLASS, HOST, PARAMETER, POOL
 from prefork_lb.config.pool import HealthConfig, PoolConfig
 from prefork_lb.config.redirect_rules import check_redirecting
 from prefork_lb.config.route_rules import check_routes
@@ -24,8 +25,6 @@ from prefork_lb.net.address import is_server_name, parse_address
 from prefork_lb.net.networks import lies_in
 from prefork_lb.net.tls import check_pair, upstream_context
 from prefork_lb.wire import grammar
-
-_CLASS = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
 def validate(config: Config, report: ReportProblem) -> None:
@@ -61,6 +60,7 @@ def validate(config: Config, report: ReportProblem) -> None:
     check_cookies(pools, report)
     check_scaling(pools, report)
     check_routes(config.routes or (), pools, report)
+    check_pools_of_filters(config.routes or (), pools, report)
     if len(pools) > 1 and config.routes == ():
         report(("pools",), f"{len(pools)} pools and no [[routes]] that say which requests each gets")
 
@@ -119,7 +119,7 @@ def _tls(name: str, pool: PoolConfig, report: ReportProblem) -> None:
 def _pool(name: str, pool: PoolConfig, report: ReportProblem) -> None:
     if not POOL.fullmatch(name):
         report(("pools", name), f"{shown(name)} is no name; expected letters, digits, hyphens, dots and underscores, at most 63")
-    if pool.policy is not None and pool.policy not in POLICY_NAMES and not _CLASS.fullmatch(pool.policy):
+    if pool.policy is not None and pool.policy not in POLICY_NAMES and not CLASS.fullmatch(pool.policy):
         report(("pools", name, "policy"), f'{shown(pool.policy)} is no policy; expected one of {", ".join(POLICY_NAMES)}, '
                f'or "package.module:Class"{did_you_mean(pool.policy, POLICY_NAMES)}')
     _key(name, pool, report)
@@ -139,6 +139,7 @@ def _pool(name: str, pool: PoolConfig, report: ReportProblem) -> None:
     check_sticky(name, pool, report)
     check_redirecting(name, pool, report)
     check_discovery(name, pool, report)
+    check_filters(pool.filters, ("pools", name, "filters"), report)
     if servers and all(server is not None and server.backup for server in servers):
         report(("pools", name, "servers"), "every server is a backup; at least one must not be")
 

@@ -157,6 +157,16 @@ def _discovery_servers(seen: InstanceView) -> Samples:
             yield "", (pool.name,), pool.discovery.servers
 
 
+def _filter_failures(seen: InstanceView) -> Samples:
+    for each in seen.filters:
+        yield "", (each.name,), each.failures
+
+
+def _filter_late(seen: InstanceView) -> Samples:
+    for each in seen.filters:
+        yield "", (each.name,), each.late
+
+
 def _worker_restarts(seen: InstanceView) -> Samples:
     yield "", ("ended",), seen.workers_ended
     yield "", ("died",), seen.workers_died
@@ -219,6 +229,10 @@ FAMILIES = (
            "starting or ending.", _scaling_servers),
     Family("discovery_up", "gauge", ("pool",), "1: the last look at the pool's list of servers was good.", _discovery_up),
     Family("discovery_servers", "gauge", ("pool",), "Servers in the pool's last good list.", _discovery_servers),
+
+    Family("filter_failures_total", "counter", ("filter",), "Exceptions that a filter has raised.", _filter_failures),
+    Family("filter_late_total", "counter", ("filter",), "Calls of a filter that took longer than proxy.timeouts.filter.",
+           _filter_late),
 
     Family("cluster_together", "gauge", (), "1: this balancer shares with others; 0: it goes on by itself.",
            _of_instance(lambda seen: seen.together if seen.balancers else None)),

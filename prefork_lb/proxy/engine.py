@@ -17,13 +17,14 @@ from prefork_lb.proxy.reply import Reply
 from prefork_lb.proxy.request import Ended, Request
 from prefork_lb.proxy.retrying import Retrying
 from prefork_lb.proxy.tracing import server_timing
-from prefork_lb.routing.match import Router
+from prefork_lb.routing.actions import Applied
+from prefork_lb.routing.match import Route, Router
 from prefork_lb.routing.serving import Serving
 from prefork_lb.upstream.pool import Pool
 from prefork_lb.upstream.server import Server
 from prefork_lb.upstream.sticky.session import Sticky
 from prefork_lb.wire.forwarded import client_scheme, times_passed
-from prefork_lb.wire.framing import BY_LENGTH, NO_BODY, request_framing
+from prefork_lb.wire.framing import BY_LENGTH, NO_BODY, Framing, request_framing
 from prefork_lb.wire.target import Destination, destination
 
 # A request may pass several balancers of the same name in a row, but not go in circles.
@@ -36,7 +37,7 @@ class Engine:
     def __init__(self, router: Router, pools: Mapping[str, Pool], settings: Settings, copied: Ended | None = None) -> None:
         """`copied` hears of copies of requests that are over (`proxy.mirroring`); None: nobody wants to know."""
         self._router = router
-        self._pools = pools
+        self.pools = pools
         self._settings = settings
         self._identities, self._tells_times = settings.identities, settings.tells_times
         self._own_cookies = frozenset((*(pool.sticky.cookie for pool in pools.values() if pool.sticky and pool.sticky.cookie),
@@ -59,6 +60,8 @@ class Engine:
         elif plan.take is not None:
             plan.take()
         request.plan = plan
+        if plan.filters is not None:
+            plan = request.plan = plan.filters(request)
         sticky = plan.pool.sticky
         if plan.serving is not None:
             reply = self._serve(plan, plan.serving, request)
@@ -111,7 +114,7 @@ class Engine:
             return first
         plan = first.others.get(name)
         if plan is None:
-            pool = self._pools[name]
+            pool = self.pools[name]
             if pool.redirect_status:
                 check_redirectable(first.target)
             plan = first.at(pool, self._told(pool, request))
@@ -176,7 +179,14 @@ class Engine:
             target = applied.target
         if target is not goal.target:
             goal = Destination(target, goal.host, goal.name)
-        pool = self._pools[route.pool]
+        plan = self.plan_for(request, route, self.pools[route.pool], goal, framing, applied)
+        if not request.relays_continue and not request.upgrade:  # these two are not the head's alone
+            head.kept = plan
+        return plan
+
+    def plan_for(self, request: Request, route: Route, pool: Pool, goal: Destination, framing: Framing,
+                 applied: Applied | None) -> Plan:
+        """What is to be done for a request that has taken a route, and goes to this pool. Raises ProxyError."""
         block = request_block(request, goal, framing, pool.name, self._settings.pseudonym, self._own_cookies)
         if applied is not None:
             block = applied.changed(block)
@@ -185,12 +195,10 @@ class Engine:
         plan = Plan(self, request.peer, pool, framing, block, goal.target, self._told(pool, request))
         plan.serving = route.serving
         if route.serving is not None and (mirror := route.serving.mirror) is not None:
-            copies = Plan(self, request.peer, self._pools[mirror.pool], framing, block, goal.target, (None, None))
+            copies = Plan(self, request.peer, self.pools[mirror.pool], framing, block, goal.target, (None, None))
             plan.mirror = functools.partial(self._mirroring.copy, mirror, copies)
         if applied is not None:
             plan.take, plan.body_limit, plan.changes = applied.take, applied.actions.body_limit, applied.of_response()
-        if not request.relays_continue and not request.upgrade:  # these two are not the head's alone
-            head.kept = plan
         return plan
 
     @staticmethod

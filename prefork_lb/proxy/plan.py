@@ -25,8 +25,8 @@ FieldWork = tuple[frozenset[bytes], Sequence[tuple[bytes, bytes]]]
 class Plan:
     """How the requests with a head are passed on; the engine keeps it with the head."""
 
-    __slots__ = ("block", "body_limit", "changes", "engine", "framing", "logged", "mirror", "others", "peer", "pool", "serving",
-                 "take", "target", "told")
+    __slots__ = ("block", "body_limit", "changes", "engine", "filters", "framing", "logged", "mirror", "others", "peer", "pool",
+                 "serving", "take", "target", "told")
 
     def __init__(self, engine: object, peer: ClientInfo, pool: Pool, framing: Framing, block: bytes, target: bytes,
                  told: tuple[Sticky | None, object]) -> None:
@@ -41,6 +41,7 @@ class Plan:
         self.serving: Serving | None = None  # None: by the pool alone
         self.mirror: Copy | None = None  # copies a request that is sent; None: there are no copies
         self.others: dict[str, Plan] = {}  # the same for other pools of the route, once they were needed
+        self.filters: Callable[[Request], Plan] | None = None  # lets them look at a request, whose plan may become another one
         self.logged = b""  # of the access log: what a line holds of the head; empty: not worked out yet
 
     def at(self, pool: Pool, told: tuple[Sticky | None, object]) -> Plan:

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import logging
 
-from prefork_lb.errors import CapacityError, OwnAnswer, ProxyError
+from prefork_lb.errors import CapacityError, FilterFailed, OwnAnswer, ProxyError
 from prefork_lb.log_summary import summary
 from prefork_lb.proxy.logged import printable
 
@@ -19,6 +19,8 @@ def tell_refusal(exc: Exception, client: str, what: str) -> None:
     what = printable(what)  # under gunicorn's workers a target may hold any byte
     if not isinstance(exc, ProxyError):
         summary.tell(logging.ERROR, ("internal error", type(exc), _place(exc)), "internal error: %s: %r", what, exc, exc_info=exc)
+    elif isinstance(exc, FilterFailed):
+        summary.tell(logging.ERROR, ("filter", str(exc)), "%s: %s", exc, what)
     elif exc.side != "upstream":
         # Messages of capacity name the pool and its limit. Those of bad requests say what the client sent, and have no end.
         kind = type(exc), str(exc) if isinstance(exc, CapacityError) else ""

@@ -54,6 +54,13 @@ class Reply:
                                      [field for field in head.fields if field[0].lower() not in removed])
         self.added = (*self.added, *written)
 
+    def rewrite(self, status: int, fields: Fields) -> None:
+        """Give the response another status, if it has one with content, and other fields in the place of the server's."""
+        head = self.head
+        self.status = status
+        self.reason = head.reason if status == head.status else b""
+        self.head = ResponseHead(status, self.reason, head.minor, fields)
+
     @property
     def fields(self) -> Fields:
         """The fields for the client, without those that belong to its connection."""

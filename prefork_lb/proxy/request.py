@@ -61,6 +61,8 @@ class Request:
     upgrade = b""  # what the client wants to switch to, when the front end can tunnel
     session: Session | None = None  # with which server it has to do; the engine finds it. None: the pool has no sessions
     key = b""  # what the pool's key is in this request; the pool sets it
+    chosen_key = b""  # that a filter wants in its place
+    filtering: object = None  # what filters see of it (`proxy.filtering`); None: there are none
     # The record. Instants are of the engine's clock.
     identity: Identity | None = None  # how it is called; None: it has no name
     plan: Plan | None = None  # None: refused before a pool was found

@@ -45,6 +45,7 @@ class Route:
     scheme: str = ""  # that the client speaks; empty: any
     actions: Actions | None = None  # None: the pool gets the request as it is
     serving: Serving | None = None  # None: by the pool alone
+    filters: Sequence[str] = ()  # the names of those that look at its requests
 
 
 _NOBODY = lies_in(())

@@ -16,6 +16,7 @@ reader that takes no lock sees one of the two.
     own lines       for each row the requests that wait for one server; only if a pool asked for it at the start
     statistics      what clients were answered: for each row, of rows given back (twice), and what is left out; only on request
     rates           how far each key has used its rate of requests; only if a route limited one at the start
+    filters         of each filter its own integers, and counts; only if there was one at the start
     sessions        the table of learned sessions; only if a pool learned at the start
 
 Processes of different versions meet in /dev/shm: an upgrade starts the new version beside the old one. So three parts of the
@@ -25,7 +26,7 @@ three, to see whether an instance still uses the segment.
 from __future__ import annotations
 
 MAGIC = 0x3142_4C4B_5246_5250
-VERSION = 16
+VERSION = 17
 CELL = 8
 LINE_CELLS = 8  # a line of the processor's cache. What a worker writes without the lock shares none with another worker's
 
@@ -65,6 +66,7 @@ H_ANSWER_TIMES = 45  # 1: there is room for requests whose answer is awaited
 H_SESSIONS = 44  # sessions that the table of learned ones has room for
 H_STATISTICS = 46  # 1: there is room for statistics
 H_RATES = 58  # keys of limits of a rate that there is room for
+H_FILTERS = 60  # filters that there is room for
 H_FOLDS = 47  # rows whose statistics were added to the past: see `statistics`
 H_SECRET = 48  # four cells of random bytes, made with the segment: what signs cookies, and keys hashes, of this instance
 SECRET_BYTES = 32
@@ -233,6 +235,11 @@ STATISTICS_POOL_CELLS = 24
 # eight is two lines of the processor's cache.
 RATE_CELLS, RATES_IN_SET = 2, 8
 
+# Of a filter: its key (0: the block is free), when it was last entered (monotonic milliseconds), exceptions, and calls over the
+# time limit. Its name follows, as a note, and its own integers.
+G_KEY, G_ENTERED, G_FAILURES, G_LATE = range(4)
+FILTER_HEAD_CELLS, FILTER_CELLS = 4, 1024
+
 # The table of learned sessions: cells at its head, and cells of an entry (`shared.sessions`).
 SESSION_HEAD_CELLS, SESSION_CELLS = 8, 7
 # Of an entry: the hash, the server, when the session was used, its neighbours in the order of use, the next of its bucket.
@@ -246,3 +253,4 @@ T_GIVEN_UP = 4  # sessions that had to go for others
 # A pool's name (63 bytes), a line feed, an address (`https://`, a name of 253 bytes, a port), NUL.
 KEY_BYTES = 336
 NOTE_BYTES = 128
+FILTER_BLOCK_CELLS = FILTER_HEAD_CELLS + NOTE_BYTES // CELL + FILTER_CELLS

@@ -24,6 +24,7 @@ class Layout:
     answer_times: int = 1  # 1: room for requests whose answer is awaited, of pools that go by the time of that
     statistics: int = 0  # 1: room for statistics
     rates: int = 0  # keys of limits; a multiple of at.RATES_IN_SET
+    filters: int = 0  # that there is room for
 
     @property
     def lock_byte(self) -> int:
@@ -143,7 +144,11 @@ class Layout:
     @property
     def sessions_start(self) -> int:
         """The first cell of the table of sessions."""
-        return self.rates_start + self.rates * at.RATE_CELLS
+        return self.filter_block(self.filters)
+
+    def filter_block(self, number: int) -> int:
+        """The first cell of a filter's block."""
+        return self.rates_start + self.rates * at.RATE_CELLS + number * at.FILTER_BLOCK_CELLS
 
     @property
     def session_buckets(self) -> int:

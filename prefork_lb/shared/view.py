@@ -10,6 +10,7 @@ from types import MappingProxyType
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.balancers import Balancer, balancers, is_together
 from prefork_lb.shared.discovered import Discovered, discovered_of
+from prefork_lb.shared.filter_blocks import FilterCounts, filter_counts
 from prefork_lb.shared.identity import is_alive
 from prefork_lb.shared.keys import owner_of
 from prefork_lb.shared.rows import Rows
@@ -110,6 +111,7 @@ class InstanceView:
     numbers: InstanceNumbers | None
     balancers: list[Balancer]  # that share, this one among them; empty: the configuration does not ask for it
     together: bool  # this balancer shares with others now; it goes on by itself otherwise
+    filters: list[FilterCounts]
 
 
 def view(segment: Segment, sessions: Mapping[tuple[str, str], int] = MappingProxyType({})) -> InstanceView:
@@ -164,7 +166,8 @@ def view(segment: Segment, sessions: Mapping[tuple[str, str], int] = MappingProx
                         cells[at.H_REPAIRS], controller, _age_s(beat, now) if controller else None, cells[at.H_CREATED],
                         cells[at.H_JOINS], cells[at.H_ENDED], cells[at.H_DIED], workers,
                         _pools(segment, rows, servers, own_waiting, leaving, numbers), servers,
-                        numbers.instance if numbers else None, balancers(segment), is_together(segment))
+                        numbers.instance if numbers else None, balancers(segment), is_together(segment),
+                        filter_counts(segment))
 
 
 def _worker(segment: Segment, row: int, pid: int) -> WorkerView:

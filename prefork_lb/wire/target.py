@@ -42,13 +42,13 @@ def destination(head: RequestHead) -> Destination:
         raise NotImplementedByProxy("CONNECT: this is a reverse proxy")
     if target[:1] != b"/":
         if target != b"*":
-            _name(host)  # replaced below, but an invalid one is refused all the same
+            host_name(host)  # replaced below, but an invalid one is refused all the same
             target, host = _absolute(method, target)
         elif method != b"OPTIONS":
             raise BadRequest("the target * is for OPTIONS")
     if b"#" in target:
         raise BadRequest("a fragment in the request target")
-    return _new(Destination, (target, host, _name(host)))
+    return _new(Destination, (target, host, host_name(host)))
 
 
 def _absolute(method: bytes, target: bytes) -> tuple[bytes, bytes]:
@@ -64,7 +64,8 @@ def _absolute(method: bytes, target: bytes) -> tuple[bytes, bytes]:
 
 # Raising keeps nothing, so what is kept is no longer than _LONGEST_HOST: 1 KiB an entry.
 @lru_cache(maxsize=1024)
-def _name(host: bytes | None) -> str:
+def host_name(host: bytes | None) -> str:
+    """The name in a Host field, in lower case and without the port; empty without a host. Raises BadRequest."""
     if not host:
         return ""
     match = grammar.authority.fullmatch(host)

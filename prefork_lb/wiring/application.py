@@ -13,10 +13,11 @@ from prefork_lb.errors import ConfigError, InvariantError, PreforkLBError
 from prefork_lb.gunicorn.internals import AppImportError
 from prefork_lb.upstream.runtime import BLOCKING, Runtime
 from prefork_lb.wiring import host
+from prefork_lb.wiring.filters import make_filters
 from prefork_lb.wiring.membership import Membership, has_other_workers, in_force
 from prefork_lb.wiring.pools import obtain_needs
 from prefork_lb.wiring.room import room_for
-from prefork_lb.wiring.worker import Worker
+from prefork_lb.wiring.worker import Worker, make_settings
 from prefork_lb.worker.setup import ProxySetup
 from prefork_lb.wsgi.client import ClientRules
 from prefork_lb.wsgi.front_end import Environ, StartResponse, WSGIFrontEnd
@@ -116,7 +117,8 @@ class Application:
     def _make_worker_for(self, config: Config, runtime: Runtime) -> Worker:
         # First what may fail outside of shared memory. Then this worker takes its row, for its whole life.
         needs = obtain_needs(config)
-        return Worker(config, needs, self._join(config, runtime), runtime, host.error_log_file())
+        filters = make_filters(config, make_settings(config, runtime))
+        return Worker(config, needs, filters, self._join(config, runtime), runtime, host.error_log_file())
 
     def _join(self, config: Config, runtime: Runtime) -> Membership:
         """Join the instance, once for this worker. One that does not exist yet is made, with room for `config`."""

@@ -102,6 +102,10 @@ def explain(segment: Segment, config: Config, block: bytes, client: str, scheme:
     except ProxyError as exc:
         found.answer = f"{exc.status}: {exc}"
         return found
+    route, _ = router.find(destination(head), head, peer)
+    filters = [key.partition(" ")[0] for key in route.filters] + [each.use for each in config.pools[plan.pool.name].filters]
+    if filters:
+        found.notes.append(f"filters look at it first, and may change what follows: {', '.join(filters)}")
     _Picking(config, plan, ledger, states, slots[plan.pool.name]).explain(request, found)
     return found
 

@@ -7,16 +7,18 @@ import ssl
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from prefork_lb.balance.keys import key_finder
+from prefork_lb.balance.keys import KeyOf, key_finder
 from prefork_lb.balance.policy import Policy, PolicyMemory, PolicyOptions, PolicySetup
 from prefork_lb.balance.registry import make_policy
 from prefork_lb.clock import monotonic
 from prefork_lb.config import Config
+from prefork_lb.config.filter_rules import filters_of
 from prefork_lb.config.pool import EjectionConfig, PoolConfig
 from prefork_lb.config.statuses import parse_statuses
 from prefork_lb.errors import ConfigError
 from prefork_lb.net.address import parse_address
 from prefork_lb.net.networks import lies_in
+from prefork_lb.proxy.filtering import chosen_key
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.line import Line, pool_spots, server_spots
@@ -34,6 +36,7 @@ from prefork_lb.upstream.retries import RetryBudget, RetryRules
 from prefork_lb.upstream.roster import Roster
 from prefork_lb.upstream.runtime import Runtime
 from prefork_lb.upstream.server import Server
+from prefork_lb.wiring.filters import import_filters
 from prefork_lb.wiring.servers import MakeQueue, ServerMaker, tls_context
 from prefork_lb.wiring.sessions import secrets_of, sticky_maker
 
@@ -52,8 +55,9 @@ Needs = Mapping[str, PoolNeeds]
 def obtain_needs(config: Config) -> Needs:
     """Get what the pools need from outside, and try whether their policies can be made. Nothing is shared yet.
 
-    Raises ConfigError when a policy cannot be made, or a file cannot be used any more.
+    Raises ConfigError when a policy cannot be made, a filter not be imported, or a file not be used any more.
     """
+    import_filters(config)
     found = {}
     for name, pool in config.pools.items():
         # Servers that are found later may speak TLS.
@@ -107,9 +111,14 @@ def make_pool(name: str, pool: PoolConfig, config: Config, needs: PoolNeeds, slo
         lambda usable, seen: None if most or waits else fast_claims(policy, usable, slots, ledger, seen, answering), queue,
         InFlightLimit(ledger, slots.slots, slots.number, most) if most else None,
         functools.partial(slots.block.__setitem__, at.P_PANIC),
-        key_finder(pool.key, lies_in(config.proxy.trusted_proxies)) if pool.key else None,
+        _key_of(pool.key, config) if pool.key else None,
         sticky_maker(name, pool, needs.secrets, ledger, lies_in(config.proxy.trusted_proxies)),
         pool.redirect_status if pool.mode == "redirect" else 0, slots.number, pool.may_be_empty)
+
+
+def _key_of(key: str, config: Config) -> KeyOf:
+    found = key_finder(key, lies_in(config.proxy.trusted_proxies))
+    return chosen_key(found) if filters_of(config) else found
 
 
 def _queues(name: str, pool: PoolConfig, servers_have_own: bool, slots: PoolSlots, ledger: Ledger,

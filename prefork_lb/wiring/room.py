@@ -6,6 +6,7 @@ servers that is replaced by another one as long, twice the workers side by side,
 from __future__ import annotations
 
 from prefork_lb.config import Config
+from prefork_lb.config.filter_rules import filters_of
 from prefork_lb.config.pool import PoolConfig, ServerConfig
 from prefork_lb.config.published import encode
 from prefork_lb.shared.desired import check_room, pack
@@ -19,6 +20,7 @@ _LEAST_SERVERS, _LEAST_POOLS, _LEAST_CONFIGURATION_BYTES = 256, 40, 8192
 # Of a pool. The table has room for twice as many: a list may be replaced by another one as long, while those of the first drain.
 _DISCOVERED_SERVERS = 512
 _LIMITED_KEYS = 131072  # 2 MiB
+_LEAST_FILTERS = 16
 
 
 def room_for(config: Config, workers: int) -> Layout:
@@ -30,7 +32,7 @@ def room_for(config: Config, workers: int) -> Layout:
         pools=max(_LEAST_POOLS, 2 * pools), configuration_bytes=max(_LEAST_CONFIGURATION_BYTES, configuration),
         own_lines=int(bool(waiting_pools(config))), sessions=learned_sessions(config),
         answer_times=int(any(map(_goes_by_times, config.pools.values()))), statistics=int(config.counts),
-        rates=limited_keys(config))
+        rates=limited_keys(config), filters=_filters(config))
 
 
 def _most_servers(pool: PoolConfig) -> int:
@@ -56,6 +58,11 @@ def learned_sessions(config: Config) -> int:
 def limited_keys(config: Config) -> int:
     """The keys of limits of a rate that are remembered."""
     return _LIMITED_KEYS if any(route.rate is not None for route in config.routes) else 0
+
+
+def _filters(config: Config) -> int:
+    count = len(filters_of(config))
+    return max(_LEAST_FILTERS, 2 * count) if count else 0
 
 
 def most_workers(layout: Layout) -> int:
@@ -87,6 +94,11 @@ def problems_of_extras(config: Config, segment: Segment) -> list[str]:
         found.append("no room for sessions, since no pool learned any at the start; restart gunicorn to make it")
     if limited_keys(config) and not segment.layout.rates:
         found.append("no room for a limit of a rate, since no route had one at the start; restart gunicorn to make it")
+    filters = len(filters_of(config))
+    if filters and not segment.layout.filters:
+        found.append("no room for filters, since there was none at the start; restart gunicorn to make it")
+    elif filters > segment.layout.filters:
+        found.append(f"room for {segment.layout.filters} filters only, and there are {filters}; restart gunicorn to make more")
     if (waiting := waiting_pools(config)) and not segment.layout.own_lines:
         found.append(f"no room for requests of the pool {waiting[0]} that wait for their server (sticky.on_failure); "
                      "restart gunicorn to make it")

@@ -8,6 +8,7 @@ from pathlib import Path
 from prefork_lb.clock import Clock
 from prefork_lb.config import Config
 from prefork_lb.config.current import path_of
+from prefork_lb.config.filter_rules import filter_key
 from prefork_lb.config.routes import FieldChangesConfig, RateConfig, RespondConfig, RouteConfig, route_in_words
 from prefork_lb.errors import ConfigError, InvariantError
 from prefork_lb.net.networks import LiesIn, lies_in
@@ -67,7 +68,7 @@ def limiters(segment: Segment, ledger: Ledger, clock: Clock) -> MakeLimiter | No
 def _routes(config: Config, make_limiter: MakeLimiter | None) -> list[Route]:
     routes = [Route(next(iter(route.split), route.pool), route.hosts, route.paths, route.methods, route.fields, route.cookies,
                     route.query, route.clients, route.scheme,
-                    _actions(config, index, route, make_limiter), make_serving(route))
+                    _actions(config, index, route, make_limiter), make_serving(route), tuple(map(filter_key, route.filters)))
               for index, route in enumerate(config.routes)]
     if not routes:
         if len(config.pools) != 1:

@@ -5,6 +5,7 @@ import atexit
 import gc
 import logging
 import random
+from collections.abc import Mapping
 from functools import partial
 
 from prefork_lb.clock import monotonic
@@ -16,7 +17,7 @@ from prefork_lb.net.networks import lies_in
 from prefork_lb.net.tls import Certificate
 from prefork_lb.proxy.attempt import Settings, Timeouts
 from prefork_lb.proxy.counting import counting
-from prefork_lb.proxy.engine import Engine
+from prefork_lb.proxy.filtering import tell_filters
 from prefork_lb.proxy.request import tell_all
 from prefork_lb.proxy.tracing import Identities
 from prefork_lb.shared.statistics import Tally
@@ -24,6 +25,7 @@ from prefork_lb.upstream.housekeeping import INTERVAL_S
 from prefork_lb.upstream.runtime import Runtime
 from prefork_lb.wire.head import ResponseHead, kept_bytes, parse_response
 from prefork_lb.wire.memo import Memo
+from prefork_lb.wiring.filters import MadeFilter, make_engine
 from prefork_lb.wiring.logs import make_access_log, make_span_log
 from prefork_lb.wiring.membership import Membership
 from prefork_lb.wiring.pools import Needs, make_pool
@@ -34,9 +36,10 @@ from prefork_lb.worker.setup import ProxySetup, nothing
 class Worker:
     """The pools and the engine of one worker process, and what it does on the side."""
 
-    def __init__(self, config: Config, needs: Needs, membership: Membership, runtime: Runtime, error_log: str = "") -> None:
-        """Put `config` into force in the instance. `needs` is what its pools need from outside. `error_log` is the file that
-        the controller's messages go to; empty: standard error.
+    def __init__(self, config: Config, needs: Needs, filters: Mapping[str, MadeFilter], membership: Membership,
+                 runtime: Runtime, error_log: str = "") -> None:
+        """Put `config` into force in the instance. `needs` is what its pools need from outside, `filters` are its own.
+        `error_log` is the file that the controller's messages go to; empty: standard error.
 
         Raises SegmentError, with nothing changed, when the instance has no room for it.
         """
@@ -51,11 +54,14 @@ class Worker:
         router = make_router(config, limiters(membership.segment, membership.ledger, monotonic))
         tally = self._tally(runtime.one_thread)
         listeners = [counting(tally)] if tally else []
-        self.engine = Engine(router, self._pools, make_settings(config, runtime), tell_all(listeners))
+        self.engine = make_engine(config, router, self._pools, make_settings(config, runtime), filters, membership.ledger,
+                                  tell_all(listeners))
         if self._access_log is not None:
             listeners.append(self._access_log.write)
         if (spans := make_span_log(config.tracing)) is not None:
             listeners.append(spans.write)
+        if filters:
+            listeners.append(tell_filters)
         self.setup = ProxySetup(
             engine=self.engine, is_trusted=lies_in(config.proxy.trusted_proxies), limits=config.proxy.limits.head,
             head_timeout_s=timeouts.head, idle_timeout_s=timeouts.idle, body_timeout_s=timeouts.body,
