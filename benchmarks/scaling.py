@@ -31,7 +31,7 @@ from prefork_lb.balance.registry import make_policy
 from prefork_lb.scaling.autoscaler import Autoscaler, Load
 from prefork_lb.scaling.rule import Settings
 from prefork_lb.simulate.figures import percentile
-from prefork_lb.simulate.servers import ServerModel
+from prefork_lb.simulate.servers import DescribedServer
 from prefork_lb.simulate.service import parse_service
 from prefork_lb.simulate.simulation import SimulatedServer, Simulation, simulated
 from tests.support.balancer import NO_CONTROL_SOCKET, PROXY, Balancer
@@ -97,7 +97,7 @@ def live(fixed: int | None, seed: int, speed: float, tell: Callable[[str], None]
     harder for the rule, whose windows stay as they are."""
     rng = random.Random(seed)
     count = fixed or SETTINGS.most
-    servers = simulated([ServerModel(str(number), workers=WORKERS, max_connections=WORKERS) for number in range(count)])
+    servers = simulated([DescribedServer(str(number), workers=WORKERS, max_connections=WORKERS) for number in range(count)])
     memory = PolicyMemory([0] * 16, tuple([0] * count for _ in range(16)))
     pool = Simulation(servers, lambda clock: make_policy("least-connections", PolicySetup(rng, memory, servers, clock=clock)),
                       queue_size=10_000, queue_timeout_s=60.0)

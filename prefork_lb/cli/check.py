@@ -2,14 +2,13 @@
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 import click
 
-from prefork_lb.cli.room import lacks_of_room
+from prefork_lb.cli.check_room import room_notices
+from prefork_lb.cli.exits import exit_with_problems
+from prefork_lb.cli.words import count
 from prefork_lb.config import Config, find_and_load
 from prefork_lb.config.routes import answer_in_words, route_in_words
 from prefork_lb.discovery.source import ListError
@@ -35,22 +34,14 @@ def check(file: str | None) -> None:
     try:
         config, notices = find_and_load(file)
     except ConfigError as exc:
-        fail(exc.problems)
+        exit_with_problems(exc.problems)
     try:
-        lacks = lacks_of_room(config)
+        of_room = room_notices(config)
     except SegmentError as exc:
-        lacks = [f"whether there is room cannot be seen: {exc}"]
-    for notice in (*notices, *state_notices(config), *lacks, *discovery_notices(config)):
+        of_room = [f"whether there is room cannot be seen: {exc}"]
+    for notice in (*notices, *state_notices(config), *of_room, *discovery_notices(config)):
         click.echo(f"warning: {notice}", err=True)
     click.echo("\n".join(summary(config)))
-
-
-def fail(problems: Sequence[str]) -> NoReturn:
-    """Print the problems to stderr and exit 1."""
-    for problem in problems:
-        click.echo(problem, err=True)
-    click.echo(f"{len(problems)} problem{'s' if len(problems) != 1 else ''}", err=True)
-    sys.exit(1)
 
 
 def state_notices(config: Config) -> list[str]:
@@ -77,9 +68,9 @@ def discovery_notices(config: Config) -> list[str]:
         if pool.discovery is not None:
             source, problem = make_source(pool.discovery), ""
             try:
-                count = len(source.look().servers)
-                if count < pool.discovery.min_servers:
-                    problem = f"lists {count} servers, fewer than min_servers, which is {pool.discovery.min_servers}"
+                listed = len(source.look().servers)
+                if listed < pool.discovery.min_servers:
+                    problem = f"lists {listed} servers, fewer than min_servers, which is {pool.discovery.min_servers}"
             except ListError as exc:
                 problem = str(exc)
             finally:
@@ -95,12 +86,11 @@ def summary(config: Config) -> list[str]:
     listen = config.listen
     lines = [f"{config.source}: good", f"listen: {', '.join(listen.bind)}, workers: {listen.worker_count()}"]
     for name, pool in config.pools.items():
-        count = len(pool.servers)
         redirects = f", redirects with {pool.redirect_status}" if pool.mode == "redirect" else ""
         more = f", and those of {pool.discovery.where}" if pool.discovery is not None else ""
         if pool.scaling is not None:
             more += f", and {pool.scaling.min} to {pool.scaling.max} of its own ({pool.scaling.driver})"
-        lines.append(f"pool {name}: {pool.policy}, {count} server{'s' if count != 1 else ''}{more}{redirects}")
+        lines.append(f"pool {name}: {pool.policy}, {count(len(pool.servers), 'server')}{more}{redirects}")
         for server in pool.servers:
             limit = f", at most {server.max_connections} at once" if server.max_connections else ""
             lines.append(f"  {server.address}, weight {server.weight}{limit}{', backup' if server.backup else ''}")

@@ -1,4 +1,4 @@
-"""What a shell completes: servers and pools of the instances that run. A completion never fails; it offers nothing then."""
+"""Completion in the shell: servers and pools of the instances that run. Where these cannot be found, it offers nothing."""
 from __future__ import annotations
 
 import contextlib
@@ -6,7 +6,7 @@ import contextlib
 import click
 from click.shell_completion import CompletionItem
 
-from prefork_lb.cli.instances import Choice, Key
+from prefork_lb.cli.instances import InstanceChoice, Key
 
 
 def complete_server(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -26,7 +26,7 @@ def complete_pool(ctx: click.Context, param: click.Parameter, incomplete: str) -
 
 
 def _servers(ctx: click.Context) -> list[Key]:
-    choice = Choice(ctx.params.get("master"), ctx.params.get("url"), ctx.params.get("token_file"))
+    choice = InstanceChoice(ctx.params.get("master"), ctx.params.get("url"), ctx.params.get("token_file"))
     found: list[Key] = []
     with contextlib.suppress(click.ClickException):
         for instance in choice.open_all():

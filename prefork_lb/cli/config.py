@@ -8,7 +8,7 @@ import click
 import msgspec
 
 from prefork_lb.cli.exits import Exit
-from prefork_lb.cli.instances import Choice, Instance, instance_options
+from prefork_lb.cli.instances import Instance, InstanceChoice, instance_options
 from prefork_lb.cli.local import LocalInstance
 from prefork_lb.config import Config, find_and_load
 from prefork_lb.config.difference import differences
@@ -25,7 +25,7 @@ def config() -> None:
 @config.command()
 @instance_options
 @click.argument("file", required=False, type=click.Path())
-def diff(choice: Choice, file: str | None) -> None:
+def diff(choice: InstanceChoice, file: str | None) -> None:
     """Tell how FILE differs from the configuration in force: what a reload would change.
 
     Without FILE it is the one by which the instance runs. Exits with 0 when both say the same, 1 when they differ, and 2 when

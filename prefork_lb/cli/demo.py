@@ -22,11 +22,12 @@ import requests
 
 from prefork_lb.cli.demo_plan import CALM, TROUBLE, Plan
 from prefork_lb.cli.traffic import SERVED_BY
+from prefork_lb.cli.words import count
 from prefork_lb.errors import PreforkLBError
 from prefork_lb.gunicorn.settings import CONF_FILE
 from prefork_lb.shared.finding import SHM_VARIABLE
 
-START_S = 30.0  # within which the whole must answer; a loaded machine imports slowly
+START_S = 30.0  # until everything must answer; a loaded machine imports slowly
 STOP_S = 5.0  # for requests that are running, then SIGKILL
 POLL_S = 0.1
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -80,7 +81,7 @@ class _Child:
         self.process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(STOP_S)
-        with contextlib.suppress(ProcessLookupError):  # usual: nobody is left
+        with contextlib.suppress(ProcessLookupError):  # the usual case: none of its children is left
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         if self.process.stdout is not None:
@@ -227,7 +228,7 @@ def _invitation(url: str, dashboard: str, plan: Plan, addresses: Mapping[str, st
     return f"""
 Dashboard: {dashboard}
 
-prefork_lb balances {url} with {workers} worker{"s" if workers != 1 else ""} over
+prefork_lb balances {url} with {count(workers, "worker")} over
 {servers}
     by {config}
 
@@ -240,7 +241,7 @@ Ctrl-C ends the demo."""
 
 
 def _own_command() -> str:
-    """How to type `prefork-lb` here: it need not be on the PATH."""
+    """What to type for `prefork-lb`, which need not be on the PATH."""
     script = Path(sys.executable).with_name("prefork-lb")
     if shutil.which("prefork-lb") or not script.exists():
         return "prefork-lb" if shutil.which("prefork-lb") else f"{sys.executable} -m prefork_lb"

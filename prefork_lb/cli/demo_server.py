@@ -20,7 +20,7 @@ SLOW = 8  # times as long
 CHECKS = "/healthz"
 _STATUSES = {"/moved": HTTPStatus.FOUND, "/missing": HTTPStatus.NOT_FOUND, "/broken": HTTPStatus.INTERNAL_SERVER_ERROR,
              "/api/missing": HTTPStatus.NOT_FOUND}
-SERVED_BY = "X-Served-By"  # what prefork_lb.cli.traffic looks for; imported from there it would bring requests and rich
+SERVED_BY = "X-Served-By"  # as in prefork_lb.cli.traffic, which is not imported: it loads requests and rich
 
 
 class Moods:

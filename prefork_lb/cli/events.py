@@ -8,7 +8,7 @@ import time
 
 import click
 
-from prefork_lb.cli.instances import Choice, instance_options
+from prefork_lb.cli.instances import InstanceChoice, instance_options
 from prefork_lb.shared.events import Event
 
 _LOOK_S = 0.25
@@ -27,7 +27,7 @@ def line_of(event: Event) -> str:
 @instance_options
 @click.option("--follow", "-f", is_flag=True, help="Go on with new ones as they come, until Ctrl-C.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object a line.")
-def events(choice: Choice, follow: bool, as_json: bool) -> None:
+def events(choice: InstanceChoice, follow: bool, as_json: bool) -> None:
     """Show what has happened lately: servers up, down, ejected and back, operators' changes, reloads, workers, limits.
 
     An instance remembers its last 256 events.

@@ -5,22 +5,20 @@ import dataclasses
 import ipaddress
 import json
 import logging
-import re
 from urllib.parse import urlsplit
 
 import click
 from rich.table import Table
 
-from prefork_lb.cli.check import fail
+from prefork_lb.cli.exits import exit_with_problems
 from prefork_lb.cli.own_policies import find_own_policies
 from prefork_lb.cli.running import running_segment
 from prefork_lb.cli.tables import print_table
 from prefork_lb.errors import ConfigError, PreforkLBError
 from prefork_lb.observe.configuration import configuration_of
+from prefork_lb.wire import grammar
 from prefork_lb.wiring.explaining import Explanation
 from prefork_lb.wiring.explaining import explain as explained
-
-_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 
 @click.command()
@@ -54,7 +52,7 @@ def explain(method: str, url: str, fields: tuple[str, ...], client: str, master:
     try:
         found = explained(segment, config, block, client, scheme, port)
     except ConfigError as exc:
-        fail(exc.problems)
+        exit_with_problems(exc.problems)
     except PreforkLBError as exc:
         raise click.ClickException(str(exc)) from exc
     if as_json:
@@ -65,7 +63,7 @@ def explain(method: str, url: str, fields: tuple[str, ...], client: str, master:
 
 def _request(method: str, url: str, fields: tuple[str, ...]) -> tuple[bytes, str, int]:
     """The head of the request, and the scheme and the port that it comes by."""
-    if not _TOKEN.fullmatch(method):
+    if not _is_token(method):
         raise click.BadParameter(f"{method!r} is no method; expected one like GET", param_hint="METHOD")
     try:
         parts = urlsplit(url)
@@ -79,7 +77,7 @@ def _request(method: str, url: str, fields: tuple[str, ...]) -> tuple[bytes, str
     lines = []
     for text in fields:
         name, colon, value = text.partition(":")
-        if not colon or not _TOKEN.fullmatch(name) or any(character in "\r\n\0" for character in value):
+        if not colon or not _is_token(name) or any(character in "\r\n\0" for character in value):
             raise click.BadParameter(f'{text!r} is no field; expected one like "Cookie: a=b"', param_hint="-H")
         lines.append(f"{name}: {value.strip()}")
     if not any(line.lower().startswith("host:") for line in lines):
@@ -87,6 +85,10 @@ def _request(method: str, url: str, fields: tuple[str, ...]) -> tuple[bytes, str
     target = url.partition("#")[0] if not is_whole else (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     block = f"{method} {target} HTTP/1.1\r\n" + "".join(f"{line}\r\n" for line in lines) + "\r\n"
     return block.encode("utf-8"), parts.scheme or "http", port
+
+
+def _is_token(text: str) -> bool:
+    return grammar.token.fullmatch(text.encode(errors="replace")) is not None
 
 
 def _show(found: Explanation) -> None:

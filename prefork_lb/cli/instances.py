@@ -1,4 +1,4 @@
-"""The instance that a command is about: on this host by its shared memory, or anywhere by its API. Commands see no difference."""
+"""The instance that a command is about: by its shared memory on this host, or by its API anywhere. Commands see no difference."""
 from __future__ import annotations
 
 import functools
@@ -19,17 +19,20 @@ Key = tuple[str, str]
 
 
 class Leftover(Protocol):
-    """What servers still have that get no new requests."""
+    """What is still on servers that get no new requests."""
 
     @property
     def in_flight(self) -> int:
         """Requests in flight. Raises ClickException when the instance has ended or cannot be reached."""
 
-    def left(self, still: str = "") -> str:
-        """What is left, in words: requests in flight, and sessions that the pools keep; empty: nothing."""
+    def left(self, still: bool = False) -> str:
+        """What is left, in words: requests in flight, as "3 in flight" or "3 still in flight", and sessions that the pools keep.
+
+        Empty: nothing.
+        """
 
     def nothing(self) -> str:
-        """What it means that nothing is left, in words."""
+        """The words for the end of a wait: nothing is left, and how that is known of sessions."""
 
 
 class Instance(Protocol):
@@ -78,7 +81,7 @@ class Instance(Protocol):
         """Begin to replace the servers of a pool that scales by new ones, so many at a time."""
 
 
-class Choice(NamedTuple):
+class InstanceChoice(NamedTuple):
     """The instance that the options name."""
 
     master: int | None
@@ -119,6 +122,6 @@ def instance_options(command: Callable[..., None]) -> Callable[..., None]:
             raise click.UsageError("--url and --master: give one of them")
         if token_file is not None and url is None:
             raise click.UsageError("--token-file goes with --url")
-        command(choice=Choice(master, url, token_file), **others)
+        command(choice=InstanceChoice(master, url, token_file), **others)
 
     return with_choice

@@ -1,4 +1,4 @@
-"""The keys of a terminal, one at a time. The terminal is as before when this is over, whatever ends it."""
+"""The keys of a terminal, one at a time. Whatever ends the reading, the terminal has its old modes again."""
 from __future__ import annotations
 
 import contextlib
@@ -58,7 +58,7 @@ def split_keys(text: str) -> list[str]:
 
 @contextlib.contextmanager
 def keyboard() -> Iterator[Keyboard]:
-    """Have the terminal of the standard input send each key at once, and show none. SIGTERM and SIGHUP raise SystemExit."""
+    """Let the terminal of the standard input send each key at once, and show none. SIGTERM and SIGHUP raise SystemExit."""
     descriptor = sys.stdin.fileno()
     before = termios.tcgetattr(descriptor)
 
@@ -66,7 +66,7 @@ def keyboard() -> Iterator[Keyboard]:
         sys.exit(128 + number)
 
     handlers = {number: signal.signal(number, end) for number in _ENDS}
-    # Stopped by Ctrl-Z, it would leave its modes to the shell.
+    # A program that Ctrl-Z stops would leave its modes to the shell.
     handlers[signal.SIGTSTP] = signal.signal(signal.SIGTSTP, signal.SIG_IGN)
     try:
         tty.setcbreak(descriptor)

@@ -119,18 +119,18 @@ class LocalLeftover:
         if found:
             self._busy_ms = now_ms()
         if not self._segment.masters():
-            raise click.ClickException(f"the instance has ended, with {self._words(found, '') or 'nothing left'}")
+            raise click.ClickException(f"the instance has ended, with {self._words(found, still=False) or 'nothing left'}")
         return found
 
-    def left(self, still: str = "") -> str:
+    def left(self, still: bool = False) -> str:
         return self._words(self.in_flight, still)
 
     def nothing(self) -> str:
         quiet_s = max(sessions.quiet_s for sessions in self._sessions())
         return "nothing in flight any more" + (f", and no request of a session for {quiet_s:g} s" if quiet_s else "")
 
-    def _words(self, in_flight: int, still: str) -> str:
-        parts = [f"{in_flight}{still} in flight"] if in_flight else []
+    def _words(self, in_flight: int, still: bool) -> str:
+        parts = [f"{in_flight}{' still' if still else ''} in flight"] if in_flight else []
         return ", ".join([*parts, *(sessions.left for sessions in self._sessions() if sessions.left)])
 
     def _sessions(self) -> list[Sessions]:

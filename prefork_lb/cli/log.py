@@ -19,11 +19,11 @@ from prefork_lb.logs.reading import Entry, Reader, Wanted, duration_s, follow, l
 from prefork_lb.observe.configuration import configuration_of
 
 _MOST_PATHS = 10
-T = TypeVar("T")
+_Parsed = TypeVar("_Parsed")
 
 
-def _read_by(parse: Callable[[str], T]) -> Callable[[click.Context, click.Parameter, str | None], T | None]:
-    def read(context: click.Context, parameter: click.Parameter, value: str | None) -> T | None:
+def _read_by(parse: Callable[[str], _Parsed]) -> Callable[[click.Context, click.Parameter, str | None], _Parsed | None]:
+    def read(context: click.Context, parameter: click.Parameter, value: str | None) -> _Parsed | None:
         try:
             return None if value is None else parse(value)
         except ValueError as exc:
@@ -57,27 +57,27 @@ Examples:
 @click.option("--slow", "slow_s", metavar="500ms", callback=_read_by(duration_s), help="Only requests that took so long.")
 @click.option("--request", default="", metavar="ID",
               help="The request with this ID, or of this trace, with all that is known of it.")
-@click.option("--follow", "-f", "is_followed", is_flag=True, help="Go on with what comes, over rotations.")
-@click.option("--summary", "is_summary", is_flag=True, help="Percentiles, slowest paths, errors by server.")
-@click.option("--json", "is_json", is_flag=True, help="The lines as they are in the log.")
+@click.option("--follow", "-f", "follow_file", is_flag=True, help="Go on with what comes, over rotations.")
+@click.option("--summary", "as_summary", is_flag=True, help="Percentiles, slowest paths, errors by server.")
+@click.option("--json", "as_json", is_flag=True, help="The lines as they are in the log.")
 @click.option("--master", type=int, metavar="PID", help="Of which instance, if several run: its gunicorn master.")
 def log(files: tuple[str, ...], wanted_statuses: tuple[range, ...], pool: str, server: str, path: str, client: str,
-        since: str | None, slow_s: float | None, request: str, is_followed: bool, is_summary: bool, is_json: bool,
+        since: str | None, slow_s: float | None, request: str, follow_file: bool, as_summary: bool, as_json: bool,
         master: int | None) -> None:
     """Read an access log in JSON back: FILEs, also compressed ones and "-", or the log of the instance that runs."""
     names = files or (_log_of_instance(master),)
-    if is_followed and (len(names) > 1 or names[0] == "-" or is_summary):
+    if follow_file and (len(names) > 1 or names[0] == "-" or as_summary):
         raise click.UsageError("--follow is for one file, and not for a summary")
     wanted = Wanted(wanted_statuses, pool, server, path, client, since or "", (slow_s or 0.0) * 1000, request)
     reader = Reader()
-    found = _matching(_lines(names, is_followed), reader, wanted)
-    if is_summary:
+    found = _matching(_lines(names, follow_file), reader, wanted)
+    if as_summary:
         figures = Figures()
         for _, entry in found:
             figures.add(entry)
         _print_summary(figures)
     else:
-        _print_all(found, is_json, is_story=bool(request))
+        _print_all(found, as_json, as_story=bool(request))
     if reader.bad:
         lines = "line is" if reader.bad == 1 else "lines are"
         click.echo(f"{reader.bad} {lines} no JSON of an access log, and left out", err=True)
@@ -99,10 +99,10 @@ def _log_of_instance(master: int | None) -> str:
     return os.path.join(f"/proc/{masters[-1]}/cwd", name)  # a path that is not absolute counts from where gunicorn runs
 
 
-def _lines(names: Sequence[str], is_followed: bool) -> Iterator[bytes]:
+def _lines(names: Sequence[str], follow_file: bool) -> Iterator[bytes]:
     for name in names:
         try:
-            yield from follow(name, _wait) if is_followed else lines_of(name)
+            yield from follow(name, _wait) if follow_file else lines_of(name)
         except OSError as exc:
             raise click.ClickException(f"{name}: {exc.strerror or exc}") from exc
 
@@ -119,13 +119,13 @@ def _matching(lines: Iterable[bytes], reader: Reader, wanted: Wanted) -> Iterato
                 yield line, entry
 
 
-def _print_all(found: Iterable[tuple[bytes, Entry]], is_json: bool, is_story: bool) -> None:
+def _print_all(found: Iterable[tuple[bytes, Entry]], as_json: bool, as_story: bool) -> None:
     try:
         for line, entry in found:
-            if is_json:
+            if as_json:
                 click.echo(line.rstrip(b"\n"))
             else:
-                click.echo(_story(entry) if is_story else _one_line(entry))
+                click.echo(_story(entry) if as_story else _one_line(entry))
     except KeyboardInterrupt:  # the end of --follow
         pass
 

@@ -13,8 +13,8 @@ import click
 
 from prefork_lb import __version__
 
-# The module of each command. Only that of the command that runs is loaded: the libraries for requests and tables take a tenth
-# of a second, which `drain` and `check` in an operator's script have no use for.
+# The module of each command. Only the module of the command that runs is loaded: the libraries for requests and tables take a
+# tenth of a second, and `drain` and `check` need neither.
 MODULES = {
     "check": "check",
     "config": "config",
@@ -67,7 +67,7 @@ class Commands(click.Group):
 
 
 def _drop_output() -> None:
-    """Let what is buffered for the output go nowhere: Python would fail to write it once more when it ends, and exit with 120."""
+    """Send what is buffered for the output to /dev/null: Python would try to write it once more at its end, and exit with 120."""
     with contextlib.suppress(io.UnsupportedOperation):  # no real file, as in a test
         descriptor = os.open(os.devnull, os.O_WRONLY)
         os.dup2(descriptor, sys.stdout.fileno())

@@ -6,7 +6,7 @@ import sys
 
 
 def find_own_policies() -> None:
-    """Let own policies be imported from the folder that the command runs in, as gunicorn does."""
+    """Let Python import a site's own policies from the working directory, as gunicorn does."""
     here = os.getcwd()
     if here not in sys.path:
         sys.path.insert(0, here)

@@ -7,8 +7,9 @@ import time
 import click
 
 from prefork_lb.cli.exits import Exit
-from prefork_lb.cli.instances import Choice, Document, Instance, instance_options
+from prefork_lb.cli.instances import Document, Instance, InstanceChoice, instance_options
 from prefork_lb.cli.number import Number
+from prefork_lb.cli.words import count
 from prefork_lb.shared.events import Event, Kind
 from prefork_lb.wiring.membership import REFUSED
 
@@ -19,7 +20,7 @@ _LOOK_S = 0.1
 @instance_options
 @click.option("--timeout", "timeout_s", type=Number(min=0), default=60.0, show_default=True,
               help="Seconds to wait at most for the new workers; then the exit code is 1.")
-def reload(choice: Choice, timeout_s: float) -> None:
+def reload(choice: InstanceChoice, timeout_s: float) -> None:
     """Check the instance's file, let new workers go by it, and tell what changed and whether it took.
 
     A file with problems changes nothing: they are shown, and the exit code is 1. When the new workers could not use the
@@ -75,4 +76,4 @@ def _tell(instance: Instance, since: list[Event], workers: int, seconds: float) 
         sys.exit(Exit.KEPT)
     for text in told or ["the configuration says the same as before"]:
         click.echo(text)
-    click.echo(f"{instance.name}: {workers} new worker{'s' if workers != 1 else ''} after {seconds:.1f} s")
+    click.echo(f"{instance.name}: {count(workers, 'new worker')} after {seconds:.1f} s")

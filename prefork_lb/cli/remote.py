@@ -124,10 +124,10 @@ class RemoteLeftover:
     def in_flight(self) -> int:
         return sum(server["in_flight"] for server in self._look())
 
-    def left(self, still: str = "") -> str:
+    def left(self, still: bool = False) -> str:
         servers = self._look()
         in_flight = sum(server["in_flight"] for server in servers)
-        parts = [f"{in_flight}{still} in flight"] if in_flight else []
+        parts = [f"{in_flight}{' still' if still else ''} in flight"] if in_flight else []
         return ", ".join([*parts, *(server["sessions_left"] for server in servers if server["sessions_left"])])
 
     def nothing(self) -> str:

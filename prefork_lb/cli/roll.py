@@ -1,4 +1,4 @@
-"""`prefork-lb roll`: new servers in place of all that a pool has, of those that the balancer starts itself."""
+"""`prefork-lb roll`: replaces the servers of a pool that the balancer starts itself."""
 from __future__ import annotations
 
 import sys
@@ -8,7 +8,7 @@ import click
 
 from prefork_lb.cli.completion import complete_pool
 from prefork_lb.cli.exits import Exit
-from prefork_lb.cli.instances import Choice, Document, Instance, instance_options
+from prefork_lb.cli.instances import Document, Instance, InstanceChoice, instance_options
 from prefork_lb.cli.number import Number
 from prefork_lb.scaling.rolling import GONE_BACK
 from prefork_lb.shared.events import Event, Kind
@@ -22,7 +22,7 @@ _LOOK_S = 0.1
 @click.option("--timeout", "timeout_s", type=Number(min=0), default=3600.0, show_default=True,
               help="Seconds to wait at most; then the exit code is 1, and the roll goes on.")
 @instance_options
-def roll(choice: Choice, pool: str, surge: int, timeout_s: float) -> None:
+def roll(choice: InstanceChoice, pool: str, surge: int, timeout_s: float) -> None:
     """Replace the servers of POOL by new ones: a deployment without a lost request.
 
     A new server is started, and when it is ready and its slow start is over, an old one is drained. So there are never fewer
@@ -41,13 +41,13 @@ def roll(choice: Choice, pool: str, surge: int, timeout_s: float) -> None:
     click.echo(f"pool {pool}: {len(old)} server{'s are' if len(old) != 1 else ' is'} replaced, {surge} at a time")
     deadline = time.monotonic() + timeout_s
     left = old
-    while (over := _end(instance, pool, last)) is None:
+    while (over := _outcome(instance, pool, last)) is None:
         scaled = _pool(instance, pool)
         now = _serving(scaled)
         if old & now != left:
             left = old & now
             click.echo(f"{len(old - left)} of {len(old)} replaced")
-        if not (scaled.get("scaling") or {}).get("rolling") and _end(instance, pool, last) is None:
+        if not (scaled.get("scaling") or {}).get("rolling") and _outcome(instance, pool, last) is None:
             raise click.ClickException(f"pool {pool}: the roll is over, and no event tells its outcome; see `prefork-lb status`")
         if time.monotonic() >= deadline:
             raise click.ClickException(f"pool {pool}: the servers are still being replaced after {timeout_s:g} s; that goes on")
@@ -59,7 +59,7 @@ def roll(choice: Choice, pool: str, surge: int, timeout_s: float) -> None:
 
 
 def _pool(instance: Instance, name: str) -> Document:
-    """The pool as the instance tells it; empty when it has gone."""
+    """The pool in the instance's document; empty when the instance does not have it any more."""
     return next((pool for pool in instance.document()["pools"] if pool["name"] == name), {})
 
 
@@ -69,6 +69,6 @@ def _serving(pool: Document) -> set[str]:
             if server["source"] == "scaling" and server["state"] != "draining"}
 
 
-def _end(instance: Instance, pool: str, last: int) -> Event | None:
-    """The event that tells what came of it; None: it goes on."""
+def _outcome(instance: Instance, pool: str, last: int) -> Event | None:
+    """The event that tells how the roll ended; None: it goes on."""
     return next((event for event in instance.events(last) if event.kind == Kind.ROLLED and event.pool == pool), None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 import click
 from rich.table import Table
 
-from prefork_lb.cli.check import fail
+from prefork_lb.cli.exits import exit_with_problems
 from prefork_lb.cli.tables import print_table
 from prefork_lb.config import find_and_load
 from prefork_lb.config.routes import answer_in_words, conditions_in_words
@@ -27,7 +27,7 @@ def routes(file: str | None) -> None:
     try:
         config, _ = find_and_load(file)
     except ConfigError as exc:
-        fail(exc.problems)
+        exit_with_problems(exc.problems)
     if not config.routes:
         click.echo(f"no routes: everything -> pool {next(iter(config.pools))}")
         return
@@ -37,7 +37,7 @@ def routes(file: str | None) -> None:
     try:
         router = make_router(config)
     except ConfigError as exc:
-        fail(exc.problems)
+        exit_with_problems(exc.problems)
     for host, path, route in router.in_order():
         number = router.routes.index(route)
         written = config.routes[number]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import click
 
-from prefork_lb.cli.check import fail
+from prefork_lb.cli.exits import exit_with_problems
 from prefork_lb.config import load
 from prefork_lb.config.load import LOCAL_FILE, SYSTEM_FILE
 from prefork_lb.errors import ConfigError
@@ -78,5 +78,5 @@ def use_servers(servers: Sequence[str], policy: str | None) -> None:
     try:
         load()
     except ConfigError as exc:
-        fail([problem.replace("$PREFORK_LB_SERVERS", "--server", 1).replace("$PREFORK_LB_POLICY", "--policy", 1)
+        exit_with_problems([problem.replace("$PREFORK_LB_SERVERS", "--server", 1).replace("$PREFORK_LB_POLICY", "--policy", 1)
               for problem in exc.problems])

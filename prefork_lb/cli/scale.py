@@ -1,10 +1,10 @@
-"""`prefork-lb scale`: how many servers a pool has whose servers the balancer starts itself."""
+"""`prefork-lb scale`: sets the number of servers of a pool that the balancer starts itself."""
 from __future__ import annotations
 
 import click
 
 from prefork_lb.cli.completion import complete_pool
-from prefork_lb.cli.instances import Choice, instance_options
+from prefork_lb.cli.instances import InstanceChoice, instance_options
 from prefork_lb.errors import shown
 
 
@@ -12,7 +12,7 @@ from prefork_lb.errors import shown
 @click.argument("pool", shell_complete=complete_pool)
 @click.argument("servers", metavar="N|auto")
 @instance_options
-def scale(choice: Choice, pool: str, servers: str) -> None:
+def scale(choice: InstanceChoice, pool: str, servers: str) -> None:
     """Have N servers in POOL, whatever its load, or "auto": as many as its rule wants.
 
     It stays so over reloads and upgrades, until "auto" or another number is set. A restart forgets it.

@@ -1,29 +1,28 @@
 """`prefork-lb drain`, `ready`, `maintenance`, `weight`, `limit`, `add`, `remove`: what operators do to servers."""
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable
 
 import click
 
 from prefork_lb.cli.completion import complete_pool, complete_server
-from prefork_lb.cli.instances import Choice, Instance, Key, Leftover, instance_options
-from prefork_lb.cli.number import Number
+from prefork_lb.cli.instances import Instance, InstanceChoice, Key, Leftover, instance_options
+from prefork_lb.cli.number import Number, weight_of, whole_number
 from prefork_lb.errors import shown
 from prefork_lb.net.address import parse_address
-from prefork_lb.shared.table import MOST_CONNECTIONS, MOST_WEIGHT
+from prefork_lb.shared.table import MOST_CONNECTIONS
 
 _WAIT_LOOK_S = 0.05
 _SESSIONS_LOOK_S = 1.0
 _TELL_S = 5.0
 
-_server = click.argument("server", shell_complete=complete_server)
-_pool = click.option("--pool", metavar="NAME", shell_complete=complete_pool,
-                     help="Only in this pool; without it, in every pool that has the server.")
+_server_argument = click.argument("server", shell_complete=complete_server)
+_pool_option = click.option("--pool", metavar="NAME", shell_complete=complete_pool,
+                            help="Only in this pool; without it, in every pool that has the server.")
 
 
-def _chosen(instance: Instance, server: str, pool: str | None) -> list[Key]:
+def _keys_of(instance: Instance, server: str, pool: str | None) -> list[Key]:
     """The server in each pool that has it, or in the one that is named. Raises ClickException when it is in none."""
     there, address = instance.servers(), _canonical(server)
     found = [key for key in there if key[1] in (server, address) and pool in (None, key[0])]
@@ -37,27 +36,27 @@ def _canonical(server: str) -> str:
     try:
         return str(parse_address(server))
     except ValueError:
-        return server  # it is looked for as it was typed
+        return server  # not an address: looked for as it was typed
 
 
-def _named(server: str, keys: list[Key]) -> str:
+def _with_pools(server: str, keys: list[Key]) -> str:
     return f"{server} (pool {', '.join(pool for pool, _ in keys)})"
 
 
-def _set_state(choice: Choice, state: str, server: str, pool: str | None, wait: bool, timeout_s: float) -> None:
+def _set_state(choice: InstanceChoice, state: str, server: str, pool: str | None, wait: bool, timeout_s: float) -> None:
     instance = choice.open()
-    keys = _chosen(instance, server, pool)
+    keys = _keys_of(instance, server, pool)
     leftover = instance.leftover(keys)
     for key in keys:
         instance.set_admin(*key, state)
-    click.echo(f"{_named(server, keys)}: {state}, {leftover.left() or '0 in flight'}")
+    click.echo(f"{_with_pools(server, keys)}: {state}, {leftover.left() or '0 in flight'}")
     if wait:
         _wait(leftover, timeout_s)
         click.echo(f"{server}: {leftover.nothing()}")
 
 
 def _wait(leftover: Leftover, timeout_s: float) -> None:
-    """Wait until nothing is left, and tell now and then what is. Raises ClickException after the timeout."""
+    """Wait until nothing is left, and print every few seconds what is. Raises ClickException after the timeout."""
     begun = told = time.monotonic()
     looked = begun - _SESSIONS_LOOK_S
     while True:
@@ -67,7 +66,7 @@ def _wait(leftover: Leftover, timeout_s: float) -> None:
             if not leftover.left():
                 return
         if now >= begun + timeout_s:
-            if not (left := leftover.left(" still")):
+            if not (left := leftover.left(still=True)):
                 return
             raise click.ClickException(f"{left} after {timeout_s:g} s")
         if now >= told + _TELL_S:
@@ -77,18 +76,18 @@ def _wait(leftover: Leftover, timeout_s: float) -> None:
         time.sleep(_WAIT_LOOK_S)
 
 
-def _waits(command: Callable[..., None]) -> Callable[..., None]:
+def _wait_options(command: Callable[..., None]) -> Callable[..., None]:
     command = click.option("--timeout", "timeout_s", type=Number(min=0), default=300.0, show_default=True,
                            help="Seconds to wait at most; then the exit code is 1.")(command)
     return click.option("--wait", is_flag=True, help="Wait until nothing is left on it.")(command)
 
 
 @click.command()
-@_server
-@_pool
+@_server_argument
+@_pool_option
 @instance_options
-@_waits
-def drain(choice: Choice, server: str, pool: str | None, wait: bool, timeout_s: float) -> None:
+@_wait_options
+def drain(choice: InstanceChoice, server: str, pool: str | None, wait: bool, timeout_s: float) -> None:
     """Send SERVER no new requests; those that it has go on, and so do its sessions in pools that keep them.
 
     With --wait it tells what is left: requests in flight, and sessions. Sessions that are not stored (the modes cookie and route)
@@ -103,11 +102,11 @@ def drain(choice: Choice, server: str, pool: str | None, wait: bool, timeout_s: 
 
 
 @click.command()
-@_server
-@_pool
+@_server_argument
+@_pool_option
 @instance_options
-@_waits
-def maintenance(choice: Choice, server: str, pool: str | None, wait: bool, timeout_s: float) -> None:
+@_wait_options
+def maintenance(choice: InstanceChoice, server: str, pool: str | None, wait: bool, timeout_s: float) -> None:
     """Like drain, and SERVER is not checked any more.
 
     \b
@@ -118,10 +117,10 @@ def maintenance(choice: Choice, server: str, pool: str | None, wait: bool, timeo
 
 
 @click.command()
-@_server
-@_pool
+@_server_argument
+@_pool_option
 @instance_options
-def ready(choice: Choice, server: str, pool: str | None) -> None:
+def ready(choice: InstanceChoice, server: str, pool: str | None) -> None:
     """Let SERVER have requests again, after drain or maintenance.
 
     \b
@@ -132,11 +131,11 @@ def ready(choice: Choice, server: str, pool: str | None) -> None:
 
 
 @click.command()
-@_server
+@_server_argument
 @click.argument("weight", metavar="WEIGHT")
-@_pool
+@_pool_option
 @instance_options
-def weight(choice: Choice, server: str, weight: str, pool: str | None) -> None:
+def weight(choice: InstanceChoice, server: str, weight: str, pool: str | None) -> None:
     """Give SERVER another WEIGHT (1 to 1000), or "default" for that of the configuration.
 
     \b
@@ -144,22 +143,23 @@ def weight(choice: Choice, server: str, weight: str, pool: str | None) -> None:
       prefork-lb weight 10.0.0.1:8001 3
       prefork-lb weight 10.0.0.1:8001 default
     """
-    number = None if weight == "default" else _whole(weight, MOST_WEIGHT)
-    if number == 0:
-        raise click.BadParameter(f'{shown(weight)} is no weight; expected 1 to {MOST_WEIGHT}, or "default"', param_hint="WEIGHT")
+    try:
+        number = weight_of(weight)
+    except ValueError as exc:
+        raise click.BadParameter(str(exc), param_hint="WEIGHT") from exc
     instance = choice.open()
-    keys = _chosen(instance, server, pool)
+    keys = _keys_of(instance, server, pool)
     for key in keys:
         instance.set_weight(*key, number)
-    click.echo(f"{_named(server, keys)}: weight {weight}")
+    click.echo(f"{_with_pools(server, keys)}: weight {weight}")
 
 
 @click.command()
-@_server
+@_server_argument
 @click.argument("limit", metavar="LIMIT")
-@_pool
+@_pool_option
 @instance_options
-def limit(choice: Choice, server: str, limit: str, pool: str | None) -> None:
+def limit(choice: InstanceChoice, server: str, limit: str, pool: str | None) -> None:
     """Let SERVER have LIMIT requests in flight at most, "none" for any number, or "default" for the limit of the configuration.
 
     Requests beyond it get another server, or wait in the pool's queue if it has one.
@@ -169,21 +169,15 @@ def limit(choice: Choice, server: str, limit: str, pool: str | None) -> None:
       prefork-lb limit 10.0.0.1:8001 50
       prefork-lb limit 10.0.0.1:8001 none
     """
-    number = {"default": None, "none": 0}[limit] if limit in ("default", "none") else _whole(limit, MOST_CONNECTIONS)
+    number = {"default": None, "none": 0}[limit] if limit in ("default", "none") else whole_number(limit, MOST_CONNECTIONS)
     if number == 0 and limit != "none":
         raise click.BadParameter(f'{shown(limit)} is no limit; expected 1 to {MOST_CONNECTIONS}, "none" or "default"',
                                  param_hint="LIMIT")
     instance = choice.open()
-    keys = _chosen(instance, server, pool)
+    keys = _keys_of(instance, server, pool)
     for key in keys:
         instance.set_limit(*key, number)
-    click.echo(f"{_named(server, keys)}: limit {limit}")
-
-
-def _whole(text: str, most: int) -> int:
-    """A number of 1 to `most`; 0: the text is none."""
-    digits = text.lstrip("0")
-    return int(digits) if re.fullmatch(r"[0-9]{1,7}", digits) and int(digits) <= most else 0
+    click.echo(f"{_with_pools(server, keys)}: limit {limit}")
 
 
 @click.command()
@@ -193,7 +187,7 @@ def _whole(text: str, most: int) -> int:
 @click.option("--max-connections", type=int, default=0, help="The most requests in flight on it; 0: no limit.")
 @click.option("--backup", is_flag=True, help="Use it only while no other server can be used.")
 @instance_options
-def add(choice: Choice, server: str, pool: str, weight: int, max_connections: int, backup: bool) -> None:
+def add(choice: InstanceChoice, server: str, pool: str, weight: int, max_connections: int, backup: bool) -> None:
     """Add SERVER to a pool of the running instance, until it is removed.
 
     Checks of the pool begin at once. A reload keeps it; the state file, if there is one, keeps it over a restart.
@@ -208,11 +202,11 @@ def add(choice: Choice, server: str, pool: str, weight: int, max_connections: in
 
 
 @click.command()
-@_server
-@_pool
+@_server_argument
+@_pool_option
 @instance_options
-@_waits
-def remove(choice: Choice, server: str, pool: str | None, wait: bool, timeout_s: float) -> None:
+@_wait_options
+def remove(choice: InstanceChoice, server: str, pool: str | None, wait: bool, timeout_s: float) -> None:
     """Remove SERVER: it gets no new requests, and those that it has finish.
 
     A server of the configuration is back after the next reload.
@@ -222,11 +216,11 @@ def remove(choice: Choice, server: str, pool: str | None, wait: bool, timeout_s:
       prefork-lb remove 10.0.0.7:8001 --pool web --wait
     """
     instance = choice.open()
-    keys = _chosen(instance, server, pool)
+    keys = _keys_of(instance, server, pool)
     leftover = instance.leftover(keys)
     for key in keys:
         instance.remove_server(*key)
-    click.echo(f"{_named(server, keys)}: removed, {leftover.in_flight} in flight")
+    click.echo(f"{_with_pools(server, keys)}: removed, {leftover.in_flight} in flight")
     if wait:
         _wait(leftover, timeout_s)
         click.echo(f"{server}: nothing in flight any more")

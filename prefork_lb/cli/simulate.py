@@ -15,20 +15,21 @@ from rich.table import Table
 
 from prefork_lb.balance.policy import PolicyOptions
 from prefork_lb.balance.registry import POLICY_NAMES, own_policy_class
-from prefork_lb.cli.check import fail
+from prefork_lb.cli.exits import exit_with_problems
 from prefork_lb.cli.number import Number
 from prefork_lb.cli.own_policies import find_own_policies
 from prefork_lb.cli.tables import print_table
+from prefork_lb.cli.words import count
 from prefork_lb.config import find_and_load
 from prefork_lb.config.pool import PoolConfig
 from prefork_lb.errors import ConfigError
 from prefork_lb.simulate.access_log import LogError, read_log
-from prefork_lb.simulate.comparison import DEFAULT_POLICIES, Choice, Scene, averages, choose, compare
+from prefork_lb.simulate.comparison import DEFAULT_POLICIES, Recommendation, Scene, averages, choose, compare
 from prefork_lb.simulate.ejection import EjectionModel
 from prefork_lb.simulate.figures import Figures
 from prefork_lb.simulate.load import DescribedLoad, Load
 from prefork_lb.simulate.picture import svg
-from prefork_lb.simulate.servers import ServerModel, Trouble, check_troubles, parse_server, parse_trouble
+from prefork_lb.simulate.servers import DescribedServer, Trouble, check_troubles, parse_server, parse_trouble
 from prefork_lb.simulate.service import Service, parse_service
 
 _LARGE = 200_000  # requests of a log beyond which one run is enough
@@ -40,7 +41,7 @@ _DEFAULT_SERVERS = 4
 class _Pool:
     """The servers, and what belongs to their pool."""
 
-    servers: Sequence[ServerModel]
+    servers: Sequence[DescribedServer]
     queue_size: int = 0
     queue_timeout_s: float = 0.0
     options: PolicyOptions = PolicyOptions()
@@ -57,7 +58,7 @@ class _Pool:
               '"lognormal:30ms,1" (mean, sigma) or "pareto:30ms,2.5" (mean, exponent). With a LOG: in place of what it says.')
 @click.option("--speed", type=Number(0.001, 1_000_000), default=1.0, show_default=True,
               help="Let the LOG go by so many times as fast: 2 is twice the traffic.")
-@click.option("--servers", "count", type=click.IntRange(1, 1000),
+@click.option("--servers", "alike", type=click.IntRange(1, 1000),
               help=f"So many servers that are alike: a, b, ...  [{_DEFAULT_SERVERS}]")
 @click.option("--server", "described", multiple=True, metavar="TEXT",
               help='One server: "a weight=2 workers=4 max_connections=20".')
@@ -75,7 +76,7 @@ class _Pool:
               f"logs of more than {_LARGE:,} requests]")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--svg", "svg_file", type=click.Path(dir_okay=False), metavar="FILE", help="Write a picture.")
-def simulate(log: str | None, rate: float | None, requests: int, service: str | None, speed: float, count: int | None,
+def simulate(log: str | None, rate: float | None, requests: int, service: str | None, speed: float, alike: int | None,
              described: tuple[str, ...], pool_name: str | None, config_file: str | None, workers: int, troubles: tuple[str, ...],
              ejection: bool, policies: tuple[str, ...], runs: int | None, as_json: bool, svg_file: str | None) -> None:
     """Try a load on each policy, on virtual time, and say which policy to choose.
@@ -90,7 +91,7 @@ def simulate(log: str | None, rate: float | None, requests: int, service: str | 
       prefork-lb simulate --rate 300 --service exponential:30ms --when "b slow 10 from 10s to 40s"
     """
     find_own_policies()
-    pool = _pool(count, described, pool_name, config_file, workers)
+    pool = _pool(alike, described, pool_name, config_file, workers)
     names = policies or (*DEFAULT_POLICIES, *({pool.policy} - {*DEFAULT_POLICIES, ""}))
     try:
         for name in names:
@@ -133,14 +134,14 @@ def _service(text: str) -> Service:
         raise click.ClickException(f"--service: {exc}") from exc
 
 
-def _pool(count: int | None, described: Sequence[str], pool_name: str | None, config_file: str | None, workers: int) -> _Pool:
-    if sum((count is not None, bool(described), bool(pool_name or config_file))) > 1:
+def _pool(alike: int | None, described: Sequence[str], pool_name: str | None, config_file: str | None, workers: int) -> _Pool:
+    if sum((alike is not None, bool(described), bool(pool_name or config_file))) > 1:
         raise click.UsageError("--servers, --server and --pool: give one of them")
     if pool_name or config_file:
         return _configured(pool_name, config_file, workers)
     try:
         servers = [parse_server(text, workers) for text in described] or [
-            ServerModel(_letters(number), workers=workers) for number in range(count or _DEFAULT_SERVERS)]
+            DescribedServer(_letters(number), workers=workers) for number in range(alike or _DEFAULT_SERVERS)]
     except ValueError as exc:
         raise click.ClickException(f"--server: {exc}") from exc
     if len({server.name for server in servers}) < len(servers):
@@ -154,12 +155,12 @@ def _configured(pool_name: str | None, config_file: str | None, workers: int) ->
     try:
         config = find_and_load(config_file).config
     except ConfigError as exc:
-        fail(exc.problems)
+        exit_with_problems(exc.problems)
     name = pool_name or next(iter(config.pools))
     if name not in config.pools:
         raise click.ClickException(f"no pool {name!r} in {config.source}; there are {', '.join(config.pools)}")
     pool: PoolConfig = config.pools[name]
-    servers = [ServerModel(server.address, server.weight, workers, server.max_connections, server.backup)
+    servers = [DescribedServer(server.address, server.weight, workers, server.max_connections, server.backup)
                for server in pool.servers]
     rules = pool.ejection
     return _Pool(servers, pool.queue.size if pool.queue else 0, pool.queue.timeout if pool.queue else 0.0,
@@ -206,17 +207,16 @@ def _compare(scene: Scene, policies: list[str], runs: int) -> dict[str, list[Fig
 
 def _title(scene: Scene, troubles: Sequence[str]) -> str:
     load = scene.load.as_dict()
-    count = len(scene.servers)
-    text = f"{scene.load.rate:.4g} requests/s, service {load['service']}, {count} server{'s' if count != 1 else ''}"
+    text = f"{scene.load.rate:.4g} requests/s, service {load['service']}, {count(len(scene.servers), 'server')}"
     return "; ".join([text, *troubles])
 
 
-def _show(scene: Scene, troubles: Sequence[str], runs: int, means: dict[str, Figures], choice: Choice) -> None:
+def _show(scene: Scene, troubles: Sequence[str], runs: int, means: dict[str, Figures], choice: Recommendation) -> None:
     workers = sorted({server.workers for server in scene.servers})
     each = f"of {workers[0]} workers each" if len(workers) == 1 and workers[0] else (
         "without a limit of workers: no request ever waits at one" if workers == [0] else "")
     click.echo(f"{_title(scene, troubles)} {each}".rstrip())
-    click.echo(f"{scene.load.requests} requests, {runs} run{'s' if runs != 1 else ''} of each policy")
+    click.echo(f"{scene.load.requests} requests, {count(runs, 'run')} of each policy")
     use = scene.use
     if use is not None:
         click.echo(f"the load takes {use:.0%} of what the servers can do" + (
@@ -236,7 +236,8 @@ def _show(scene: Scene, troubles: Sequence[str], runs: int, means: dict[str, Fig
         click.echo("  with one run the noise is not known; differences below 5 % count as none")
 
 
-def _as_dict(scene: Scene, troubles: Sequence[str], runs: int, means: dict[str, Figures], choice: Choice) -> dict[str, object]:
+def _as_dict(scene: Scene, troubles: Sequence[str], runs: int, means: dict[str, Figures],
+             choice: Recommendation) -> dict[str, object]:
     return {
         "load": scene.load.as_dict(),
         "servers": [{"name": server.name, "weight": server.weight, "workers": server.workers,

@@ -10,16 +10,16 @@ from collections.abc import Sequence
 import click
 from rich.table import Table
 
-from prefork_lb.cli.instances import Choice, Document, instance_options
+from prefork_lb.cli.instances import Document, InstanceChoice, instance_options
 from prefork_lb.cli.tables import print_table
 from prefork_lb.cli.words import ago, count, rate
 
-_SILENT_S = 5.0  # a controller that has not looked for so long is worth a line; it looks four times a second
+_SILENT_S = 5.0  # a controller without a sign of life for so long gets a line; it gives one four times a second
 _WATCH_S = 1.0
-_LEFT = ("pool", "server", "state")
+_TEXT_COLUMNS = ("pool", "server", "state")
 
 
-def _limits(pool: Document) -> str:
+def _limits_line(pool: Document) -> str:
     """A pool's limits and how far each is used, in a line."""
     limit = pool["in_flight_limit"]
     parts = [f"{pool['in_flight']} in flight" + (f" of {limit}" if limit else "")]
@@ -33,14 +33,14 @@ def _limits(pool: Document) -> str:
     return f"pool {pool['name']}: " + ", ".join(parts)
 
 
-def _scaling(name: str, scaling: Document) -> str:
+def _scaling_line(name: str, scaling: Document) -> str:
     """The servers of a pool that the instance starts itself, and why so many, in a line."""
     counts = [f"{scaling[state]} {state}" for state in ("running", "starting", "ending") if scaling[state]]
     return (f"pool {name} scales: {scaling['wanted']} wanted, {', '.join(counts) or 'none running'}"
             f"{', being replaced' if scaling['rolling'] else ''}: {scaling['why']}")
 
 
-def _discovery(name: str, discovery: Document, now: float) -> str:
+def _discovery_line(name: str, discovery: Document, now: float) -> str:
     """Where the servers of a pool are listed, and how that goes, in a line."""
     good = "no list yet" if discovery["last_ok"] is None else (
         f"{count(discovery['servers'], 'server')}, good {ago(max(0.0, now - discovery['last_ok']))}")
@@ -55,16 +55,16 @@ def _linger_line(workers: Sequence[Document]) -> str:
     return f"lingering workers: {len(workers)}, {connections} connections, the oldest for {longest_s} s"
 
 
-def _table(instance: Document, lingering: int) -> Table:
-    """The servers of an instance, a row each. What the instance does not count, or is not known yet, has no column."""
+def _server_table(instance: Document, lingering: int) -> Table:
+    """The servers of an instance, a row each. Figures that the instance does not count, or does not know yet, have no column."""
     serving, has_codes = len(instance["workers"]) - lingering, instance["statistics"]
     servers = [server for pool in instance["pools"] for server in pool["servers"]]
     has_rates = any(server["rate"] is not None for server in servers)
     title = f"gunicorn master {instance['master']}, {count(serving, 'worker')}, generation {instance['generation']}"
     table = Table(title=title, title_justify="left")
     numbers = [*(["5xx"] if has_codes else []), *(["rate", "latency"] if has_rates else [])]
-    for heading in (*_LEFT, "checked", "weight", "limit", "in flight", "requests", "failures", *numbers):
-        table.add_column(heading, justify="left" if heading in _LEFT else "right")
+    for heading in (*_TEXT_COLUMNS, "checked", "weight", "limit", "in flight", "requests", "failures", *numbers):
+        table.add_column(heading, justify="left" if heading in _TEXT_COLUMNS else "right")
     for server in servers:
         cells = [server["weight"], server["max_connections"] or "-", server["in_flight"], server["requests"], server["failures"]]
         if has_codes:
@@ -78,7 +78,7 @@ def _table(instance: Document, lingering: int) -> Table:
     return table
 
 
-def _controller(instance: Document) -> str:
+def _controller_problem(instance: Document) -> str:
     """The problem of the instance's controller, in words; "" if there is none."""
     controller = instance["controller"]
     if controller is None:
@@ -98,7 +98,7 @@ def _compiled_line(workers: Sequence[Document]) -> str:
     return f"compiled modules: not in use{which}, so a request costs more; a wheel or a C compiler brings them"
 
 
-def _cluster(balancers: Sequence[Document]) -> Table:
+def _cluster_table(balancers: Sequence[Document]) -> Table:
     """The balancers that share, a row each."""
     table = Table(title=count(len(balancers), "balancer"), title_justify="left")
     for heading in ("balancer", "state", "in flight", "last report", "exchange"):
@@ -112,7 +112,7 @@ def _cluster(balancers: Sequence[Document]) -> Table:
 
 
 def _cluster_line(balancers: Sequence[Document]) -> str:
-    """With how many others an instance shares, in a line."""
+    """How many other balancers an instance shares with, in a line."""
     own = next((balancer for balancer in balancers if balancer["self"]), None)
     if own is None or not own["together"]:
         return "this balancer goes on by itself; the error log says why"
@@ -123,13 +123,13 @@ def _show_balancers(instance: Document) -> None:
     if instance["cluster"] is None:
         click.echo(f"gunicorn master {instance['master']}: the configuration has no [cluster]")
     else:
-        print_table(_cluster(instance["cluster"]), folds="state")
+        print_table(_cluster_table(instance["cluster"]), folds="state")
 
 
 def _show(instance: Document) -> None:
     lingering = [worker for worker in instance["workers"] if worker["lingers_s"]]
-    print_table(_table(instance, len(lingering)), folds="state")
-    problem = _controller(instance)
+    print_table(_server_table(instance, len(lingering)), folds="state")
+    problem = _controller_problem(instance)
     if problem:
         click.echo(problem)
     if instance["workers"]:
@@ -140,11 +140,11 @@ def _show(instance: Document) -> None:
         click.echo(_cluster_line(instance["cluster"]))
     for pool in instance["pools"]:
         if pool["panic"] or pool["queue_size"] or pool["in_flight_limit"] or pool["refused"] or pool["tripped"]:
-            click.echo(_limits(pool))
+            click.echo(_limits_line(pool))
         if pool["scaling"]:
-            click.echo(_scaling(pool["name"], pool["scaling"]))
+            click.echo(_scaling_line(pool["name"], pool["scaling"]))
         if pool["discovery"]:
-            click.echo(_discovery(pool["name"], pool["discovery"], instance["now"]))
+            click.echo(_discovery_line(pool["name"], pool["discovery"], instance["now"]))
 
 
 @click.command()
@@ -152,7 +152,7 @@ def _show(instance: Document) -> None:
 @click.option("--watch", is_flag=True, help="Again every second, until Ctrl-C.")
 @click.option("--cluster", "all_balancers", is_flag=True, help="The balancers that share with it, in place of its servers.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON; with --watch a line each time.")
-def status(choice: Choice, watch: bool, as_json: bool, all_balancers: bool) -> None:
+def status(choice: InstanceChoice, watch: bool, as_json: bool, all_balancers: bool) -> None:
     """Show the running instances: workers, servers, requests in flight.
 
     Rates and times to answer are those of the last seconds, so they are shown with --watch or --url only.

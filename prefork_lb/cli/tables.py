@@ -7,7 +7,7 @@ from rich.measure import Measurement
 from rich.table import Table
 
 _ENDLESS = 100_000
-_ANY_HEIGHT = 100  # rich takes a width for granted only where it has a height as well
+_ANY_HEIGHT = 100  # rich uses a given width only when it is given a height, too
 
 
 def print_table(table: Table, folds: str) -> None:
@@ -27,7 +27,7 @@ def print_table(table: Table, folds: str) -> None:
                 longest_word = max(cell_len(word) for cell in cells for word in cell.split() or [""])
                 column.width = max(longest_word, max(map(cell_len, cells)) - (width - console.width))
         width = _width(table)
-    # rich takes 80 columns where it finds no terminal, or a dumb one, and cuts what is beyond.
+    # Without a width, rich takes 80 columns where it finds no terminal, or a dumb one, and cuts what is beyond.
     _console(width).print(table)
 
 
@@ -37,6 +37,6 @@ def _console(width: int | None = None) -> Console:
 
 
 def _width(table: Table) -> int:
-    """The columns that it takes with nothing broken but what has a width already."""
+    """The columns of the terminal that the table takes when only cells with a set width are broken."""
     endless = _console(_ENDLESS)
     return Measurement.get(endless, endless.options, table).maximum

@@ -9,7 +9,7 @@ import click
 from rich.console import Console
 from rich.live import Live
 
-from prefork_lb.cli.instances import Choice, instance_options
+from prefork_lb.cli.instances import InstanceChoice, instance_options
 from prefork_lb.cli.keyboard import keyboard
 from prefork_lb.cli.top_screen import Screen
 
@@ -18,7 +18,7 @@ _LOOK_S = 1.0
 
 @click.command()
 @instance_options
-def top(choice: Choice) -> None:
+def top(choice: InstanceChoice) -> None:
     """Show an instance live: its servers with state, load, rate, errors and latency.
 
     \b

@@ -1,4 +1,4 @@
-"""What `prefork-lb top` shows, and what its keys do: no terminal here, so that a test can look at every frame."""
+"""What `prefork-lb top` shows, and what its keys do. It knows no terminal, so tests can look at every frame."""
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -10,13 +10,14 @@ from rich.table import Table
 from rich.text import Text
 
 from prefork_lb.cli.instances import Document, Instance
+from prefork_lb.cli.number import weight_of
 from prefork_lb.cli.words import count, rate
+from prefork_lb.shared.table import MOST_WEIGHT
 
 _FRAME_LINES = 6  # beside the rows: two of the header, the heading, the reason, the message, the keys
 _KEYS = "↑↓ move  d drain  r ready  m maintenance  w weight  s, S sort  / find  q quit"
 _STYLES = {"up": "green", "ready": "green", "down": "bold red", "ejected": "bold red", "trial": "yellow", "checking": "yellow",
            "draining": "cyan", "maintenance": "cyan"}
-_MOST_WEIGHT = 1000
 
 _SORTS: dict[str, Callable[[Document], Any]] = {
     "order": lambda server: 0,
@@ -40,8 +41,8 @@ class Screen:
         self._chosen: tuple[str, str] | None = None  # pool and address of the row with the cursor
         self._first = 0  # the first row that is shown
         self._page = 1
-        self._typed: str | None = None  # what was typed so far, while a weight or a text to find is asked for
-        self._asks = ""  # for which of the two
+        self._typed: str | None = None  # the text so far, while a weight or a text to find is typed; None: neither is
+        self._asks = ""  # the key that asked for it: "w" or "/"
         self._find = ""
         self.message = ""
         self.is_over = False
@@ -102,11 +103,11 @@ class Screen:
         self._change(lambda pool, address: self._instance.set_admin(pool, address, state), state)
 
     def _weigh(self, typed: str) -> None:
-        is_number = typed.isascii() and typed.isdigit() and len(typed) <= 4
-        if typed != "default" and not (is_number and 1 <= int(typed) <= _MOST_WEIGHT):
-            self.message = f'{typed!r} is no weight; expected 1 to {_MOST_WEIGHT}, or "default"'
+        try:
+            weight = weight_of(typed)
+        except ValueError as exc:
+            self.message = str(exc)
             return
-        weight = None if typed == "default" else int(typed)
         self._change(lambda pool, address: self._instance.set_weight(pool, address, weight), f"weight {typed}")
 
     def _change(self, change: Callable[[str, str], None], words: str) -> None:
@@ -115,7 +116,7 @@ class Screen:
         if not rows:
             return
         server = rows[self._cursor(rows)]
-        # Pinned: what is shown next may be in another order.
+        # The cursor stays on this server: the next frame may have the rows in another order.
         self._chosen = pool, address = server["pool"], server["address"]
         try:
             change(pool, address)
@@ -170,7 +171,7 @@ class Screen:
 
     def _bottom(self, found: int) -> Text:
         if self._typed is not None:
-            return _line(f'{"weight (1 to 1000, or default)" if self._asks == "w" else "find"}: {self._typed}▏')
+            return _line(f'{f"weight (1 to {MOST_WEIGHT}, or default)" if self._asks == "w" else "find"}: {self._typed}▏')
         order = f"by {self._sort}{', reversed' if self._is_reversed else ''}"
         return _line(self.message or f"{count(found, 'server')} {order}" + (f', with "{self._find}"' if self._find else ""))
 

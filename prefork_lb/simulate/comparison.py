@@ -15,7 +15,7 @@ from prefork_lb.balance.registry import KEYED_POLICIES, POLICY_NAMES, make_polic
 from prefork_lb.simulate.ejection import EjectionModel
 from prefork_lb.simulate.figures import Figures, average, figures
 from prefork_lb.simulate.load import Load, Requests
-from prefork_lb.simulate.servers import ServerModel, Trouble
+from prefork_lb.simulate.servers import DescribedServer, Trouble
 from prefork_lb.simulate.simulation import Simulation, simulated
 
 # The policies, the easiest to explain first. Of policies that are equally good the first is chosen; what is not here comes last.
@@ -34,7 +34,7 @@ class Scene:
     """What every policy is tried on."""
 
     load: Load
-    servers: Sequence[ServerModel]
+    servers: Sequence[DescribedServer]
     troubles: Sequence[Trouble] = ()
     queue_size: int = 0
     queue_timeout_s: float = 0.0
@@ -153,7 +153,7 @@ _MEASURES: tuple[tuple[str, str, Callable[[Figures], float], float], ...] = (
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class Recommendation:
     """The policy to choose."""
 
     policy: str
@@ -161,7 +161,7 @@ class Choice:
     equal: tuple[str, ...]  # the others that are as good
 
 
-def choose(runs: Mapping[str, Sequence[Figures]]) -> Choice:
+def choose(runs: Mapping[str, Sequence[Figures]]) -> Recommendation:
     """The policy with the fewest errors; of those the one with the lowest p99, then mean, then spread; of equals the simplest.
 
     Two policies are equal in a measure when their difference is within twice its standard error over the seeds, or below 5 %.
@@ -181,7 +181,7 @@ def choose(runs: Mapping[str, Sequence[Figures]]) -> Choice:
     equal = tuple(policy for policy in left if policy != simplest)
     if equal:
         why.append(f"{', '.join(equal)}: as good, within the noise; {simplest} is the simplest of them")
-    return Choice(simplest, tuple(why), equal)
+    return Recommendation(simplest, tuple(why), equal)
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -12,7 +12,7 @@ UNLIMITED = 1 << 40
 
 
 @dataclass(frozen=True, slots=True)
-class ServerModel:
+class DescribedServer:
     """A server as it is described."""
 
     name: str
@@ -73,7 +73,7 @@ def check_troubles(troubles: Sequence[Trouble]) -> None:
                              f"{before.begin_s:g} s on has ended")
 
 
-def parse_server(text: str, default_workers: int) -> ServerModel:
+def parse_server(text: str, default_workers: int) -> DescribedServer:
     """A server from words, such as "a weight=2 workers=4 max_connections=20 backup". Raises ValueError."""
     name, *options = text.split() or [""]
     if not name:
@@ -90,4 +90,4 @@ def parse_server(text: str, default_workers: int) -> ServerModel:
         else:
             raise ValueError(f"server {name}: {shown(option)} is no option; expected weight=N, workers=N, max_connections=N or "
                              "backup")
-    return ServerModel(name, values["weight"], values["workers"], values["max_connections"], backup)
+    return DescribedServer(name, values["weight"], values["workers"], values["max_connections"], backup)

@@ -15,7 +15,7 @@ from typing import Any
 
 from prefork_lb.balance.policy import Policy
 from prefork_lb.simulate.ejection import EjectionModel, Ejections
-from prefork_lb.simulate.servers import UNLIMITED, ServerModel, Trouble
+from prefork_lb.simulate.servers import UNLIMITED, DescribedServer, Trouble
 from prefork_lb.wire.head import Index
 
 
@@ -57,7 +57,7 @@ class SimulatedServer:
 _PENALTY_ENDS = object()
 
 
-def simulated(models: Sequence[ServerModel]) -> list[SimulatedServer]:
+def simulated(models: Sequence[DescribedServer]) -> list[SimulatedServer]:
     """Idle servers by their models, in slots 0, 1, 2, ..."""
     return [SimulatedServer(slot, model.name, model.weight, model.weight, model.backup, limit=model.max_connections or UNLIMITED,
                             workers=model.workers or UNLIMITED) for slot, model in enumerate(models)]

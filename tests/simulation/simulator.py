@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from prefork_lb.balance.policy import PolicyOptions
-from prefork_lb.simulate.servers import ServerModel
+from prefork_lb.simulate.servers import DescribedServer
 from prefork_lb.simulate.service import Draw, parse_service
 from prefork_lb.simulate.simulation import SimulatedServer, simulated
 from prefork_lb.simulate.simulation import Simulation as Core
@@ -40,7 +40,8 @@ class Simulation(Core):
     def __init__(self, policy: str, weights: Sequence[int], seed: int, slots: int | None = None,
                  options: PolicyOptions = OPTIONS) -> None:
         """A server works on `slots` requests at once, in the order in which they came; None: on all of them."""
-        servers = simulated([ServerModel(chr(ord("a") + number), weight, slots or 0) for number, weight in enumerate(weights)])
+        names = map(chr, range(ord("a"), ord("a") + len(weights)))
+        servers = simulated([DescribedServer(name, weight, slots or 0) for name, weight in zip(names, weights, strict=True)])
         super().__init__(servers, lambda clock: new_policy(policy, seed, servers=servers, options=options, clock=clock))
         self._rng = random.Random(seed)
 

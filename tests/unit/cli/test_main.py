@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from prefork_lb import __version__
-from prefork_lb.cli import room
+from prefork_lb.cli import check_room
 from prefork_lb.cli.exits import Exit
 from prefork_lb.cli.main import main
 from prefork_lb.gunicorn.settings import CONF_FILE
@@ -252,7 +252,7 @@ def test_check_goes_on_where_an_instance_cannot_be_looked_at(folder: Path, monke
     def visible_segments() -> Iterator[Segment]:
         raise SegmentError("/dev/shm/x: Too many open files")
 
-    monkeypatch.setattr(room, "visible_segments", visible_segments)
+    monkeypatch.setattr(check_room, "visible_segments", visible_segments)
     (folder / "prefork_lb.toml").write_text(GOOD)
     found = invoke("check")
     assert (found.exit_code, found.stderr) == (

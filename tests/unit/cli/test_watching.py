@@ -18,7 +18,7 @@ from prefork_lb.cli import events as events_command
 from prefork_lb.cli import reload as reload_command
 from prefork_lb.cli import running
 from prefork_lb.cli import status as status_command
-from prefork_lb.cli.instances import Choice
+from prefork_lb.cli.instances import InstanceChoice
 from prefork_lb.cli.main import main
 from prefork_lb.config import load
 from prefork_lb.config.published import encode
@@ -152,7 +152,7 @@ def reload(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Fake], Result]
         sleep=lambda seconds: now.__setitem__(0, now[0] + seconds), monotonic=lambda: now[0]))
 
     def run(fake: Fake, *options: str) -> Result:
-        monkeypatch.setattr(Choice, "open", lambda self: fake)
+        monkeypatch.setattr(InstanceChoice, "open", lambda self: fake)
         return invoke("reload", "--timeout", "5", *options)
 
     yield run
@@ -235,5 +235,5 @@ def test_who_has_reloaded_is_recorded(mine: Segment, monkeypatch: pytest.MonkeyP
     [master] = mine.masters()
     assert invoke("reload", "--timeout", "0").exit_code == 1  # nobody replaces this worker
     assert [pid for pid, _ in signals] == [master]
-    newest = dataclasses.asdict(Choice(master, None, None).open().events(0)[-1])
+    newest = dataclasses.asdict(InstanceChoice(master, None, None).open().events(0)[-1])
     assert (newest["kind"], newest["text"], newest["who"]) == ("audit", "reload", "ann")

@@ -7,7 +7,7 @@ import statistics
 import pytest
 
 from prefork_lb.simulate.load import DescribedLoad
-from prefork_lb.simulate.servers import ServerModel, Trouble, check_troubles, parse_server, parse_trouble
+from prefork_lb.simulate.servers import DescribedServer, Trouble, check_troubles, parse_server, parse_trouble
 from prefork_lb.simulate.service import parse_seconds, parse_service
 
 
@@ -38,8 +38,8 @@ def test_what_is_no_distribution_is_refused(text: str) -> None:
 
 
 def test_a_server_has_options() -> None:
-    assert parse_server("a weight=2 workers=4 max_connections=20 backup", 8) == ServerModel("a", 2, 4, 20, True)
-    assert parse_server("b", 8) == ServerModel("b", workers=8)
+    assert parse_server("a weight=2 workers=4 max_connections=20 backup", 8) == DescribedServer("a", 2, 4, 20, True)
+    assert parse_server("b", 8) == DescribedServer("b", workers=8)
 
 
 @pytest.mark.parametrize("text", ["", "a weight=0", "a weight=x", "a speed=2", "a workers=-1"])

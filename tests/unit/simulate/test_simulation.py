@@ -14,7 +14,7 @@ from prefork_lb.simulate.ejection import EjectionModel
 from prefork_lb.simulate.figures import PERCENTS, Figures, figures, percentile
 from prefork_lb.simulate.load import DescribedLoad
 from prefork_lb.simulate.picture import svg
-from prefork_lb.simulate.servers import ServerModel, Trouble
+from prefork_lb.simulate.servers import DescribedServer, Trouble
 from prefork_lb.simulate.service import parse_service
 from prefork_lb.simulate.simulation import Simulation, simulated
 
@@ -33,7 +33,7 @@ class Last:
         self.told.append((server.name, round(seconds, 6), is_failure, round(self.clock(), 6)))
 
 
-def simulation(*models: ServerModel, troubles: Sequence[Trouble] = (),
+def simulation(*models: DescribedServer, troubles: Sequence[Trouble] = (),
                queue: tuple[int, float] = (0, 0.0), ejection: EjectionModel | None = None) -> tuple[Simulation, Last]:
     policy = Last()
 
@@ -49,7 +49,7 @@ def times(found: Simulation) -> list[float]:
 
 
 def test_a_server_works_on_as_many_requests_as_it_has_workers_and_then_in_order() -> None:
-    found, _ = simulation(ServerModel("a", workers=2))
+    found, _ = simulation(DescribedServer("a", workers=2))
     for _ in range(5):
         found.claim(1.0)
     found.drain()
@@ -58,7 +58,8 @@ def test_a_server_works_on_as_many_requests_as_it_has_workers_and_then_in_order(
 
 
 def test_a_policy_is_told_of_each_end_on_the_virtual_clock() -> None:
-    found, policy = simulation(ServerModel("a"), ServerModel("b", workers=1), troubles=[Trouble("b", 3.0, 4.0, fails_in_s=0.5)])
+    fails = Trouble("b", 3.0, 4.0, fails_in_s=0.5)
+    found, policy = simulation(DescribedServer("a"), DescribedServer("b", workers=1), troubles=[fails])
     found.claim(1.0)
     found.claim(1.0)
     found.advance(3.0)
@@ -69,7 +70,7 @@ def test_a_policy_is_told_of_each_end_on_the_virtual_clock() -> None:
 
 
 def test_a_slow_server_takes_longer_and_recovers_and_one_that_stalls_begins_nothing() -> None:
-    found, _ = simulation(ServerModel("a"), troubles=[Trouble("a", 1.0, 2.0, 10.0), Trouble("a", 2.0, 5.0, stalls=True)])
+    found, _ = simulation(DescribedServer("a"), troubles=[Trouble("a", 1.0, 2.0, 10.0), Trouble("a", 2.0, 5.0, stalls=True)])
     for moment in (0.5, 1.0, 2.5, 5.0):
         found.advance(moment)
         found.claim(0.1)
@@ -78,14 +79,14 @@ def test_a_slow_server_takes_longer_and_recovers_and_one_that_stalls_begins_noth
 
 
 def test_full_servers_are_no_candidates_and_backups_come_last() -> None:
-    found, _ = simulation(ServerModel("a", max_connections=2), ServerModel("b", backup=True, max_connections=1))
+    found, _ = simulation(DescribedServer("a", max_connections=2), DescribedServer("b", backup=True, max_connections=1))
     picked = [found.claim(1.0) for _ in range(4)]
     assert [server.name if server else None for server in picked] == ["a", "a", "b", None]
     assert found.refused == 1
 
 
 def test_requests_wait_in_the_pools_queue_in_order_until_their_time_is_over() -> None:
-    found, _ = simulation(ServerModel("a", max_connections=1), queue=(2, 1.5))
+    found, _ = simulation(DescribedServer("a", max_connections=1), queue=(2, 1.5))
     for _ in range(4):
         found.claim(1.0)
     assert (found.refused, found.most_waiting) == (1, 2)
@@ -95,7 +96,7 @@ def test_requests_wait_in_the_pools_queue_in_order_until_their_time_is_over() ->
 
 
 def test_failures_in_a_row_eject_a_server_and_a_trial_brings_it_back() -> None:
-    found, policy = simulation(ServerModel("a"), ServerModel("b"), troubles=[Trouble("b", 0.0, 25.0, fails_in_s=0.0)],
+    found, policy = simulation(DescribedServer("a"), DescribedServer("b"), troubles=[Trouble("b", 0.0, 25.0, fails_in_s=0.0)],
                                ejection=EjectionModel(failures=3, seconds=10, penalty_s=0))
     picked = []
     for moment in range(60):
@@ -109,7 +110,7 @@ def test_failures_in_a_row_eject_a_server_and_a_trial_brings_it_back() -> None:
 
 
 def test_the_last_server_is_not_ejected() -> None:
-    found, _ = simulation(ServerModel("a"), troubles=[Trouble("a", 0.0, 9.0, fails_in_s=0.0)], ejection=EjectionModel())
+    found, _ = simulation(DescribedServer("a"), troubles=[Trouble("a", 0.0, 9.0, fails_in_s=0.0)], ejection=EjectionModel())
     for moment in range(20):
         found.advance(moment)
         assert found.claim(0.5) is not None
@@ -118,7 +119,7 @@ def test_the_last_server_is_not_ejected() -> None:
 
 
 def test_a_failure_counts_as_load_for_a_while() -> None:
-    found, _ = simulation(ServerModel("a"), troubles=[Trouble("a", 0.0, 9.0, fails_in_s=0.0)],
+    found, _ = simulation(DescribedServer("a"), troubles=[Trouble("a", 0.0, 9.0, fails_in_s=0.0)],
                           ejection=EjectionModel(failures=0, penalty_s=2.0))
     found.advance(0.0)
     found.claim(1.0)
@@ -129,7 +130,7 @@ def test_a_failure_counts_as_load_for_a_while() -> None:
 
 
 def test_spread_and_peak_are_averages_over_time() -> None:
-    found, _ = simulation(ServerModel("a"), ServerModel("b", weight=2))
+    found, _ = simulation(DescribedServer("a"), DescribedServer("b", weight=2))
     found.claim(1.0)
     found.claim(3.0)  # b has 2 for 1 s, that is 1 for each unit of weight, then 1 for 2 s
     found.advance(4.0)
@@ -137,7 +138,7 @@ def test_spread_and_peak_are_averages_over_time() -> None:
 
 
 def test_least_connections_keeps_a_slow_server_from_gathering_requests() -> None:
-    scene = Scene(DescribedLoad(300, parse_service("constant:30ms"), 6000), [ServerModel(name, workers=8) for name in "abcd"],
+    scene = Scene(DescribedLoad(300, parse_service("constant:30ms"), 6000), [DescribedServer(name, workers=8) for name in "abcd"],
                   [Trouble("b", 0.0, float("inf"), 10.0)])
     found = compare(scene, ["round-robin", "least-connections"], range(2))
     choice = choose(found)
@@ -152,7 +153,7 @@ def test_a_sites_own_policy_that_picks_no_candidate_is_named() -> None:
         def pick(self, candidates: object, request: object) -> None:
             return None
 
-    found = Simulation(simulated([ServerModel("a")]), lambda clock: Bad())  # type: ignore[arg-type, return-value]
+    found = Simulation(simulated([DescribedServer("a")]), lambda clock: Bad())  # type: ignore[arg-type, return-value]
     with pytest.raises(ValueError, match="picked None"):
         found.claim(1.0)
 
@@ -182,7 +183,7 @@ def test_differences_within_the_noise_are_none_and_the_simplest_is_chosen(
 
 
 def test_nothing_but_errors_still_has_figures_and_a_picture() -> None:
-    found, _ = simulation(ServerModel("a"), troubles=[Trouble("a", 0.0, float("inf"), fails_in_s=0.0)])
+    found, _ = simulation(DescribedServer("a"), troubles=[Trouble("a", 0.0, float("inf"), fails_in_s=0.0)])
     found.advance(1.0)
     found.claim(1.0)
     found.drain()
@@ -204,7 +205,7 @@ def test_percentiles_are_of_the_nearest_rank() -> None:
 
 
 def test_policies_of_this_package_run_on_lists() -> None:
-    servers = simulated([ServerModel("a"), ServerModel("b")])
+    servers = simulated([DescribedServer("a"), DescribedServer("b")])
     memory = PolicyMemory([0] * 8, ([0] * 2, [0] * 2, [0] * 2))
     found = Simulation(servers, lambda clock: make_policy(
         "round-robin", PolicySetup(random.Random(1), memory, servers, clock=clock)))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import msgspec
 import pytest
 
-from prefork_lb.cli.room import lacks_of_room
+from prefork_lb.cli.check_room import room_notices
 from prefork_lb.config import Config, load
 from prefork_lb.config.admin import AdminConfig
 from prefork_lb.observe.configuration import configuration_of
@@ -102,9 +102,9 @@ def test_a_configuration_that_this_version_cannot_read_is_none(
 
 
 def test_a_start_that_finds_no_room_in_dev_shm_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert lacks_of_room(config(2)) == []
+    assert room_notices(config(2)) == []
     monkeypatch.setattr(Layout, "size", property(lambda layout: 1 << 50))
-    (line,) = lacks_of_room(config(2))
+    (line,) = room_notices(config(2))
     assert line.startswith(f"{DIRECTORY}: a start needs 1073741824.0 MiB and ") and "remount" in line
 
 

@@ -12,8 +12,8 @@ from prefork_lb.wiring.room import problems_at_reload, room_for
 _MIB = 1 << 20
 
 
-def lacks_of_room(config: Config) -> list[str]:
-    """What has no room, a line each. Instances that run by the same file are looked at; without one, the room for a start is.
+def room_notices(config: Config) -> list[str]:
+    """What has no room, a line each: in the instances that run by the same file, or, when none does, at a start.
 
     Raises SegmentError when an instance of another user cannot be looked at.
     """
@@ -27,11 +27,11 @@ def lacks_of_room(config: Config) -> list[str]:
                       for problem in problems_at_reload(config, config.listen.worker_count(), segment)]
         segment.close()
     if not is_running:
-        found += _lacks_at_start(config)
+        found += _notices_at_start(config)
     return found
 
 
-def _lacks_at_start(config: Config) -> list[str]:
+def _notices_at_start(config: Config) -> list[str]:
     try:
         status = os.statvfs(DIRECTORY)
     except OSError as exc:
