@@ -182,7 +182,7 @@ class ContentTooLarge(DownstreamError):
 
 
 class TooManyRequests(RefusedByRoute):
-    """The route's limit of the rate is reached (RFC 6585 4)."""
+    """A limit of the route is reached, of the rate or of requests in flight (RFC 6585 4)."""
 
     status = 429
 

@@ -15,7 +15,14 @@ from prefork_lb.config.filters import FilterConfig
 from prefork_lb.config.load import LOCAL_FILE, SYSTEM_FILE
 from prefork_lb.config.log import LogConfig
 from prefork_lb.config.metrics import MetricsConfig
-from prefork_lb.config.routes import FieldChangesConfig, MirrorConfig, RateConfig, RespondConfig, RouteConfig
+from prefork_lb.config.routes import (
+    ConcurrencyConfig,
+    FieldChangesConfig,
+    MirrorConfig,
+    RateConfig,
+    RespondConfig,
+    RouteConfig,
+)
 from prefork_lb.config.scaling import ScalingConfig, ScheduleConfig
 from prefork_lb.config.sticky import StickyConfig
 from prefork_lb.config.tracing import TracingConfig
@@ -32,7 +39,7 @@ _SECTIONS: tuple[tuple[str, type[msgspec.Struct]], ...] = (
     ("[pools.NAME.sticky]", StickyConfig),
     ("[pools.NAME.scaling]", ScalingConfig), ("a time in [pools.NAME.scaling] schedules", ScheduleConfig),
     ("[pools.NAME.discovery]", DiscoveryConfig), ("[[routes]]", RouteConfig), ("`mirror` of [[routes]]", MirrorConfig),
-    ("`rate` of [[routes]]", RateConfig),
+    ("`rate` of [[routes]]", RateConfig), ("`concurrency` of [[routes]]", ConcurrencyConfig),
     ("`respond` of [[routes]]", RespondConfig), ("`request` and `response` of [[routes]]", FieldChangesConfig),
     ("[state]", model.StateConfig), ("[admin]", AdminConfig),
     ("[cluster]", ClusterConfig), ("[metrics]", MetricsConfig), ("[tracing]", TracingConfig), ("[log]", LogConfig),

@@ -98,9 +98,10 @@ def _check(index: int, route: RouteConfig, pools: Mapping[str, PoolConfig | None
                 report((*place, key, name), f"{shown(name)} is no name of a {noun}")
             if value is not None and value.startswith("~"):
                 _pattern(value, (*place, key, name), report)
-    if route.rate is not None and route.rate.key is not None and not _KEY.fullmatch(route.rate.key):
-        report((*place, "rate", "key"), f'{shown(route.rate.key)} is no key; expected one of "source", "path", "header:NAME", '
-               '"cookie:NAME", "query:NAME"')
+    for name, limit in (("rate", route.rate), ("concurrency", route.concurrency)):
+        if limit is not None and limit.key is not None and not _KEY.fullmatch(limit.key):
+            report((*place, name, "key"), f'{shown(limit.key)} is no key; expected one of "source", "path", "header:NAME", '
+                   '"cookie:NAME", "query:NAME"')
     for key in ("clients", "allow", "deny"):
         for number, network in enumerate(getattr(route, key) or ()):
             try:

@@ -53,6 +53,14 @@ class MirrorConfig(Section, frozen=True):
     share: Annotated[float, meta("The share of the requests that are copied.", gt=0, le=1)] = 1.0
 
 
+class ConcurrencyConfig(Section, frozen=True):
+    """A limit of the requests that are in flight at once, `concurrency` of a route, exact over all workers; what is above gets
+    429. A request is in flight until the client has the whole answer."""
+
+    limit: Annotated[int, meta("Requests in flight of each key.", ge=1, le=1_000_000)]
+    key: Annotated[str, meta("What is limited, as of `rate`.")] = "source"
+
+
 class RouteConfig(Section, frozen=True):
     """Which requests go where, `[[routes]]`; the most specific route wins, see [routing.md](routing.md). A route has a `pool`, a
     `split`, a `redirect` or a `respond`."""
@@ -98,6 +106,7 @@ class RouteConfig(Section, frozen=True):
     allow: Annotated[tuple[str, ...], meta("Networks whose clients may use the route; the others get 403. None: all may.")] = ()
     deny: Annotated[tuple[str, ...], meta("Networks whose clients get 403, whatever `allow` says.")] = ()
     rate: RateConfig | None = None
+    concurrency: ConcurrencyConfig | None = None
     filters: Annotated[tuple[FilterConfig, ...], meta(FILTERS_DOC)] = ()
     path: Annotated[str, meta(
         'The target that a server gets in place of the request\'s: "/{rest}" strips the prefix of `paths`, "/app{path}{query}" '

@@ -60,13 +60,21 @@ class Engine:
         elif plan.take is not None:
             plan.take()
         request.plan = plan
-        if plan.filters is not None:
-            plan = request.plan = plan.filters(request)
-        sticky = plan.pool.sticky
-        if plan.serving is not None:
-            reply = self._serve(plan, plan.serving, request)
-        else:
-            reply = self._exchange(plan, request) if sticky is None else self._in_session(plan, sticky, request)
+        passed = request.passed = plan.guarded.enter() if plan.guarded is not None else None
+        try:
+            if plan.filters is not None:
+                plan = request.plan = plan.filters(request)
+            sticky = plan.pool.sticky
+            if plan.serving is not None:
+                reply = self._serve(plan, plan.serving, request)
+            else:
+                reply = self._exchange(plan, request) if sticky is None else self._in_session(plan, sticky, request)
+        except BaseException:
+            if passed is not None:
+                passed.leave()
+            raise
+        if passed is not None:
+            reply.at_close = passed.leave
         if self._tells_times:
             reply.added = (*reply.added, _times(request))
         if plan.changes is not None:
@@ -199,6 +207,7 @@ class Engine:
             plan.mirror = functools.partial(self._mirroring.copy, mirror, copies)
         if applied is not None:
             plan.take, plan.body_limit, plan.changes = applied.take, applied.actions.body_limit, applied.of_response()
+            plan.guarded = applied.guarded()
         return plan
 
     @staticmethod

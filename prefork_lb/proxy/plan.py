@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from prefork_lb.routing.actions import Take
+from prefork_lb.routing.guards import Guarded
 from prefork_lb.routing.serving import Serving
 from prefork_lb.upstream.pool import Pool
 from prefork_lb.upstream.sticky.session import Sticky
@@ -25,8 +26,8 @@ FieldWork = tuple[frozenset[bytes], Sequence[tuple[bytes, bytes]]]
 class Plan:
     """How the requests with a head are passed on; the engine keeps it with the head."""
 
-    __slots__ = ("block", "body_limit", "changes", "engine", "filters", "framing", "logged", "mirror", "others", "peer", "pool",
-                 "serving", "take", "target", "told")
+    __slots__ = ("block", "body_limit", "changes", "engine", "filters", "framing", "guarded", "logged", "mirror", "others",
+                 "peer", "pool", "serving", "take", "target", "told")
 
     def __init__(self, engine: object, peer: ClientInfo, pool: Pool, framing: Framing, block: bytes, target: bytes,
                  told: tuple[Sticky | None, object]) -> None:
@@ -37,6 +38,7 @@ class Plan:
         self.told = told  # what it says of its session, as the pool's mode for sessions has read it
         self.body_limit = 0  # bytes of the request's body; 0: none
         self.take: Take | None = None  # counts a request against the route's rate
+        self.guarded: Guarded | None = None  # what a request has to pass; None: nothing
         self.changes: FieldWork | None = None  # of the response's fields
         self.serving: Serving | None = None  # None: by the pool alone
         self.mirror: Copy | None = None  # copies a request that is sent; None: there are no copies

@@ -23,7 +23,7 @@ class Reply:
     first; so a client that reads slowly holds a server no longer than it must.
     """
 
-    __slots__ = ("_body", "_data", "_pseudonym", "_reusable", "added", "framing", "head", "lease", "reason", "status")
+    __slots__ = ("_body", "_data", "_pseudonym", "_reusable", "added", "at_close", "framing", "head", "lease", "reason", "status")
 
     def __init__(self, head: ResponseHead, framing: Framing, body: BodyReader | None, data: bytes, lease: Lease,
                  request_sent: bool, pseudonym: bytes) -> None:
@@ -35,6 +35,7 @@ class Reply:
         self.head = head
         self.framing = framing
         self.added: Sequence[tuple[bytes, bytes]] = ()  # what this proxy adds; behind the fields of the server, which are shared
+        self.at_close: Callable[[], None] | None = None  # gives back what the request holds beside its lease
         self._body = body
         self._data = data
         self.lease = lease
@@ -148,6 +149,9 @@ class Reply:
         """Give everything back. If the body was not read to its end, the client has left: the server's connection is closed."""
         if self.lease.is_open:
             self.lease.abandon()
+        if self.at_close is not None:
+            leave, self.at_close = self.at_close, None
+            leave()
 
     def _from_server(self, body: BodyReader, receive: Callable[..., _Received], *arguments: object) -> _Received:
         """What an operation of the body gives. The lease ends with the body, or with its failure."""

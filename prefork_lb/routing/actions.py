@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from prefork_lb.errors import ContentTooLarge, Forbidden, NotFound, OwnAnswer
+from prefork_lb.routing.guards import Guard, Guarded
 from prefork_lb.routing.template import Facts, Template
 
 _MOST_FILE_BYTES = 1 << 20
@@ -58,6 +59,7 @@ class Actions:
     response: FieldChanges = NO_CHANGES
     body_limit: int = 0  # bytes; 0: none
     limit: Limiter | None = None  # of the rate; None: none
+    guards: Sequence[Guard] = ()
 
     def apply(self, facts: Facts, target: bytes, body_bytes: int) -> Applied:
         """What becomes of a request with this target, which is counted against the limit of the rate.
@@ -85,6 +87,10 @@ class Applied(NamedTuple):
     facts: Facts
     target: bytes  # that a server gets
     take: Take | None  # counts the next of these requests; None: they are not limited
+
+    def guarded(self) -> Guarded | None:
+        """What each of these requests has to pass; None: nothing."""
+        return Guarded(self.actions.guards, self.facts) if self.actions.guards else None
 
     def changed(self, block: bytes) -> bytes:
         """A request's head with the changes of its fields. CGI cannot tell an underscore in a name from a hyphen (RFC 3875

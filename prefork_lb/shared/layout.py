@@ -16,6 +16,8 @@ reader that takes no lock sees one of the two.
     own lines       for each row the requests that wait for one server; only if a pool asked for it at the start
     statistics      what clients were answered: for each row, of rows given back (twice), and what is left out; only on request
     rates           how far each key has used its rate of requests; only if a route limited one at the start
+    keys            requests in flight by key: a hash and a total each, and for each row its own claims; only if a route
+                    limited them at the start
     filters         of each filter its own integers, and counts; only if there was one at the start
     sessions        the table of learned sessions; only if a pool learned at the start
 
@@ -26,7 +28,7 @@ three, to see whether an instance still uses the segment.
 from __future__ import annotations
 
 MAGIC = 0x3142_4C4B_5246_5250
-VERSION = 17
+VERSION = 18
 CELL = 8
 LINE_CELLS = 8  # a line of the processor's cache. What a worker writes without the lock shares none with another worker's
 
@@ -66,6 +68,7 @@ H_ANSWER_TIMES = 45  # 1: there is room for requests whose answer is awaited
 H_SESSIONS = 44  # sessions that the table of learned ones has room for
 H_STATISTICS = 46  # 1: there is room for statistics
 H_RATES = 58  # keys of limits of a rate that there is room for
+H_KEYS = 59  # keys with requests in flight that there is room for
 H_FILTERS = 60  # filters that there is room for
 H_FOLDS = 47  # rows whose statistics were added to the past: see `statistics`
 H_SECRET = 48  # four cells of random bytes, made with the segment: what signs cookies, and keys hashes, of this instance
@@ -234,6 +237,10 @@ STATISTICS_POOL_CELLS = 24
 # The table of rates: of an entry the key and the instant up to which it has used its rate (`shared.rate_table`). A set of
 # eight is two lines of the processor's cache.
 RATE_CELLS, RATES_IN_SET = 2, 8
+
+# Entries of the table of keys in flight that one key may be in (`shared.key_claims`). With half of the entries in use, of 10,000
+# keys one finds none that is free.
+KEYS_IN_SET = 32
 
 # Of a filter: its key (0: the block is free), when it was last entered (monotonic milliseconds), exceptions, and calls over the
 # time limit. Its name follows, as a note, and its own integers.

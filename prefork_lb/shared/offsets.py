@@ -24,6 +24,7 @@ class Layout:
     answer_times: int = 1  # 1: room for requests whose answer is awaited, of pools that go by the time of that
     statistics: int = 0  # 1: room for statistics
     rates: int = 0  # keys of limits; a multiple of at.RATES_IN_SET
+    keys: int = 0  # with requests in flight; a multiple of at.KEYS_IN_SET
     filters: int = 0  # that there is room for
 
     @property
@@ -141,6 +142,24 @@ class Layout:
         """The first cell of the table of rates."""
         return int(self.statistics_block(self.rows + 3).start)
 
+    def _key_cells(self, number: int) -> slice:
+        start = self.rates_start + self.rates * at.RATE_CELLS + number * self.keys
+        return slice(start, start + self.keys)
+
+    @property
+    def key_hashes(self) -> slice:
+        """The keys with requests in flight; there is none without `keys`, as of the next two."""
+        return self._key_cells(0)
+
+    @property
+    def key_totals(self) -> slice:
+        """What each of them has in flight, over all rows."""
+        return self._key_cells(1)
+
+    def row_keys(self, row: int) -> slice:
+        """What a worker has in flight of each of them."""
+        return self._key_cells(2 + row)
+
     @property
     def sessions_start(self) -> int:
         """The first cell of the table of sessions."""
@@ -148,7 +167,7 @@ class Layout:
 
     def filter_block(self, number: int) -> int:
         """The first cell of a filter's block."""
-        return self.rates_start + self.rates * at.RATE_CELLS + number * at.FILTER_BLOCK_CELLS
+        return int(self.row_keys(self.rows).start) + number * at.FILTER_BLOCK_CELLS
 
     @property
     def session_buckets(self) -> int:

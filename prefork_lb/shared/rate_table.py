@@ -60,8 +60,8 @@ class RateTable:
             ledger.release_lock()
 
 
-class RateKeys:
-    """Makes the hashes of one limit's keys. Clients choose keys, so the hash has a secret."""
+class LimitKeys:
+    """Makes the hashes of the keys of one limit. Clients choose keys, so the hash has a secret."""
 
     def __init__(self, secret: bytes, limit: str) -> None:
         self._hash = hashlib.blake2b(b"rate\0%b\0" % limit.encode(), key=secret, digest_size=8)

@@ -5,13 +5,13 @@ import math
 
 from prefork_lb.clock import Clock
 from prefork_lb.errors import TooManyRequests
-from prefork_lb.shared.rate_table import RateKeys, RateTable
+from prefork_lb.shared.rate_table import LimitKeys, RateTable
 
 
 class RateLimit:
     """Of one route."""
 
-    def __init__(self, table: RateTable, keys: RateKeys, per_second: float, burst: int, clock: Clock) -> None:
+    def __init__(self, table: RateTable, keys: LimitKeys, per_second: float, burst: int, clock: Clock) -> None:
         """`burst` requests may come at once, more only as `per_second` allows."""
         self._table, self._keys, self._clock = table, keys, clock
         self._interval_ns = max(1, round(1e9 / per_second))

@@ -20,6 +20,7 @@ _LEAST_SERVERS, _LEAST_POOLS, _LEAST_CONFIGURATION_BYTES = 256, 40, 8192
 # Of a pool. The table has room for twice as many: a list may be replaced by another one as long, while those of the first drain.
 _DISCOVERED_SERVERS = 512
 _LIMITED_KEYS = 131072  # 2 MiB
+_KEYS_IN_FLIGHT = 8192  # 64 KiB for each worker, and 128 KiB
 _LEAST_FILTERS = 16
 
 
@@ -32,7 +33,7 @@ def room_for(config: Config, workers: int) -> Layout:
         pools=max(_LEAST_POOLS, 2 * pools), configuration_bytes=max(_LEAST_CONFIGURATION_BYTES, configuration),
         own_lines=int(bool(waiting_pools(config))), sessions=learned_sessions(config),
         answer_times=int(any(map(_goes_by_times, config.pools.values()))), statistics=int(config.counts),
-        rates=limited_keys(config), filters=_filters(config))
+        rates=limited_keys(config), keys=keys_in_flight(config), filters=_filters(config))
 
 
 def _most_servers(pool: PoolConfig) -> int:
@@ -58,6 +59,11 @@ def learned_sessions(config: Config) -> int:
 def limited_keys(config: Config) -> int:
     """The keys of limits of a rate that are remembered."""
     return _LIMITED_KEYS if any(route.rate is not None for route in config.routes) else 0
+
+
+def keys_in_flight(config: Config) -> int:
+    """The keys whose requests in flight are counted."""
+    return _KEYS_IN_FLIGHT if any(route.concurrency is not None for route in config.routes) else 0
 
 
 def _filters(config: Config) -> int:
@@ -94,6 +100,9 @@ def problems_of_extras(config: Config, segment: Segment) -> list[str]:
         found.append("no room for sessions, since no pool learned any at the start; restart gunicorn to make it")
     if limited_keys(config) and not segment.layout.rates:
         found.append("no room for a limit of a rate, since no route had one at the start; restart gunicorn to make it")
+    if keys_in_flight(config) and not segment.layout.keys:
+        found.append("no room for a limit of requests in flight by key, since no route had one at the start; restart gunicorn to "
+                     "make it")
     filters = len(filters_of(config))
     if filters and not segment.layout.filters:
         found.append("no room for filters, since there was none at the start; restart gunicorn to make it")

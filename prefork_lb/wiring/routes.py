@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from prefork_lb.clock import Clock
@@ -24,24 +24,28 @@ from prefork_lb.routing.actions import (
     responding,
     responding_from,
 )
+from prefork_lb.routing.guards import Guard
 from prefork_lb.routing.keys import key_finder
 from prefork_lb.routing.match import Route, Router
 from prefork_lb.routing.template import Facts, Template
 from prefork_lb.shared.ledger import Ledger
-from prefork_lb.shared.rate_table import RateKeys, RateTable
+from prefork_lb.shared.rate_table import LimitKeys, RateTable
 from prefork_lb.shared.segment import Segment
 from prefork_lb.upstream.rate_limit import RateLimit
 from prefork_lb.wiring.serving import make_serving
 
 MakeLimiter = Callable[[RouteConfig, RateConfig], Limiter]
+MakeGuards = Callable[[RouteConfig], Sequence[Guard]]
 
 
-def make_router(config: Config, make_limiter: MakeLimiter | None = None) -> Router:
-    """The routes of a configuration; without `make_limiter` no rate is limited.
+def make_router(config: Config, make_limiter: MakeLimiter | None = None, make_guards: MakeGuards | None = None) -> Router:
+    """The routes of a configuration; without `make_limiter` no rate is limited, and without `make_guards` requests have
+    nothing to pass.
 
     Raises ConfigError when a file of an answer cannot be read.
     """
-    return Router(_routes(config, make_limiter), config.proxy.doubtful_paths == "pass", lies_in(config.proxy.trusted_proxies))
+    return Router(_routes(config, make_limiter, make_guards), config.proxy.doubtful_paths == "pass",
+                  lies_in(config.proxy.trusted_proxies))
 
 
 def limiters(segment: Segment, ledger: Ledger, clock: Clock) -> MakeLimiter | None:
@@ -53,7 +57,7 @@ def limiters(segment: Segment, ledger: Ledger, clock: Clock) -> MakeLimiter | No
     def make(route: RouteConfig, rate: RateConfig) -> Limiter:
         # By its words: a reload that leaves the route as it is leaves its counts, too.
         name = f"{route_in_words(route)}\n{rate.key}\n{rate.per_second}\n{rate.burst}"
-        limit = RateLimit(table, RateKeys(segment.secret, name), rate.per_second, rate.burst, clock)
+        limit = RateLimit(table, LimitKeys(segment.secret, name), rate.per_second, rate.burst, clock)
         key_of = key_finder(rate.key)
 
         def limiter(facts: Facts) -> Take | None:
@@ -65,10 +69,11 @@ def limiters(segment: Segment, ledger: Ledger, clock: Clock) -> MakeLimiter | No
     return make
 
 
-def _routes(config: Config, make_limiter: MakeLimiter | None) -> list[Route]:
+def _routes(config: Config, make_limiter: MakeLimiter | None, make_guards: MakeGuards | None) -> list[Route]:
     routes = [Route(next(iter(route.split), route.pool), route.hosts, route.paths, route.methods, route.fields, route.cookies,
                     route.query, route.clients, route.scheme,
-                    _actions(config, index, route, make_limiter), make_serving(route), tuple(map(filter_key, route.filters)))
+                    _actions(config, index, route, make_limiter, make_guards), make_serving(route),
+                    tuple(map(filter_key, route.filters)))
               for index, route in enumerate(config.routes)]
     if not routes:
         if len(config.pools) != 1:
@@ -77,7 +82,8 @@ def _routes(config: Config, make_limiter: MakeLimiter | None) -> list[Route]:
     return routes
 
 
-def _actions(config: Config, index: int, route: RouteConfig, make_limiter: MakeLimiter | None) -> Actions | None:
+def _actions(config: Config, index: int, route: RouteConfig, make_limiter: MakeLimiter | None,
+             make_guards: MakeGuards | None) -> Actions | None:
     answer: Answer | None = None
     if route.redirect:
         answer = redirecting(route.redirect, route.redirect_status)
@@ -85,7 +91,8 @@ def _actions(config: Config, index: int, route: RouteConfig, make_limiter: MakeL
         answer = _responding(route.respond, f"{config.source}: routes[{index}].respond")
     path = Template(route.path) if route.path else None
     limit = make_limiter(route, route.rate) if route.rate is not None and make_limiter is not None else None
-    actions = Actions(_may_come(route), answer, path, _changes(route.request), _changes(route.response), route.body_limit, limit)
+    actions = Actions(_may_come(route), answer, path, _changes(route.request), _changes(route.response), route.body_limit, limit,
+                      make_guards(route) if make_guards is not None else ())
     return actions if actions != Actions() else None
 
 

@@ -26,6 +26,7 @@ from prefork_lb.upstream.runtime import Runtime
 from prefork_lb.wire.head import ResponseHead, kept_bytes, parse_response
 from prefork_lb.wire.memo import Memo
 from prefork_lb.wiring.filters import MadeFilter, make_engine
+from prefork_lb.wiring.guards import guards
 from prefork_lb.wiring.logs import make_access_log, make_span_log
 from prefork_lb.wiring.membership import Membership
 from prefork_lb.wiring.pools import Needs, make_pool
@@ -51,7 +52,8 @@ class Worker:
             for name, pool in config.pools.items()}
         self._access_log = make_access_log(config.log)
         timeouts = config.proxy.timeouts
-        router = make_router(config, limiters(membership.segment, membership.ledger, monotonic))
+        router = make_router(config, limiters(membership.segment, membership.ledger, monotonic),
+                             guards(membership.segment, membership.ledger))
         tally = self._tally(runtime.one_thread)
         listeners = [counting(tally)] if tally else []
         self.engine = make_engine(config, router, self._pools, make_settings(config, runtime), filters, membership.ledger,

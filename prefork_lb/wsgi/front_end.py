@@ -79,7 +79,7 @@ class WSGIFrontEnd:
                 self._ended(request)
             raise
         ended = self._ended
-        if reply.is_received and ended is None:  # the lease was given back, and nothing can fail
+        if reply.is_received and ended is None and reply.at_close is None:  # the lease was given back, and nothing can fail
             return iter((reply.read(),))
         if not reply.is_received:
             client.expect_slow_reader()

@@ -138,6 +138,7 @@ def told_of(tmp_path: Path, route: str) -> list[str]:
     'respond = { folder = "/etc" }',
     'respond = { status = 204 }',
     'pool = "web"\nrate = { per_second = 0.5, burst = 3, key = "cookie:a" }',
+    'pool = "web"\nconcurrency = { limit = 2, key = "query:a" }',
     'pool = "web"\nallow = ["10.0.0.0/8"]\ndeny = ["10.1.0.0/16"]\npath = "/{rest}"\nbody_limit = 1000',
     'pool = "web"\nrequest = { set = { Host = "{host}", X-A = "a b" }, remove = ["Cookie"] }\nresponse = { add = { X-B = "" } }',
 ])
@@ -177,6 +178,9 @@ def test_good_actions(tmp_path: Path, route: str) -> None:
     ('pool = "web"\nrate = { per_second = 0 }', ".rate.per_second"),
     ('pool = "web"\nrate = { per_second = 1, burst = 0 }', ".rate.burst"),
     ('pool = "web"\nrate = { per_second = 1, key = "uri" }', ".rate.key: 'uri' is no key"),
+    ('pool = "web"\nconcurrency = { limit = 1, key = "uri" }', ".concurrency.key: 'uri' is no key"),
+    ('pool = "web"\nconcurrency = { limit = 0 }', ".concurrency.limit"),
+    ('respond = {}\nconcurrency = { limit = 1 }', ".concurrency: has no meaning without pool"),
     ('pool = "web"\nrate = { per_second = 1, key = "header:" }', ".rate.key: 'header:' is no key"),
 ])
 def test_bad_actions_are_named_with_the_way_out(tmp_path: Path, route: str, words: str) -> None:

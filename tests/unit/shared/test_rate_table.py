@@ -9,7 +9,7 @@ import pytest
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.making import attach_or_create
 from prefork_lb.shared.offsets import Layout
-from prefork_lb.shared.rate_table import RateKeys, RateTable
+from prefork_lb.shared.rate_table import LimitKeys, RateTable
 from prefork_lb.shared.segment import Segment
 from tests.unit.shared.processes import Master, running
 
@@ -98,7 +98,7 @@ def test_processes_share_a_key(limited: Segment, master: Master) -> None:
 
 
 def test_the_hash_of_a_key_depends_on_the_limit_and_the_secret() -> None:
-    makers = [RateKeys(secret, limit) for secret in (b"a" * 32, b"b" * 32) for limit in ("x", "y")]
+    makers = [LimitKeys(secret, limit) for secret in (b"a" * 32, b"b" * 32) for limit in ("x", "y")]
     hashes = {keys.of(key) for keys in makers for key in (b"1", b"2")}
     assert len(hashes) == 8 and 0 not in hashes
-    assert RateKeys(b"a", "x").of(b"1") == RateKeys(b"a", "x").of(b"1")
+    assert LimitKeys(b"a", "x").of(b"1") == LimitKeys(b"a", "x").of(b"1")

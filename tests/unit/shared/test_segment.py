@@ -213,7 +213,7 @@ def test_a_segment_with_a_view_outside_cannot_be_closed_silently(master: Master)
 
 @pytest.mark.parametrize("sizes", [(1, 1, 1), (256, 256, 256), (3, 1000, 17)])
 def test_no_two_parts_of_the_layout_overlap(sizes: tuple[int, int, int]) -> None:
-    layout = Layout(*sizes, own_lines=1, sessions=3, statistics=1, rates=16)
+    layout = Layout(*sizes, own_lines=1, sessions=3, statistics=1, rates=16, keys=64, filters=2)
     rows, servers, pools = sizes
     key_cells = at.KEY_BYTES // at.CELL
     parts = [(0, at.H_MASTERS), (at.H_MASTERS, at.H_MASTERS + 2 * at.MASTERS),
@@ -241,6 +241,8 @@ def test_no_two_parts_of_the_layout_overlap(sizes: tuple[int, int, int]) -> None
         parts += [(line.start, line.stop) for line in lines]
     parts += [(block.start, block.stop) for block in map(layout.statistics_block, range(rows + 3))]
     parts.append((layout.rates_start, layout.rates_start + layout.rates * at.RATE_CELLS))
+    parts += [(keys.start, keys.stop) for keys in (layout.key_hashes, layout.key_totals, *map(layout.row_keys, range(rows)))]
+    parts += [(layout.filter_block(number), layout.filter_block(number + 1)) for number in range(2)]
     parts.append((layout.sessions_start, layout.cells))
     parts.sort()
     for (_, end), (start, _) in zip(parts, parts[1:], strict=False):

@@ -10,7 +10,7 @@ from prefork_lb.errors import TooManyRequests
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.making import attach_or_create
 from prefork_lb.shared.offsets import Layout
-from prefork_lb.shared.rate_table import RateKeys, RateTable
+from prefork_lb.shared.rate_table import LimitKeys, RateTable
 from prefork_lb.upstream.rate_limit import RateLimit
 from tests.unit.shared.processes import Master
 
@@ -26,7 +26,7 @@ def clock() -> ManualClock:
 def make(clock: ManualClock) -> Iterator[MakeLimit]:
     master = Master()
     ledger = Ledger(attach_or_create(master.pid, Layout(4, 8, 8, rates=8)))
-    table, keys = RateTable(ledger.segment, ledger), RateKeys(b"s" * 32, "a route")
+    table, keys = RateTable(ledger.segment, ledger), LimitKeys(b"s" * 32, "a route")
     yield lambda per_second, burst: RateLimit(table, keys, per_second, burst, clock)
     ledger.close()
     master.kill()

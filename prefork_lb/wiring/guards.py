@@ -1,0 +1,30 @@
+"""From a route of a configuration to the guards that its requests have to pass."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from prefork_lb.config.routes import RouteConfig, route_in_words
+from prefork_lb.routing.guards import Guard
+from prefork_lb.routing.keys import key_finder
+from prefork_lb.shared.key_claims import KeyClaims
+from prefork_lb.shared.ledger import Ledger
+from prefork_lb.shared.rate_table import LimitKeys
+from prefork_lb.shared.segment import Segment
+from prefork_lb.upstream.concurrency import Concurrency
+from prefork_lb.wiring.routes import MakeGuards
+
+
+def guards(segment: Segment, ledger: Ledger) -> MakeGuards:
+    """Makes the guards of routes, those first that cost least."""
+    claims = KeyClaims(segment, ledger) if segment.layout.keys else None
+
+    def make(route: RouteConfig) -> Sequence[Guard]:
+        found: list[Guard] = []
+        if route.concurrency is not None and claims is not None:
+            key = route.concurrency.key
+            # Without the limit: a reload that changes it goes on with what is in flight.
+            keys = LimitKeys(segment.secret, f"{route_in_words(route)}\nconcurrency\n{key}")
+            found.append(Concurrency(claims, keys, key_finder(key), route.concurrency.limit))
+        return found
+
+    return make
