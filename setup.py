@@ -63,11 +63,14 @@ setup(
         "rich>=13",
     ],
     extras_require={
+        "auth": ["bcrypt>=4", "argon2-cffi>=23.1"],  # passwords of users
         "cluster": ["redis>=5.0.1"],
         "gevent": ["gevent>=24.10"],
         "otel": ["opentelemetry-sdk>=1.27", "opentelemetry-exporter-otlp-proto-http>=1.27"],  # spans
         "re2": ["google-re2>=1.1"],  # regular expressions in routes
         "test": [
+            "argon2-cffi>=23.1",
+            "bcrypt>=4",
             "coverage[toml]>=7.6",
             "flask>=3.0",
             "gevent>=24.10",

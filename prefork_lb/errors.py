@@ -160,6 +160,7 @@ class RefusedByRoute(ProxyError):
     side = "downstream"
     phase = "route"
     ending = "refused"
+    fields: Sequence[tuple[bytes, bytes]] = ()  # of the answer
 
 
 class NotFound(RefusedByRoute):
@@ -172,6 +173,17 @@ class Forbidden(RefusedByRoute):
     """The route is not for this client."""
 
     status = 403
+
+
+class Unauthorized(RefusedByRoute):
+    """The route is for users, and the request is of none (RFC 9110 15.5.2)."""
+
+    status = 401
+
+    def __init__(self, message: str, fields: Sequence[tuple[bytes, bytes]]) -> None:
+        """`fields` tell the client how it can be of one."""
+        super().__init__(message)
+        self.fields = fields
 
 
 class ContentTooLarge(DownstreamError):
@@ -346,6 +358,12 @@ class QueueTimeout(CapacityError):
     """No server became free for the request in time."""
 
     phase = "queue"
+
+
+class ChecksBusy(CapacityError):
+    """So many passwords are being checked that a further one would wait for long."""
+
+    phase = "access"
 
 
 class OutOfDescriptors(CapacityError):

@@ -25,6 +25,7 @@ FIELDS = {
     "user_agent": LogField("string", "The User-Agent field, 512 bytes at most. Absent: there was none."),
     "pool": LogField("string", "The pool. Absent: the request was refused before its pool was found."),
     "request_fields": LogField("object", "Fields of the request that `log.request_fields` names. Absent: it has none of them."),
+    "user": LogField("string", "The user whose password the route has found right. Absent: it asks for none, or refused."),
     "status": LogField("number", "Status of the answer; 499: the client left before it had all of it."),
     "ending": LogField("string", "How it ended: `finished`, `client left`, `client timed out`, `refused`, `server failed`, "
                                  "`server timed out`, `server broke off`, `no server`, `overloaded`, `internal error`."),
@@ -51,7 +52,7 @@ FIELDS = {
 """By name, in the order of a line in JSON."""
 
 PRESETS = {
-    "combined": '{client} - - [{local_time}] "{method} {target} {protocol}" {status} {bytes_out} "{referer}" "{user_agent}"',
+    "combined": '{client} - {user} [{local_time}] "{method} {target} {protocol}" {status} {bytes_out} "{referer}" "{user_agent}"',
 }
 """Templates that have a name."""
 

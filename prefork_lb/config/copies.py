@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 
 from prefork_lb.config.model import Config
+from prefork_lb.config.passwords import read_passwords
 from prefork_lb.config.secrets import read_secrets
 from prefork_lb.errors import ConfigError
 from prefork_lb.net.tls import check_pair, upstream_context
@@ -53,6 +54,8 @@ class Copies:
         for route in config.routes:
             if route.respond is not None:
                 self._copied(route.respond.file)
+            if route.basic_auth is not None:
+                read_passwords(self._copied(route.basic_auth.file))
 
     def _copied(self, file: str) -> str:
         """The path of this file's copy; empty when there is no file."""

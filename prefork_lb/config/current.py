@@ -10,10 +10,12 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections.abc import Mapping
 
 from prefork_lb.config.copies import Copies
 from prefork_lb.config.load import find_and_load
 from prefork_lb.config.model import Config
+from prefork_lb.config.passwords import read_passwords
 from prefork_lb.config.secrets import read_secrets
 from prefork_lb.errors import ConfigError
 
@@ -61,6 +63,11 @@ def path_of(file: str) -> str:
 def secrets_in(file: str) -> tuple[bytes, ...]:
     """The secrets in a file that the configuration names. Raises ValueError."""
     return read_secrets(path_of(file))
+
+
+def passwords_in(file: str) -> Mapping[bytes, bytes]:
+    """The users in a file that the configuration names, and the hashes of their passwords. Raises ValueError."""
+    return read_passwords(path_of(file))
 
 
 def load_or_keep(for_workers: bool = False) -> Config:

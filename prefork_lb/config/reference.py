@@ -8,6 +8,7 @@ import msgspec
 
 from prefork_lb.balance.registry import POLICY_NAMES
 from prefork_lb.config import model, pool
+from prefork_lb.config.access import BasicAuthConfig
 from prefork_lb.config.admin import AdminConfig
 from prefork_lb.config.cluster import ClusterConfig
 from prefork_lb.config.discovery import DiscoveryConfig
@@ -40,7 +41,8 @@ _SECTIONS: tuple[tuple[str, type[msgspec.Struct]], ...] = (
     ("[pools.NAME.scaling]", ScalingConfig), ("a time in [pools.NAME.scaling] schedules", ScheduleConfig),
     ("[pools.NAME.discovery]", DiscoveryConfig), ("[[routes]]", RouteConfig), ("`mirror` of [[routes]]", MirrorConfig),
     ("`rate` of [[routes]]", RateConfig), ("`concurrency` of [[routes]]", ConcurrencyConfig),
-    ("`respond` of [[routes]]", RespondConfig), ("`request` and `response` of [[routes]]", FieldChangesConfig),
+    ("`basic_auth` of [[routes]]", BasicAuthConfig), ("`respond` of [[routes]]", RespondConfig),
+    ("`request` and `response` of [[routes]]", FieldChangesConfig),
     ("[state]", model.StateConfig), ("[admin]", AdminConfig),
     ("[cluster]", ClusterConfig), ("[metrics]", MetricsConfig), ("[tracing]", TracingConfig), ("[log]", LogConfig),
 )

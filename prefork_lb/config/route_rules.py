@@ -5,6 +5,7 @@ import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
+from prefork_lb.config.access_rules import check_access
 from prefork_lb.config.decode import ReportProblem
 from prefork_lb.config.names import HOST, PARAMETER
 from prefork_lb.config.pool import PoolConfig
@@ -80,6 +81,7 @@ def _check(index: int, route: RouteConfig, pools: Mapping[str, PoolConfig | None
     _answered_by(route, place, report)
     check_actions(route, place, report)
     check_serving(route, place, pools, report)
+    check_access(route, place, report)
     for number, host in enumerate(route.hosts or ()):
         if host is not None and not HOST.fullmatch(host):
             report((*place, "hosts", number), f'{shown(host)} is no host; expected a name without port, or "*." and a name')

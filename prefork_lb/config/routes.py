@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from msgspec import field
 
+from prefork_lb.config.access import BasicAuthConfig
 from prefork_lb.config.filters import FILTERS_DOC, FilterConfig
 from prefork_lb.config.section import Section, meta
 
@@ -107,6 +108,7 @@ class RouteConfig(Section, frozen=True):
     deny: Annotated[tuple[str, ...], meta("Networks whose clients get 403, whatever `allow` says.")] = ()
     rate: RateConfig | None = None
     concurrency: ConcurrencyConfig | None = None
+    basic_auth: BasicAuthConfig | None = None
     filters: Annotated[tuple[FilterConfig, ...], meta(FILTERS_DOC)] = ()
     path: Annotated[str, meta(
         'The target that a server gets in place of the request\'s: "/{rest}" strips the prefix of `paths`, "/app{path}{query}" '

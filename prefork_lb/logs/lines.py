@@ -19,8 +19,8 @@ Format = Callable[[Request], bytes]
 """Makes the line of an exchange that is over, with its newline."""
 
 _OF_THE_HEAD = ("pid", "client", "method", "scheme", "host", "target", "protocol", "referer", "user_agent", "pool")
-_OF_THE_EXCHANGE = ("status", "ending", "error", "failures", "server", "picked", "session", "attempts", "retries", "bytes_in",
-                    "queue_ms", "connect_ms")
+_OF_THE_EXCHANGE = ("user", "status", "ending", "error", "failures", "server", "picked", "session", "attempts", "retries",
+                    "bytes_in", "queue_ms", "connect_ms")
 _LONGEST_TEXT = 512
 _ANSWERED = b'"bytes_out":%d,"first_byte_ms":%.3f,"total_ms":%.3f}\n'
 _IDENTITY = b'"request_id":"%b","trace_id":"%b",'
@@ -83,7 +83,7 @@ class JSONLines:
         about_exchange: bytes | None
         # An ordinary exchange has nothing of what few have, and differs from others by its numbers alone.
         if (reply is not None and plan is not None and request.ending is FINISHED and request.attempts == 1
-                and request.session is None and reply.lease.trial is None
+                and request.session is None and request.passed is None and reply.lease.trial is None
                 and not (request.connect_s or request.bytes_in or request.queue_s)):
             ordinary = request.server, request.status, plan.pool.usable
             about_exchange = self._kept.get(ordinary)

@@ -83,6 +83,7 @@ VALUES: dict[str, Callable[[Request], Value]] = {
     "referer": _field(b"referer"),
     "user_agent": _field(b"user-agent"),
     "pool": lambda request: request.plan.pool.name.encode() if request.plan is not None else None,
+    "user": lambda request: (request.passed.user or None) if request.passed is not None else None,
     "status": lambda request: request.status,
     "bytes_in": lambda request: request.bytes_in,
     "bytes_out": lambda request: request.bytes_out,

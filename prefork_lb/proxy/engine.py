@@ -25,6 +25,7 @@ from prefork_lb.upstream.server import Server
 from prefork_lb.upstream.sticky.session import Sticky
 from prefork_lb.wire.forwarded import client_scheme, times_passed
 from prefork_lb.wire.framing import BY_LENGTH, NO_BODY, Framing, request_framing
+from prefork_lb.wire.lines import field_lines
 from prefork_lb.wire.target import Destination, destination
 
 # A request may pass several balancers of the same name in a row, but not go in circles.
@@ -151,6 +152,8 @@ class Engine:
         if plan.pool.redirect_status:
             return self._redirect(plan, request)
         block = plan.block if request.identity is None else request.identity.block(plan.block)
+        if request.passed is not None and request.passed.fields:
+            block = block[:-2] + field_lines(request.passed.fields) + b"\r\n"
         if plan.framing is NO_BODY:
             return self._attempts(plan, request, block, EMPTY)
         if body is None:

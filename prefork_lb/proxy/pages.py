@@ -9,7 +9,7 @@ from http import HTTPStatus
 from werkzeug.datastructures import MIMEAccept
 from werkzeug.http import parse_accept_header
 
-from prefork_lb.errors import CapacityError, OwnAnswer, ProxyError, TooManyRequests, UpstreamError
+from prefork_lb.errors import CapacityError, OwnAnswer, ProxyError, RefusedByRoute, TooManyRequests, UpstreamError
 from prefork_lb.proxy.tracing import Identity
 from prefork_lb.wire.head import Fields
 
@@ -64,7 +64,9 @@ def error_page(error: ProxyError, accept: str, identity: Identity | None = None)
     if isinstance(error, CapacityError):
         fields.append((b"Retry-After", b"%d" % error.retry_after_s))
     if isinstance(error, TooManyRequests):
-        fields += [(b"Retry-After", b"%d" % error.retry_after_s), *error.fields]
+        fields.append((b"Retry-After", b"%d" % error.retry_after_s))
+    if isinstance(error, RefusedByRoute):
+        fields += error.fields
     if identity is not None:
         fields.append((b"X-Request-ID", identity.request_id))
     if status == 405:

@@ -41,6 +41,11 @@ def field_changes(sets: Mapping[str, str], adds: Mapping[str, str], removes: Seq
 NO_CHANGES = FieldChanges()
 
 
+def without_fields(changes: FieldChanges, names: Sequence[str]) -> FieldChanges:
+    """These changes, and the fields of these names are taken out, too."""
+    return FieldChanges(changes.removed | {name.lower().encode() for name in names}, changes.written) if names else changes
+
+
 Take = Callable[[], None]
 """Counts a request. Raises TooManyRequests."""
 
@@ -74,6 +79,7 @@ class Actions:
         if self.body_limit and body_bytes > self.body_limit:
             raise ContentTooLarge(f"a body of {body_bytes} bytes; the route allows {self.body_limit}")
         if self.answer is not None:
+            Guarded(self.guards, facts).enter().leave()
             raise self.answer(facts)
         if self.path is not None:
             target = _one_slash(self.path(facts))

@@ -15,6 +15,8 @@ class Passed(NamedTuple):
     """What a guard says of a request that it lets pass."""
 
     leave: Callable[[], None] = _nothing  # to be called once, when the exchange is over
+    fields: Sequence[tuple[bytes, bytes]] = ()  # for the server
+    user: bytes = b""  # who has sent the request; empty: not known
 
 
 Guard = Callable[[Facts], Passed]
@@ -41,4 +43,5 @@ class Guarded:
         except BaseException:
             leave()
             raise
-        return Passed(leave)
+        fields = [field for each in passed for field in each.fields]
+        return Passed(leave, fields, next((each.user for each in passed if each.user), b""))

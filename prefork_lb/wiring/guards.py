@@ -3,7 +3,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from prefork_lb.access.basic import BasicAuth, verify
+from prefork_lb.clock import monotonic
+from prefork_lb.config.access import BasicAuthConfig
+from prefork_lb.config.current import passwords_in
 from prefork_lb.config.routes import RouteConfig, route_in_words
+from prefork_lb.errors import ConfigError
 from prefork_lb.routing.guards import Guard
 from prefork_lb.routing.keys import key_finder
 from prefork_lb.shared.key_claims import KeyClaims
@@ -11,10 +16,11 @@ from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.rate_table import LimitKeys
 from prefork_lb.shared.segment import Segment
 from prefork_lb.upstream.concurrency import Concurrency
+from prefork_lb.upstream.runtime import Runtime
 from prefork_lb.wiring.routes import MakeGuards
 
 
-def guards(segment: Segment, ledger: Ledger) -> MakeGuards:
+def guards(segment: Segment, ledger: Ledger, runtime: Runtime) -> MakeGuards:
     """Makes the guards of routes, those first that cost least."""
     claims = KeyClaims(segment, ledger) if segment.layout.keys else None
 
@@ -25,6 +31,16 @@ def guards(segment: Segment, ledger: Ledger) -> MakeGuards:
             # Without the limit: a reload that changes it goes on with what is in flight.
             keys = LimitKeys(segment.secret, f"{route_in_words(route)}\nconcurrency\n{key}")
             found.append(Concurrency(claims, keys, key_finder(key), route.concurrency.limit))
+        if route.basic_auth is not None:
+            found.append(_basic(route.basic_auth, runtime))
         return found
 
     return make
+
+
+def _basic(basic: BasicAuthConfig, runtime: Runtime) -> BasicAuth:
+    try:
+        users = passwords_in(basic.file)
+    except ValueError as exc:
+        raise ConfigError([f"basic_auth.file: {exc}"]) from exc
+    return BasicAuth(users, basic.realm, basic.field, runtime.compute, monotonic, verify)

@@ -23,6 +23,7 @@ from prefork_lb.routing.actions import (
     redirecting,
     responding,
     responding_from,
+    without_fields,
 )
 from prefork_lb.routing.guards import Guard
 from prefork_lb.routing.keys import key_finder
@@ -91,9 +92,15 @@ def _actions(config: Config, index: int, route: RouteConfig, make_limiter: MakeL
         answer = _responding(route.respond, f"{config.source}: routes[{index}].respond")
     path = Template(route.path) if route.path else None
     limit = make_limiter(route, route.rate) if route.rate is not None and make_limiter is not None else None
-    actions = Actions(_may_come(route), answer, path, _changes(route.request), _changes(route.response), route.body_limit, limit,
+    request = without_fields(_changes(route.request), _fields_of_guards(route))
+    actions = Actions(_may_come(route), answer, path, request, _changes(route.response), route.body_limit, limit,
                       make_guards(route) if make_guards is not None else ())
     return actions if actions != Actions() else None
+
+
+def _fields_of_guards(route: RouteConfig) -> list[str]:
+    """The fields that guards write for the server, which no client may write."""
+    return [route.basic_auth.field] if route.basic_auth is not None and route.basic_auth.field else []
 
 
 def _may_come(route: RouteConfig) -> LiesIn | None:

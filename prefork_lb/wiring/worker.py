@@ -53,7 +53,7 @@ class Worker:
         self._access_log = make_access_log(config.log)
         timeouts = config.proxy.timeouts
         router = make_router(config, limiters(membership.segment, membership.ledger, monotonic),
-                             guards(membership.segment, membership.ledger))
+                             guards(membership.segment, membership.ledger, runtime))
         tally = self._tally(runtime.one_thread)
         listeners = [counting(tally)] if tally else []
         self.engine = make_engine(config, router, self._pools, make_settings(config, runtime), filters, membership.ledger,

@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Any
 
 from prefork_lb.errors import OutOfDescriptors
+from prefork_lb.green.computing import Computing
 from prefork_lb.green.dial import Dialer
 from prefork_lb.green.hub import Hub
 from prefork_lb.green.streams import GreenStream, wait_any
@@ -63,7 +64,8 @@ class ProxyWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         self.hub = Hub()
         self._dialer = Dialer(self.hub)
         self._descriptors = Descriptors(self._free_idle)
-        self.runtime = Runtime(self._dial, self.hub.every, True, self._stream, wait_any, self.hub.sleep, self.hub.soon)
+        self.runtime = Runtime(self._dial, self.hub.every, True, self._stream, wait_any, Computing(self.hub).run, self.hub.sleep,
+                               self.hub.soon)
         super().load_wsgi()
 
     def _dial(self, address: Address, timeout_s: float, tls: ClientTLS | None = None, preamble: bytes = b"",

@@ -14,6 +14,7 @@ from prefork_lb.logs.lines import JSONLines, TemplateLines
 from prefork_lb.logs.values import VALUES
 from prefork_lb.proxy.request import NO_HEAD, Request
 from prefork_lb.proxy.tracing import Identity
+from prefork_lb.routing.guards import Passed
 from tests.unit.logs.records import PEER, record, with_session
 from tests.unit.proxy.loopback import Client, ScriptedServer, Source
 from tests.unit.proxy.rig import Rig, request
@@ -40,6 +41,7 @@ def everything() -> Request:
     request.attempts, request.retries, request.queue_s, request.connect_s, request.bytes_in = 2, 1, 0.003, 0.001, 7
     request.failures = ("127.0.0.1:8000: connect: refused",)
     request.identity = Identity(b"r1", b"t1", b"")
+    request.passed = Passed(user="ü\"".encode())
     return request
 
 
@@ -68,7 +70,7 @@ def test_every_field_of_the_schema_has_a_value_and_the_order_of_the_schema() -> 
     found = parsed(record([(b"Host", b"a"), (b"Referer", b"b"), (b"User-Agent", b"c"), (b"X-A", b"d")], error=ConnectFailed("e"),
                           server=new_server(0), page=[(b"X-B", b"e")]), request_fields=["x-a"], response_fields=["X-B"])
     missing = set(FIELDS) - set(found)
-    assert missing == {"first_byte_ms", "failures", "request_id", "trace_id"}
+    assert missing == {"first_byte_ms", "failures", "request_id", "trace_id", "user"}
     order = [name for name in found if name != "request_fields"]
     assert order == [name for name in FIELDS if name in order]
 
@@ -125,7 +127,7 @@ def test_what_became_of_a_session() -> None:
 
 def test_the_combined_format() -> None:
     line = TemplateLines(PRESETS["combined"])(everything()).decode()
-    assert re.fullmatch(r'192\.0\.2\.1 - - \[\d\d/\w{3}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}\] "GET /a\?b=c HTTP/1\.1" 200 5 '
+    assert re.fullmatch(r'192\.0\.2\.1 - ü\\" \[\d\d/\w{3}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}\] "GET /a\?b=c HTTP/1\.1" 200 5 '
                         r'"http://b\.test/" "curl/8"\n', line)
 
 

@@ -1,4 +1,4 @@
-"""The example of docs/routing.md: its configuration, and each line of its table."""
+"""The examples of docs/routing.md and docs/access.md: their configurations, and each line of the table."""
 from __future__ import annotations
 
 import re
@@ -12,7 +12,13 @@ from prefork_lb.wire.head import HeadLimits, parse_request
 from prefork_lb.wire.target import destination
 from prefork_lb.wiring.routes import make_router
 
-PAGE = (Path(__file__).parents[3] / "docs/routing.md").read_text()
+DOCS = Path(__file__).parents[3] / "docs"
+PAGE = (DOCS / "routing.md").read_text()
+EXAMPLES = [part.partition("```")[0] for page in (PAGE, (DOCS / "access.md").read_text()) for part in page.split("```toml\n")[1:]]
+FILES = {
+    "/etc/prefork-lb/maintenance.html": "",
+    "/etc/prefork-lb/htpasswd": "ann:$2b$04$gIJRyS7jX8ZIfhpjIbuoZ.4PS6mrbSJtrrUUn0KAvQtOqbvkgEbA2",
+}
 EXAMPLE = re.search(r"```toml\n(.*?)```", PAGE, re.DOTALL)
 LINES = re.findall(r"^\| `(\w+) http://([\w.]+)(/\S*)(?: (\w+: .*?))?(?: from ([\d.]+))?` \| (\w+) \|", PAGE, re.MULTILINE)
 
@@ -34,13 +40,14 @@ def test_a_request_takes_the_route_that_the_page_says(
     assert route.pool == pool
 
 
-@pytest.mark.parametrize("number", range(PAGE.count("```toml")))
+@pytest.mark.parametrize("number", range(len(EXAMPLES)))
 def test_every_example_is_a_good_configuration(tmp_path: Path, number: int) -> None:
-    text = PAGE.split("```toml\n")[number + 1].partition("```")[0]
-    for path in ("/etc/prefork-lb/maintenance.html", "/var/lib/acme/challenges"):
-        here = tmp_path / Path(path).name
-        here.write_text("") if here.suffix else here.mkdir()
-        text = text.replace(path, str(here))
+    text = EXAMPLES[number]
+    for path, content in FILES.items():
+        (tmp_path / Path(path).name).write_text(content)
+    (tmp_path / "challenges").mkdir()
+    for path in (*FILES, "/var/lib/acme/challenges"):
+        text = text.replace(path, str(tmp_path / Path(path).name))
     pools = "" if "[pools." in text else "".join(f'[pools.{name}]\nservers = ["127.0.0.1:1"]\n' for name in ("web", "api"))
     rest = "" if "[[routes]]" in text else '[[routes]]\npool = "web"\n'
     (tmp_path / "lb.toml").write_text(pools + text + rest)
