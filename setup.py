@@ -79,6 +79,7 @@ setup(
             "hypothesis>=6.100",
             "jsonschema>=4.21",
             "mypy>=1.11",
+            "pyjwt>=2.8",
             "pytest>=8",
             "pytest-xdist>=3.6",
             "redis>=5.0.1",
