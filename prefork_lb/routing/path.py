@@ -11,7 +11,7 @@ import re
 from typing import NamedTuple
 
 # A path without any of these is its own normal form.
-_UNUSUAL = re.compile(rb"[%;\\]|//|/\.")
+_UNUSUAL = re.compile(rb"[%;\\]|//|/[.(]")
 _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})?")
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")  # RFC 3986 2.3
 
@@ -22,10 +22,16 @@ _READ_DIFFERENTLY = (
     (re.compile(rb";|%3B"), "a semicolon, behind which some servers find parameters"),
     (re.compile(rb"%25[0-9A-Fa-f]{2}"), "an escaped percent sign before two digits, which some servers decode twice"),
     (re.compile(rb"%(?:[01][0-9A-F]|7F)"), "an escaped control character"),
+    # Apache maps a path to a file after it has cut it at an escaped question mark (CVE-2024-38474).
+    (re.compile(rb"%3F|%23"), "an escaped question mark or number sign, at which some servers end the path"),
+    # ASP.NET takes sessions without cookies out of paths: /(S(x))/admin is /admin.
+    (re.compile(rb"/(?:\(|%28)[A-Za-z](?:\(|%28)"), "a session of ASP.NET without cookies, which is taken out"),
     # Overlong UTF-8: lenient decoders take C0 AF for a slash and C0 AE for a dot (RFC 3629 10).
     (re.compile(rb"%C[01]|%E0%[89]|%F0%8"), "an overlong UTF-8 sequence"),
-    # U+FF0E, U+FF0F, U+FF3C, U+FF05 and U+2215: converters for other character sets make `.`, `/`, `\` and `%` of them.
-    (re.compile(rb"%EF%BC%8[5EF]|%EF%BC%BC|%E2%88%95"), "a wide form of a separator"),
+    # Converters for other character sets make `.`, `/`, `\` and `%` of these ("WorstFit", Orange Tsai, 2025): U+FF0E, U+FF0F,
+    # U+FF3C, U+FF05, U+FE52, U+FE68, U+2024, U+2025, U+2044, U+2215, U+2216, and the signs of yen and won.
+    (re.compile(rb"%EF%BC%8[5EF]|%EF%BC%BC|%EF%B9%(?:92|A8)|%E2%80%A[45]|%E2%81%84|%E2%88%9[56]|%C2%A5|%E2%82%A9"),
+     "a character that some servers convert to a separator"),
     # Python's and JavaScript's strip() take these off, and servers have called it on paths.
     (re.compile(rb"(?:%20|%85|%A0)(?:/|\Z)"), "escaped white space at the end of a segment"),
 )
