@@ -2,8 +2,10 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import tempfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -22,6 +24,7 @@ from prefork_lb.wiring.room import most_workers, packed, problems_at_reload, roo
 from tests.unit.shared.processes import Master
 
 KIB = 1024
+INSTALL = Path(__file__).resolve().parents[3] / "docs" / "install.md"
 
 
 def config(servers: int, pools: int = 1, suffix: str = "") -> Config:
@@ -42,6 +45,21 @@ def test_a_server_takes_5_kib_at_most_for_8_workers(servers: int) -> None:
     assert room.size - dataclasses.replace(room, servers=0).size <= servers * 4 * KIB
 
 
+def _rows_of_install() -> list[tuple[int, int, float, float]]:
+    """Workers, servers, MiB without statistics and MiB with them, from the table in docs/install.md."""
+    rows = re.findall(r"^ *\| (\d+) \| ([\d,]+) \| ([\d.]+) \| ([\d.]+) \|$", INSTALL.read_text(), re.MULTILINE)
+    return [(int(workers), int(servers.replace(",", "")), float(without), float(with_them))
+            for workers, servers, without, with_them in rows]
+
+
+@pytest.mark.parametrize(("workers", "servers", "without", "with_them"), _rows_of_install())
+def test_the_manual_says_how_much_memory_a_start_takes(workers: int, servers: int, without: float, with_them: float) -> None:
+    plain = config(servers)
+    counted = msgspec.structs.replace(plain, admin=AdminConfig(bind="127.0.0.1:9900"))
+    assert room_for(plain, workers).size / (KIB * KIB) == pytest.approx(without, rel=0.15)
+    assert room_for(counted, workers).size / (KIB * KIB) == pytest.approx(with_them, rel=0.15)
+
+
 def test_few_servers_take_little_and_may_become_256() -> None:
     room = room_for(config(2), 8)
     assert room.servers == 256 and room.size <= 768 * KIB
@@ -56,13 +74,13 @@ def test_there_are_rows_for_twice_the_workers_and_more(workers: int) -> None:
 @pytest.mark.parametrize(("servers", "pools"), [(300, 1), (3, 100)])
 def test_all_servers_and_pools_may_be_replaced_at_once(master: Master, servers: int, pools: int) -> None:
     before = config(servers, pools)
-    member = Membership(master.pid, 0, room_for(before, 2), one_thread=True)
-    member.put_into_force(before)
-    assert configuration_of(member.segment) == before
+    membership = Membership(master.pid, 0, room_for(before, 2), one_thread=True)
+    membership.put_into_force(before)
+    assert configuration_of(membership.segment) == before
     text = config(servers, pools, suffix="7")
-    assert problems_at_reload(text, 2, member.segment) == []
-    member.put_into_force(text)
-    assert configuration_of(member.segment) == text
+    assert problems_at_reload(text, 2, membership.segment) == []
+    membership.put_into_force(text)
+    assert configuration_of(membership.segment) == text
 
 
 @pytest.fixture
@@ -95,9 +113,9 @@ def test_what_a_running_instance_has_no_room_for_is_told(
 def test_a_configuration_that_this_version_cannot_read_is_none(
     running: Segment, master: Master, caplog: pytest.LogCaptureFixture
 ) -> None:
-    member = Membership(master.pid, 0, running.layout, one_thread=True)
-    desired.publish(member.segment, member.ledger, b'{"pools": 7}')
-    assert configuration_of(member.segment) is None
+    membership = Membership(master.pid, 0, running.layout, one_thread=True)
+    desired.publish(membership.segment, membership.ledger, b'{"pools": 7}')
+    assert configuration_of(membership.segment) is None
     assert "cannot be read by this version" in caplog.text
 
 
@@ -113,13 +131,13 @@ def test_a_reload_to_a_policy_by_times_needs_their_room_from_the_start(master: M
     timed = msgspec.structs.replace(plain, pools={"p0": msgspec.structs.replace(plain.pools["p0"], policy="peak-ewma")})
     room = room_for(plain, 2)
     assert (room.answer_times, room_for(timed, 2).answer_times) == (0, 1)
-    member = Membership(master.pid, 0, room, one_thread=True)
-    member.put_into_force(plain)
-    (problem,) = problems_at_reload(timed, 2, member.segment)
+    membership = Membership(master.pid, 0, room, one_thread=True)
+    membership.put_into_force(plain)
+    (problem,) = problems_at_reload(timed, 2, membership.segment)
     assert "no room for the times of answers that the policy of the pool p0 goes by" in problem
     with pytest.raises(SegmentError, match="restart gunicorn"):
-        member.put_into_force(timed)
-    assert configuration_of(member.segment) == plain
+        membership.put_into_force(timed)
+    assert configuration_of(membership.segment) == plain
 
 
 def test_statistics_take_room_only_with_admin(master: Master, caplog: pytest.LogCaptureFixture) -> None:
@@ -128,9 +146,9 @@ def test_statistics_take_room_only_with_admin(master: Master, caplog: pytest.Log
     asked = msgspec.structs.replace(without, admin=AdminConfig(bind="127.0.0.1:9900"))
     assert room_for(asked, 2).size > room_for(without, 2).size
     assert (room_for(without, 2).statistics, room_for(asked, 2).statistics) == (0, 1)
-    member = Membership(master.pid, 0, room_for(without, 2), one_thread=True)
-    member.put_into_force(without)
+    membership = Membership(master.pid, 0, room_for(without, 2), one_thread=True)
+    membership.put_into_force(without)
     assert "no room for statistics" not in caplog.text
-    member.put_into_force(asked)
-    assert configuration_of(member.segment) == asked
+    membership.put_into_force(asked)
+    assert configuration_of(membership.segment) == asked
     assert "no room for statistics" in caplog.text
