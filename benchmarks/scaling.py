@@ -29,7 +29,7 @@ from benchmarks.scaling_picture import picture
 from prefork_lb.balance.policy import PolicyMemory, PolicySetup
 from prefork_lb.balance.registry import make_policy
 from prefork_lb.scaling.autoscaler import Autoscaler, Load
-from prefork_lb.scaling.rule import Settings
+from prefork_lb.scaling.rule import RuleSettings
 from prefork_lb.simulate.figures import percentile
 from prefork_lb.simulate.servers import DescribedServer
 from prefork_lb.simulate.service import parse_service
@@ -40,7 +40,7 @@ from tests.support.instances import usable
 DAY_S, NIGHT, NOON, BURST = 86400.0, 5.0, 400.0, 200.0
 BURSTS_AT_S, BURST_S = (9 * 3600.0, 20 * 3600.0), 600.0
 SERVICE, WORKERS, START_S = parse_service("lognormal:50ms,0.5"), 8, 3.0
-SETTINGS = Settings(most=8, target=4.0)
+SETTINGS = RuleSettings(most=8, target=4.0)
 STEP_S, DECIDE_S, SHOWN_S = 0.25, 1.0, 60.0
 
 

@@ -13,7 +13,7 @@ from prefork_lb.controller.probe import CheckOutcome, Probe, Prober
 from prefork_lb.controller.schedule import CheckRules, CheckSchedule, Target
 from prefork_lb.controller.streak import CheckState
 from prefork_lb.net.address import parse_address
-from prefork_lb.shared.keys import key_of, slots_by_key
+from prefork_lb.shared.keys import server_at, slots_by_key
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import Admin, States, now_ms
@@ -94,7 +94,7 @@ class ActiveChecks:
         with self._ledger.locked():
             slot = self._slots.get(key)
             # The server is not checked any more, or its slot was freed since the last look and may be another server's.
-            if slot is None or key_of(self._segment, slot) != key:
+            if slot is None or server_at(self._segment, slot) != key:
                 return
             before = self._states.check[slot]
             self._states.set_check(slot, found, outcome.reason)

@@ -8,7 +8,7 @@ from prefork_lb.config.model import Config
 from prefork_lb.errors import Refused
 from prefork_lb.observe.sessions import SessionCounter
 from prefork_lb.shared import layout as at
-from prefork_lb.shared.keys import key_of
+from prefork_lb.shared.keys import server_at
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.members import Changes
 from prefork_lb.shared.segment import Segment
@@ -37,7 +37,7 @@ class LeavingDuty:
         self._busy_ms = {slot: when for slot, when in self._busy_ms.items() if self._states.leaving[slot]}
         done: dict[str, list[int]] = {}
         for slot in leaving:
-            key = key_of(self._segment, slot)
+            key = server_at(self._segment, slot)
             if key is not None and self._is_done(slot, key):
                 done.setdefault(key[0], []).append(slot)
         for pool, slots in done.items():
@@ -63,7 +63,7 @@ class LeavingDuty:
         with self._ledger.locked():
             changes = Changes(self._segment, self._ledger, self._states, pool)
             for slot in filter(self._is_idle, slots):
-                key, source = key_of(self._segment, slot), Source(self._states.source[slot])
+                key, source = server_at(self._segment, slot), Source(self._states.source[slot])
                 # Refused: the pool's last server. A reload has given the pool other ones, and no worker has entered them yet.
                 with contextlib.suppress(Refused):
                     if key is not None and key[0] == pool:

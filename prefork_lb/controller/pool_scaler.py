@@ -12,8 +12,8 @@ from prefork_lb.controller.scaled_settings import fleet_settings, least_servers,
 from prefork_lb.scaling.autoscaler import Autoscaler
 from prefork_lb.scaling.driver import Driver
 from prefork_lb.scaling.fleet import Fleet
+from prefork_lb.scaling.fleet_pool import FleetPool, Readiness
 from prefork_lb.scaling.member import State
-from prefork_lb.scaling.place import Place, Readiness
 from prefork_lb.scaling.rolling import RollRequest
 from prefork_lb.scaling.rule import Wish
 from prefork_lb.shared.events import Kind
@@ -30,13 +30,13 @@ class PoolScaler:
     """`look` is to be called a few times a second."""
 
     def __init__(self, segment: Segment, ledger: Ledger, name: str, pool: PoolConfig, scaling: ScalingConfig, driver: Driver,
-                 place: Place, readiness: Readiness, clock: Clock = monotonic, wall: Clock = time.time) -> None:
+                 fleet_pool: FleetPool, readiness: Readiness, clock: Clock = monotonic, wall: Clock = time.time) -> None:
         self._segment, self._ledger, self._name = segment, ledger, name
-        self._driver, self._place = driver, place
+        self._driver, self._fleet_pool = driver, fleet_pool
         self._clock, self._wall = clock, wall
         self._scaling = scaling
         self._load = ScaledLoad(segment, ledger, name)
-        self._fleet = Fleet(name, fleet_settings(pool, scaling), driver, place, readiness, clock)
+        self._fleet = Fleet(name, fleet_settings(pool, scaling), driver, fleet_pool, readiness, clock)
         number = self._load.number
         before = scaling_of(segment, number) if number is not None else None
         # A controller that follows another one goes on with what that one wanted.
@@ -97,7 +97,7 @@ class PoolScaler:
         self._wish = Wish(min(asked, self._scaling.max), "an operator has set it") if asked is not None else wish
         if self._wish.servers != before:
             log.info("pool %s: %d servers wanted, before: %d: %s", self._name, self._wish.servers, before, self._wish.why)
-            self._place.tell(Kind.SCALED, "", f"{before} -> {self._wish.servers}: {self._wish.why}")
+            self._fleet_pool.tell(Kind.SCALED, "", f"{before} -> {self._wish.servers}: {self._wish.why}")
 
     def _publish(self, number: int) -> None:
         """Write how the pool scales for operators to see, when it has changed."""
@@ -111,7 +111,7 @@ class PoolScaler:
             return
         if outcome is not None:
             # Before the roll ends in shared memory: a command that sees the end then finds the event.
-            self._place.tell(Kind.ROLLED, "", outcome.text)
+            self._fleet_pool.tell(Kind.ROLLED, "", outcome.text)
         with self._ledger.locked():
             write_scaling(self._segment, number, scaling)
             if outcome is not None:

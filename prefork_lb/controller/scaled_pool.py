@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import Mapping
 
 from prefork_lb.errors import NotThere
-from prefork_lb.scaling.place import Seen
+from prefork_lb.scaling.fleet_pool import PooledServer
 from prefork_lb.shared.events import Kind, record
 from prefork_lb.shared.keys import slots_by_key
 from prefork_lb.shared.ledger import Ledger
@@ -19,7 +19,7 @@ _WHO = "scaling"
 
 
 class ScaledPool:
-    """See `scaling.place.Place`."""
+    """See `scaling.fleet_pool.FleetPool`."""
 
     def __init__(self, segment: Segment, ledger: Ledger, states: States, pool: str, max_connections: int = 0) -> None:
         """`max_connections` is the limit of each server; 0: none. It may be set later, for servers that come after that."""
@@ -32,7 +32,7 @@ class ScaledPool:
         self._slots: dict[str, int] = {}
         self._changes = -1
 
-    def seen(self) -> Mapping[str, Seen]:
+    def seen(self) -> Mapping[str, PooledServer]:
         states = self._states
         with self._ledger.locked():
             if states.changes != self._changes:  # else the servers are the same as before
@@ -42,10 +42,10 @@ class ScaledPool:
                 self._changes = states.changes
             return {address: self._look_at(slot) for address, slot in self._slots.items()}
 
-    def _look_at(self, slot: int) -> Seen:
+    def _look_at(self, slot: int) -> PooledServer:
         states = self._states
         is_down = states.check[slot] == Check.DOWN and states.admin[slot] == Admin.READY
-        return Seen(self._ledger.requests([slot]), bool(states.leaving[slot]), states.is_usable(slot), is_down)
+        return PooledServer(self._ledger.requests([slot]), bool(states.leaving[slot]), states.is_usable(slot), is_down)
 
     def add(self, address: str) -> None:
         self._steering.add_server(self._pool, address, max_connections=self.max_connections, who=_WHO, source=Source.SCALING)

@@ -8,14 +8,14 @@ from prefork_lb.scaling.drivers.command import CommandSettings
 from prefork_lb.scaling.drivers.process import ProcessSettings
 from prefork_lb.scaling.drivers.systemd import UnitSettings
 from prefork_lb.scaling.fleet import FleetSettings
-from prefork_lb.scaling.rule import Settings
+from prefork_lb.scaling.rule import RuleSettings
 from prefork_lb.scaling.timetable import in_force, parse_time
 
 
-def rule_settings(scaling: ScalingConfig) -> Settings:
+def rule_settings(scaling: ScalingConfig) -> RuleSettings:
     """For the rule."""
-    return Settings(scaling.max, scaling.target, scaling.stable_window, scaling.panic_window, scaling.max_up, scaling.max_down,
-                    scaling.down_delay, scaling.idle, scaling.cpu / 100, scaling.queue_time)
+    return RuleSettings(scaling.max, scaling.target, scaling.stable_window, scaling.panic_window, scaling.max_up,
+                        scaling.max_down, scaling.down_delay, scaling.idle, scaling.cpu / 100, scaling.queue_time)
 
 
 def fleet_settings(pool: PoolConfig, scaling: ScalingConfig) -> FleetSettings:

@@ -103,25 +103,25 @@ class ScalingDuty:
 
     def _new_pool(self, name: str, config: Config, scaling: ScalingConfig) -> _Pool:
         driver, checks = self._make(name, scaling, config), StartChecks(name, config)
-        place = ScaledPool(self._segment, self._ledger, self._states, name, scaling.max_connections)
+        fleet_pool = ScaledPool(self._segment, self._ledger, self._states, name, scaling.max_connections)
         scaler = PoolScaler(self._segment, self._ledger, name, config.pools.get(name, PoolConfig()), scaling, driver.driver,
-                            place, checks)
-        return _Pool(name, scaling, scaler, driver, place, checks)
+                            fleet_pool, checks)
+        return _Pool(name, scaling, scaler, driver, fleet_pool, checks)
 
 
 class _Pool:
     """The parts of a pool that scales."""
 
-    def __init__(self, name: str, scaling: ScalingConfig, scaler: PoolScaler, driver: ConfiguredDriver, place: ScaledPool,
+    def __init__(self, name: str, scaling: ScalingConfig, scaler: PoolScaler, driver: ConfiguredDriver, fleet_pool: ScaledPool,
                  checks: StartChecks) -> None:
         self.driver_kind, self.stop_timeout_s = scaling.driver, scaling.stop_timeout
         self.scaler, self.driver, self.checks = scaler, driver, checks
-        self._name, self._place = name, place
+        self._name, self._fleet_pool = name, fleet_pool
 
     def use(self, config: Config, scaling: ScalingConfig) -> None:
         """Go by another configuration."""
         self.stop_timeout_s = scaling.stop_timeout
-        self._place.max_connections = scaling.max_connections
+        self._fleet_pool.max_connections = scaling.max_connections
         self.checks.use(config)
         self.driver.use(scaling)
         self.scaler.use(config.pools[self._name], scaling)

@@ -14,7 +14,7 @@ _EVERY_S = 0.25
 
 
 class StartChecks:
-    """See `scaling.place.Readiness`. The checks are those of the pool; where it has none, a connection is enough."""
+    """See `scaling.fleet_pool.Readiness`. The checks are those of the pool; where it has none, a connection is enough."""
 
     def __init__(self, pool: str, config: Config) -> None:
         self._pool = pool

@@ -4,7 +4,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from prefork_lb.scaling.rule import Rule, Settings, Wish
+from prefork_lb.scaling.rule import Rule, RuleSettings, Wish
 from prefork_lb.scaling.windows import Average, Growth, Largest
 
 _ROUNDING = 1e-9  # of an average: 8.0000000001 requests need no third server
@@ -24,7 +24,7 @@ class Load:
 class Autoscaler:
     """For one pool. Times are seconds of the caller's clock, and never go back."""
 
-    def __init__(self, settings: Settings, now: float, running: int) -> None:
+    def __init__(self, settings: RuleSettings, now: float, running: int) -> None:
         """`running` servers are there already."""
         self._settings = settings
         self._rule = Rule(settings, now, running)
@@ -35,7 +35,7 @@ class Autoscaler:
         self._waits = Growth()
         self._for_queue = Largest()
 
-    def use(self, settings: Settings) -> None:
+    def use(self, settings: RuleSettings) -> None:
         """Go by these settings from now on; what was measured stays."""
         self._settings = self._rule.settings = settings
 

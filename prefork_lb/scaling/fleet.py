@@ -12,15 +12,15 @@ from prefork_lb.clock import Clock, monotonic
 from prefork_lb.errors import SteeringError
 from prefork_lb.scaling.backoff import Backoff
 from prefork_lb.scaling.driver import Driver, Ended, StartFailed
-from prefork_lb.scaling.member import Event, Member, State
-from prefork_lb.scaling.place import Place, Readiness, Seen
-from prefork_lb.scaling.rolling import Outcome, Rolling, RollRequest
+from prefork_lb.scaling.fleet_pool import FleetPool, PooledServer, Readiness
+from prefork_lb.scaling.member import Member, MemberEvent, State
+from prefork_lb.scaling.rolling import Rolling, RollOutcome, RollRequest
 from prefork_lb.shared.events import Kind
 
 _STARTS_A_TICK = 4  # each takes the controller some milliseconds
 _MEMORY_LOOK_S = 1.0  # at one server's memory, which takes milliseconds
 # Of one that is to serve, and cannot join its pool.
-_UNWELCOME = {State.STARTING: Event.LATE, State.DRAINING: Event.DRAINED, State.PARKED: Event.DISMISSED}
+_UNWELCOME = {State.STARTING: MemberEvent.LATE, State.DRAINING: MemberEvent.DRAINED, State.PARKED: MemberEvent.DISMISSED}
 
 log = logging.getLogger("prefork_lb")
 
@@ -42,19 +42,19 @@ class FleetSettings:
 class Fleet:
     """The servers of one pool."""
 
-    def __init__(self, pool: str, settings: FleetSettings, driver: Driver, place: Place, readiness: Readiness,
+    def __init__(self, pool: str, settings: FleetSettings, driver: Driver, fleet_pool: FleetPool, readiness: Readiness,
                  clock: Clock = monotonic) -> None:
         self._pool = pool
         self._settings = settings
         self._driver = driver
-        self._place = place
+        self._fleet_pool = fleet_pool
         self._readiness = readiness
         self._clock = clock
         self._members: dict[int, Member] = {}
         self._is_adopted = False
         self._backoff = Backoff()
         self._rolling = Rolling()
-        self._seen: dict[str, Seen] = {}
+        self._seen: dict[str, PooledServer] = {}
         self._look_at = 0.0  # when a server's memory is looked at again
         self._looked_at: Member | None = None  # in this tick
         self._last_looked_at = 0  # its number
@@ -80,14 +80,14 @@ class Fleet:
         return self._backoff.is_given_up
 
     @property
-    def roll_outcome(self) -> Outcome | None:
+    def roll_outcome(self) -> RollOutcome | None:
         """How the roll of the last `tick` has ended; None: there is none, or it is under way."""
         return self._rolling.outcome
 
     def tick(self, wanted: int, roll: RollRequest | None = None) -> None:
         """Do what is due, so that there are `wanted` servers. `roll`: replace those that run, until that has an outcome."""
         self._now = self._clock()
-        self._seen = dict(self._place.seen())
+        self._seen = dict(self._fleet_pool.seen())
         if not self._is_adopted:
             self._adopt(roll)
         if self._rolling.use(roll):
@@ -124,7 +124,7 @@ class Fleet:
         if member.state is State.STARTING:
             member.address = member.address or self._driver.address(member.n)
             if member.address and self._readiness.is_ready(member.address):
-                self._join(member, Event.READY, f"ready after {self._now - member.since:.1f} s")
+                self._join(member, MemberEvent.READY, f"ready after {self._now - member.since:.1f} s")
             elif age_s >= self._settings.start_timeout_s:
                 self._note_late(member)
         elif member.state is State.SERVING:
@@ -150,30 +150,30 @@ class Fleet:
         log.info("%s is started", self._name(self._members[n]))
         return True
 
-    def _join(self, member: Member, event: Event, why: str) -> None:
+    def _join(self, member: Member, event: MemberEvent, why: str) -> None:
         """Let a server serve."""
         try:
             if member.address in self._seen:
-                self._place.keep(member.address)
+                self._fleet_pool.keep(member.address)
             else:
-                self._place.add(member.address)
+                self._fleet_pool.add(member.address)
         except SteeringError as exc:
             self._note_failure(member, f"cannot join the pool: {exc}")
             self._stop(member, _UNWELCOME[member.state], str(exc))
             return
         member.go_on(event, self._now, why)
         log.info("%s serves: %s", self._name(member), why)
-        if event is Event.READY:
-            self._place.tell(Kind.STARTED, member.address, why)
+        if event is MemberEvent.READY:
+            self._fleet_pool.tell(Kind.STARTED, member.address, why)
 
     def _dismiss(self, member: Member, why: str) -> None:
         """Let a server end that is not needed."""
         if member.state is State.SERVING:
-            self._place.let_go(member.address)
-            member.go_on(Event.DISMISSED, self._now, why)
+            self._fleet_pool.let_go(member.address)
+            member.go_on(MemberEvent.DISMISSED, self._now, why)
             log.info("%s is drained: %s", self._name(member), why)
         else:
-            self._stop(member, Event.DISMISSED, why)
+            self._stop(member, MemberEvent.DISMISSED, why)
 
     def _leave(self, member: Member) -> None:
         """A drained server leaves the pool."""
@@ -181,11 +181,11 @@ class Fleet:
             log.warning("%s still has requests after %g s; it is ended", self._name(member), self._settings.drain_timeout_s)
             self._remove(member.address)
         if self._rolling.is_old(member):
-            member.go_on(Event.SPARED, self._now, "kept until the roll is over")
+            member.go_on(MemberEvent.SPARED, self._now, "kept until the roll is over")
         else:
-            self._stop(member, Event.DRAINED, member.why)
+            self._stop(member, MemberEvent.DRAINED, member.why)
 
-    def _stop(self, member: Member, event: Event, why: str) -> None:
+    def _stop(self, member: Member, event: MemberEvent, why: str) -> None:
         member.go_on(event, self._now, why)
         self._driver.stop(member.n, hard=False)
 
@@ -205,7 +205,7 @@ class Fleet:
         reason = self._readiness.why_not(member.address) if member.address else "its address is not known"
         why = f"was not ready {self._settings.start_timeout_s:g} s after its start: {reason}"
         self._note_failure(member, why, self._driver.last_lines(member.n))
-        self._stop(member, Event.LATE, why)
+        self._stop(member, MemberEvent.LATE, why)
 
     def _note_failure(self, member: Member | None, what: str, last_lines: str = "") -> None:
         """Note what has become of a server that is not well; without a server, that none could be started."""
@@ -215,9 +215,9 @@ class Fleet:
         place = f"{self._name(member)}: it" if member else f"pool {self._pool}: a server"
         output = f"; its last output:\n{last_lines}" if last_lines else ""
         log.error("%s %s; %s%s", place, what, follows, output)
-        self._place.tell(Kind.EXITED, member.address if member else "", f"{what}; {follows}")
+        self._fleet_pool.tell(Kind.EXITED, member.address if member else "", f"{what}; {follows}")
         if self._backoff.is_given_up:
-            self._place.tell(Kind.GIVEN_UP, "", follows)
+            self._fleet_pool.tell(Kind.GIVEN_UP, "", follows)
 
     def _name(self, member: Member) -> str:
         return f"pool {self._pool}: server {member.address or member.n}"
@@ -258,7 +258,7 @@ class Fleet:
         outgoing = sum(1 for member in self._in(State.SERVING) if self._is_outgoing(member))
         for member in self._in(State.DRAINING, State.PARKED):
             if staying < wanted and not self._is_outgoing(member):
-                self._join(member, Event.RECALLED, "it is needed again")
+                self._join(member, MemberEvent.RECALLED, "it is needed again")
                 staying += 1
         if self._rolling.is_going_back:
             return  # a new one would be one of those that it goes back from
@@ -344,5 +344,5 @@ class Fleet:
                 self._remove(address)
 
     def _remove(self, address: str) -> None:
-        self._place.remove(address)
+        self._fleet_pool.remove(address)
         del self._seen[address]

@@ -17,7 +17,7 @@ class State(enum.Enum):
     STOPPING = "stopping"  # it was asked to end
 
 
-class Event(enum.Enum):
+class MemberEvent(enum.Enum):
     """What makes it go on. Its end is none of these: then there is no server any more."""
 
     READY = enum.auto()  # its check has passed
@@ -29,15 +29,15 @@ class Event(enum.Enum):
 
 
 TRANSITIONS = {
-    (State.STARTING, Event.READY): State.SERVING,
-    (State.STARTING, Event.LATE): State.STOPPING,
-    (State.STARTING, Event.DISMISSED): State.STOPPING,
-    (State.SERVING, Event.DISMISSED): State.DRAINING,
-    (State.DRAINING, Event.RECALLED): State.SERVING,
-    (State.DRAINING, Event.DRAINED): State.STOPPING,
-    (State.DRAINING, Event.SPARED): State.PARKED,
-    (State.PARKED, Event.RECALLED): State.SERVING,
-    (State.PARKED, Event.DISMISSED): State.STOPPING,
+    (State.STARTING, MemberEvent.READY): State.SERVING,
+    (State.STARTING, MemberEvent.LATE): State.STOPPING,
+    (State.STARTING, MemberEvent.DISMISSED): State.STOPPING,
+    (State.SERVING, MemberEvent.DISMISSED): State.DRAINING,
+    (State.DRAINING, MemberEvent.RECALLED): State.SERVING,
+    (State.DRAINING, MemberEvent.DRAINED): State.STOPPING,
+    (State.DRAINING, MemberEvent.SPARED): State.PARKED,
+    (State.PARKED, MemberEvent.RECALLED): State.SERVING,
+    (State.PARKED, MemberEvent.DISMISSED): State.STOPPING,
 }
 
 
@@ -56,7 +56,7 @@ class Member:
     lost: str = ""  # why it is to be replaced unless its check passes again; empty: it is not
     is_killed: bool = False
 
-    def go_on(self, event: Event, now: float, why: str) -> None:
+    def go_on(self, event: MemberEvent, now: float, why: str) -> None:
         """Raises InvariantError where the table lacks the step."""
         state = TRANSITIONS.get((self.state, event))
         if state is None:

@@ -21,7 +21,7 @@ class RollRequest(NamedTuple):
     surge: int = 1
 
 
-class Outcome(NamedTuple):
+class RollOutcome(NamedTuple):
     """How a roll has ended."""
 
     is_done: bool  # else it has gone back
@@ -33,7 +33,7 @@ class Rolling:
 
     def __init__(self) -> None:
         self.request: RollRequest | None = None
-        self.outcome: Outcome | None = None
+        self.outcome: RollOutcome | None = None
         self.failure = ""  # not empty: it goes back
 
     def use(self, request: RollRequest | None) -> bool:
@@ -75,4 +75,4 @@ class Rolling:
 
     def end(self, text: str) -> None:
         """All has been done that was to do."""
-        self.outcome = Outcome(False, f"{GONE_BACK}{self.failure}") if self.failure else Outcome(True, text)
+        self.outcome = RollOutcome(False, f"{GONE_BACK}{self.failure}") if self.failure else RollOutcome(True, text)

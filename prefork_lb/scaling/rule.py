@@ -4,7 +4,7 @@ There are two averages. What the one over the stable window asks for is what the
 window asks for twice the servers that run, the pool is in panic: the larger of the two applies, and no server is ended until the
 stable window has passed without such a moment, for by then the surge is part of the stable average.
 
-After Knative 1.x, pkg/autoscaler/scaling/autoscaler.go; `Settings` has the names of the settings there.
+After Knative 1.x, pkg/autoscaler/scaling/autoscaler.go; `RuleSettings` has the names of the settings there.
 """
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PANIC_AT = 2.0  # panic-threshold-percentage
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class RuleSettings:
     """What an operator wants."""
 
     most: int  # max-scale
@@ -43,7 +43,7 @@ class Wish(NamedTuple):
 class Rule:
     """The rule for one pool. Times are seconds of the caller's clock."""
 
-    def __init__(self, settings: Settings, now: float, running: int) -> None:
+    def __init__(self, settings: RuleSettings, now: float, running: int) -> None:
         """`running` servers are there already. They are kept for a stable window, since nothing is known of the time before."""
         self.settings = settings
         self._panic_since = now if running > 1 else None  # the last moment that asked for so many

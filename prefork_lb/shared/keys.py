@@ -11,7 +11,7 @@ def slots_by_key(segment: Segment) -> dict[tuple[str, str], int]:
     """The slots of all servers that some pool has, by pool and address; may change while the lock is not held."""
     found = {}
     for slot in range(segment.layout.servers):
-        key = key_of(segment, slot)
+        key = server_at(segment, slot)
         if key is not None:
             found[key] = slot
     return found
@@ -24,7 +24,7 @@ def pool_number(segment: Segment, pool: str) -> int | None:
                  and read_text(segment.text, layout.pool_key_byte(number)) == pool), None)
 
 
-def key_of(segment: Segment, slot: int) -> tuple[str, str] | None:
+def server_at(segment: Segment, slot: int) -> tuple[str, str] | None:
     """The pool and address of the server in this slot; None if it is free, or was removed. May change while the lock is not
     held."""
     is_removed = segment.cells[segment.layout.cell(at.C_STANDING, slot)] == Standing.REMOVED

@@ -38,7 +38,7 @@ _AGAIN_MS = 1000  # an entry that was used so lately is not moved
 _COUNTED_AT_ONCE = 10_000  # entries; the copy of a whole table might be large
 
 
-class Place(NamedTuple):
+class LearnedSession(NamedTuple):
     """A session in the table."""
 
     server: int  # as `server_hash` has it
@@ -82,7 +82,7 @@ class SessionTable:
         # Entries are numbered from 1: 0 is none.
         self._entries = self._buckets + segment.layout.session_buckets - SESSION_CELLS
 
-    def find(self, key: tuple[int, int]) -> Place | None:
+    def find(self, key: tuple[int, int]) -> LearnedSession | None:
         """Where a session is; None: it is not known."""
         if _READS_NEED_NO_LOCK:
             cells, changes = self._cells, self._head
@@ -94,7 +94,7 @@ class SessionTable:
             repair_sessions(self._segment)
             return self._look(key)
 
-    def _look(self, key: tuple[int, int]) -> Place | None:
+    def _look(self, key: tuple[int, int]) -> LearnedSession | None:
         cells = self._cells
         high, low = key
         number = cells[self._buckets + (low & self._mask)]
@@ -103,21 +103,21 @@ class SessionTable:
                 return None
             entry = self._entries + number * SESSION_CELLS
             if cells[entry] == high and cells[entry + E_LOW] == low:
-                place = Place(cells[entry + E_SERVER], cells[entry + E_USED])
+                place = LearnedSession(cells[entry + E_SERVER], cells[entry + E_USED])
                 if cells[entry] == high and cells[entry + E_LOW] == low:
                     return place
             number = cells[entry + E_CHAIN]
         # Beyond what hashes make by chance. Under the lock the chain stands still.
         return self._look_far(key, number)
 
-    def _look_far(self, key: tuple[int, int], number: int) -> Place | None:
+    def _look_far(self, key: tuple[int, int], number: int) -> LearnedSession | None:
         cells = self._cells
         for _ in range(self._room):
             if not number:
                 break
             entry = self._entries + number * SESSION_CELLS
             if (cells[entry], cells[entry + E_LOW]) == key:
-                return Place(cells[entry + E_SERVER], cells[entry + E_USED])
+                return LearnedSession(cells[entry + E_SERVER], cells[entry + E_USED])
             number = cells[entry + E_CHAIN]
         return None
 
@@ -136,7 +136,7 @@ class SessionTable:
             self._link_newest(number)
             self._end()
 
-    def use(self, key: tuple[int, int], place: Place, now_ms: int) -> None:
+    def use(self, key: tuple[int, int], place: LearnedSession, now_ms: int) -> None:
         """The session that `find` has found is used. Takes the ledger's lock once in a second at most."""
         if now_ms - place.used_ms < _AGAIN_MS:
             return
@@ -149,10 +149,10 @@ class SessionTable:
                 self._link_newest(number)
             self._end()
 
-    def recent(self, since_ms: int, most: int) -> list[tuple[tuple[int, int], Place]]:
+    def recent(self, since_ms: int, most: int) -> list[tuple[tuple[int, int], LearnedSession]]:
         """The sessions that were used since then, the newest first, `most` at most. Takes the ledger's lock."""
         cells = self._cells
-        found: list[tuple[tuple[int, int], Place]] = []
+        found: list[tuple[tuple[int, int], LearnedSession]] = []
         with self._ledger.locked():
             repair_sessions(self._segment)
             number = cells[self._head + at.T_NEWEST]
@@ -161,7 +161,7 @@ class SessionTable:
                 high, low, server, used, number = cells[entry:entry + at.E_NEWER].tolist()
                 if used < since_ms:
                     break
-                found.append(((high, low), Place(server, used)))
+                found.append(((high, low), LearnedSession(server, used)))
         return found
 
     def _begin(self) -> None:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from prefork_lb.clock import Clock, monotonic
 from prefork_lb.scaling.addresses import Addresses
-from prefork_lb.scaling.aside import Aside, Result
 from prefork_lb.scaling.driver import Ended, Running, StartFailed
+from prefork_lb.scaling.program_run import ProgramRun, Result
 
 _LOOK_S = 1.0
 _TIMEOUT_S = 10.0  # of a question
@@ -42,7 +42,7 @@ class SystemdDriver:
         self._settings = settings
         self._clock = clock
         self._units: dict[int, _Unit] = {}
-        self._question: Aside | None = None
+        self._question: ProgramRun | None = None
         self._asked_for: list[_Unit] = []  # in the question
         self._ask_at = 0.0
 
@@ -54,7 +54,7 @@ class SystemdDriver:
         name, address = self._named(n)
         # Longer than the fleet waits: it stops a late unit. systemd goes on with the start, also when systemctl is killed.
         timeout_s = self._settings.start_timeout_s + self._settings.stop_timeout_s + _TIMEOUT_S
-        self._units[n] = _Unit(name, address, Aside(["systemctl", "start", name], timeout_s, self._clock))
+        self._units[n] = _Unit(name, address, ProgramRun(["systemctl", "start", name], timeout_s, self._clock))
 
     def address(self, n: int) -> str:
         return self._units[n].address
@@ -73,7 +73,7 @@ class SystemdDriver:
         unit = self._units[n]
         what = ["kill", "--signal=KILL"] if hard else ["stop"]
         # A unit's own TimeoutStopSec may be longer than ours: then it is killed by the fleet.
-        unit.stops.append(Aside(["systemctl", *what, unit.name], self._settings.stop_timeout_s + _TIMEOUT_S, self._clock))
+        unit.stops.append(ProgramRun(["systemctl", *what, unit.name], self._settings.stop_timeout_s + _TIMEOUT_S, self._clock))
 
     def ended(self) -> list[Ended]:
         self._look()
@@ -137,7 +137,7 @@ class SystemdDriver:
             self._asked_for = [unit for unit in self._units.values() if unit.is_started()]
             if self._asked_for:
                 names = [unit.name for unit in self._asked_for]
-                self._question = Aside(["systemctl", "show", _SHOW, *names], _TIMEOUT_S, self._clock)
+                self._question = ProgramRun(["systemctl", "show", _SHOW, *names], _TIMEOUT_S, self._clock)
 
     def _take_over(self, answer: Result) -> None:
         if answer.code:
@@ -151,10 +151,10 @@ class SystemdDriver:
 class _Unit:
     """A server."""
 
-    def __init__(self, name: str, address: str, start: Aside | None) -> None:
+    def __init__(self, name: str, address: str, start: ProgramRun | None) -> None:
         self.name, self.address = name, address
         self.shown: dict[str, str] = {}  # by systemd, of a moment after the start
-        self.stops: list[Aside] = []
+        self.stops: list[ProgramRun] = []
         self._start = start
 
     def is_started(self) -> bool:

@@ -5,7 +5,7 @@ import pytest
 
 from prefork_lb.controller.scaled_pool import ScaledPool
 from prefork_lb.errors import Refused
-from prefork_lb.scaling.place import Seen
+from prefork_lb.scaling.fleet_pool import PooledServer
 from prefork_lb.shared.events import Kind, recent
 from prefork_lb.shared.keys import slots_by_key
 from prefork_lb.shared.ledger import Ledger
@@ -35,7 +35,7 @@ def test_only_servers_that_scaling_has_added_are_seen(segment: Segment, ledger: 
     Steering(segment, ledger, States(segment)).add_server("app", OTHER, who="me")
     assert pool.seen() == {}
     pool.add(OURS)
-    assert pool.seen() == {OURS: Seen(0, False, True)}
+    assert pool.seen() == {OURS: PooledServer(0, False, True)}
     assert next(server.max_connections for server in view(segment).servers if server.address == OURS) == 7
 
 
@@ -43,15 +43,15 @@ def test_a_server_that_an_operator_has_drained_is_not_usable_and_does_not_leave(
         segment: Segment, ledger: Ledger, pool: ScaledPool) -> None:
     pool.add(OURS)
     Steering(segment, ledger, States(segment)).set_admin("app", OURS, Admin.DRAIN, "me")
-    assert pool.seen() == {OURS: Seen(0, False, False)}
+    assert pool.seen() == {OURS: PooledServer(0, False, False)}
 
 
 def test_one_that_is_let_go_gets_no_requests_and_may_be_had_back(pool: ScaledPool) -> None:
     pool.add(OURS)
     pool.let_go(OURS)
-    assert pool.seen() == {OURS: Seen(0, True, False)}
+    assert pool.seen() == {OURS: PooledServer(0, True, False)}
     pool.keep(OURS)
-    assert pool.seen() == {OURS: Seen(0, False, True)}
+    assert pool.seen() == {OURS: PooledServer(0, False, True)}
 
 
 def test_a_server_is_down_by_its_check_unless_an_operator_sees_to_it(segment: Segment, ledger: Ledger, pool: ScaledPool) -> None:

@@ -7,8 +7,8 @@ from prefork_lb.clock import ManualClock
 from prefork_lb.errors import Refused
 from prefork_lb.scaling.driver import Ended, Running, StartFailed
 from prefork_lb.scaling.fleet import Fleet, FleetSettings
+from prefork_lb.scaling.fleet_pool import PooledServer
 from prefork_lb.scaling.member import State
-from prefork_lb.scaling.place import Seen
 from prefork_lb.scaling.rolling import RollRequest
 from prefork_lb.shared.events import Kind
 
@@ -72,18 +72,18 @@ class StagedDriver:
         raise AssertionError("the fleet never does this")
 
 
-class StagedPlace:
+class StagedPool:
     """A pool, without sessions: a drained server with nothing in flight is removed at the next look."""
 
     def __init__(self) -> None:
-        self.servers: dict[str, Seen] = {}
+        self.servers: dict[str, PooledServer] = {}
         self.busy: set[str] = set()  # they have requests that do not end
         self.events: list[tuple[Kind, str, str]] = []
         self.refusal = ""
         self.unfit: set[str] = set()
         self.down: set[str] = set()  # their checks fail
 
-    def seen(self) -> Mapping[str, Seen]:
+    def seen(self) -> Mapping[str, PooledServer]:
         for address, seen in list(self.servers.items()):
             if seen.is_leaving and address not in self.busy:
                 del self.servers[address]
@@ -94,7 +94,7 @@ class StagedPlace:
         if self.refusal:
             raise Refused(self.refusal)
         assert address not in self.servers
-        self.servers[address] = Seen(0, False, address not in self.unfit)
+        self.servers[address] = PooledServer(0, False, address not in self.unfit)
 
     def let_go(self, address: str) -> None:
         self.servers[address] = self.servers[address]._replace(is_leaving=True, is_usable=False)
@@ -130,7 +130,7 @@ class Stage:
     """All of them, and the fleet. It ticks four times a second, and holds that the pool never has a server that has ended."""
 
     def __init__(self, settings: FleetSettings | None = None) -> None:
-        self.driver, self.place, self.readiness = StagedDriver(), StagedPlace(), StagedReadiness()
+        self.driver, self.pool, self.readiness = StagedDriver(), StagedPool(), StagedReadiness()
         self.clock = self.driver.clock
         self.settings = settings or FleetSettings()
         self.wanted = 0
@@ -140,7 +140,7 @@ class Stage:
 
     def new_fleet(self) -> Fleet:
         """One that knows nothing of before, as of a new controller."""
-        self.fleet = Fleet("app", self.settings, self.driver, self.place, self.readiness, self.clock)
+        self.fleet = Fleet("app", self.settings, self.driver, self.pool, self.readiness, self.clock)
         return self.fleet
 
     def run(self, seconds: float = TICK_S, wanted: int | None = None) -> None:
@@ -159,7 +159,7 @@ class Stage:
     @property
     def serving(self) -> int:
         """Servers that get requests."""
-        return sum(1 for seen in self.place.servers.values() if not seen.is_leaving)
+        return sum(1 for seen in self.pool.servers.values() if not seen.is_leaving)
 
     @property
     def states(self) -> str:
@@ -170,4 +170,4 @@ class Stage:
         return self.fleet.count(*states)
 
     def kinds(self) -> list[Kind]:
-        return [kind for kind, _, _ in self.place.events]
+        return [kind for kind, _, _ in self.pool.events]

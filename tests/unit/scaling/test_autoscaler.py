@@ -6,15 +6,15 @@ from dataclasses import replace
 import pytest
 
 from prefork_lb.scaling.autoscaler import Autoscaler, Load
-from prefork_lb.scaling.rule import Settings, Wish
+from prefork_lb.scaling.rule import RuleSettings, Wish
 
-SETTINGS = Settings(most=6, target=4)
+SETTINGS = RuleSettings(most=6, target=4)
 
 
 class Pool:
     """A pool whose servers are there `start_s` after they are wished, and gone at once."""
 
-    def __init__(self, settings: Settings = SETTINGS, running: int = 1, least: int = 1, start_s: float = 0) -> None:
+    def __init__(self, settings: RuleSettings = SETTINGS, running: int = 1, least: int = 1, start_s: float = 0) -> None:
         self.now, self.least, self.start_s = 0.0, least, start_s
         self.running, self.starts = running, list[float]()
         self.autoscaler = Autoscaler(settings, self.now, running)

@@ -7,7 +7,7 @@ import pytest
 
 from prefork_lb.errors import InvariantError, NotThere
 from prefork_lb.scaling.fleet import FleetSettings
-from prefork_lb.scaling.member import TRANSITIONS, Event, Member, State
+from prefork_lb.scaling.member import TRANSITIONS, Member, MemberEvent, State
 from prefork_lb.shared.events import Kind
 from tests.unit.scaling.staged import Stage
 
@@ -61,10 +61,10 @@ def test_one_that_does_not_serve_yet_goes_first() -> None:
 def test_a_server_is_asked_to_end_only_when_nothing_is_left_on_it() -> None:
     stage = Stage()
     stage.run(1, wanted=1)
-    stage.place.busy.update(stage.place.servers)
+    stage.pool.busy.update(stage.pool.servers)
     stage.run(100, wanted=0)
     assert (stage.states, stage.driver.asked_to_end) == ("1 draining", {})
-    stage.place.busy.clear()
+    stage.pool.busy.clear()
     stage.run(1)
     assert stage.states == ""
 
@@ -72,11 +72,11 @@ def test_a_server_is_asked_to_end_only_when_nothing_is_left_on_it() -> None:
 def test_requests_that_do_not_end_are_not_waited_for_longer_than_the_timeout() -> None:
     stage = Stage(FleetSettings(drain_timeout_s=10))
     stage.run(1, wanted=1)
-    stage.place.busy.update(stage.place.servers)
+    stage.pool.busy.update(stage.pool.servers)
     stage.run(10, wanted=0)
     assert stage.states == "1 draining"
     stage.run(1)
-    assert (stage.states, stage.place.servers) == ("", {})
+    assert (stage.states, stage.pool.servers) == ("", {})
 
 
 def test_one_that_does_not_end_when_asked_is_killed() -> None:
@@ -92,7 +92,7 @@ def test_one_that_does_not_end_when_asked_is_killed() -> None:
 def test_a_drained_server_is_had_back_rather_than_another_one_started() -> None:
     stage = Stage()
     stage.run(1, wanted=2)
-    stage.place.busy.update(stage.place.servers)
+    stage.pool.busy.update(stage.pool.servers)
     stage.run(1, wanted=1)
     assert stage.states == "1 serving, 2 draining"
     stage.run(1, wanted=2)
@@ -107,7 +107,7 @@ def test_a_server_that_ends_by_itself_leaves_the_pool_and_is_started_again_at_on
     assert stage.serving == 1
     stage.run()
     assert (stage.serving, stage.driver.starts) == (2, 3)
-    kind, address, text = stage.place.events[-2]
+    kind, address, text = stage.pool.events[-2]
     assert (kind, address) == (Kind.EXITED, "127.0.0.1:9001")
     assert text == "has ended by itself: exited with code 1; another one is started"
 
@@ -214,9 +214,9 @@ def test_many_are_not_started_all_at_once() -> None:
 def test_a_drained_server_that_cannot_be_had_back_is_ended() -> None:
     stage = Stage()
     stage.run(1, wanted=1)
-    stage.place.busy.update(stage.place.servers)
+    stage.pool.busy.update(stage.pool.servers)
     stage.run(1, wanted=0)
-    stage.place.keep = refuse  # type: ignore[method-assign]
+    stage.pool.keep = refuse  # type: ignore[method-assign]
     stage.run(5, wanted=1)
     assert (stage.serving, stage.driver.starts) == (1, 2)
 
@@ -233,11 +233,11 @@ def test_an_address_may_become_known_later() -> None:
 
 def test_a_server_that_cannot_join_the_pool_is_ended() -> None:
     stage = Stage()
-    stage.place.refusal = "room for 4 servers only"
+    stage.pool.refusal = "room for 4 servers only"
     stage.run(1, wanted=1)
-    assert stage.place.events[0] == (
+    assert stage.pool.events[0] == (
         Kind.EXITED, "127.0.0.1:9001", "cannot join the pool: room for 4 servers only; another one is started")
-    stage.place.refusal = ""
+    stage.pool.refusal = ""
     stage.run(30)
     assert stage.serving == 1
 
@@ -252,7 +252,7 @@ def test_a_worn_server_is_replaced_by_one_that_serves_before(settings: FleetSett
     stage.run(1, wanted=2)
     stage.readiness.passes = False
     first = stage.fleet.servers[0].address
-    stage.place.servers[first] = stage.place.servers[first]._replace(requests=100)
+    stage.pool.servers[first] = stage.pool.servers[first]._replace(requests=100)
     stage.driver.memories[1] = 101 << 20
     stage.run(50)
     assert stage.states == "1 serving, 2 serving, 3 starting"
@@ -261,7 +261,7 @@ def test_a_worn_server_is_replaced_by_one_that_serves_before(settings: FleetSett
     stage.readiness.passes = True
     stage.run(1)
     assert stage.least_serving == 2
-    assert first not in stage.place.servers
+    assert first not in stage.pool.servers
 
 
 def test_a_worn_server_stays_while_its_successor_does_not_come_up() -> None:
@@ -284,11 +284,11 @@ def test_a_server_whose_check_has_failed_for_long_is_replaced() -> None:
     stage = Stage(FleetSettings(replace_after_s=60))
     stage.run(1, wanted=2)
     dead = stage.fleet.servers[0].address
-    stage.place.down.add(dead)
+    stage.pool.down.add(dead)
     stage.run(60)
     assert (stage.states, stage.driver.starts) == ("1 serving, 2 serving", 2)
     stage.run(1.5)
-    assert (stage.states, stage.driver.starts, dead in stage.place.servers) == ("2 serving, 3 serving", 3, False)
+    assert (stage.states, stage.driver.starts, dead in stage.pool.servers) == ("2 serving, 3 serving", 3, False)
     stage.run(200)
     assert stage.driver.starts == 3
 
@@ -296,32 +296,32 @@ def test_a_server_whose_check_has_failed_for_long_is_replaced() -> None:
 def test_all_are_replaced_when_the_checks_of_all_fail() -> None:
     stage = Stage(FleetSettings(replace_after_s=60))
     stage.run(1, wanted=3)
-    stage.place.down.update(stage.place.servers)
+    stage.pool.down.update(stage.pool.servers)
     stage.run(70)
-    assert (stage.driver.starts, stage.serving, stage.place.servers.keys() & stage.place.down) == (6, 3, set())
+    assert (stage.driver.starts, stage.serving, stage.pool.servers.keys() & stage.pool.down) == (6, 3, set())
 
 
 def test_they_stay_when_what_is_wrong_is_wrong_with_new_ones_too() -> None:
     stage = Stage(FleetSettings(replace_after_s=60))
     stage.run(1, wanted=3)
-    before = set(stage.place.servers)
-    stage.place.down.update(before)
+    before = set(stage.pool.servers)
+    stage.pool.down.update(before)
     stage.readiness.passes = False
     stage.run(600)
-    assert before == set(stage.place.servers)
-    stage.place.down.clear()
+    assert before == set(stage.pool.servers)
+    stage.pool.down.clear()
     stage.readiness.passes = True
     stage.run(100)
-    assert before == set(stage.place.servers)
+    assert before == set(stage.pool.servers)
     assert stage.states == "1 serving, 2 serving, 3 serving"
 
 
 def test_a_lost_server_is_not_had_back_when_more_are_wanted() -> None:
     stage = Stage(FleetSettings(replace_after_s=60))
     stage.run(1, wanted=1)
-    dead = next(iter(stage.place.servers))
-    stage.place.down.add(dead)
-    stage.place.busy.add(dead)  # requests that hang there
+    dead = next(iter(stage.pool.servers))
+    stage.pool.down.add(dead)
+    stage.pool.busy.add(dead)  # requests that hang there
     stage.run(62)
     assert stage.states == "1 draining, 2 serving"
     stage.run(2, wanted=2)
@@ -331,7 +331,7 @@ def test_a_lost_server_is_not_had_back_when_more_are_wanted() -> None:
 def test_a_roll_lets_a_lost_server_go_first() -> None:
     stage = Stage(FleetSettings(replace_after_s=60, warm_s=10))
     stage.run(20, wanted=2)
-    stage.place.down.add(stage.fleet.servers[1].address)
+    stage.pool.down.add(stage.fleet.servers[1].address)
     stage.readiness.passes = False
     stage.run(61)
     stage.start_roll()
@@ -354,7 +354,7 @@ def test_the_memory_of_one_server_a_second_is_looked_at() -> None:
 def test_another_controller_takes_up_what_is_there() -> None:
     stage = Stage()
     stage.run(1, wanted=3)
-    stage.place.busy.update(stage.place.servers)
+    stage.pool.busy.update(stage.pool.servers)
     stage.run(1, wanted=2)
     stage.readiness.passes = False
     stage.run(1, wanted=3)
@@ -365,7 +365,7 @@ def test_another_controller_takes_up_what_is_there() -> None:
     stage.new_fleet()
     stage.run()
     assert stage.states == before == "1 serving, 2 serving, 3 draining"
-    stage.place.busy.clear()
+    stage.pool.busy.clear()
     stage.run(5)
     assert (stage.states, stage.driver.starts) == ("1 serving, 2 serving", 4)
 
@@ -395,7 +395,7 @@ def test_a_server_that_ended_while_there_was_no_controller_leaves_the_pool() -> 
 
 def test_a_step_that_the_table_lacks_is_a_defect_and_changes_nothing() -> None:
     for state in State:
-        for event in Event:
+        for event in MemberEvent:
             if (state, event) not in TRANSITIONS:
                 member = Member(1, 0.0, state, 0.0)
                 with pytest.raises(InvariantError):
@@ -411,7 +411,7 @@ def test_whatever_happens_there_are_in_the_end_as_many_as_are_wanted(seed: int) 
     for _ in range(300):
         stage.run(rng.choice((0.25, 0.5, 5)))
         running = {running.address for running in stage.driver.running.values()}
-        assert {address for address, seen in stage.place.servers.items() if not seen.is_leaving} <= running
+        assert {address for address, seen in stage.pool.servers.items() if not seen.is_leaving} <= running
         match rng.randrange(9):
             case 0:
                 stage.wanted = rng.randrange(6)
@@ -429,12 +429,12 @@ def test_whatever_happens_there_are_in_the_end_as_many_as_are_wanted(seed: int) 
             case 6 if stage.fleet.roll_outcome:
                 stage.roll = None
             case 7:
-                stage.place.busy = {address for address in stage.place.servers if rng.random() < 0.3}
+                stage.pool.busy = {address for address in stage.pool.servers if rng.random() < 0.3}
             case 8:
-                stage.place.down = {address for address in stage.place.servers if rng.random() < 0.3}
+                stage.pool.down = {address for address in stage.pool.servers if rng.random() < 0.3}
     stage.driver.ends_when_asked = stage.readiness.passes = True
-    stage.place.busy.clear()
-    stage.place.down.clear()
+    stage.pool.busy.clear()
+    stage.pool.down.clear()
     stage.fleet.use(FleetSettings())
     stage.run(300, wanted=3)
     assert stage.roll is None or stage.fleet.roll_outcome

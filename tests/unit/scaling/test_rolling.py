@@ -18,7 +18,7 @@ def stage() -> Stage:
 
 
 def addresses(stage: Stage) -> set[str]:
-    return set(stage.place.servers)
+    return set(stage.pool.servers)
 
 
 def run_until_over(stage: Stage, seconds: float = 300) -> None:
@@ -70,7 +70,7 @@ def test_it_goes_back_when_a_new_server_does_not_come_up(stage: Stage, how: str)
     stage.run(15)
     assert len(before & addresses(stage)) < 4  # it was well until now
     if how == "is not fit":
-        stage.place.unfit = {f"127.0.0.1:{9000 + n}" for n in range(5, 30)}
+        stage.pool.unfit = {f"127.0.0.1:{9000 + n}" for n in range(5, 30)}
     stage.readiness.passes = how in ("ends when it serves", "is not fit")
     if how == "cannot be started":
         stage.driver.refusal = "all of its addresses are in use"
@@ -112,12 +112,12 @@ def test_old_servers_run_until_the_roll_is_over(stage: Stage) -> None:
 
 
 def test_requests_that_go_on_do_not_hold_up_the_roll(stage: Stage) -> None:
-    stage.place.busy.update(stage.place.servers)
+    stage.pool.busy.update(stage.pool.servers)
     stage.start_roll()
     run_until_over(stage)
     assert stage.fleet.roll_outcome == (True, "4 new servers")
     assert stage.count(State.DRAINING) == 4
-    stage.place.busy.clear()
+    stage.pool.busy.clear()
     stage.run(1)
     assert len(stage.fleet.servers) == 4
 

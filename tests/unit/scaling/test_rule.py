@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from prefork_lb.scaling.rule import Rule, Settings, Wish
+from prefork_lb.scaling.rule import Rule, RuleSettings, Wish
 
-SETTINGS = Settings(most=10_000, target=10, max_up=10, max_down=10)
+SETTINGS = RuleSettings(most=10_000, target=10, max_up=10, max_down=10)
 
 
 def ask(rule: Rule, now: float, stable: float, panic: float, running: int) -> int:

@@ -6,7 +6,7 @@ import pytest
 from prefork_lb.errors import BadValue, NotThere, Refused
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.events import recent
-from prefork_lb.shared.keys import key_of, owner_of, slots_by_key
+from prefork_lb.shared.keys import owner_of, server_at, slots_by_key
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.making import attach_or_create
 from prefork_lb.shared.offsets import Layout
@@ -38,7 +38,7 @@ def test_a_server_that_is_added_is_there_with_its_rules(instance: Instance) -> N
 def test_a_server_that_is_removed_is_gone_for_all_who_ask(instance: Instance) -> None:
     slot = instance.remove(B)
     assert sorted(instance.servers) == [A]
-    assert ("web", B) not in slots_by_key(instance.segment) and key_of(instance.segment, slot) is None
+    assert ("web", B) not in slots_by_key(instance.segment) and server_at(instance.segment, slot) is None
     assert owner_of(instance.segment, slot) == ("web", B)
     assert moved(instance, 0) == [(B, Standing.REMOVED)]
 

@@ -1,4 +1,4 @@
-"""What a fleet needs of the world: the pool that its servers serve in, and checks of those that start."""
+"""What a fleet needs from outside: the pool that its servers serve in, and checks of those that start."""
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
@@ -7,8 +7,8 @@ from typing import NamedTuple, Protocol
 from prefork_lb.shared.events import Kind
 
 
-class Seen(NamedTuple):
-    """A server as the pool has it."""
+class PooledServer(NamedTuple):
+    """A server of the fleet as the pool sees it."""
 
     requests: int  # so far
     is_leaving: bool
@@ -16,11 +16,11 @@ class Seen(NamedTuple):
     is_down: bool = False  # by its active check, while operators leave it alone
 
 
-class Place(Protocol):
-    """The pool, as far as the servers are scaling's. Addresses are in the pool's spelling."""
+class FleetPool(Protocol):
+    """The pool that a fleet's servers serve in, without its other servers. Addresses are in the pool's spelling."""
 
-    def seen(self) -> Mapping[str, Seen]:
-        """The servers that are in the pool."""
+    def seen(self) -> Mapping[str, PooledServer]:
+        """The fleet's servers that are in the pool, by address."""
 
     def add(self, address: str) -> None:
         """Raises SteeringError."""
@@ -29,7 +29,7 @@ class Place(Protocol):
         """Drain it; it is removed when nothing is left on it."""
 
     def keep(self, address: str) -> None:
-        """Have one again that was let go."""
+        """Take one back that was let go."""
 
     def remove(self, address: str) -> None:
         """Remove it at once."""

@@ -1,4 +1,4 @@
-"""A program that runs beside this process, which never waits for it."""
+"""A run of a program that this process never waits for."""
 from __future__ import annotations
 
 import contextlib
@@ -19,7 +19,7 @@ class Result(NamedTuple):
 
     code: int
     output: str
-    errors: str  # the end of what it has written to standard error; or why it could not run
+    errors: str  # the end of its standard error; or why it could not run
 
     @property
     def in_words(self) -> str:
@@ -27,8 +27,8 @@ class Result(NamedTuple):
         return self.errors or (f"exited with code {self.code}" if self.code >= 0 else f"was killed by signal {-self.code}")
 
 
-class Aside:
-    """One run of a program. It is killed when it takes longer than its time."""
+class ProgramRun:
+    """One run of a program. The program is killed when it takes longer than `timeout_s`."""
 
     def __init__(self, arguments: Sequence[str], timeout_s: float, clock: Clock = monotonic) -> None:
         self._clock = clock
@@ -44,10 +44,11 @@ class Aside:
             self._result = Result(127, "", f"{arguments[0]}: {exc.strerror}")
 
     def result(self) -> Result | None:
-        """How it has ended; None: it runs."""
+        """How it has ended; None: it still runs. To be asked now and then: this also kills a run that takes too long."""
         if self._result is None and self._process is not None:
             if self._process.poll() is not None:
-                self._result = Result(self._process.returncode, _read(self._output), _read(self._errors)[-_SHOWN_CHARACTERS:])
+                errors = _text_of(self._errors)[-_SHOWN_CHARACTERS:]
+                self._result = Result(self._process.returncode, _text_of(self._output), errors)
             elif self._clock() >= self._ends_at:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(self._process.pid, signal.SIGKILL)
@@ -59,6 +60,6 @@ class Aside:
         return self._result
 
 
-def _read(file: IO[bytes]) -> str:
+def _text_of(file: IO[bytes]) -> str:
     file.seek(0)
     return file.read().decode(errors="replace").strip()
