@@ -56,6 +56,8 @@ class Copies:
                 self._copied(route.respond.file)
             if route.basic_auth is not None:
                 read_passwords(self._copied(route.basic_auth.file))
+            for file in route.error_pages.values():
+                self._copied(file)
 
     def _copied(self, file: str) -> str:
         """The path of this file's copy; empty when there is no file."""

@@ -18,11 +18,14 @@ from prefork_lb.config.log import LogConfig
 from prefork_lb.config.metrics import MetricsConfig
 from prefork_lb.config.routes import (
     ConcurrencyConfig,
+    CorsConfig,
     FieldChangesConfig,
+    HttpsConfig,
     MirrorConfig,
     RateConfig,
     RespondConfig,
     RouteConfig,
+    RouteTimeoutsConfig,
 )
 from prefork_lb.config.scaling import ScalingConfig, ScheduleConfig
 from prefork_lb.config.sticky import StickyConfig
@@ -40,6 +43,8 @@ _SECTIONS: tuple[tuple[str, type[msgspec.Struct]], ...] = (
     ("[pools.NAME.sticky]", StickyConfig),
     ("[pools.NAME.scaling]", ScalingConfig), ("a time in [pools.NAME.scaling] schedules", ScheduleConfig),
     ("[pools.NAME.discovery]", DiscoveryConfig), ("[[routes]]", RouteConfig), ("`mirror` of [[routes]]", MirrorConfig),
+    ("`timeouts` of [[routes]]", RouteTimeoutsConfig), ("`cors` of [[routes]]", CorsConfig),
+    ("`https` of [[routes]]", HttpsConfig),
     ("`rate` of [[routes]]", RateConfig), ("`concurrency` of [[routes]]", ConcurrencyConfig),
     ("`basic_auth` of [[routes]]", BasicAuthConfig), ("`respond` of [[routes]]", RespondConfig),
     ("`request` and `response` of [[routes]]", FieldChangesConfig),

@@ -72,14 +72,19 @@ def _respond(respond: RespondConfig, place: Path, report: ReportProblem) -> None
         if value is not None and not _is_value(value):
             report((*place, "fields", name), f"{shown(value)} is no value of a field")
     if respond.file:
-        try:
-            with open(respond.file, "rb") as file:
-                if os.fstat(file.fileno()).st_size > _MOST_FILE_BYTES:
-                    report((*place, "file"), f"{respond.file} is larger than 1 MiB; let a server answer with it")
-        except (OSError, ValueError) as exc:
-            report((*place, "file"), f"{shown(respond.file)} cannot be read: {getattr(exc, 'strerror', exc)}")
+        check_file(respond.file, (*place, "file"), report)
     if respond.folder and not os.path.isdir(respond.folder):
         report((*place, "folder"), f"{shown(respond.folder)} is no folder")
+
+
+def check_file(name: str, place: Path, report: ReportProblem) -> None:
+    """Report a file that cannot be an answer."""
+    try:
+        with open(name, "rb") as file:
+            if os.fstat(file.fileno()).st_size > _MOST_FILE_BYTES:
+                report(place, f"{name} is larger than 1 MiB; let a server answer with it")
+    except (OSError, ValueError) as exc:
+        report(place, f"{shown(name)} cannot be read: {getattr(exc, 'strerror', exc)}")
 
 
 def _changes(changes: FieldChangesConfig, place: Path, report: ReportProblem) -> None:

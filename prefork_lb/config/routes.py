@@ -62,6 +62,38 @@ class ConcurrencyConfig(Section, frozen=True):
     key: Annotated[str, meta("What is limited, as of `rate`.")] = "source"
 
 
+class RouteTimeoutsConfig(Section, frozen=True):
+    """Timeouts toward servers, `timeouts` of a route; 0: as in `[proxy.timeouts]`."""
+
+    connect: Annotated[float, meta("Seconds until a server has accepted a connection.", ge=0, le=86400)] = 0.0
+    response: Annotated[float, meta("Seconds from the request until the head of the response.", ge=0, le=86400)] = 0.0
+    idle: Annotated[float, meta("Seconds between two reads, or writes, of a body, on the server's side.", ge=0, le=86400)] = 0.0
+
+
+class CorsConfig(Section, frozen=True):
+    """Which pages of other origins may use a route, `cors` of a route (CORS, of the Fetch standard). The balancer answers
+    preflight requests; what servers say of it is taken out."""
+
+    origins: Annotated[tuple[str, ...], meta(
+        'Origins: "https://www.example.org", "https://*.example.org" for all below a name, "*" for all.'
+    )]
+    methods: Annotated[tuple[str, ...], meta("Methods that such a page may use.")] = ("GET", "HEAD", "POST")
+    fields: Annotated[tuple[str, ...], meta("Names of request fields that it may set, besides those that every page may.")] = ()
+    exposed: Annotated[tuple[str, ...], meta("Names of response fields that it may read, likewise.")] = ()
+    credentials: Annotated[bool, meta("Browsers send cookies and credentials along.")] = False
+    max_age: Annotated[int, meta("Seconds for which a browser remembers the answer to a preflight.", ge=0, le=86400)] = 600
+
+
+class HttpsConfig(Section, frozen=True):
+    """A route for https alone, `https` of a route: requests over http are redirected with 308, and browsers are told to come by
+    https (HSTS, RFC 6797)."""
+
+    hsts: Annotated[int, meta(
+        "Seconds for which browsers shall use https alone; 0: they forget it.", ge=0, le=10 * 365 * 86400
+    )] = 31_536_000
+    subdomains: Annotated[bool, meta("For all hosts below this one, too.")] = False
+
+
 class RouteConfig(Section, frozen=True):
     """Which requests go where, `[[routes]]`; the most specific route wins, see [routing.md](routing.md). A route has a `pool`, a
     `split`, a `redirect` or a `respond`."""
@@ -78,6 +110,14 @@ class RouteConfig(Section, frozen=True):
         "Name of the pool that answers while `pool`, or the one that the split gives, has no usable server."
     )] = ""
     mirror: MirrorConfig | None = None
+    timeouts: RouteTimeoutsConfig | None = None
+    cors: CorsConfig | None = None
+    https: HttpsConfig | None = None
+    error_pages: Annotated[dict[str, str], meta(
+        'Files in the place of the balancer\'s own error pages, by status: `{ 502 = "/etc/prefork-lb/502.html", "500-599" = '
+        '"/etc/prefork-lb/error.html" }`. A single status goes before a range. Read at the start and at a reload, at most 1 MiB; '
+        "the type goes by the end of the name."
+    )] = field(default_factory=dict)
     redirect: Annotated[str, meta(
         'Where the client is sent instead: "https://example.org/new/{rest}". May hold `{rest}` (what follows the prefix of '
         "`paths`, with the query), `{path}`, `{query}`, `{host}`, `{scheme}`, `{client}` and `{method}`."

@@ -1,15 +1,20 @@
 """What a route may say of the pools that serve it."""
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from prefork_lb.config.decode import ReportProblem, did_you_mean
 from prefork_lb.config.names import POOL
 from prefork_lb.config.pool import PoolConfig
 from prefork_lb.config.positions import Path
-from prefork_lb.config.routes import RouteConfig
+from prefork_lb.config.route_actions import check_file
+from prefork_lb.config.routes import CorsConfig, RouteConfig
+from prefork_lb.config.statuses import parse_statuses
 from prefork_lb.errors import shown
 from prefork_lb.wire import grammar
+
+_ORIGIN = re.compile(r"\*|https?://(?:\*\.)?(?:[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
 
 Pools = Mapping[str, PoolConfig | None]
 
@@ -36,6 +41,34 @@ def check_serving(route: RouteConfig, place: Path, pools: Pools, report: ReportP
     if route.mirror is not None and route.mirror.pool is not None:
         _pool(route.mirror.pool, (*place, "mirror", "pool"), pools, report)
         _passes_on(route, "mirror", route.mirror.pool, place, pools, report)
+    if route.timeouts is not None and route.pool == "" and route.split == {}:
+        report((*place, "timeouts"), "has no meaning without pool or split")
+    if route.cors is not None:
+        _cors(route.cors, (*place, "cors"), report)
+    if route.https is not None and route.scheme == "http":
+        report((*place, "https"), 'has no meaning with scheme = "http": no request over https takes the route')
+    for key, file in (route.error_pages or {}).items():
+        try:
+            parse_statuses([key], 400)
+        except ValueError as exc:
+            report((*place, "error_pages", key), str(exc))
+        if file is not None:
+            check_file(file, (*place, "error_pages", key), report)
+
+
+def _cors(cors: CorsConfig, place: Path, report: ReportProblem) -> None:
+    for number, origin in enumerate(cors.origins or ()):
+        if origin is not None and not _ORIGIN.fullmatch(origin):
+            report((*place, "origins", number), f'{shown(origin)} is no origin; expected one like "https://www.example.org" or '
+                   '"https://*.example.org", in lower case and without a path, or "*"')
+    if cors.origins == ():
+        report((*place, "origins"), "empty; no page could use the route")
+    if cors.credentials and "*" in (cors.origins or ()):
+        report((*place, "credentials"), 'browsers send none to a site that lets in "*"; name the origins')
+    for key in ("methods", "fields", "exposed"):
+        for number, name in enumerate(getattr(cors, key) or ()):
+            if name is not None and not grammar.token.fullmatch(name.encode()):
+                report((*place, key, number), f"{shown(name)} is no name of a {'method' if key == 'methods' else 'field'}")
 
 
 def _failover(route: RouteConfig, place: Path, pools: Pools, report: ReportProblem) -> None:

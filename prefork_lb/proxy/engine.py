@@ -4,10 +4,11 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Mapping
+from dataclasses import astuple, replace
 
 from prefork_lb.errors import DownstreamError, LoopDetected, MethodNotAllowed, NoUsableServer, UpstreamError
 from prefork_lb.log_summary import summary
-from prefork_lb.proxy.attempt import Settings, attempt
+from prefork_lb.proxy.attempt import Settings, Timeouts, attempt
 from prefork_lb.proxy.hedging import hedged, may_hedge
 from prefork_lb.proxy.mirroring import Mirroring
 from prefork_lb.proxy.outbound import EMPTY, OutboundBody, request_block
@@ -19,7 +20,7 @@ from prefork_lb.proxy.retrying import Retrying
 from prefork_lb.proxy.tracing import server_timing
 from prefork_lb.routing.actions import Applied
 from prefork_lb.routing.match import Route, Router
-from prefork_lb.routing.serving import Serving
+from prefork_lb.routing.serving import OwnPages, ServerTimeouts, Serving
 from prefork_lb.upstream.pool import Pool
 from prefork_lb.upstream.server import Server
 from prefork_lb.upstream.sticky.session import Sticky
@@ -43,6 +44,7 @@ class Engine:
         self._identities, self._tells_times = settings.identities, settings.tells_times
         self._own_cookies = frozenset((*(pool.sticky.cookie for pool in pools.values() if pool.sticky and pool.sticky.cookie),
                                        *router.own_cookies))
+        self._with_timeouts: dict[ServerTimeouts, Settings] = {}
         self._mirroring = Mirroring(self._attempts, settings, copied)
         # Whether a server wants the addresses of the client's connection (`Request.source`, `destination`).
         self.tells_addresses = any(server.proxy_protocol for pool in pools.values() for server in pool.servers)
@@ -59,8 +61,11 @@ class Engine:
         if not isinstance(plan, Plan) or plan.peer is not request.peer or plan.engine is not self:
             plan = self.plan(request)
         elif plan.take is not None:
+            request.pages = plan.pages
             plan.take()
         request.plan = plan
+        if plan.serving is not None:
+            request.pages = plan.pages
         passed = request.passed = plan.guarded.enter() if plan.guarded is not None else None
         try:
             if plan.filters is not None:
@@ -184,10 +189,16 @@ class Engine:
         if times_passed(head.section, self._settings.pseudonym) >= _MOST_PASSES:
             raise LoopDetected(f"the request has come by {_MOST_PASSES} times")
         route, target = self._router.find(goal, head, request.peer)
-        applied = None
-        if route.actions is not None:
-            applied = route.actions.apply(self._router.facts(route, goal, target, head, request.peer), target, framing.length)
-            target = applied.target
+        applied, serving = None, route.serving
+        if serving is not None or route.actions is not None:
+            facts = self._router.facts(route, goal, target, head, request.peer)
+            if serving is not None:
+                if (answer := serving.answer(facts)) is not None:
+                    raise answer
+                request.pages = serving.pages(facts)
+            if route.actions is not None:
+                applied = route.actions.apply(facts, target, framing.length)
+                target = applied.target
         if target is not goal.target:
             goal = Destination(target, goal.host, goal.name)
         plan = self.plan_for(request, route, self.pools[route.pool], goal, framing, applied)
@@ -204,14 +215,28 @@ class Engine:
         if pool.redirect_status:
             check_redirectable(goal.target)
         plan = Plan(self, request.peer, pool, framing, block, goal.target, self._told(pool, request))
-        plan.serving = route.serving
-        if route.serving is not None and (mirror := route.serving.mirror) is not None:
-            copies = Plan(self, request.peer, self.pools[mirror.pool], framing, block, goal.target, (None, None))
-            plan.mirror = functools.partial(self._mirroring.copy, mirror, copies)
         if applied is not None:
             plan.take, plan.body_limit, plan.changes = applied.take, applied.actions.body_limit, applied.of_response()
             plan.guarded = applied.guarded()
+        if route.serving is not None:
+            self._use(route.serving, plan, request.pages)
         return plan
+
+    def _use(self, serving: Serving, plan: Plan, pages: OwnPages) -> None:
+        """Let a plan have what its route says of how it is served."""
+        plan.serving, plan.pages = serving, pages
+        if serving.removed:
+            removed, written = plan.changes or (frozenset(), ())
+            plan.changes = removed | serving.removed, [*pages.fields, *written]
+        if (mirror := serving.mirror) is not None:
+            copies = Plan(self, plan.peer, self.pools[mirror.pool], plan.framing, plan.block, plan.target, (None, None))
+            plan.mirror = functools.partial(self._mirroring.copy, mirror, copies)
+        if any(serving.timeouts):
+            plan.settings = self._with_timeouts.get(serving.timeouts)
+            if plan.settings is None:
+                usual = self._settings.timeouts
+                own = Timeouts(*(seconds or other for seconds, other in zip(serving.timeouts, astuple(usual), strict=True)))
+                plan.settings = self._with_timeouts[serving.timeouts] = replace(self._settings, timeouts=own)
 
     @staticmethod
     def _told(pool: Pool, request: Request) -> tuple[Sticky | None, object]:
@@ -227,7 +252,7 @@ class Engine:
         return redirect(lease, pool.redirect_status, request.method, plan.target, settings.pseudonym)
 
     def _attempts(self, plan: Plan, request: Request, block: bytes, body: OutboundBody) -> Reply:
-        settings, pool = self._settings, plan.pool
+        settings, pool = plan.settings or self._settings, plan.pool
         rules = pool.retries
         clock = settings.clock
         lease = pool.lease(request, (), request.downstream, request.session)

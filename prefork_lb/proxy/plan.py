@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 from prefork_lb.routing.actions import Take
 from prefork_lb.routing.guards import Guarded
-from prefork_lb.routing.serving import Serving
+from prefork_lb.routing.serving import NO_PAGES, Serving
 from prefork_lb.upstream.pool import Pool
 from prefork_lb.upstream.sticky.session import Sticky
 from prefork_lb.wire.forwarded import ClientInfo
 from prefork_lb.wire.framing import Framing
 
 if TYPE_CHECKING:
+    from prefork_lb.proxy.attempt import Settings
     from prefork_lb.proxy.outbound import OutboundBody
     from prefork_lb.proxy.request import Request
 
@@ -27,7 +28,7 @@ class Plan:
     """How the requests with a head are passed on; the engine keeps it with the head."""
 
     __slots__ = ("block", "body_limit", "changes", "engine", "filters", "framing", "guarded", "logged", "mirror", "others",
-                 "peer", "pool", "serving", "take", "target", "told")
+                 "pages", "peer", "pool", "serving", "settings", "take", "target", "told")
 
     def __init__(self, engine: object, peer: ClientInfo, pool: Pool, framing: Framing, block: bytes, target: bytes,
                  told: tuple[Sticky | None, object]) -> None:
@@ -40,7 +41,9 @@ class Plan:
         self.take: Take | None = None  # counts a request against the route's rate
         self.guarded: Guarded | None = None  # what a request has to pass; None: nothing
         self.changes: FieldWork | None = None  # of the response's fields
-        self.serving: Serving | None = None  # None: by the pool alone
+        self.serving: Serving | None = None  # None: by the pool alone, in the usual way
+        self.pages = NO_PAGES
+        self.settings: Settings | None = None  # None: the engine's
         self.mirror: Copy | None = None  # copies a request that is sent; None: there are no copies
         self.others: dict[str, Plan] = {}  # the same for other pools of the route, once they were needed
         self.filters: Callable[[Request], Plan] | None = None  # lets them look at a request, whose plan may become another one
@@ -49,5 +52,5 @@ class Plan:
     def at(self, pool: Pool, told: tuple[Sticky | None, object]) -> Plan:
         """The same for another pool; `told` is what the head says of its session there."""
         other = self.others[pool.name] = Plan(self.engine, self.peer, pool, self.framing, self.block, self.target, told)
-        other.body_limit, other.mirror = self.body_limit, self.mirror
+        other.body_limit, other.mirror, other.settings = self.body_limit, self.mirror, self.settings
         return other

@@ -11,6 +11,7 @@ from prefork_lb.proxy.plan import Plan
 from prefork_lb.proxy.reply import Reply
 from prefork_lb.proxy.tracing import Identity
 from prefork_lb.routing.guards import Passed
+from prefork_lb.routing.serving import NO_PAGES, OwnPages
 from prefork_lb.upstream.server import Server
 from prefork_lb.upstream.sticky.session import Session
 from prefork_lb.wire.forwarded import ClientInfo
@@ -62,6 +63,7 @@ class Request:
     upgrade = b""  # what the client wants to switch to, when the front end can tunnel
     session: Session | None = None  # with which server it has to do; the engine finds it. None: the pool has no sessions
     passed: Passed | None = None  # what the guards of its route say of it; None: the route has none
+    pages: OwnPages = NO_PAGES  # what its route says of answers of the balancer
     key = b""  # what the pool's key is in this request; the pool sets it
     chosen_key = b""  # that a filter wants in its place
     filtering: object = None  # what filters see of it (`proxy.filtering`); None: there are none

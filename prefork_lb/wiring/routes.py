@@ -73,8 +73,8 @@ def limiters(segment: Segment, ledger: Ledger, clock: Clock) -> MakeLimiter | No
 def _routes(config: Config, make_limiter: MakeLimiter | None, make_guards: MakeGuards | None) -> list[Route]:
     routes = [Route(next(iter(route.split), route.pool), route.hosts, route.paths, route.methods, route.fields, route.cookies,
                     route.query, route.clients, route.scheme,
-                    _actions(config, index, route, make_limiter, make_guards), make_serving(route),
-                    tuple(map(filter_key, route.filters)))
+                    _actions(config, index, route, make_limiter, make_guards),
+                    make_serving(route, f"{config.source}: routes[{index}]"), tuple(map(filter_key, route.filters)))
               for index, route in enumerate(config.routes)]
     if not routes:
         if len(config.pools) != 1:

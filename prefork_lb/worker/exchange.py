@@ -162,7 +162,10 @@ def refuse(client: Client, exc: Exception, body: ClientBody | None, may_go_on: b
         what = b"%b %b" % (head.method, head.target[:200]) if head else b"a request"
         tell_refusal(exc, client.peer.address, what.decode("ascii", "backslashreplace"))
     accept = b", ".join(head.index.get(b"accept", ())).decode("latin-1") if head and not is_overload else ""
-    fields, page = error_page(error, accept, request.identity if request is not None else None)
+    if request is None:
+        fields, page = error_page(error, accept)
+    else:
+        fields, page = error_page(error, accept, request.identity, request.pages)
     goes_on = (may_go_on and head is not None and service.keeps and head.is_persistent
                and (body is None or _is_used_up_safely(client, body)))
     block = status_line(error.status) + field_lines(fields) + b"Date: %b\r\n" % service.date()

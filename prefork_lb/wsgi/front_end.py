@@ -20,7 +20,6 @@ from prefork_lb.proxy.pages import error_page, reason
 from prefork_lb.proxy.refusals import tell_refusal
 from prefork_lb.proxy.reply import Reply
 from prefork_lb.proxy.request import NO_HEAD, Ended, Request, TrustCheck
-from prefork_lb.proxy.tracing import Identity
 from prefork_lb.wire.framing import BY_LENGTH
 from prefork_lb.wire.memo import Memo
 from prefork_lb.wsgi.body import WSGIBody
@@ -63,7 +62,7 @@ class WSGIFrontEnd:
             self._tell_refused(request, environ, client, started, exc, 0)
             return _nothing(exc)
         except (ProxyError, InvariantError) as exc:
-            page = self._refuse(exc, environ, start_response, request.identity if request is not None else None)
+            page = self._refuse(exc, environ, start_response, request)
             self._tell_refused(request, environ, client, started, exc, len(page))
             return iter([page] if page else [])
         except Exception as exc:  # of a site's own policy; gunicorn answers
@@ -87,7 +86,7 @@ class WSGIFrontEnd:
         return body if ended is None else _ToldBody(body, request, reply, ended)
 
     def _refuse(self, exc: ProxyError | InvariantError, environ: Environ, start_response: StartResponse,
-                identity: Identity | None) -> bytes:
+                request: Request | None) -> bytes:
         """Begin to answer with an error page. Return its body."""
         error = exc if isinstance(exc, ProxyError) else ProxyError("internal")
         what = f"{environ.get('REQUEST_METHOD')} {environ.get('RAW_URI', '')[:200]}"
@@ -95,7 +94,11 @@ class WSGIFrontEnd:
         if isinstance(error, DownstreamError):
             # What follows a malformed request on its connection is not to be trusted (RFC 9112 11.2).
             _close_afterwards(start_response)
-        fields, body = error_page(error, environ.get("HTTP_ACCEPT", ""), identity)
+        accept = environ.get("HTTP_ACCEPT", "")
+        if request is None:
+            fields, body = error_page(error, accept)
+        else:
+            fields, body = error_page(error, accept, request.identity, request.pages)
         start_response(f"{error.status} {reason(error.status)}", _wsgi_fields(fields))
         return b"" if environ.get("REQUEST_METHOD") == "HEAD" else body
 

@@ -33,6 +33,17 @@ redirect_status = 308
 paths = ["/admin"]
 pool = "web"
 allow = ["192.0.2.0/24"]
+error_pages = { "400-499" = "FOLDER/403.html" }
+
+[[routes]]
+hosts = ["secure.example"]
+pool = "web"
+https = {}
+
+[[routes]]
+hosts = ["cors.example"]
+pool = "web"
+cors = { origins = ["https://a.example"], methods = ["PUT"] }
 
 [[routes]]
 paths = ["=/robots.txt"]
@@ -57,6 +68,7 @@ class Site(NamedTuple):
 def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     front_end: FrontEnd = request.param
     folder = tmp_path_factory.mktemp("acme")
+    (folder / "403.html").write_text("<p>not you")
     with Rig(tmp_path_factory.mktemp("routes")) as rig:
         origin = rig.origin(1)
         routes = ROUTES.replace("FOLDER", str(folder))
@@ -161,3 +173,24 @@ def test_a_rate_holds_over_workers_reloads_and_kills(rig: Rig, front_end: FrontE
     assert again.count(429) == 5
     assert statuses("/keys", 6, ("X-Key", "b")).count(429) == 1
     assert 429 not in statuses("/keys", 10) + statuses("/other", 10)  # without a key, and without a limit
+
+
+def test_a_route_has_an_error_page_of_its_own(site: Site) -> None:
+    response = site.get("/admin", fields=[("Accept", "application/json")])
+    assert (response.status, response.body, response.value("Content-Type")) == (403, b"<p>not you", "text/html; charset=utf-8")
+
+
+def test_http_is_sent_to_https(site: Site) -> None:
+    response = site.get("/a?b", fields=[("Host", "secure.example")])
+    assert (response.status, response.value("Location")) == (308, "https://secure.example/a?b")
+    assert response.value("Strict-Transport-Security") is None
+
+
+def test_a_preflight_is_answered_and_a_response_says_who_may_read_it(site: Site) -> None:
+    before = len(site.origin.arrivals)
+    fields = [("Host", "cors.example"), ("Origin", "https://a.example")]
+    response = site.get("/a", method="OPTIONS", fields=[*fields, ("Access-Control-Request-Method", "PUT")])
+    assert (response.status, response.body, response.value("Access-Control-Allow-Methods")) == (204, b"", "PUT")
+    assert len(site.origin.arrivals) == before, "a server was asked"
+    response = site.get("/bytes", fields=fields)
+    assert (response.status, response.value("Access-Control-Allow-Origin")) == (200, "https://a.example")

@@ -23,6 +23,8 @@ from prefork_lb.errors import (
     UpstreamError,
 )
 from prefork_lb.proxy.pages import error_page, reason
+from prefork_lb.proxy.tracing import Identity
+from prefork_lb.routing.serving import OwnPages, Page
 
 SECRET = "10.0.0.1:8001 <script>alert(1)</script>"
 KINDS = [
@@ -166,3 +168,16 @@ def test_an_answer_of_a_route_is_as_the_route_says(status: int, length: bytes | 
     fields, found = error_page(OwnAnswer(status, [(b"X-Own", b"1")], body), "text/html")
     assert found == body
     assert dict(fields) == {b"X-Own": b"1"} | ({b"Content-Length": length} if length else {})
+
+
+def test_a_page_of_the_site_stands_in_the_place_of_ours_and_keeps_what_clients_go_by() -> None:
+    page = Page([(b"Content-Type", b"text/html; charset=utf-8")], b"<p>later")
+    own = OwnPages({429: page, 502: page, 503: page}, [(b"X-Own", b"1")])
+    fields, body = error_page(NoUsableServer("x"), "application/json", Identity(b"abc", None, b""), own)
+    assert body == b"<p>later"
+    assert dict(fields) == {b"Content-Type": b"text/html; charset=utf-8", b"Content-Length": b"8", b"Cache-Control": b"no-store",
+                            b"Retry-After": b"%d" % NoUsableServer.retry_after_s, b"X-Request-ID": b"abc", b"X-Own": b"1"}
+    fields, body = error_page(ResponseTimeout("x"), "", None, own)
+    assert body == error_page(ResponseTimeout("x"), "")[1] and (b"X-Own", b"1") in fields
+    fields, body = error_page(OwnAnswer(503, [], b"own"), "", None, own)
+    assert body == b"own" and (b"X-Own", b"1") in fields, "the route has said what it answers"

@@ -17,6 +17,8 @@ PAGE = (DOCS / "routing.md").read_text()
 EXAMPLES = [part.partition("```")[0] for page in (PAGE, (DOCS / "access.md").read_text()) for part in page.split("```toml\n")[1:]]
 FILES = {
     "/etc/prefork-lb/maintenance.html": "",
+    "/etc/prefork-lb/later.html": "",
+    "/etc/prefork-lb/error.html": "",
     "/etc/prefork-lb/htpasswd": "ann:$2b$04$gIJRyS7jX8ZIfhpjIbuoZ.4PS6mrbSJtrrUUn0KAvQtOqbvkgEbA2",
 }
 EXAMPLE = re.search(r"```toml\n(.*?)```", PAGE, re.DOTALL)

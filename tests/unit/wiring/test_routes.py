@@ -35,3 +35,23 @@ def test_a_worker_answers_with_the_file_that_its_master_has_read(tmp_path: Path,
     page.unlink()
     answer = answer_of(make_router(config))
     assert (answer.status, answer.body) == (503, b"down for an hour")
+
+
+def test_error_pages_are_what_the_master_has_read_and_single_statuses_go_before_ranges(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pages = {"500-599": tmp_path / "5xx.json", "502": tmp_path / "502.html"}
+    for key, file in pages.items():
+        file.write_text(key)
+    written = ", ".join(f'"{key}" = "{file}"' for key, file in pages.items())
+    text = f'[pools.web]\nservers = ["a:1"]\n[[routes]]\npool = "web"\nerror_pages = {{ {written} }}\n'
+    (tmp_path / "lb.toml").write_text(text)
+    monkeypatch.setenv("PREFORK_LB_CONFIG", str(tmp_path / "lb.toml"))
+    for name, value in (("_last_good", None), ("_master", 0), ("_copies", None)):
+        monkeypatch.setattr(current, name, value)
+    config = current.load_as_master()
+    for file in pages.values():
+        file.unlink()
+    serving = make_router(config).routes[0].serving
+    assert serving is not None and set(serving.error_pages) == set(range(500, 600))
+    assert serving.error_pages[502] == ([(b"Content-Type", b"text/html; charset=utf-8")], b"502")
+    assert serving.error_pages[503] == ([(b"Content-Type", b"application/json")], b"500-599")
