@@ -180,7 +180,7 @@ class Unauthorized(RefusedByRoute):
 
     status = 401
 
-    def __init__(self, message: str, fields: Sequence[tuple[bytes, bytes]]) -> None:
+    def __init__(self, message: str, fields: Sequence[tuple[bytes, bytes]] = ()) -> None:
         """`fields` tell the client how it can be of one."""
         super().__init__(message)
         self.fields = fields
