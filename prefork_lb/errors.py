@@ -366,6 +366,13 @@ class ChecksBusy(CapacityError):
     phase = "access"
 
 
+class Undecided(CapacityError):
+    """The server that decides who may use the route has not decided."""
+
+    phase = "access"
+    ending = "refused"
+
+
 class OutOfDescriptors(CapacityError):
     """This host has no socket for a new connection: no descriptor, no memory for sockets, or no local port is left.
 

@@ -1,9 +1,9 @@
-"""Who may use a route: `basic_auth`. See `config.routes`."""
+"""Who may use a route: `basic_auth` and `forward_auth`. See `config.routes`."""
 from __future__ import annotations
 
 from typing import Annotated
 
-from prefork_lb.config.section import Section, meta
+from prefork_lb.config.section import Seconds, Section, meta
 
 
 class BasicAuthConfig(Section, frozen=True):
@@ -18,3 +18,20 @@ class BasicAuthConfig(Section, frozen=True):
         "A header field that tells the server the user's name; what the client sent under this name is removed. None: it is not "
         "told."
     )] = ""
+
+
+class ForwardAuthConfig(Section, frozen=True):
+    """Another server that decides on each request, `forward_auth` of a route: it lets pass what it answers with 2xx. Its 401, 403
+    and redirects go to the client; with any other answer, or none, the client gets 503."""
+
+    url: Annotated[str, meta(
+        "Where it is asked by GET, with the request's fields and X-Forwarded-Method, -Proto, -Host, -Uri and -For."
+    )]
+    fields: Annotated[tuple[str, ...], meta(
+        "Fields of its answer that the server gets; what the client sent under these names is removed."
+    )] = ()
+    timeout: Annotated[Seconds, meta("Seconds until it has answered.")] = 5.0
+    cache: Annotated[float, meta(
+        "Seconds for which a 2xx holds for further requests with the same method, target and fields from the same client. 0: "
+        "none is remembered.", ge=0, le=3600
+    )] = 0.0

@@ -8,7 +8,7 @@ import msgspec
 
 from prefork_lb.balance.registry import POLICY_NAMES
 from prefork_lb.config import model, pool
-from prefork_lb.config.access import BasicAuthConfig
+from prefork_lb.config.access import BasicAuthConfig, ForwardAuthConfig
 from prefork_lb.config.admin import AdminConfig
 from prefork_lb.config.cluster import ClusterConfig
 from prefork_lb.config.discovery import DiscoveryConfig
@@ -46,7 +46,8 @@ _SECTIONS: tuple[tuple[str, type[msgspec.Struct]], ...] = (
     ("`timeouts` of [[routes]]", RouteTimeoutsConfig), ("`cors` of [[routes]]", CorsConfig),
     ("`https` of [[routes]]", HttpsConfig),
     ("`rate` of [[routes]]", RateConfig), ("`concurrency` of [[routes]]", ConcurrencyConfig),
-    ("`basic_auth` of [[routes]]", BasicAuthConfig), ("`respond` of [[routes]]", RespondConfig),
+    ("`basic_auth` of [[routes]]", BasicAuthConfig), ("`forward_auth` of [[routes]]", ForwardAuthConfig),
+    ("`respond` of [[routes]]", RespondConfig),
     ("`request` and `response` of [[routes]]", FieldChangesConfig),
     ("[state]", model.StateConfig), ("[admin]", AdminConfig),
     ("[cluster]", ClusterConfig), ("[metrics]", MetricsConfig), ("[tracing]", TracingConfig), ("[log]", LogConfig),

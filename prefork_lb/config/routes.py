@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from msgspec import field
 
-from prefork_lb.config.access import BasicAuthConfig
+from prefork_lb.config.access import BasicAuthConfig, ForwardAuthConfig
 from prefork_lb.config.filters import FILTERS_DOC, FilterConfig
 from prefork_lb.config.section import Section, meta
 
@@ -149,6 +149,7 @@ class RouteConfig(Section, frozen=True):
     rate: RateConfig | None = None
     concurrency: ConcurrencyConfig | None = None
     basic_auth: BasicAuthConfig | None = None
+    forward_auth: ForwardAuthConfig | None = None
     filters: Annotated[tuple[FilterConfig, ...], meta(FILTERS_DOC)] = ()
     path: Annotated[str, meta(
         'The target that a server gets in place of the request\'s: "/{rest}" strips the prefix of `paths`, "/app{path}{query}" '

@@ -42,8 +42,9 @@ NO_CHANGES = FieldChanges()
 
 
 def without_fields(changes: FieldChanges, names: Sequence[str]) -> FieldChanges:
-    """These changes, and the fields of these names are taken out, too."""
-    return FieldChanges(changes.removed | {name.lower().encode() for name in names}, changes.written) if names else changes
+    """These changes, and the fields of these names are taken out of requests, too."""
+    removed = {name.lower().replace("_", "-").encode() for name in names}  # as `Applied.changed` compares them
+    return FieldChanges(changes.removed | removed, changes.written) if names else changes
 
 
 Take = Callable[[], None]

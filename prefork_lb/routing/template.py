@@ -23,6 +23,11 @@ class Facts:
         self.query = mark + query  # with its question mark; empty: there is none
         self._prefixes, self._peer, self._is_trusted = prefixes, peer, is_trusted
 
+    @property
+    def target(self) -> bytes:
+        """Path and query as they go on."""
+        return self._raw + self.query
+
     @cached_property
     def path(self) -> bytes:
         """The path in its normal form."""

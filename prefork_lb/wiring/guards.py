@@ -4,11 +4,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from prefork_lb.access.basic import BasicAuth, verify
+from prefork_lb.access.forward import ForwardAuth
 from prefork_lb.clock import monotonic
 from prefork_lb.config.access import BasicAuthConfig
 from prefork_lb.config.current import passwords_in
 from prefork_lb.config.routes import RouteConfig, route_in_words
 from prefork_lb.errors import ConfigError
+from prefork_lb.proxy.asking import Asking
+from prefork_lb.proxy.attempt import Settings
 from prefork_lb.routing.guards import Guard
 from prefork_lb.routing.keys import key_finder
 from prefork_lb.shared.key_claims import KeyClaims
@@ -20,7 +23,7 @@ from prefork_lb.upstream.runtime import Runtime
 from prefork_lb.wiring.routes import MakeGuards
 
 
-def guards(segment: Segment, ledger: Ledger, runtime: Runtime) -> MakeGuards:
+def guards(segment: Segment, ledger: Ledger, runtime: Runtime, settings: Settings) -> MakeGuards:
     """Makes the guards of routes, those first that cost least."""
     claims = KeyClaims(segment, ledger) if segment.layout.keys else None
 
@@ -33,6 +36,8 @@ def guards(segment: Segment, ledger: Ledger, runtime: Runtime) -> MakeGuards:
             found.append(Concurrency(claims, keys, key_finder(key), route.concurrency.limit))
         if route.basic_auth is not None:
             found.append(_basic(route.basic_auth, runtime))
+        if (forward := route.forward_auth) is not None:
+            found.append(ForwardAuth(Asking(settings), forward.url, forward.fields, forward.timeout, forward.cache, monotonic))
         return found
 
     return make

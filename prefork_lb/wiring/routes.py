@@ -100,7 +100,8 @@ def _actions(config: Config, index: int, route: RouteConfig, make_limiter: MakeL
 
 def _fields_of_guards(route: RouteConfig) -> list[str]:
     """The fields that guards write for the server, which no client may write."""
-    return [route.basic_auth.field] if route.basic_auth is not None and route.basic_auth.field else []
+    basic, forward = route.basic_auth, route.forward_auth
+    return [*([basic.field] if basic is not None and basic.field else []), *(forward.fields if forward is not None else ())]
 
 
 def _may_come(route: RouteConfig) -> LiesIn | None:

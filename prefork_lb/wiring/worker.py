@@ -52,11 +52,12 @@ class Worker:
             for name, pool in config.pools.items()}
         self._access_log = make_access_log(config.log)
         timeouts = config.proxy.timeouts
+        settings = make_settings(config, runtime)
         router = make_router(config, limiters(membership.segment, membership.ledger, monotonic),
-                             guards(membership.segment, membership.ledger, runtime))
+                             guards(membership.segment, membership.ledger, runtime, settings))
         tally = self._tally(runtime.one_thread)
         listeners = [counting(tally)] if tally else []
-        self.engine = make_engine(config, router, self._pools, make_settings(config, runtime), filters, membership.ledger,
+        self.engine = make_engine(config, router, self._pools, settings, filters, membership.ledger,
                                   tell_all(listeners))
         if self._access_log is not None:
             listeners.append(self._access_log.write)

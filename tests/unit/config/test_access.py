@@ -58,6 +58,37 @@ def test_bad_values_are_named(tmp_path: Path, more: str, words: str) -> None:
     assert words in problem
 
 
+def told_of_forward(tmp_path: Path, forward: str) -> list[str]:
+    (tmp_path / "a.toml").write_text('[pools.web]\nservers = ["127.0.0.1:1"]\n[[routes]]\npool = "web"\n'
+                                     f"forward_auth = {{ {forward} }}\n")
+    try:
+        load(tmp_path / "a.toml")
+    except ConfigError as exc:
+        return [problem.partition("forward_auth")[2] for problem in exc.problems]
+    return []
+
+
+@pytest.mark.parametrize("forward", [
+    'url = "http://127.0.0.1:9091"', 'url = "https://auth.example.org/verify?a=b"', 'url = "http://[::1]:9091/"',
+    'url = "http://a:1/", fields = ["Remote-User"], timeout = 0.5, cache = 3600'])
+def test_good_servers_that_decide(tmp_path: Path, forward: str) -> None:
+    assert told_of_forward(tmp_path, forward) == []
+
+
+@pytest.mark.parametrize(("forward", "words"), [
+    ('url = "127.0.0.1:9091"', ".url: '127.0.0.1:9091' is no URL of a server"),
+    ('url = "ftp://a:1/"', ".url"), ('url = "http:///verify"', ".url"), ('url = "http://me@a:1/"', ".url"),
+    ('url = "http://a:1/#x"', ".url"), ('url = "http://a:1/x y"', ".url"), ('url = "http://a:99999/"', ".url"),
+    ('url = "http://a:1/", fields = ["A", "X Y"]', ".fields[1]: 'X Y' is no name"),
+    ('url = "http://a:1/", fields = ["Host"]', ".fields[0]: Host is the balancer's own matter"),
+    ('url = "http://a:1/", timeout = 0', ".timeout"), ('url = "http://a:1/", cache = -1', ".cache"),
+    ('fields = []', ".url: missing"),
+])
+def test_bad_servers_that_decide_are_named(tmp_path: Path, forward: str, words: str) -> None:
+    problem, = told_of_forward(tmp_path, forward)
+    assert words in problem
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="/none: cannot be read: No such file"):
         read_passwords("/none")
