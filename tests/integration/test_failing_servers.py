@@ -272,7 +272,7 @@ def test_retries_stay_within_the_budget_of_all_workers(rig: Rig, origin: MoodyOr
 
 def test_a_drained_server_gets_nothing_new_and_drain_waits_for_the_rest(rig: Rig, kind: FrontEnd, origin: MoodyOrigin) -> None:
     balancer = rig.balancer(pool_text(origin.addresses[:2]), kind, workers=2)
-    with Load(balancer.address, 4, "/", pause_s=0.005) as load:
+    with Load(balancer.address, 4, "/", pause_s=0.03) as load:
         for _ in range(2):
             for index, address in enumerate(origin.addresses[:2]):
                 load.wait_for_successes(20)

@@ -12,10 +12,10 @@ from tests.support.ports import refusing_address
 from tests.support.rig import Rig
 
 # More than any cache has places for. gunicorn's workers parse heads in Python, and sync takes a connection for each.
-HEADS = {PROXY: 10_000, SYNC: 1_500}
-FEWER_HEADS = 4_000
+HEADS = {PROXY: 6_000, SYNC: 1_500}
+FEWER_HEADS = 3_000
 IN_A_ROW = 20
-# All caches of a worker together; with one that is not bounded by bytes it is more than twice as much.
+# All caches of a worker together; with one that is not bounded by bytes it is half as much again, or more.
 MOST_GROWTH = 16 << 20
 # There is no server, and no state of one: each request is answered by the same short page.
 AT_ONCE = "[pools.web.retries]\nattempts = 1\n[pools.web.ejection]\nfailures = 0\npenalty = 0\n"

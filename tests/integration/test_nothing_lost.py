@@ -122,7 +122,7 @@ def burst_is_within_one(balancer: Balancer, origin: Origin, count: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("front_end", "kills", "seed"), [(PROXY, 48, 100), (GTHREAD, 20, 101)], ids=["ProxyWorker", "gthread"])
+@pytest.mark.parametrize(("front_end", "kills", "seed"), [(PROXY, 32, 100), (GTHREAD, 16, 101)], ids=["ProxyWorker", "gthread"])
 def test_kills_of_workers_and_controller_lose_what_the_killed_had(rig: Rig, front_end: FrontEnd, kills: int, seed: int) -> None:
     rng = random.Random(seed)
     origin = rig.origin(4)
@@ -242,7 +242,7 @@ def test_servers_restarted_one_after_the_other_fail_no_request(rig: Rig, front_e
     text = pool_text(servers, policy, more="[pools.web.retries]\nattempts = 1\n")
     balancer = rig.balancer(text, front_end, workers=2)
     kept = (Exchange("/sleep?seconds=0.2&n=40", length=40), Exchange("/bytes?n=300", length=300))
-    with Load(balancer.address, 6, "/sleep?seconds=0.2") as load, KeptLoad(balancer.address, 4, kept, pause_s=0.005) as keeping:
+    with Load(balancer.address, 6, "/sleep?seconds=0.2") as load, KeptLoad(balancer.address, 4, kept, pause_s=0.02) as keeping:
         for index, address in enumerate(origin.addresses):
             load.wait_for_successes(6)
             assert "nothing in flight" in told(balancer, "drain", address, "--wait")

@@ -18,7 +18,7 @@ from tests.support.waiting import wait_until
 
 MIB = 1024 * 1024
 # 1 GiB with PREFORK_LB_TEST_LARGE_BODY=1073741824; the memory a worker needs does not depend on it.
-LARGE = int(os.environ.get("PREFORK_LB_TEST_LARGE_BODY", 256 * MIB))
+LARGE = int(os.environ.get("PREFORK_LB_TEST_LARGE_BODY", 128 * MIB))
 GROWTH = 2 * MIB
 # What the kernel's buffers of two loopback connections may hold at most (tcp_rmem and tcp_wmem), generously.
 IN_BUFFERS = 64 * MIB

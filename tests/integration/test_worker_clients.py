@@ -173,9 +173,9 @@ def test_an_idle_connection_ends_after_the_keepalive_time_and_not_before(setup: 
 
 def test_a_request_just_before_the_end_of_the_keepalive_time_is_answered(setup: Setup) -> None:
     with Connection(setup.balancer.address) as connection:
-        for _ in range(3):
+        for _ in range(4):
             assert connection.request("/").status == 200
-            time.sleep(KEPT_S * 0.75)  # 3 times: no deadline is counted from the first request
+            time.sleep(KEPT_S * 0.5)  # 4 times: no deadline is counted from the first request
         assert connection.request("/").status == 200
 
 

@@ -259,14 +259,14 @@ class Balancer:
 
     # -- what it says of itself ---------------------------------------------------------------------------------
 
-    def command(self, *arguments: str, timeout: float = 20.0) -> subprocess.CompletedProcess[str]:
+    def command(self, *arguments: str, timeout: float = 60.0) -> subprocess.CompletedProcess[str]:
         """Run `prefork-lb ARGUMENTS` in the balancer's folder and environment."""
         return subprocess.run(
             [sys.executable, "-m", "prefork_lb", *arguments], cwd=self.folder, env=self.environment(),
             capture_output=True, text=True, timeout=timeout, check=False,
         )
 
-    def by_hand(self, *words: str, timeout: float = 20.0) -> subprocess.CompletedProcess[str]:
+    def by_hand(self, *words: str, timeout: float = 60.0) -> subprocess.CompletedProcess[str]:
         """Run `prefork-lb WORDS` on this instance, whatever others run on the machine."""
         name, *others = words
         return self.command(name, "--master", str(self.master), *others, timeout=timeout)  # other words may name another one
