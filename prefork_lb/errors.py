@@ -223,6 +223,7 @@ class FilterFailed(ProxyError):
     """A filter of the site's own has raised an exception, or done what it may not; the message names it."""
 
     phase = "filter"
+    place = ""  # what log lines of a kind have in common: the filter, and where it failed
 
 
 class MethodNotAllowed(DownstreamError):

@@ -6,6 +6,8 @@ import traceback
 
 from prefork_lb.filters.filter import Filter, Setup
 
+_MOST_WORDS = 300  # of an exception, in characters: it may quote what a client sent
+
 
 def filter_class(name: str) -> type[Filter]:
     """A site's own class of a filter, named as `package.module:Class`.
@@ -38,5 +40,11 @@ def make_filter(name: str, setup: Setup) -> Filter:
 
 def told(exc: Exception) -> str:
     """What was raised, and where."""
+    place = place_of(exc)
+    return f"{type(exc).__name__}: {str(exc)[:_MOST_WORDS]}" + (f" ({place})" if place else "")
+
+
+def place_of(exc: Exception) -> str:
+    """File and line where an exception was raised; empty: nowhere, it was only made."""
     trace = traceback.extract_tb(exc.__traceback__)
-    return f"{type(exc).__name__}: {exc} ({trace[-1].filename}:{trace[-1].lineno})" if trace else f"{type(exc).__name__}: {exc}"
+    return f"{trace[-1].filename}:{trace[-1].lineno}" if trace else ""

@@ -85,11 +85,11 @@ class Request:
         self.scheme = scheme.decode("latin-1")  # http or https
         self.fields = Fields(fields, of_request=True)
         self.notes: dict[str, object] = {}  # for the filters themselves: what one method has to tell the next
-        self.key = ""  # in the place of the pool's `key`; empty: as the configuration says
         self.is_rewritten = False  # method, target or host were assigned
         self.is_pool_chosen = False
         self._method, self._target, self._host = method, target, host
         self._pool, self._pools = pool, frozenset(pools)
+        self._key = ""
 
     @property
     def method(self) -> str:
@@ -145,6 +145,18 @@ class Request:
         if pool not in self._pools:
             raise ValueError(f"there is no pool {pool[:80]!r}; there are {', '.join(sorted(self._pools))}")
         self._pool, self.is_pool_chosen = pool, True
+
+    @property
+    def key(self) -> str:
+        """What goes before the pool's `key`; empty: nothing does."""
+        return self._key
+
+    @key.setter
+    def key(self, key: str) -> None:
+        """Raises TypeError."""
+        if not isinstance(key, str):
+            raise TypeError(f"the key {key!r:.80} is no text")
+        self._key = key
 
     def cookie(self, name: str) -> str:
         """The value of a cookie; empty: there is none."""

@@ -13,11 +13,11 @@ from dataclasses import replace
 from prefork_lb.balance.keys import KeyOf
 from prefork_lb.balance.policy import RequestInfo
 from prefork_lb.clock import Clock
-from prefork_lb.errors import FilterFailed, OwnAnswer
+from prefork_lb.errors import FilterFailed, OwnAnswer, printable
 from prefork_lb.filters import Answer, Exchange, Filter
 from prefork_lb.filters import Request as SeenRequest
 from prefork_lb.filters import Response as SeenResponse
-from prefork_lb.filters.loading import told
+from prefork_lb.filters.loading import place_of, told
 from prefork_lb.filters.message import Fields
 from prefork_lb.log_summary import summary
 from prefork_lb.net.networks import LiesIn
@@ -67,7 +67,9 @@ class LoadedFilter:
     def failed(self, stage: str, exc: Exception) -> FilterFailed:
         """Count a failure, and return the error to raise."""
         self._count_failure()
-        return FilterFailed(f"filter {self.name}: {stage}: {told(exc)}")
+        error = FilterFailed(f"filter {self.name}: {stage}: {printable(told(exc))}")
+        error.place = f"{self.name} {stage} {place_of(exc)}"
+        return error
 
 
 class Filtering:
@@ -108,7 +110,7 @@ class Filtering:
                 try:
                     each.call("on_end", self.seen, exchange)
                 except FilterFailed as exc:
-                    summary.tell(logging.ERROR, ("filter", str(exc)), "%s", exc)
+                    summary.tell(logging.ERROR, ("filter", exc.place), "%s", exc)
 
 
 class FilteringEngine(Engine):
@@ -161,7 +163,7 @@ class FilteringEngine(Engine):
         filtering.ask(self._of_pools.get(chosen, ()))
         if seen.pool != chosen:
             raise FilterFailed(f"filters of pool {chosen}: one chose the pool {seen.pool}; only a filter of a route may choose")
-        request.key = request.chosen_key = seen.key.encode("latin-1")
+        request.key = request.chosen_key = seen.key.encode("utf-8", "surrogatepass")
         if not seen.is_rewritten and not seen.fields.is_changed and not seen.is_pool_chosen:
             return plan
         host = seen.host.encode("latin-1") or None

@@ -20,7 +20,7 @@ def tell_refusal(exc: Exception, client: str, what: str) -> None:
     if not isinstance(exc, ProxyError):
         summary.tell(logging.ERROR, ("internal error", type(exc), _place(exc)), "internal error: %s: %r", what, exc, exc_info=exc)
     elif isinstance(exc, FilterFailed):
-        summary.tell(logging.ERROR, ("filter", str(exc)), "%s: %s", exc, what)
+        summary.tell(logging.ERROR, ("filter", exc.place), "%s: %s", exc, what)
     elif exc.side != "upstream":
         # Messages of capacity name the pool and its limit. Those of bad requests say what the client sent, and have no end.
         kind = type(exc), str(exc) if isinstance(exc, CapacityError) else ""

@@ -16,6 +16,7 @@ from prefork_lb.log_summary import summary
 from prefork_lb.net.networks import lies_in
 from prefork_lb.proxy.engine import Engine
 from prefork_lb.proxy.filtering import FilteringEngine, LoadedFilter, chosen_key, tell_filters
+from prefork_lb.proxy.refusals import tell_refusal
 from prefork_lb.proxy.reply import Reply
 from prefork_lb.proxy.request import Request
 from prefork_lb.routing.match import Route, Router
@@ -254,3 +255,36 @@ def test_requests_without_filters_are_nobodys_business(site: Site) -> None:
     whole(site.engine().exchange(asked))
     tell_filters(asked)
     assert asked.filtering is None and asked.head.kept is asked.plan
+
+
+def test_what_an_exception_says_of_a_request_breaks_no_line_and_fills_no_log(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(seen: SeenRequest) -> None:
+        raise ValueError(f"no tenant\nERROR {seen.target}\x1b[2J" + "x" * 10000)
+
+    summary.flush()
+    engine = site.engine(looking(fail))
+    with caplog.at_level(logging.INFO):
+        for number in range(50):
+            with pytest.raises(FilterFailed) as caught:
+                engine.exchange(request(target=b"/%d" % number))
+            tell_refusal(caught.value, "192.0.2.7", "GET /")
+    line, = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
+    assert line.isprintable() and "no tenant\\u000aERROR /0\\u001b" in line and len(line) < 1000
+
+
+@pytest.mark.parametrize("key", [None, 3, b"x"])
+def test_a_key_that_is_no_text_is_a_failure_of_the_filter(site: Site, key: str) -> None:
+    def choose(seen: SeenRequest) -> None:
+        seen.key = key
+
+    with pytest.raises(FilterFailed, match="filter site:Looks: on_request"):
+        site.engine(looking(choose)).exchange(request())
+
+
+def test_a_key_may_be_any_text(site: Site) -> None:
+    def choose(seen: SeenRequest) -> None:
+        seen.key = "\u6771\u4eac\udc80"
+
+    whole(site.engine(looking(choose)).exchange(request()))
