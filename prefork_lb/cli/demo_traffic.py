@@ -16,8 +16,10 @@ VISITORS = 48
 PAUSE_S = 0.18  # of a visitor between two requests, on average
 WAVE_S, SWING = 80.0, 0.35  # how the pause swings over time
 TIMEOUT_S = 10.0
-PATHS = ("/", "/", "/shop", "/shop/cart", "/moved", "/missing", "/broken", "/api/items", "/api/prices", "/api/missing")
-WEIGHTS = (20, 20, 20, 15, 5, 3, 0.4, 40, 15, 3)
+# A POST is not sent again when a server fails: it is these that get a 502.
+REQUESTS = ("GET /", "GET /shop", "GET /shop/cart", "POST /shop/cart", "GET /moved", "GET /missing", "GET /broken",
+            "GET /api/items", "GET /api/prices", "GET /api/missing")
+WEIGHTS = (40, 20, 15, 10, 5, 3, 0.4, 40, 15, 3)
 
 
 def visit(port: int) -> None:
@@ -27,7 +29,8 @@ def visit(port: int) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_S)
         with contextlib.suppress(OSError, http.client.HTTPException), contextlib.closing(connection):
             while True:
-                connection.request("GET", chance.choices(PATHS, WEIGHTS)[0])
+                method, path = chance.choices(REQUESTS, WEIGHTS)[0].split()
+                connection.request(method, path)
                 connection.getresponse().read()
                 swing = 1 + SWING * math.sin(2 * math.pi * time.monotonic() / WAVE_S)
                 time.sleep(chance.expovariate(1 / (PAUSE_S * swing)))

@@ -129,6 +129,7 @@ class Snapshots:
             "max_connections": server.max_connections, "max_connections_configured": server.max_connections_configured,
             "backup": server.backup, "origin": server.origin, "source": server.source,
             "in_flight": server.in_flight, "requests": server.requests, "failures": server.failures,
+            "failed_at": server.failed_at, "failure": server.failure,
             "rate": self._recent.rate(("attempts", *key)),
             "codes": numbers.codes if numbers is not None else None,
             "bytes_in": numbers.bytes_in if numbers is not None else None,

@@ -9,7 +9,8 @@ reader that takes no lock sees one of the two.
     balancers       those that share with this one (`[cluster]`)
     server columns  one array a column, indexed by slot
     server keys     pool and address, as text
-    server notes    why the last check passed or failed, as text; then as much for why the server was ejected
+    server notes    why the last check passed or failed, as text; then as much for why the server was ejected, and for how a
+                    request of it last failed
     pools           one block each: cells of its policy, of its retries, then its key; of its scaling, and why it is so, as text
     rows            one block for each worker process: pid and start time, its claims, its statistics
     configuration   two buffers for the configuration in force, compressed; a header cell says which one is current
@@ -28,7 +29,7 @@ three, to see whether an instance still uses the segment.
 from __future__ import annotations
 
 MAGIC = 0x3142_4C4B_5246_5250
-VERSION = 18
+VERSION = 19
 CELL = 8
 LINE_CELLS = 8  # a line of the processor's cache. What a worker writes without the lock shares none with another worker's
 
@@ -147,10 +148,12 @@ C_ELSEWHERE = 48  # load by what other balancers have in flight on it (`shared.e
 C_SLOTS = 49  # of its limit over all balancers the part that this one may use, plus one; 0: all of it
 C_SLOTS_ALONE = 50  # the same, once this balancer goes on by itself
 C_CHECKED_ELSEWHERE = 51  # until when another balancer checks it for this one
-SERVER_COLUMNS = 52
+C_FAILED = 52  # when a request of it last failed, in milliseconds since the epoch; 0: none has
+SERVER_COLUMNS = 53
 STATE_COLUMNS = (C_ADMIN, C_WEIGHT_SET, C_LIMIT_SET, C_CHECK, C_CHECKED, C_RISEN, C_STREAK, C_EJECTED_UNTIL, C_EJECTIONS,
                  C_RETURNED, C_TRIAL, C_WINDOW, C_WINDOW_FAILURES, C_WINDOW_REQUESTS, C_EJECTION, C_RISEN_CHANGE,
-                 C_TRIAL_UNTIL, C_DRAINED, C_SESSIONS_WINDOW, C_SESSIONS, C_LAST_SESSIONS, C_SESSION_AT, C_LEAVING)
+                 C_TRIAL_UNTIL, C_DRAINED, C_SESSIONS_WINDOW, C_SESSIONS, C_LAST_SESSIONS, C_SESSION_AT, C_LEAVING,
+                 C_FAILED)
 """What is known of a server's state, by operators, checks and requests."""
 SUMS = (C_TOTAL, C_PENALTY, C_UNANSWERED, C_OWN_WAITING)
 """Columns that count over all rows what is under way on a server."""

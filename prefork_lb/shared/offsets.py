@@ -56,9 +56,13 @@ class Layout:
         """Where the reason of its ejection begins: as long as a note."""
         return self.server_note_byte(self.servers) + slot * at.NOTE_BYTES
 
+    def server_failure_byte(self, slot: int) -> int:
+        """Where it stands how a request of the slot's server last failed: as long as a note."""
+        return self.server_reason_byte(self.servers) + slot * at.NOTE_BYTES
+
     @property
     def _pools_start(self) -> int:
-        return self.server_reason_byte(self.servers) // at.CELL
+        return self.server_failure_byte(self.servers) // at.CELL
 
     @property
     def _pool_stride(self) -> int:

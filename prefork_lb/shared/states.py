@@ -71,6 +71,7 @@ class States:
         self.sessions_window, self.sessions, self.last_sessions = (
             column(at.C_SESSIONS_WINDOW), column(at.C_SESSIONS), column(at.C_LAST_SESSIONS))
         self.session_at = column(at.C_SESSION_AT)
+        self.failed_at = column(at.C_FAILED)
         self.window, self.window_failures, self.window_requests = (
             column(at.C_WINDOW), column(at.C_WINDOW_FAILURES), column(at.C_WINDOW_REQUESTS))
 
@@ -192,6 +193,11 @@ class States:
         seconds = max(0, until_ms - now_ms()) / 1000
         record_of_server(self._segment, slot, Kind.SERVER_EJECTED, f"for {seconds:.1f} s: {reason}")
 
+    def note_failure(self, slot: int, why: str) -> None:
+        """Note how a request has failed, in words. The lock must be held."""
+        write_note(self._segment.text, self._segment.layout.server_failure_byte(slot), why)
+        self.failed_at[slot] = time.time_ns() // 1_000_000
+
     def begin_trial(self, slot: int, row: int) -> None:
         """The worker in this row sends the server its trial. The lock must be held. Raises InvariantError unless one is due.
 
@@ -271,6 +277,10 @@ class States:
         """Why the server was ejected, in words; means nothing of one that is not ejected."""
         return read_note(self._segment.text, self._segment.layout.server_reason_byte(slot))
 
+    def failure(self, slot: int) -> str:
+        """How a request of the server last failed, in words; means nothing when none has."""
+        return read_note(self._segment.text, self._segment.layout.server_failure_byte(slot))
+
     def let_time_pass(self) -> bool:
         """Make a trial due for each server whose ejection's time is over, or whose trial's worker does not run.
 
@@ -310,5 +320,5 @@ class States:
                      self.trial, self.trial_until, self.ejected_until, self.ejections, self.returned, self.window,
                      self.window_failures, self.window_requests, self.drained, self.sessions_window, self.sessions,
                      self.last_sessions, self.session_at, self.times_ejected, self.checks_passed, self.checks_failed,
-                     self.checked_elsewhere, self._slots, self._slots_alone):
+                     self.failed_at, self.checked_elsewhere, self._slots, self._slots_alone):
             view.release()

@@ -17,7 +17,7 @@ def read_note(memory: memoryview, start: int) -> str:
 
 def as_note(text: str) -> str:
     """What a note keeps of `text`: one that is too long is cut."""
-    return text.encode()[:NOTE_BYTES - 1].decode(errors="ignore")
+    return text.encode(errors="replace")[:NOTE_BYTES - 1].decode(errors="ignore")
 
 
 def write_note(memory: memoryview, start: int, text: str) -> None:

@@ -82,7 +82,8 @@ TRANSITIONS = (
     Transition(Ejection.ON_TRIAL, Event.TRIAL_PASSED, Ejection.NONE, "it answered the trial", rises=True),
     Transition(Ejection.ON_TRIAL, Event.TRIAL_FAILED, Ejection.EJECTED, "the trial failed"),
     # The outcome of the trial is unknown, so the server gets another trial soon.
-    Transition(Ejection.ON_TRIAL, Event.TRIAL_LEFT, Ejection.EJECTED, "the client of the trial left before the answer"),
+    Transition(Ejection.ON_TRIAL, Event.TRIAL_LEFT, Ejection.EJECTED,
+               "the client of the trial left, or a kept connection had ended"),
     Transition(Ejection.ON_TRIAL, Event.TRIAL_DIED, Ejection.TRIAL_DUE, "the worker of the trial died"),
     # The worker may be stopped for minutes. When it runs again, the outcome of its request is ignored.
     Transition(Ejection.ON_TRIAL, Event.TRIAL_STALLED, Ejection.TRIAL_DUE, "the worker of the trial does not run"),

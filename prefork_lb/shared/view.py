@@ -47,6 +47,8 @@ class ServerView:
     max_connections_configured: int = 0  # likewise
     origin: str = "configuration"  # or "runtime": it was added at run time
     source: str = "configuration"  # or what added it: "operator", "discovery", "scaling"
+    failed_at: float | None = None  # when a request of it last failed, in seconds since the epoch; None: none has
+    failure: str = ""  # how
     leaving: bool = False  # its source does not want it any more; it is removed when nothing is left on it
     times_ejected: int = 0  # so far
     checks_passed: int = 0
@@ -153,7 +155,9 @@ def view(segment: Segment, sessions: Mapping[tuple[str, str], int] = MappingProx
                 max(0, states.ejected_until[slot] - now) / 1000, states.is_usable(slot),
                 _EJECTIONS[Ejection(states.ejection[slot])], states.ejection_reason(slot) if states.is_ejected(slot) else "",
                 get(at.C_WEIGHT, slot), limit, "runtime" if is_added else "configuration",
-                Source(states.source[slot]).name.lower() if is_added else "configuration", bool(states.leaving[slot]),
+                Source(states.source[slot]).name.lower() if is_added else "configuration",
+                states.failed_at[slot] / 1000 if states.failed_at[slot] else None,
+                states.failure(slot) if states.failed_at[slot] else "", bool(states.leaving[slot]),
                 states.times_ejected[slot], states.checks_passed[slot], states.checks_failed[slot],
                 numbers.server(slot) if numbers else None, states.version(slot), slot, sessions.get(owner)))
     states.close()

@@ -55,6 +55,7 @@ class Outcomes:
         """A request has failed. It counts as load for `penalty_s` seconds at least, if the pool has `ejection.penalty`."""
         self._penalise(server, penalty_s)
         with self._ledger.locked():
+            self._states.note_failure(server.slot, why)
             if trial is not None and not trial.is_judged:
                 self.ejections.fail_trial(trial, why)
             elif self._counts(server, seen):

@@ -1,8 +1,9 @@
 // One server as a row. A row is drawn when it is near the screen, and writes only what has changed.
 import {attribute, copy, style, text} from "./dom.js";
-import {count, millis} from "./format.js";
+import {clock, count, millis} from "./format.js";
 
 const WIDTH = 60, HEIGHT = 20;
+const FAILED_S = 600; // a failure is told for so long
 const CELLS_UP_TO = 32; // a limit up to this is drawn as that many cells
 const WORDS = {up: "up", ready: "ready", down: "down", checking: "checking", ejected: "ejected", trial: "on trial", draining: "draining", maintenance: "maintenance"};
 
@@ -103,6 +104,7 @@ function said(data) {
   if (data.backup) said.push("backup");
   if (data.origin === "runtime") said.push(data.source === "operator" ? "added at run time" : `by ${data.source}`);
   if (data.note) said.push(data.note);
+  if (data.failed_at && Date.now() / 1000 - data.failed_at < FAILED_S) said.push(`failed at ${clock(data.failed_at)}: ${data.failure}`);
   if (data.sessions) said.push(`${count(data.sessions)} sessions`);
   return said.join(" · ");
 }

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -38,6 +39,7 @@ def test_a_document_says_what_is_in_shared_memory_and_in_the_configuration(segme
         ledger.claim(slots[0])
         states.set_weight(slots[0], 5)
         states.set_admin(slots[1], Admin.DRAIN)
+        states.note_failure(slots[1], "connection refused")
     snapshots = Snapshots(segment)
     assert snapshots.take()["pools"][0]["policy"] is None  # no configuration is in force yet
     publish(segment, ledger, json.dumps(CONFIG).encode())
@@ -48,6 +50,8 @@ def test_a_document_says_what_is_in_shared_memory_and_in_the_configuration(segme
     first, second = pool["servers"]
     assert (first["address"], first["weight"], first["weight_configured"], first["max_connections"]) == ("10.0.0.1:80", 5, 2, 7)
     assert (first["state"], second["state"], second["backup"]) == ("ready", "draining", True)
+    assert (first["failed_at"], first["failure"], second["failure"]) == (None, "", "connection refused")
+    assert second["failed_at"] == pytest.approx(time.time(), abs=60)
     assert document["totals"]["in_flight"] == 1
     assert [worker["in_flight"] for worker in document["workers"]] == [1]
     json.dumps(document)

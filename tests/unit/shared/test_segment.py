@@ -224,6 +224,7 @@ def test_no_two_parts_of_the_layout_overlap(sizes: tuple[int, int, int]) -> None
     parts.append((at.BALANCERS_START, at.BALANCERS_START + at.BALANCERS * at.BALANCER_CELLS))
     parts += [(byte // at.CELL, byte // at.CELL + key_cells) for byte in map(layout.server_key_byte, range(servers))]
     notes = [*map(layout.server_note_byte, range(servers)), *map(layout.server_reason_byte, range(servers)),
+             *map(layout.server_failure_byte, range(servers)),
              *map(layout.pool_note_byte, range(pools)), *map(layout.discovery_note_byte, range(pools))]
     parts += [(byte // at.CELL, (byte + at.NOTE_BYTES) // at.CELL) for byte in notes]
     for pool in range(pools):

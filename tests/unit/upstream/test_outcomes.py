@@ -64,6 +64,15 @@ def test_failures_in_a_row_eject(bench: Bench) -> None:
     assert not any(bench.out_s(slot) for slot in (1, 2, 3))
 
 
+def test_the_last_failure_of_a_server_is_noted(bench: Bench) -> None:
+    assert bench.states.failed_at[0] == 0
+    bench.fail(0)
+    bench.succeed(0)
+    assert bench.states.failed_at[0] > 0
+    assert bench.states.failure(0) == "it broke"
+    assert [bench.states.failed_at[slot] for slot in (1, 2, 3)] == [0, 0, 0]
+
+
 def test_it_is_out_longer_each_time_up_to_the_cap(bench: Bench) -> None:
     bench.fail(0, 3)
     for number in (2, 3, 4, 5, 6):
