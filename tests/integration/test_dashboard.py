@@ -62,6 +62,45 @@ def test_the_page_shows_servers_and_numbers_that_move_and_drains_one_and_undoes_
     assert window.complaints() == []
 
 
+def test_a_server_is_weighed_added_and_removed_on_the_page(rig: Rig, window: Browser) -> None:
+    bind = f"{HOST}:{free_port()}"
+    first, second, added = rig.origin(3).addresses
+    rig.balancer(pool_text([first, second]) + f'[admin]\nbind = "{bind}"\n', PROXY, workers=1)
+    admin = Admin(bind)
+    admin.wait()
+
+    def weights() -> dict[str, int]:
+        return {server["address"]: server["weight"] for server in admin.instance()["pools"][0]["servers"]}
+
+    def answered() -> None:
+        wait_until(lambda: not window.run('return document.getElementById("ask").open'), "the dialog has closed", browser.SEEN_S)
+
+    window.open(f"http://{bind}/")
+    window.wait_for("#verdict", "All 2 servers are well.")
+    window.press("j", "w")
+    window.wait_for("#ask h2", f"Weight: {first}")
+    window.fill("weight", "3")
+    window.press("Enter")
+    answered()
+    window.wait_for(f"{FIRST_ROW} .weight .n", "3*")
+    wait_until(lambda: weights() == {first: 3, second: 1}, lambda: f"its weight: {weights()}", browser.SEEN_S)
+    window.run('document.querySelector("button.add").click()')
+    window.wait_for("#ask h2", "Add a server to web")
+    window.fill("address", added)
+    window.press("Enter")
+    answered()
+    window.wait_for("#verdict", "All 3 servers are well.")
+    wait_until(lambda: added in weights(), lambda: f"a third server: {weights()}", browser.SEEN_S)
+
+    window.run("document.querySelector(arguments[0]).focus()", ".server:last-child")
+    window.press("x")
+    window.wait_for("#ask h2", f"Remove: {added}")
+    window.run('document.querySelector("#ask button[type=submit]").click()')
+    window.wait_for("#verdict", "All 2 servers are well.")
+    wait_until(lambda: weights() == {first: 3, second: 1}, lambda: f"it is removed: {weights()}", browser.SEEN_S)
+    assert window.complaints() == []
+
+
 def test_the_page_finds_its_way_back_when_the_interface_was_away(rig: Rig, window: Browser) -> None:
     bind = f"{HOST}:{free_port()}"
     origin = rig.origin(2)

@@ -64,6 +64,11 @@ class Browser:
             chain.send_keys(getattr(Keys, key.upper()) if len(key) > 1 else key)
         chain.perform()
 
+    def fill(self, name: str, text: str) -> None:
+        """Write a text into a field of the dialog that is open, in place of what is there; the field has the focus then."""
+        self.run('const field = document.querySelector(`dialog[open] [name="${arguments[0]}"]`); field.focus();'
+                 "field.value = arguments[1]", name, text)
+
     def wait_for(self, selector: str, text: str) -> None:
         """Wait until the first element that a selector finds has a text in it."""
         wait_until(lambda: text in "".join(self.texts(selector)[:1]),
