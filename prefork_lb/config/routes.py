@@ -189,4 +189,5 @@ def answer_in_words(route: RouteConfig) -> str:
     pools = " or ".join(f"{pool} ({weight})" for pool, weight in route.split.items())
     failover = f", else {route.failover}" if route.failover else ""
     mirror = f", copies to {route.mirror.pool}" if route.mirror is not None else ""
-    return f"pool {route.pool or pools}{failover}{mirror}"
+    filters = f", filtered by {', '.join(each.use for each in route.filters)}" if route.filters else ""
+    return f"pool {route.pool or pools}{failover}{mirror}{filters}"
