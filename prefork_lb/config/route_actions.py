@@ -9,7 +9,7 @@ from prefork_lb.config.positions import Path
 from prefork_lb.config.routes import FieldChangesConfig, RespondConfig, RouteConfig
 from prefork_lb.errors import shown
 from prefork_lb.routing.actions import redirecting
-from prefork_lb.routing.template import Template
+from prefork_lb.routing.template import ONLY_IN_FIELDS, Template
 from prefork_lb.wire import grammar
 from prefork_lb.wire.fields import HOP_BY_HOP
 
@@ -47,8 +47,9 @@ def _text(text: str, place: Path, report: ReportProblem) -> None:
     try:
         if place[-1] == "redirect":
             redirecting(text, _DEFAULT_STATUS)
-        else:
-            Template(text)
+        names = Template(text).names
+        if place[-1] in ("redirect", "path") and (found := set(names) & set(ONLY_IN_FIELDS)):
+            report(place, f"{shown(text)}: {{{min(found)}}} is for fields only")
     except ValueError as exc:
         report(place, str(exc))
 

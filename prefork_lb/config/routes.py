@@ -14,7 +14,8 @@ _VALUES = 'A value is compared as it came; "*": any value; "~" and a regular exp
 
 class FieldChangesConfig(Section, frozen=True):
     """Changes of the fields of a head, `request` and `response` of a route. Values may hold `{client}`, `{host}`, `{path}`,
-    `{query}`, `{rest}`, `{scheme}` and `{method}` of the request."""
+    `{query}`, `{rest}`, `{scheme}` and `{method}` of the request, and `{tls_subject}` and `{tls_fingerprint}` of the client's
+    certificate."""
 
     set: Annotated[dict[str, str], meta("Fields to write in the place of those of the same name.")] = field(default_factory=dict)
     add: Annotated[dict[str, str], meta("Fields to write beside those of the same name.")] = field(default_factory=dict)
@@ -148,6 +149,10 @@ class RouteConfig(Section, frozen=True):
     deny: Annotated[tuple[str, ...], meta("Networks whose clients get 403, whatever `allow` says.")] = ()
     rate: RateConfig | None = None
     concurrency: ConcurrencyConfig | None = None
+    client_certificate: Annotated[bool, meta(
+        "Whether clients must have shown a certificate that the listener has verified (gunicorn's `--ca-certs` and "
+        "`--cert-reqs 1`); the others get 403."
+    )] = False
     basic_auth: BasicAuthConfig | None = None
     forward_auth: ForwardAuthConfig | None = None
     filters: Annotated[tuple[FilterConfig, ...], meta(FILTERS_DOC)] = ()

@@ -18,8 +18,8 @@ import ssl
 import struct
 import sys
 import termios
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from greenlet import getcurrent
 
@@ -303,6 +303,10 @@ class TLSStream(GreenStream):
                 raise StreamClosed(failure_text(exc)) from exc
             if not in_time:
                 raise StreamTimeout
+
+    def shown(self) -> tuple[Mapping[str, Any] | None, bytes | None]:
+        """The certificate that the peer has shown, as `ssl` describes it, and its bytes. Empty: nobody has verified it."""
+        return self._tls.getpeercert(), self._tls.getpeercert(True)
 
     def receive_now(self, limit: int) -> bytes | None:
         if self._ahead:

@@ -7,6 +7,7 @@ from functools import cached_property
 
 from prefork_lb.net.networks import LiesIn
 from prefork_lb.routing.path import compared
+from prefork_lb.wire.certificates import ClientCertificate
 from prefork_lb.wire.forwarded import ClientInfo, client_scheme, told_client
 from prefork_lb.wire.head import RequestHead
 
@@ -22,6 +23,11 @@ class Facts:
         self._raw, mark, query = target.partition(b"?")
         self.query = mark + query  # with its question mark; empty: there is none
         self._prefixes, self._peer, self._is_trusted = prefixes, peer, is_trusted
+
+    @property
+    def certificate(self) -> ClientCertificate | None:
+        """What the other end of the connection has shown; None: nothing, or it speaks no TLS."""
+        return self._peer.certificate
 
     @property
     def target(self) -> bytes:
@@ -63,7 +69,11 @@ _VALUES: Mapping[str, Callable[[Facts], bytes]] = {
     "client": lambda facts: facts.client.encode() or b"unknown",
     "scheme": lambda facts: facts.scheme,
     "method": lambda facts: facts.head.method,
+    "tls_subject": lambda facts: facts.certificate.subject if facts.certificate is not None else b"",
+    "tls_fingerprint": lambda facts: facts.certificate.fingerprint if facts.certificate is not None else b"",
 }
+ONLY_IN_FIELDS = ("tls_subject", "tls_fingerprint")
+"""Places whose values may hold blanks, and so cannot stand in a target."""
 
 
 class Template:
@@ -88,5 +98,5 @@ class Template:
                 self.names.append(name)
 
     def __call__(self, facts: Facts) -> bytes:
-        """The text for a request. No part of a request has a control character or a blank, so none can end a field."""
+        """The text for a request. No place has a control character, so none can end a field."""
         return b"".join([part if isinstance(part, bytes) else part(facts) for part in self._parts])

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
+from prefork_lb.wire.certificates import ClientCertificate
 from prefork_lb.wire.head import VIA, Index, Section
 from prefork_lb.wire.lines import field_lines
 
@@ -26,6 +27,7 @@ class ClientInfo:
     scheme: bytes  # http or https
     port: int  # of the listener that accepted; 0 for a unix socket
     trusted: bool  # its X-Forwarded-* and Forwarded are believed
+    certificate: ClientCertificate | None = None  # that it has shown
 
 
 def is_told_by_proxies(name: bytes) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from prefork_lb.access.basic import BasicAuth, verify
+from prefork_lb.access.certificate import require_certificate
 from prefork_lb.access.forward import ForwardAuth
 from prefork_lb.clock import monotonic
 from prefork_lb.config.access import BasicAuthConfig
@@ -28,7 +29,7 @@ def guards(segment: Segment, ledger: Ledger, runtime: Runtime, settings: Setting
     claims = KeyClaims(segment, ledger) if segment.layout.keys else None
 
     def make(route: RouteConfig) -> Sequence[Guard]:
-        found: list[Guard] = []
+        found: list[Guard] = [require_certificate] if route.client_certificate else []
         if route.concurrency is not None and claims is not None:
             key = route.concurrency.key
             # Without the limit: a reload that changes it goes on with what is in flight.

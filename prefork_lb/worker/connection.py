@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 from prefork_lb.errors import BadRequest, ClientGone, DownstreamError, HeadTooLarge, RequestTimeout, TargetTooLong
 from prefork_lb.green.channel import BROKEN, HALF_CLOSED, READABLE
@@ -10,6 +11,7 @@ from prefork_lb.net.address import unmapped
 from prefork_lb.net.stream import StreamClosed, StreamTimeout
 from prefork_lb.proxy.refusals import tell_refusal
 from prefork_lb.wire import proxy_protocol
+from prefork_lb.wire.certificates import client_certificate
 from prefork_lb.wire.forwarded import ClientInfo
 from prefork_lb.wire.head import RequestHead, ResponseHead, head_end
 from prefork_lb.wire.lines import field_lines
@@ -152,6 +154,8 @@ class Connection:
                 if self._expects_header:
                     self.stream.take_preamble(self._proxy_header_length, _PROXY_HEADER_BYTES, self.service.times.head)
                 self.stream.handshake(self.service.times.head)
+                if (certificate := client_certificate(*self.stream.shown())) is not None:
+                    self.peer = replace(self.peer, certificate=certificate)
             while self._next_head():
                 if not answer(self):
                     self.close()

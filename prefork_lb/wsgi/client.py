@@ -16,6 +16,7 @@ from prefork_lb.net.readable import Readable
 from prefork_lb.net.stream import Stream
 from prefork_lb.net.timeouts import set_receive_timeout, set_send_timeout
 from prefork_lb.proxy.pages import reason
+from prefork_lb.wire.certificates import ClientCertificate, client_certificate
 from prefork_lb.wire.head import HeadLimits, ResponseHead
 from prefork_lb.wire.lines import field_lines
 from prefork_lb.wire.proxy_protocol import SocketAddress
@@ -50,6 +51,12 @@ class WSGIClient:
         if self._socket is None or self._socket.family == socket.AF_UNIX or not port.isdecimal():
             return None, None
         return (unmapped(address), int(port)), self._socket.getsockname()[:2]
+
+    def certificate(self) -> ClientCertificate | None:
+        """The one that the client has shown."""
+        if not isinstance(self._socket, ssl.SSLSocket) or self._socket.context.verify_mode is ssl.CERT_NONE:
+            return None
+        return client_certificate(self._socket.getpeercert(), self._socket.getpeercert(True))
 
     def limit_receive(self, seconds: float) -> None:
         """Let a read of the client's body fail when no byte comes for `seconds`."""

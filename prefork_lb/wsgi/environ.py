@@ -8,6 +8,7 @@ from urllib.parse import quote
 from prefork_lb.errors import BadRequest, HeadTooLarge, VersionNotSupported
 from prefork_lb.net.address import unmapped
 from prefork_lb.proxy.request import TrustCheck
+from prefork_lb.wire.certificates import ClientCertificate
 from prefork_lb.wire.forwarded import ClientInfo
 from prefork_lb.wire.head import FieldSection, HeadLimits, RequestHead
 from prefork_lb.wire.memo import Memo
@@ -64,7 +65,8 @@ def _kept_bytes(pairs: _Pairs) -> int:
     return 1536 + 450 * len(pairs) + 7 * sum([len(key) + len(value) for key, value in pairs])
 
 
-def client_info(environ: dict[str, Any], is_tls: bool, is_trusted: TrustCheck) -> ClientInfo:
+def client_info(environ: dict[str, Any], is_tls: bool, is_trusted: TrustCheck,
+                certificate: ClientCertificate | None = None) -> ClientInfo:
     """The client's side of the connection. Only a unix socket's clients have no address; they are on this host, with
     the permission to use the socket, and so trusted."""
     address = unmapped(environ.get("REMOTE_ADDR", ""))
@@ -72,7 +74,7 @@ def client_info(environ: dict[str, Any], is_tls: bool, is_trusted: TrustCheck) -
     port = environ.get("SERVER_PORT", "") if address else ""
     # Not wsgi.url_scheme: gunicorn lets X-Forwarded-Proto of its own list of proxies decide that.
     return ClientInfo(address, b"https" if is_tls else b"http", int(port) if port.isdecimal() and len(port) <= 5 else 0,
-                      is_trusted(address) if address else True)
+                      is_trusted(address) if address else True, certificate)
 
 
 def _field_name(key: str) -> bytes:

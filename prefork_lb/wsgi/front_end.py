@@ -51,7 +51,7 @@ class WSGIFrontEnd:
         started = monotonic() if self._ended is not None else 0.0
         request: Request | None = None
         try:
-            peer = client_info(environ, client.is_tls, self._is_trusted)
+            peer = client_info(environ, client.is_tls, self._is_trusted, client.certificate())
             request = Request(self._request_head(environ), peer, WSGIBody(environ, client, self._rules), client, started=started)
             if self._engine.tells_addresses:
                 request.source, request.destination = client.addresses(environ)

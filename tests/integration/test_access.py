@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -10,9 +12,11 @@ import bcrypt
 import pytest
 
 from tests.support.balancer import GEVENT, GTHREAD, PROXY, FrontEnd, pool_text
+from tests.support.certificates import Pair, make_pair, needs_openssl
 from tests.support.client import Burst, Connection, fetch
 from tests.support.origin import Origin
 from tests.support.rig import Rig
+from tests.support.tls import SecureConnection, believing
 from tests.support.waiting import wait_until
 
 CONCURRENCY = """
@@ -128,3 +132,36 @@ def test_another_server_decides(site: Site) -> None:
         assert [(each.status, each.value("X-Served-By")) for each in denied] == [(401, SERVED_BY)] * 2
         assert client.request("/lost").status == 503
     assert len(site.origin.arrivals) == before + 1
+
+
+CERTIFICATES = """
+[[routes]]
+pool = "web"
+request = { set = { X-Subject = "{tls_subject}", X-Print = "{tls_fingerprint}" } }
+
+[[routes]]
+paths = ["/members"]
+pool = "web"
+client_certificate = true
+"""
+
+
+@needs_openssl
+@pytest.mark.parametrize("front_end", [PROXY, GTHREAD], ids=str)
+def test_clients_with_certificates(rig: Rig, tmp_path: Path, front_end: FrontEnd) -> None:
+    server, member = make_pair(tmp_path, "server", "localhost"), make_pair(tmp_path, "ann", "ann.example")
+    origin = rig.origin(1)
+    balancer = rig.balancer(
+        pool_text(origin.addresses) + CERTIFICATES, front_end, workers=1, secure=True, extra=[
+            "--certfile", str(server.certificate), "--keyfile", str(server.key), "--ca-certs", str(member.certificate),
+            "--cert-reqs", "1"])
+
+    def asks(target: str, shown: Pair | None) -> int:
+        with SecureConnection(balancer.address, believing(server, shown)) as client:
+            return client.request(target, fields=[("X-Subject", "CN=root"), ("X_Subject", "CN=root")], close=True).status
+
+    assert asks("/members", None) == 403 and origin.arrivals == []
+    assert [asks(target, shown) for target, shown in (("/members", member), ("/", member), ("/", None))] == [404, 200, 200]
+    fingerprint = hashlib.sha256(ssl.PEM_cert_to_DER_cert(member.certificate.read_text())).hexdigest()
+    assert [(arrival.values("X-Subject"), arrival.values("X-Print"), arrival.values("X_Subject"))
+            for arrival in origin.arrivals[1:]] == [(["CN=ann"], [fingerprint], []), ([""], [""], [])]
