@@ -20,7 +20,7 @@ from tests.support.origin import Origin
 from tests.support.place import HOST
 from tests.support.rig import Rig
 
-IDLE_S = 1.5
+IDLE_S = 2.5
 MIB = 1 << 20
 
 
@@ -60,7 +60,7 @@ def setup(websocket_server: Server, tmp_path_factory: pytest.TempPathFactory) ->
     port = websocket_server.socket.getsockname()[1]
     with Rig(tmp_path_factory.mktemp("tunnels")) as rig:
         origin = rig.origin(1)
-        text = f"[proxy.timeouts]\nidle = {IDLE_S}\n" + pool_text([f"{HOST}:{port}"], name="sockets")
+        text = pool_text([f"{HOST}:{port}"], name="sockets")
         text += pool_text(origin.addresses) + '[[routes]]\nhosts = ["web.example"]\npool = "web"\n[[routes]]\npool = "sockets"\n'
         yield Setup(rig.balancer(text, PROXY, workers=2), origin)
 
@@ -118,8 +118,12 @@ def test_a_client_that_vanishes_ends_the_tunnel(setup: Setup) -> None:
     setup.balancer.wait_until_idle()
 
 
-def test_a_silent_tunnel_ends_at_the_idle_deadline_and_a_busy_one_does_not(setup: Setup) -> None:
-    with websocket(setup) as silent, websocket(setup) as busy:
+def test_a_silent_tunnel_ends_at_the_idle_deadline_and_a_busy_one_does_not(
+    setup: Setup, websocket_server: Server, rig: Rig
+) -> None:
+    text = pool_text([f"{HOST}:{websocket_server.socket.getsockname()[1]}"]) + f"[proxy.timeouts]\nidle = {IDLE_S}\n"
+    impatient = Setup(rig.balancer(text, PROXY, workers=1), setup.origin)
+    with websocket(impatient) as silent, websocket(impatient) as busy:
         begin = time.monotonic()
         while time.monotonic() - begin < 2 * IDLE_S:
             busy.send("tick")
