@@ -32,6 +32,8 @@ from prefork_lb.wire.target import Destination, destination
 # A request may pass several balancers of the same name in a row, but not go in circles.
 _MOST_PASSES = 8
 
+_NOT_TOLD: tuple[Sticky | None, object] = None, None
+
 
 class Engine:
     """Takes requests to servers. Has no state of its own but its pools."""
@@ -126,7 +128,7 @@ class Engine:
     def _plan_at(self, first: Plan, name: str, request: Request) -> Plan:
         if name == first.pool.name:
             return first
-        plan = first.others.get(name)
+        plan = first.others.get(name) if first.others is not None else None
         if plan is None:
             pool = self.pools[name]
             if pool.redirect_status:
@@ -214,7 +216,8 @@ class Engine:
             block = applied.changed(block)
         if pool.redirect_status:
             check_redirectable(goal.target)
-        plan = Plan(self, request.peer, pool, framing, block, goal.target, self._told(pool, request))
+        told = _NOT_TOLD if pool.sticky is None else self._told(pool, request)
+        plan = Plan(self, request.peer, pool, framing, block, goal.target, told)
         if applied is not None:
             plan.take, plan.body_limit, plan.changes = applied.take, applied.actions.body_limit, applied.of_response()
             plan.guarded = applied.guarded()
@@ -229,7 +232,7 @@ class Engine:
             removed, written = plan.changes or (frozenset(), ())
             plan.changes = removed | serving.removed, [*pages.fields, *written]
         if (mirror := serving.mirror) is not None:
-            copies = Plan(self, plan.peer, self.pools[mirror.pool], plan.framing, plan.block, plan.target, (None, None))
+            copies = Plan(self, plan.peer, self.pools[mirror.pool], plan.framing, plan.block, plan.target, _NOT_TOLD)
             plan.mirror = functools.partial(self._mirroring.copy, mirror, copies)
         if any(serving.timeouts):
             plan.settings = self._with_timeouts.get(serving.timeouts)

@@ -45,12 +45,15 @@ class Plan:
         self.pages = NO_PAGES
         self.settings: Settings | None = None  # None: the engine's
         self.mirror: Copy | None = None  # copies a request that is sent; None: there are no copies
-        self.others: dict[str, Plan] = {}  # the same for other pools of the route, once they were needed
+        self.others: dict[str, Plan] | None = None  # the same for other pools of the route, once one was needed
         self.filters: Callable[[Request], Plan] | None = None  # lets them look at a request, whose plan may become another one
         self.logged = b""  # of the access log: what a line holds of the head; empty: not worked out yet
 
     def at(self, pool: Pool, told: tuple[Sticky | None, object]) -> Plan:
         """The same for another pool; `told` is what the head says of its session there."""
-        other = self.others[pool.name] = Plan(self.engine, self.peer, pool, self.framing, self.block, self.target, told)
+        other = Plan(self.engine, self.peer, pool, self.framing, self.block, self.target, told)
+        if self.others is None:
+            self.others = {}
+        self.others[pool.name] = other
         other.body_limit, other.mirror, other.settings = self.body_limit, self.mirror, self.settings
         return other
