@@ -55,7 +55,7 @@ class TokenFile:
 
 
 class Access:
-    """Looks at each request before its route does."""
+    """Looks at each request before its endpoint does."""
 
     def __init__(self, admin: AdminConfig, secret: bytes) -> None:
         """`secret` are random bytes of the instance."""

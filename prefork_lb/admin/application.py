@@ -11,12 +11,12 @@ from werkzeug.wrappers import Response
 from prefork_lb.admin.access import READS, Access
 from prefork_lb.admin.answers import Problem, of_exception, problem_response
 from prefork_lb.admin.changing import Changing
+from prefork_lb.admin.endpoints import Endpoint, Endpoints
 from prefork_lb.admin.events import Events
 from prefork_lb.admin.pages import Pages
 from prefork_lb.admin.publishing import Publisher
 from prefork_lb.admin.reading import Reading
 from prefork_lb.admin.requests import AdminRequest
-from prefork_lb.admin.routes import Route, Routes
 from prefork_lb.admin.signing_in import SigningIn
 from prefork_lb.admin.streaming import Streaming
 from prefork_lb.config.admin import AdminConfig
@@ -37,15 +37,15 @@ _SECURITY = {
 log = logging.getLogger("prefork_lb")
 
 
-class Application:
-    """Answers every request: with what its route gives, or with a problem."""
+class AdminApplication:
+    """Answers every request: with what its endpoint gives, or with a problem."""
 
     def __init__(self, segment: Segment, admin: AdminConfig, publisher: Publisher) -> None:
         self._access = Access(admin, segment.secret)
         events = Events(segment)
         parts = (Reading(segment, publisher), Changing(segment, publisher), events, Streaming(publisher, events),
                  SigningIn(self._access), Pages())
-        self.routes = Routes([route for part in parts for route in part.routes()])
+        self.endpoints = Endpoints([endpoint for part in parts for endpoint in part.endpoints()])
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         request = AdminRequest(environ)
@@ -59,8 +59,8 @@ class Application:
         try:
             self._access.check_place(request)
             request.caller = self._access.caller(request)
-            route, variables = self._allowed(request)
-            return route.handler(request, **variables)
+            endpoint, variables = self._allowed(request)
+            return endpoint.handler(request, **variables)
         except Problem as exc:
             return problem_response(exc.status, exc.detail, exc.place, exc.headers)
         except HTTPException as exc:
@@ -69,15 +69,15 @@ class Application:
             log.exception("the administration interface cannot answer %s %r", request.method, request.path[:200])
             return problem_response(500, "a defect of prefork_lb; the error log has more")
 
-    def _allowed(self, request: AdminRequest) -> tuple[Route, dict[str, Any]]:
-        """The route of a request and its path's variables, if the caller may take it. Raises Problem, HTTPException."""
-        route, variables = self.routes.find(request)
-        if route.is_open:
-            return route, variables
+    def _allowed(self, request: AdminRequest) -> tuple[Endpoint, dict[str, Any]]:
+        """The endpoint of a request and its path's variables, if the caller may take it. Raises Problem, HTTPException."""
+        endpoint, variables = self.endpoints.find(request)
+        if endpoint.is_open:
+            return endpoint, variables
         if request.caller is None:
             raise Problem(401, "a token is needed: Authorization: Bearer TOKEN", headers={"WWW-Authenticate": "Bearer"})
-        if route.method not in READS:
+        if endpoint.method not in READS:
             if not request.caller.is_operator:
                 raise Problem(403, f"{request.caller.name} is a reader; changes need the token of an operator")
             self._access.check_change(request, request.caller)
-        return route, variables
+        return endpoint, variables

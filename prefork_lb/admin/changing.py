@@ -13,10 +13,10 @@ from msgspec import UNSET, Meta, UnsetType
 from werkzeug.wrappers import Response
 
 from prefork_lb.admin.answers import Problem, json_response
+from prefork_lb.admin.endpoints import Endpoint
 from prefork_lb.admin.publishing import Publisher
 from prefork_lb.admin.reading import find_pool, find_server
 from prefork_lb.admin.requests import AdminRequest
-from prefork_lb.admin.routes import Route
 from prefork_lb.errors import BadValue, NotThere, Outdated, Refused, SteeringError
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import Segment
@@ -65,15 +65,15 @@ class Changing:
         self._turn = threading.Lock()
         self._ledger: Ledger | None = None
 
-    def routes(self) -> Sequence[Route]:
+    def endpoints(self) -> Sequence[Endpoint]:
         server = "/api/v1/pools/<name>/servers/<path:address>"
         return [
-            Route("PATCH", server, self.change),
-            Route("PATCH", "/api/v1/pools/<name>", self.scale),
-            Route("POST", "/api/v1/pools/<name>/roll", self.roll),
-            Route("DELETE", server, self.remove),
-            Route("POST", "/api/v1/pools/<name>/servers", self.add),
-            Route("POST", "/api/v1/reload", self.reload),
+            Endpoint("PATCH", server, self.change),
+            Endpoint("PATCH", "/api/v1/pools/<name>", self.scale),
+            Endpoint("POST", "/api/v1/pools/<name>/roll", self.roll),
+            Endpoint("DELETE", server, self.remove),
+            Endpoint("POST", "/api/v1/pools/<name>/servers", self.add),
+            Endpoint("POST", "/api/v1/reload", self.reload),
         ]
 
     def change(self, request: AdminRequest, name: str, address: str) -> Response:

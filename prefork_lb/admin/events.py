@@ -7,8 +7,8 @@ import msgspec
 from werkzeug.wrappers import Response
 
 from prefork_lb.admin.answers import json_response
+from prefork_lb.admin.endpoints import Endpoint
 from prefork_lb.admin.requests import AdminRequest
-from prefork_lb.admin.routes import Route
 from prefork_lb.shared import events
 from prefork_lb.shared.segment import Segment
 
@@ -21,8 +21,8 @@ class Events:
     def __init__(self, segment: Segment) -> None:
         self._segment = segment
 
-    def routes(self) -> Sequence[Route]:
-        return [Route("GET", "/api/v1/events", self.recent)]
+    def endpoints(self) -> Sequence[Endpoint]:
+        return [Endpoint("GET", "/api/v1/events", self.recent)]
 
     def recent(self, request: AdminRequest) -> Response:
         """The newest events, oldest first."""

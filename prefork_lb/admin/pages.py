@@ -7,8 +7,8 @@ from pathlib import Path
 from werkzeug.utils import send_from_directory
 from werkzeug.wrappers import Response
 
+from prefork_lb.admin.endpoints import Endpoint
 from prefork_lb.admin.requests import AdminRequest
-from prefork_lb.admin.routes import Route
 
 _STATIC = Path(__file__).with_name("static")
 
@@ -16,8 +16,8 @@ _STATIC = Path(__file__).with_name("static")
 class Pages:
     """The handlers of files."""
 
-    def routes(self) -> Sequence[Route]:
-        return [Route("GET", "/", self.index, is_open=True), Route("GET", "/static/<name>", self.file, is_open=True)]
+    def endpoints(self) -> Sequence[Endpoint]:
+        return [Endpoint("GET", "/", self.index, is_open=True), Endpoint("GET", "/static/<name>", self.file, is_open=True)]
 
     def index(self, request: AdminRequest) -> Response:
         """The dashboard."""

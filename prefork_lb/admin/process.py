@@ -9,10 +9,10 @@ import logging
 import os
 import signal
 
-from prefork_lb.admin.application import Application
+from prefork_lb.admin.application import AdminApplication
 from prefork_lb.admin.listening import listen, remove
 from prefork_lb.admin.publishing import Publisher
-from prefork_lb.admin.serving import Server
+from prefork_lb.admin.serving import AdminServer
 from prefork_lb.observe.configuration import configuration_of
 from prefork_lb.observe.metrics import prepare
 from prefork_lb.observe.snapshot import Snapshots
@@ -38,7 +38,7 @@ def run(segment: Segment) -> int:
     publisher = Publisher(Snapshots(segment))
     publisher.start()
     prepare(segment)
-    server = Server(Application(segment, config.admin, publisher), listener)
+    server = AdminServer(AdminApplication(segment, config.admin, publisher), listener)
     log.info("administration interface at %s", address)
     server.run()
     return 0

@@ -7,10 +7,10 @@ from typing import Any
 from werkzeug.wrappers import Response
 
 from prefork_lb.admin.answers import Problem, json_response
+from prefork_lb.admin.endpoints import Endpoint
 from prefork_lb.admin.openapi import DOCUMENT
 from prefork_lb.admin.publishing import Publisher
 from prefork_lb.admin.requests import AdminRequest
-from prefork_lb.admin.routes import Route
 from prefork_lb.config.masked import masked
 from prefork_lb.observe.configuration import configuration_of
 from prefork_lb.observe.metrics import exposition
@@ -23,19 +23,19 @@ class Reading:
     def __init__(self, segment: Segment, publisher: Publisher) -> None:
         self._segment, self._publisher = segment, publisher
 
-    def routes(self) -> Sequence[Route]:
+    def endpoints(self) -> Sequence[Endpoint]:
         return [
-            Route("GET", "/healthz", self.healthz, is_open=True),
-            Route("GET", "/readyz", self.readyz, is_open=True),
-            Route("GET", "/metrics", self.metrics),
-            Route("GET", "/api/v1/instance", self.instance),
-            Route("GET", "/api/v1/openapi.json", self.openapi),
-            Route("GET", "/api/v1/workers", self.workers),
-            Route("GET", "/api/v1/config", self.config),
-            Route("GET", "/api/v1/pools", self.pools),
-            Route("GET", "/api/v1/pools/<name>", self.pool),
-            Route("GET", "/api/v1/pools/<name>/servers", self.servers),
-            Route("GET", "/api/v1/pools/<name>/servers/<path:address>", self.server),
+            Endpoint("GET", "/healthz", self.healthz, is_open=True),
+            Endpoint("GET", "/readyz", self.readyz, is_open=True),
+            Endpoint("GET", "/metrics", self.metrics),
+            Endpoint("GET", "/api/v1/instance", self.instance),
+            Endpoint("GET", "/api/v1/openapi.json", self.openapi),
+            Endpoint("GET", "/api/v1/workers", self.workers),
+            Endpoint("GET", "/api/v1/config", self.config),
+            Endpoint("GET", "/api/v1/pools", self.pools),
+            Endpoint("GET", "/api/v1/pools/<name>", self.pool),
+            Endpoint("GET", "/api/v1/pools/<name>/servers", self.servers),
+            Endpoint("GET", "/api/v1/pools/<name>/servers/<path:address>", self.server),
         ]
 
     def healthz(self, request: AdminRequest) -> Response:

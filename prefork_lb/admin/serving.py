@@ -71,7 +71,7 @@ class _Unix(_Bounded, UnixWSGIServer):
     pass
 
 
-class Server:
+class AdminServer:
     """Serves an application at a listening socket."""
 
     def __init__(self, application: WSGIApplication, listener: socket.socket) -> None:

@@ -9,8 +9,8 @@ from werkzeug.wrappers import Response
 
 from prefork_lb.admin.access import COOKIE, SESSION_S, Access
 from prefork_lb.admin.answers import Problem, json_response
+from prefork_lb.admin.endpoints import Endpoint
 from prefork_lb.admin.requests import AdminRequest, Caller
-from prefork_lb.admin.routes import Route
 
 # Cookies know no ports: other programs on this host's name are sent it only below this path.
 _PATH = "/api/v1/"
@@ -28,11 +28,11 @@ class SigningIn:
     def __init__(self, access: Access) -> None:
         self._access = access
 
-    def routes(self) -> Sequence[Route]:
+    def endpoints(self) -> Sequence[Endpoint]:
         return [
-            Route("GET", "/api/v1/session", self.session, is_open=True),
-            Route("POST", "/api/v1/session", self.sign_in, is_open=True),
-            Route("DELETE", "/api/v1/session", self.sign_out, is_open=True),
+            Endpoint("GET", "/api/v1/session", self.session, is_open=True),
+            Endpoint("POST", "/api/v1/session", self.sign_in, is_open=True),
+            Endpoint("DELETE", "/api/v1/session", self.sign_out, is_open=True),
         ]
 
     def session(self, request: AdminRequest) -> Response:

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from werkzeug.wrappers import Response
 
 from prefork_lb.admin.answers import Problem
+from prefork_lb.admin.endpoints import Endpoint
 from prefork_lb.admin.events import Events
 from prefork_lb.admin.publishing import Publisher
 from prefork_lb.admin.requests import AdminRequest
-from prefork_lb.admin.routes import Route
 
 MOST_STREAMS = 24
 """Each takes a thread of the server; the others are for requests."""
@@ -25,8 +25,8 @@ class Streaming:
         self._publisher, self._events = publisher, events
         self._room = threading.Semaphore(MOST_STREAMS)
 
-    def routes(self) -> Sequence[Route]:
-        return [Route("GET", "/api/v1/stream", self.stream)]
+    def endpoints(self) -> Sequence[Endpoint]:
+        return [Endpoint("GET", "/api/v1/stream", self.stream)]
 
     def stream(self, request: AdminRequest) -> Response:
         """One page's stream. It ends when the page is closed: the next write finds that out."""

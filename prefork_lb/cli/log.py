@@ -14,7 +14,7 @@ from rich.table import Table
 from prefork_lb.cli.running import running_segment
 from prefork_lb.cli.tables import print_table
 from prefork_lb.errors import printable
-from prefork_lb.logs.figures import Figures
+from prefork_lb.logs.figures import LogFigures
 from prefork_lb.logs.reading import Entry, Reader, Wanted, duration_s, follow, lines_of, moment, statuses
 from prefork_lb.observe.configuration import configuration_of
 
@@ -72,7 +72,7 @@ def log(files: tuple[str, ...], wanted_statuses: tuple[range, ...], pool: str, s
     reader = Reader()
     found = _matching(_lines(names, follow_file), reader, wanted)
     if as_summary:
-        figures = Figures()
+        figures = LogFigures()
         for _, entry in found:
             figures.add(entry)
         _print_summary(figures)
@@ -166,7 +166,7 @@ def _story(entry: Entry) -> str:
     return "\n".join(map(printable, lines))
 
 
-def _print_summary(figures: Figures) -> None:
+def _print_summary(figures: LogFigures) -> None:
     if not figures.requests:
         click.echo("no request")
         return

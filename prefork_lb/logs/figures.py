@@ -42,7 +42,7 @@ class ServerFigures:
 
 
 @dataclass(slots=True)
-class Figures:
+class LogFigures:
     """Of all lines that were added."""
 
     requests: int = 0

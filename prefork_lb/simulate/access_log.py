@@ -36,7 +36,7 @@ class LogError(ValueError):
 
 
 @dataclass(slots=True)
-class AccessLog:
+class ReadLog:
     """The requests of a log as far as it has been read."""
 
     times: array[float] = field(default_factory=lambda: array("d"))
@@ -69,9 +69,9 @@ class AccessLog:
                             self.clients, self.targets, all(time.is_integer() for time in self.times), service, speed)
 
 
-def read_log(lines: Iterable[bytes]) -> AccessLog:
+def read_log(lines: Iterable[bytes]) -> ReadLog:
     """Read a log, line by line. Lines that are none of an access log are counted and left out."""
-    log = AccessLog()
+    log = ReadLog()
     clock = _Clock()
     texts: dict[str, str] = {}
     paths: dict[bytes, bytes] = {}

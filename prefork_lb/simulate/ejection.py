@@ -29,7 +29,7 @@ class Ejectable(Protocol):
     trial: float  # when the trial that is under way was claimed; 0: none is
 
 
-class Ejections:
+class SimulatedEjections:
     """Of one pool."""
 
     def __init__(self, model: EjectionModel, servers: Sequence[Ejectable]) -> None:

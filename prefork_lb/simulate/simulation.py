@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from prefork_lb.balance.policy import Policy
-from prefork_lb.simulate.ejection import EjectionModel, Ejections
+from prefork_lb.simulate.ejection import EjectionModel, SimulatedEjections
 from prefork_lb.simulate.servers import UNLIMITED, DescribedServer, Trouble
 from prefork_lb.wire.head import Index
 
@@ -82,7 +82,7 @@ class Simulation:
         self._has_limits = any(server.limit < UNLIMITED for server in self.servers)
         self._queue: deque[tuple[float, float]] = deque()  # arrived, service_s
         self._queue_size, self._queue_timeout_s = queue_size, queue_timeout_s
-        self._ejections = Ejections(ejection, self.servers) if ejection is not None else None
+        self._ejections = SimulatedEjections(ejection, self.servers) if ejection is not None else None
         self._penalty_s = ejection.penalty_s if ejection is not None else 0.0
         # when, number, server, arrived, claimed, whether it failed; for a change of a server: when, number, server, trouble, or
         # that a penalty ends

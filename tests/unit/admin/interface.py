@@ -6,7 +6,7 @@ from typing import Any
 
 from werkzeug.test import Client, TestResponse
 
-from prefork_lb.admin.application import Application
+from prefork_lb.admin.application import AdminApplication
 from prefork_lb.admin.publishing import Publisher
 from prefork_lb.config.admin import AdminConfig
 from prefork_lb.observe.snapshot import Snapshots
@@ -30,7 +30,7 @@ class Interface:
         self.slots = {pool.name: register(segment, self.ledger, pools)[pool.name].slots for pool in pools}
         publish(segment, self.ledger, json.dumps(CONFIG).encode())
         self.publisher = Publisher(Snapshots(segment))
-        self.application = Application(segment, admin, self.publisher)
+        self.application = AdminApplication(segment, admin, self.publisher)
 
     def ask(self, path: str, method: str = "GET", token: str = "", **more: Any) -> TestResponse:
         """One request, without a memory of cookies."""

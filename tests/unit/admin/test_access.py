@@ -23,12 +23,12 @@ def filled(path: str) -> str:
 
 
 def test_without_a_token_nothing_is_read_and_nothing_changed(guarded: Interface) -> None:
-    for route in guarded.application.routes.routes:
-        if route.path in (*OPEN, SESSION):
+    for endpoint in guarded.application.endpoints.all:
+        if endpoint.path in (*OPEN, SESSION):
             continue
         for token in ("", "wrong-0123456789", OPERATOR[:-1], OPERATOR + "x"):
-            answer = guarded.ask(filled(route.path), route.method, token, json={} if route.method != "GET" else None)
-            assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, "Bearer"), route
+            answer = guarded.ask(filled(endpoint.path), endpoint.method, token, json={} if endpoint.method != "GET" else None)
+            assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, "Bearer"), endpoint
             assert "8001" not in answer.text and "web" not in answer.text
             assert guarded.ask(SESSION, token=token).json == NOBODY
 
@@ -120,10 +120,10 @@ CROSS: list[dict[str, Any]] = [
 @pytest.mark.parametrize("headers", CROSS)
 def test_a_page_of_another_origin_changes_nothing(interface: Interface, headers: dict[str, str]) -> None:
     csrf = interface.ask(SESSION).json["csrf"]
-    for route in interface.application.routes.routes:
-        if route.method != "GET":
-            answer = interface.ask(filled(route.path), route.method, json={}, headers=headers | {"X-CSRF-Token": csrf})
-            assert answer.status_code == 403, route
+    for endpoint in interface.application.endpoints.all:
+        if endpoint.method != "GET":
+            answer = interface.ask(filled(endpoint.path), endpoint.method, json={}, headers=headers | {"X-CSRF-Token": csrf})
+            assert answer.status_code == 403, endpoint
 
 
 def test_a_page_of_another_origin_may_link_here_and_no_more(interface: Interface) -> None:

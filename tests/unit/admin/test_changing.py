@@ -40,10 +40,10 @@ def test_a_server_is_changed_for_all_workers_at_once(guarded: Interface, caplog:
 
 
 def test_a_reader_changes_nothing(guarded: Interface) -> None:
-    for route in guarded.application.routes.routes:
-        if route.method != "GET" and not route.is_open:
-            path = route.path.replace("<name>", "web").replace("<path:address>", "127.0.0.1:8001")
-            assert guarded.ask(path, route.method, READER, json={"admin": "drain"}).status_code == 403
+    for endpoint in guarded.application.endpoints.all:
+        if endpoint.method != "GET" and not endpoint.is_open:
+            path = endpoint.path.replace("<name>", "web").replace("<path:address>", "127.0.0.1:8001")
+            assert guarded.ask(path, endpoint.method, READER, json={"admin": "drain"}).status_code == 403
     assert guarded.ask(SERVER, token=READER).json["admin"] == "ready"
 
 

@@ -1,4 +1,4 @@
-"""The served description, held against the routes and against what they answer."""
+"""The served description, held against the endpoints and against what they answer."""
 from __future__ import annotations
 
 import re
@@ -30,15 +30,15 @@ def check(value: object, schema: dict[str, Any]) -> None:
 
 
 def test_it_describes_each_route_and_nothing_else(interface: Interface) -> None:
-    routes = {(in_openapi(route.path), route.method.lower()) for route in interface.application.routes.routes
-              if route.path not in PAGES}
-    assert routes == {(path, method) for path, methods in DOCUMENT["paths"].items() for method in methods}
-    for route in interface.application.routes.routes:
-        if route.path not in PAGES:
-            described = operation(in_openapi(route.path), route.method)
-            assert (described.get("security") == []) == route.is_open, route
+    endpoints = {(in_openapi(endpoint.path), endpoint.method.lower()) for endpoint in interface.application.endpoints.all
+              if endpoint.path not in PAGES}
+    assert endpoints == {(path, method) for path, methods in DOCUMENT["paths"].items() for method in methods}
+    for endpoint in interface.application.endpoints.all:
+        if endpoint.path not in PAGES:
+            described = operation(in_openapi(endpoint.path), endpoint.method)
+            assert (described.get("security") == []) == endpoint.is_open, endpoint
             assert {each["name"] for each in described.get("parameters", ()) if each["in"] == "path"} == set(
-                re.findall(r"<(?:path:)?(\w+)>", route.path)), route
+                re.findall(r"<(?:path:)?(\w+)>", endpoint.path)), endpoint
 
 
 def test_its_schemas_are_schemas() -> None:

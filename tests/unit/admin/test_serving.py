@@ -27,7 +27,7 @@ def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setattr(serving, "_CONNECTIONS", 4)
     monkeypatch.setattr(serving, "_REQUEST_S", 0.5)
     with socket.create_server((HOST, 0)) as listener:
-        child = Child(lambda: serving.Server(hello, listener).run())
+        child = Child(lambda: serving.AdminServer(hello, listener).run())
         yield listener.getsockname()
         child.kill()
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from prefork_lb.errors import ConnectFailed
-from prefork_lb.logs.figures import OTHER_PATHS, Figures
+from prefork_lb.logs.figures import OTHER_PATHS, LogFigures
 from prefork_lb.logs.lines import JSONLines
 from prefork_lb.logs.reading import Reader, Wanted, duration_s, follow, lines_of, moment, statuses
 from tests.unit.logs.records import record
@@ -126,7 +126,7 @@ def test_a_file_that_was_cut_is_read_from_its_beginning(tmp_path: Path) -> None:
 
 
 def test_figures() -> None:
-    figures, reader = Figures(), Reader()
+    figures, reader = LogFigures(), Reader()
     fast, slow = new_server(0), new_server(1)
     failed = record(target=b"/b?x", server=slow, error=ConnectFailed("refused"))
     retried = record(target=b"/a", server=fast)
@@ -143,7 +143,7 @@ def test_figures() -> None:
 
 
 def test_percentiles_and_slow_paths() -> None:
-    figures = Figures()
+    figures = LogFigures()
     for number in range(100):
         figures.add({**ENTRY, "target": "/fast", "total_ms": 1.0})
         figures.add({**ENTRY, "target": "/slow", "total_ms": float(number)})
@@ -153,7 +153,7 @@ def test_percentiles_and_slow_paths() -> None:
 
 
 def test_paths_without_end_are_summed_up() -> None:
-    figures = Figures()
+    figures = LogFigures()
     for number in range(10_005):
         figures.add({**ENTRY, "target": f"/{number}"})
     assert len(figures.paths) == 10_001 and len(figures.paths[OTHER_PATHS].all) == 5

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import pytest
 
-from prefork_lb.simulate.access_log import AccessLog, LogError, read_log
+from prefork_lb.simulate.access_log import LogError, ReadLog, read_log
 from prefork_lb.simulate.service import parse_service
 
 COMBINED = b'192.0.2.7 - - [25/Nov/2026:13:00:01 +0100] "GET /a?b=1 HTTP/1.1" 200 12 "-" "curl/8 \\"x\\""'
@@ -57,7 +57,7 @@ def test_only_the_first_numbers_of_bad_lines_are_told() -> None:
 @pytest.mark.parametrize(("log", "message"), [
     (read_log([]), "the log is empty"), (read_log([b"x"]), "no line of an access log among 1 lines"),
     (read_log([COMBINED]), "does not tell how long"), (read_log([COMBINED, COMBINED + b" 5"]), "1 of its lines do not tell")])
-def test_a_log_that_cannot_be_replayed_says_why(log: AccessLog, message: str) -> None:
+def test_a_log_that_cannot_be_replayed_says_why(log: ReadLog, message: str) -> None:
     with pytest.raises(LogError, match=message):
         log.load(None)
 

@@ -15,7 +15,7 @@ Handler = Callable[..., Response]
 
 
 @dataclass(frozen=True)
-class Route:
+class Endpoint:
     """A method at a path, as werkzeug's rules have it."""
 
     method: str
@@ -24,16 +24,16 @@ class Route:
     is_open: bool = False  # needs no token
 
 
-class Routes:
-    """Finds the route of a request."""
+class Endpoints:
+    """Finds the endpoint of a request."""
 
-    def __init__(self, routes: Sequence[Route]) -> None:
-        self.routes = routes
+    def __init__(self, endpoints: Sequence[Endpoint]) -> None:
+        self.all = endpoints
         # An address in a path may hold two slashes, as `https://` does.
-        self._map = Map([Rule(route.path, methods=[route.method], endpoint=number) for number, route in enumerate(routes)],
+        self._map = Map([Rule(each.path, methods=[each.method], endpoint=number) for number, each in enumerate(endpoints)],
                         merge_slashes=False, redirect_defaults=False, strict_slashes=False)
 
-    def find(self, request: AdminRequest) -> tuple[Route, dict[str, Any]]:
-        """The route, and the path's variables. Raises werkzeug's NotFound and MethodNotAllowed."""
+    def find(self, request: AdminRequest) -> tuple[Endpoint, dict[str, Any]]:
+        """The endpoint, and the path's variables. Raises werkzeug's NotFound and MethodNotAllowed."""
         number, variables = self._map.bind("admin").match(request.path, request.method)
-        return self.routes[number], dict(variables)
+        return self.all[number], dict(variables)
