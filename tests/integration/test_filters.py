@@ -6,10 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.support.balancer import FRONT_ENDS, Balancer, FrontEnd, pool_text
+from tests.support.balancer import FRONT_ENDS, PROXY, Balancer, FrontEnd, StartFailed, pool_text
 from tests.support.client import fetch
 from tests.support.origin import Origin
 from tests.support.rig import Rig
+from tests.support.waiting import wait_until
 
 SITE = """
 import socket
@@ -114,3 +115,18 @@ def test_filters_change_choose_ask_and_answer_and_lose_nothing(rig: Rig, front_e
 
     counts = sorted(int(fetch(address, "/count").body) for _ in range(8))
     assert counts == list(range(1, 9))
+
+
+def test_a_filter_that_cannot_be_had_stops_a_start_and_no_reload(rig: Rig) -> None:
+    balancer, _ = started(rig, PROXY)
+    good = balancer.config_file.read_text()
+    bad = good.replace("site_filters:Changes", "site_filters:None")
+    problem = "routes[0].filters[0]: filter 'site_filters:None': site_filters has no class None"
+    balancer.config_file.write_text(bad)
+    balancer.reload()
+    wait_until(lambda: problem in balancer.log(), balancer.log, 20)
+    assert fetch(balancer.address, "/answer").status == 451
+    balancer.wait_until_idle()
+    with pytest.raises(StartFailed) as failed:
+        rig.balancer(bad, PROXY, workers=1, environ={"PYTHONPATH": str(rig.folder)})
+    assert problem in failed.value.log
