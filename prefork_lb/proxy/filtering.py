@@ -25,7 +25,7 @@ from prefork_lb.proxy.attempt import Settings
 from prefork_lb.proxy.engine import Engine
 from prefork_lb.proxy.plan import Plan
 from prefork_lb.proxy.reply import Reply
-from prefork_lb.proxy.request import Ended, Request
+from prefork_lb.proxy.request import Ended, FieldPairs, Request
 from prefork_lb.routing.actions import Applied
 from prefork_lb.routing.match import Route, Router
 from prefork_lb.upstream.pool import Pool
@@ -155,8 +155,8 @@ class FilteringEngine(Engine):
         assert plan is not None
         route, goal, framing, applied = found
         client = told_client(head.index, request.peer.address, self._is_trusted)
-        seen = SeenRequest(head.method, goal.target, goal.host, head.fields, client, client_scheme(head.index, request.peer),
-                           plan.pool.name, self._pool_names)
+        seen = SeenRequest(head.method, goal.target, goal.host, _seen_fields(request, applied), client,
+                           client_scheme(head.index, request.peer), plan.pool.name, self._pool_names)
         filtering = request.filtering = Filtering(seen)
         filtering.ask(of_route)
         chosen = seen.pool
@@ -187,6 +187,15 @@ def tell_filters(request: Request) -> None:
     """Hears of exchanges that are over."""
     if isinstance(request.filtering, Filtering):
         request.filtering.on_end(request)
+
+
+def _seen_fields(request: Request, applied: Applied | None) -> FieldPairs:
+    """What filters see. Where guards say who the client is, what the client itself says of that is not among it."""
+    fields, passed = request.head.fields, request.passed
+    if applied is None or passed is None:
+        return fields
+    removed = applied.actions.request.removed
+    return [field for field in fields if field[0].lower().replace(b"_", b"-") not in removed] + list(passed.fields)
 
 
 def _fields(seen: Fields) -> list[tuple[bytes, bytes]]:

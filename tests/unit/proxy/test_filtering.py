@@ -19,6 +19,8 @@ from prefork_lb.proxy.filtering import FilteringEngine, LoadedFilter, chosen_key
 from prefork_lb.proxy.refusals import tell_refusal
 from prefork_lb.proxy.reply import Reply
 from prefork_lb.proxy.request import Request
+from prefork_lb.routing.actions import Actions, FieldChanges
+from prefork_lb.routing.guards import Passed
 from prefork_lb.routing.match import Route, Router
 from tests.unit.filters.asked import NoHTTP
 from tests.unit.proxy.loopback import Connection, ScriptedServer, Source
@@ -45,12 +47,12 @@ class Site:
     def loaded(self, name: str, kind: type[Filter]) -> LoadedFilter:
         return LoadedFilter(name, kind(Setup({}, Memory(), NoHTTP())), 1.0, self.clock, self._failed, self._late)
 
-    def engine(self, *kinds: type[Filter], of_pool: Sequence[type[Filter]] = ()) -> Engine:
+    def engine(self, *kinds: type[Filter], of_pool: Sequence[type[Filter]] = (), actions: Actions | None = None) -> Engine:
         names, others = [f"site:{kind.__name__}" for kind in kinds], [f"pool:{kind.__name__}" for kind in of_pool]
         filters = {name: self.loaded(name, kind) for name, kind in zip(names + others, (*kinds, *of_pool), strict=True)}
         pools = {"web": self.rig.pool, "other": self.rig.pool}
-        return FilteringEngine(Router([Route("web", filters=names)]), pools, self.rig.settings, filters, {"web": others},
-                               lies_in(["192.0.2.7"]))
+        router = Router([Route("web", filters=names, actions=actions)])
+        return FilteringEngine(router, pools, self.rig.settings, filters, {"web": others}, lies_in(["192.0.2.7"]))
 
     def _failed(self) -> None:
         self.failures += 1
@@ -288,3 +290,19 @@ def test_a_key_may_be_any_text(site: Site) -> None:
         seen.key = "\u6771\u4eac\udc80"
 
     whole(site.engine(looking(choose)).exchange(request()))
+
+
+@pytest.mark.parametrize("told", [[(b"Remote-User", b"ann")], []])
+def test_a_filter_believes_the_guards_and_not_the_client(site: Site, told: list[tuple[bytes, bytes]]) -> None:
+    seen: list[list[str]] = []
+    actions = Actions(guards=[lambda facts: Passed(fields=told)], request=FieldChanges(frozenset((b"remote-user",))))
+
+    def look(request: SeenRequest) -> None:
+        seen.append(request.fields.all("Remote-User") + request.fields.all("Remote_User"))
+        request.fields.set("X-Seen", "1")
+
+    engine = site.engine(looking(look), actions=actions)
+    whole(engine.exchange(request(fields=[(b"Remote-User", b"root"), (b"Remote_User", b"root")])))
+    expected = [value.decode() for _, value in told]
+    assert seen == [expected]
+    assert site.heads[0].count(b"ann") == len(told) and b"root" not in site.heads[0] and b"X-Seen" in site.heads[0]
