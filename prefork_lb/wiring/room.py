@@ -15,7 +15,7 @@ from prefork_lb.shared.segment import Segment, SegmentError
 from prefork_lb.shared.table import PoolEntry, ServerEntry, problems_of_room
 from prefork_lb.shared.transitions import Check
 
-_LEAST_ROWS, _MORE_ROWS = 32, 8
+_LEAST_ROWS, _MORE_ROWS = 28, 4  # with 8 workers a server takes 4 KiB at most
 _LEAST_SERVERS, _LEAST_POOLS, _LEAST_CONFIGURATION_BYTES = 256, 40, 8192
 # Of a pool. The table has room for twice as many: a list may be replaced by another one as long, while those of the first drain.
 _DISCOVERED_SERVERS = 512

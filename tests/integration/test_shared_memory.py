@@ -65,11 +65,11 @@ def test_more_workers_than_there_are_rows_for_are_refused_and_the_number_of_befo
     before = balancer.workers()
     balancer.config_file.write_text(text.format(17))
     warned = balancer.command("check", str(balancer.config_file))
-    assert f"warning: gunicorn master {balancer.master}: a reload would keep what is in force: room for 16 workers only" in (
+    assert f"warning: gunicorn master {balancer.master}: a reload would keep what is in force: room for 14 workers only" in (
         warned.stderr)
     os.kill(balancer.master, signal.SIGHUP)
     balancer.wait_for_workers(2, without=before)
-    assert "listen.workers: room for 16 workers only; 2 stay in force; restart gunicorn to make more" in balancer.log()
+    assert "listen.workers: room for 14 workers only; 2 stay in force; restart gunicorn to make more" in balancer.log()
     balancer.config_file.write_text(text.format(3))
     os.kill(balancer.master, signal.SIGHUP)
     balancer.wait_for_workers(3, without=before)

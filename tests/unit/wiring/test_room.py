@@ -39,7 +39,7 @@ def config(servers: int, pools: int = 1, suffix: str = "") -> Config:
 
 
 @pytest.mark.parametrize("servers", [256, 500, 2000])
-def test_a_server_takes_5_kib_at_most_for_8_workers(servers: int) -> None:
+def test_a_server_takes_4_kib_at_most_for_8_workers(servers: int) -> None:
     """Beside what does not grow with their number."""
     room = room_for(config(servers), 8)
     assert room.size - dataclasses.replace(room, servers=0).size <= servers * 4 * KIB
