@@ -41,10 +41,10 @@ def field_changes(sets: Mapping[str, str], adds: Mapping[str, str], removes: Seq
 NO_CHANGES = FieldChanges()
 
 
-def without_fields(changes: FieldChanges, names: Sequence[str]) -> FieldChanges:
-    """These changes, and the fields of these names are taken out of requests, too."""
-    removed = {name.lower().replace("_", "-").encode() for name in names}  # as `Applied.changed` compares them
-    return FieldChanges(changes.removed | removed, changes.written) if names else changes
+def of_requests(changes: FieldChanges, names: Sequence[str]) -> FieldChanges:
+    """These changes for requests, which lose the fields of these names, too. `Applied.changed` compares names with hyphens."""
+    removed = frozenset(name.replace(b"_", b"-") for name in (*changes.removed, *(name.lower().encode() for name in names)))
+    return FieldChanges(removed, changes.written) if removed else changes
 
 
 Take = Callable[[], None]

@@ -20,10 +20,10 @@ from prefork_lb.routing.actions import (
     Limiter,
     Take,
     field_changes,
+    of_requests,
     redirecting,
     responding,
     responding_from,
-    without_fields,
 )
 from prefork_lb.routing.guards import Guard
 from prefork_lb.routing.keys import key_finder
@@ -92,7 +92,7 @@ def _actions(config: Config, index: int, route: RouteConfig, make_limiter: MakeL
         answer = _responding(route.respond, f"{config.source}: routes[{index}].respond")
     path = Template(route.path) if route.path else None
     limit = make_limiter(route, route.rate) if route.rate is not None and make_limiter is not None else None
-    request = without_fields(_changes(route.request), _fields_of_guards(route))
+    request = of_requests(_changes(route.request), _fields_of_guards(route))
     actions = Actions(_may_come(route), answer, path, request, _changes(route.response), route.body_limit, limit,
                       make_guards(route) if make_guards is not None else ())
     return actions if actions != Actions() else None
