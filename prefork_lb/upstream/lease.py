@@ -105,6 +105,7 @@ class Lease:
         if self.is_open:
             self._failure = why
             self._end(reusable=False, failed=True)
+            self._outcomes.note_failure(self.server, why)
             self._tell_failure()
 
     def abandon(self) -> None:

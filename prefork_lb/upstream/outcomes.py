@@ -55,11 +55,15 @@ class Outcomes:
         """A request has failed. It counts as load for `penalty_s` seconds at least, if the pool has `ejection.penalty`."""
         self._penalise(server, penalty_s)
         with self._ledger.locked():
-            self._states.note_failure(server.slot, why)
             if trial is not None and not trial.is_judged:
                 self.ejections.fail_trial(trial, why)
             elif self._counts(server, seen):
                 self.ejections.count_failure(server, why)
+
+    def note_failure(self, server: Server, why: str) -> None:
+        """A request got no whole answer from the server: let operators see why, also when the server is well again."""
+        with self._ledger.locked():
+            self._states.note_failure(server.slot, why)
 
     def refused(self, server: Server, penalty_s: float, trial: Trial | None) -> None:
         """A server has told a client to come again later (429): it works, but it is not idle."""

@@ -19,6 +19,7 @@ from prefork_lb.errors import (
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import Segment
+from prefork_lb.shared.states import States
 from prefork_lb.upstream.lease import Lease
 from tests.unit.upstream.parts import NotedStream, new_pool, new_server
 
@@ -87,6 +88,16 @@ def test_left_without_a_word_it_fails(held: Held) -> None:
     with held.lease:
         pass
     assert held.outcome == FAILED
+
+
+def test_why_there_was_no_answer_is_noted_and_a_failure_by_its_status_is_not(segment: Segment, held: Held) -> None:
+    states = States(segment)
+    held.lease.note_status(500, 0.0)
+    held.lease.succeed(True)
+    assert (held.failures, states.failed_at[3]) == (1, 0)
+    new_pool(held.ledger, held.server).lease(_Request(), ()).fail("it broke")
+    assert states.failed_at[3] > 0
+    assert states.failure(3) == "it broke"
 
 
 def test_kept_it_stays_until_its_new_owner_ends_it(held: Held) -> None:
