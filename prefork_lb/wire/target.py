@@ -25,9 +25,6 @@ _new = tuple.__new__  # what the class does, at half the price: every new head c
 def destination(head: RequestHead) -> Destination:
     """Check target and Host of a request. Raises BadRequest, or NotImplementedByProxy for CONNECT."""
     method, target = head.method, head.target
-    # Whatever the front end let through: the target goes to a server, and into answers of routes. `wire.lines` checks the fields.
-    if not head.is_parsed and grammar.request_line.fullmatch(b"%b %b HTTP/1.1" % (method, target)) is None:
-        raise BadRequest(f"not a request line: {method[:40]!r} {target[:80]!r}")
     hosts = head.index.get(b"host")
     # RFC 9112 3.2: a request without a Host, with several, or with an invalid one is answered with 400.
     if hosts is None:
@@ -48,6 +45,9 @@ def destination(head: RequestHead) -> Destination:
             raise BadRequest("the target * is for OPTIONS")
     if b"#" in target:
         raise BadRequest("a fragment in the request target")
+    # Whatever the front end let through: the target goes to a server, and into answers of routes. `wire.lines` checks the fields.
+    if not head.is_parsed and grammar.request_line.fullmatch(b"%b %b HTTP/1.1" % (method, target)) is None:
+        raise BadRequest(f"not a request line: {method[:40]!r} {target[:80]!r}")
     return _new(Destination, (target, host, host_name(host)))
 
 

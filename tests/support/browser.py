@@ -42,7 +42,9 @@ class Browser:
         self._driver.quit()
 
     def open(self, url: str) -> None:
-        """Load a page."""
+        """Load a page. What the one before it had to complain of is forgotten: its balancer may have gone meanwhile."""
+        self._driver.get("about:blank")
+        self.complaints()
         self._driver.get(url)
 
     def run(self, script: str, *arguments: Any) -> Any:
@@ -75,5 +77,5 @@ class Browser:
                    lambda: f"{text!r} in {selector}; there is {self.texts(selector)}, and {self.complaints()}", SEEN_S, every=0.1)
 
     def complaints(self) -> list[str]:
-        """What the browser's console has of warnings and errors, since it was last asked."""
+        """What the browser's console has of warnings and errors, since the page was opened, or it was last asked."""
         return [line["message"] for line in self._driver.get_log("browser") if line["level"] in ("WARNING", "SEVERE")]
