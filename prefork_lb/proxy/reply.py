@@ -49,8 +49,8 @@ class Reply:
 
     def change_fields(self, removed: frozenset[bytes], written: Sequence[tuple[bytes, bytes]]) -> None:
         """Take the fields of these names (in lower case) out of the response, and write others."""
-        if removed:
-            head = self.head
+        head = self.head
+        if any(name in head.index for name in removed):  # else the head stays as it was read, which is cheaper to pass on
             self.head = ResponseHead(head.status, head.reason, head.minor,
                                      [field for field in head.fields if field[0].lower() not in removed])
         self.added = (*self.added, *written)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from prefork_lb.errors import ContentTooLarge, Forbidden, NotFound, OwnAnswer
 from prefork_lb.routing.guards import Guard, Guarded
 from prefork_lb.routing.template import Facts, Template
+from prefork_lb.wire.lines import field_lines
 
 _MOST_FILE_BYTES = 1 << 20
 # A place that touches the host, as in `https://example.org{rest}`, could go on with `.evil.net`. {path} begins with a slash, and
@@ -26,6 +27,7 @@ class FieldChanges:
 
     removed: frozenset[bytes] = frozenset()  # in lower case, those of `sets` too
     written: Sequence[tuple[bytes, Template]] = ()  # of `sets` and `adds`
+    removed_lines: re.Pattern[bytes] | None = None  # of requests: finds the lines of `removed`, each with the line end before it
 
     def values(self, facts: Facts) -> list[tuple[bytes, bytes]]:
         """The fields to write for a request."""
@@ -42,9 +44,15 @@ NO_CHANGES = FieldChanges()
 
 
 def of_requests(changes: FieldChanges, names: Sequence[str]) -> FieldChanges:
-    """These changes for requests, which lose the fields of these names, too. `Applied.changed` compares names with hyphens."""
+    """These changes for requests, which lose the fields of these names, too.
+
+    CGI cannot tell an underscore in a name from a hyphen (RFC 3875 4.1.18), so a name is removed in both spellings.
+    """
     removed = frozenset(name.replace(b"_", b"-") for name in (*changes.removed, *(name.lower().encode() for name in names)))
-    return FieldChanges(removed, changes.written) if removed else changes
+    if not removed:
+        return changes
+    spellings = b"|".join(b"[-_]".join(map(re.escape, name.split(b"-"))) for name in sorted(removed))
+    return FieldChanges(removed, changes.written, re.compile(rb"\r\n(?:%b):[^\r\n]*" % spellings, re.IGNORECASE))
 
 
 Take = Callable[[], None]
@@ -100,16 +108,13 @@ class Applied(NamedTuple):
         return Guarded(self.actions.guards, self.facts) if self.actions.guards else None
 
     def changed(self, block: bytes) -> bytes:
-        """A request's head with the changes of its fields. CGI cannot tell an underscore in a name from a hyphen (RFC 3875
-        4.1.18), so a name is removed in both spellings."""
+        """A request's head with the changes of its fields."""
         changes = self.actions.request
         if changes is NO_CHANGES:
             return block
-        start, *lines = block[:-4].split(b"\r\n")
-        if changes.removed:
-            lines = [line for line in lines if line.partition(b":")[0].lower().replace(b"_", b"-") not in changes.removed]
-        lines += [b"%b: %b" % entry for entry in changes.values(self.facts)]
-        return b"\r\n".join([start, *lines, b"", b""])
+        if changes.removed_lines is not None:
+            block = changes.removed_lines.sub(b"", block)
+        return b"%b%b\r\n" % (block[:-2], field_lines(changes.values(self.facts)))
 
     def of_response(self) -> tuple[frozenset[bytes], Sequence[tuple[bytes, bytes]]] | None:
         """The names, in lower case, whose fields a response loses, and the fields that it gets; None: no changes."""

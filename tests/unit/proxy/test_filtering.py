@@ -19,7 +19,7 @@ from prefork_lb.proxy.filtering import FilteringEngine, LoadedFilter, chosen_key
 from prefork_lb.proxy.refusals import tell_refusal
 from prefork_lb.proxy.reply import Reply
 from prefork_lb.proxy.request import Request
-from prefork_lb.routing.actions import Actions, FieldChanges
+from prefork_lb.routing.actions import NO_CHANGES, Actions, of_requests
 from prefork_lb.routing.guards import Passed
 from prefork_lb.routing.match import Route, Router
 from tests.unit.filters.asked import NoHTTP
@@ -295,7 +295,7 @@ def test_a_key_may_be_any_text(site: Site) -> None:
 @pytest.mark.parametrize("told", [[(b"Remote-User", b"ann")], []])
 def test_a_filter_believes_the_guards_and_not_the_client(site: Site, told: list[tuple[bytes, bytes]]) -> None:
     seen: list[list[str]] = []
-    actions = Actions(guards=[lambda facts: Passed(fields=told)], request=FieldChanges(frozenset((b"remote-user",))))
+    actions = Actions(guards=[lambda facts: Passed(fields=told)], request=of_requests(NO_CHANGES, ["Remote-User"]))
 
     def look(request: SeenRequest) -> None:
         seen.append(request.fields.all("Remote-User") + request.fields.all("Remote_User"))
