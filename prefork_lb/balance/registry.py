@@ -1,8 +1,6 @@
 """Which policy a name stands for: one line a policy."""
 from __future__ import annotations
 
-import importlib
-import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +17,7 @@ from prefork_lb.balance.power_of_two_timed import PowerOfTwoTimed
 from prefork_lb.balance.round_robin import RoundRobin
 from prefork_lb.balance.smooth import SmoothWeightedRoundRobin
 from prefork_lb.balance.weighted_random import WeightedRandom
+from prefork_lb.own_code import named, told
 
 _POLICIES: dict[str, Callable[[PolicySetup], Policy]] = {
     "round-robin": RoundRobin,
@@ -47,13 +46,7 @@ def own_policy_class(name: str) -> type[Any]:
     module_name, colon, class_name = name.partition(":")
     if not colon or not class_name:
         raise ValueError(f'{name!r} is not a policy: use one of {", ".join(POLICY_NAMES)}, or "package.module:Class"')
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as exc:
-        raise ValueError(f"policy {name!r}: no module named {exc.name!r}; is it on PYTHONPATH?") from exc
-    except Exception as exc:
-        raise ValueError(f"policy {name!r}: {module_name} cannot be imported: {_told(exc)}") from exc
-    found = getattr(module, class_name, None)
+    found = named("policy", name)
     if not (isinstance(found, type) and callable(getattr(found, "pick", None))):
         raise ValueError(f"policy {name!r}: {module_name} has no class {class_name} with a method pick(candidates, request)")
     return found
@@ -67,11 +60,5 @@ def make_policy(name: str, setup: PolicySetup) -> Policy:
     try:
         made: Policy = found(setup.rng, setup.memory)
     except Exception as exc:
-        raise ValueError(f"policy {name!r}: it cannot be made: {_told(exc)}") from exc
+        raise ValueError(f"policy {name!r}: it cannot be made: {told(exc)}") from exc
     return made
-
-
-def _told(exc: Exception) -> str:
-    """What was raised, and where."""
-    place = traceback.extract_tb(exc.__traceback__)[-1]
-    return f"{type(exc).__name__}: {exc} ({place.filename}:{place.lineno})"

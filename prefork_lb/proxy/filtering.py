@@ -17,10 +17,10 @@ from prefork_lb.errors import FilterFailed, OwnAnswer, printable
 from prefork_lb.filters import Answer, Exchange, Filter
 from prefork_lb.filters import Request as SeenRequest
 from prefork_lb.filters import Response as SeenResponse
-from prefork_lb.filters.loading import place_of, told
 from prefork_lb.filters.message import Fields
 from prefork_lb.log_summary import summary
 from prefork_lb.net.networks import LiesIn
+from prefork_lb.own_code import place_of, told
 from prefork_lb.proxy.attempt import Settings
 from prefork_lb.proxy.engine import Engine
 from prefork_lb.proxy.plan import Plan
