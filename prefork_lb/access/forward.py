@@ -17,6 +17,7 @@ from prefork_lb.routing.guards import Passed
 from prefork_lb.routing.template import Facts
 from prefork_lb.wire.fields import HOP_BY_HOP, nominated
 from prefork_lb.wire.forwarded import is_told_by_proxies
+from prefork_lb.wire.head import list_members
 
 _MOST_REMEMBERED = 4096
 # Answers that are for the client: who it is, that it may not, or where to sign in.
@@ -89,5 +90,5 @@ class ForwardAuth:
 
 
 def _for_client(answer: HTTPAnswer) -> list[tuple[bytes, bytes]]:
-    stop = {name.strip().lower().encode("latin-1") for value in answer.fields.all("Connection") for name in value.split(",")}
-    return [pair for pair in answer.fields.pairs if pair[0].lower() not in _NOT_ANSWERED | stop]
+    stop = list_members([value.encode("latin-1") for value in answer.fields.all("Connection")])
+    return [pair for pair in answer.fields.pairs if pair[0].lower() not in _NOT_ANSWERED.union(stop)]

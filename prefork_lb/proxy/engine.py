@@ -62,12 +62,11 @@ class Engine:
         plan = request.head.kept
         if not isinstance(plan, Plan) or plan.peer is not request.peer or plan.engine is not self:
             plan = self.plan(request)
-        elif plan.take is not None:
+        else:
             request.pages = plan.pages
-            plan.take()
+            if plan.take is not None:
+                plan.take()
         request.plan = plan
-        if plan.serving is not None:
-            request.pages = plan.pages
         passed = request.passed = plan.guarded.enter() if plan.guarded is not None else None
         try:
             if plan.filters is not None:

@@ -43,9 +43,7 @@ def error_page(error: ProxyError, accept: str, identity: Identity | None = None,
     else:
         content, described = _page(error, accept, identity)
     fields = [*described, (b"Content-Length", b"%d" % len(content)), (b"Cache-Control", b"no-store"), *own.fields]
-    if isinstance(error, CapacityError):
-        fields.append((b"Retry-After", b"%d" % error.retry_after_s))
-    if isinstance(error, TooManyRequests):
+    if isinstance(error, CapacityError | TooManyRequests):
         fields.append((b"Retry-After", b"%d" % error.retry_after_s))
     if isinstance(error, RefusedByRoute):
         fields += error.fields
