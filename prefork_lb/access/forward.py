@@ -15,7 +15,7 @@ from prefork_lb.errors import OwnAnswer, Undecided
 from prefork_lb.filters.http import HTTPAnswer, HTTPClient, NoAnswer
 from prefork_lb.routing.guards import Passed
 from prefork_lb.routing.template import Facts
-from prefork_lb.wire.fields import HOP_BY_HOP, nominated
+from prefork_lb.wire.fields import HOP_BY_HOP, cgi_name, nominated
 from prefork_lb.wire.forwarded import is_told_by_proxies
 from prefork_lb.wire.head import list_members
 
@@ -38,7 +38,7 @@ class ForwardAuth:
         """`fields` of the answer go to the server. An answer is remembered for `remembered_s`; 0: not at all."""
         self._client, self._url, self._timeout_s, self._remembered_s = client, url, timeout_s, remembered_s
         self._fields = fields
-        self._withheld = _NOT_ASKED | {name.lower().replace("_", "-").encode() for name in fields}
+        self._withheld = _NOT_ASKED | {cgi_name(name.encode()) for name in fields}
         self._passed = Remembered[bytes, Passed](_MOST_REMEMBERED, clock)
         self._hashing = hashlib.blake2b(key=os.urandom(32), digest_size=16)
 
@@ -61,8 +61,7 @@ class ForwardAuth:
         head, found = facts.head, dict[bytes, list[bytes]]()
         stop = nominated(head.index)
         for name, values in head.index.items():
-            # WSGI servers cannot tell an underscore in a name from a hyphen (RFC 3875 4.1.18).
-            plain = name.replace(b"_", b"-")
+            plain = cgi_name(name)
             if plain in self._withheld or name in stop or plain.startswith(b"x-forwarded-") or is_told_by_proxies(plain):
                 continue
             found[name] = list(values)

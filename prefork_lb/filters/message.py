@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 
 from prefork_lb.wire import grammar
 from prefork_lb.wire.cookies import cookie
-from prefork_lb.wire.fields import HOP_BY_HOP
+from prefork_lb.wire.fields import HOP_BY_HOP, cgi_name
 from prefork_lb.wire.forwarded import is_told_by_proxies
 
 # What frames a message, belongs to a connection or is written anew: no filter's matter.
@@ -72,7 +72,7 @@ class Fields:
         return encoded
 
     def _key(self, name: bytes) -> bytes:
-        return name.lower().replace(b"_", b"-") if self._of_request else name.lower()
+        return cgi_name(name) if self._of_request else name.lower()
 
 
 class Request:

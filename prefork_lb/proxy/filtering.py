@@ -29,6 +29,7 @@ from prefork_lb.proxy.request import Ended, FieldPairs, Request
 from prefork_lb.routing.actions import Applied
 from prefork_lb.routing.match import Route, Router
 from prefork_lb.upstream.pool import Pool
+from prefork_lb.wire.fields import cgi_name
 from prefork_lb.wire.forwarded import client_scheme, told_client
 from prefork_lb.wire.framing import Framing
 from prefork_lb.wire.head import RequestHead, list_members
@@ -195,7 +196,7 @@ def _seen_fields(request: Request, applied: Applied | None) -> FieldPairs:
     if applied is None or passed is None:
         return fields
     removed = applied.actions.request.removed
-    return [field for field in fields if field[0].lower().replace(b"_", b"-") not in removed] + list(passed.fields)
+    return [field for field in fields if cgi_name(field[0]) not in removed] + list(passed.fields)
 
 
 def _fields(seen: Fields) -> list[tuple[bytes, bytes]]:

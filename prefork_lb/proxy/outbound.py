@@ -14,7 +14,7 @@ from prefork_lb.proxy.request import BodySource, Request
 from prefork_lb.wire import grammar
 from prefork_lb.wire.chunked import encode_chunk, encode_last_chunk
 from prefork_lb.wire.cookies import without_cookie
-from prefork_lb.wire.fields import HOP_BY_HOP, allowed_trailers, nominated
+from prefork_lb.wire.fields import HOP_BY_HOP, allowed_trailers, cgi_name, nominated
 from prefork_lb.wire.forwarded import is_told_by_proxies, told_lines
 from prefork_lb.wire.framing import BY_CHUNKS, BY_LENGTH, BY_NOTHING, NO_BODY, Framing
 from prefork_lb.wire.head import EXPECT, MAX_FORWARDS, Fields, FieldSection, Section
@@ -77,8 +77,8 @@ def _travels(name: bytes) -> bool:
 
 
 _LINES = Lines(_travels, BadRequest)
-# Of requests that have an identity. CGI and WSGI servers cannot tell an underscore in a name from a hyphen (RFC 3875 4.1.18).
-_UNNAMED_LINES = Lines(lambda name: _travels(name) and name.replace(b"_", b"-") not in tracing.FIELDS, BadRequest)
+# Of requests that have an identity.
+_UNNAMED_LINES = Lines(lambda name: _travels(name) and cgi_name(name) not in tracing.FIELDS, BadRequest)
 
 
 def _carried(section: Section, own_cookies: frozenset[bytes], travelling: Lines) -> bytes:

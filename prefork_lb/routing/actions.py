@@ -10,6 +10,7 @@ from typing import NamedTuple
 from prefork_lb.errors import ContentTooLarge, Forbidden, NotFound, OwnAnswer
 from prefork_lb.routing.guards import Guard, Guarded
 from prefork_lb.routing.template import Facts, Template
+from prefork_lb.wire.fields import cgi_name
 from prefork_lb.wire.lines import field_lines
 
 _MOST_FILE_BYTES = 1 << 20
@@ -44,11 +45,8 @@ NO_CHANGES = FieldChanges()
 
 
 def of_requests(changes: FieldChanges, names: Sequence[str]) -> FieldChanges:
-    """These changes for requests, which lose the fields of these names, too.
-
-    CGI cannot tell an underscore in a name from a hyphen (RFC 3875 4.1.18), so a name is removed in both spellings.
-    """
-    removed = frozenset(name.replace(b"_", b"-") for name in (*changes.removed, *(name.lower().encode() for name in names)))
+    """These changes for requests, which lose the fields of these names, too: in both spellings of `cgi_name`."""
+    removed = frozenset(map(cgi_name, (*changes.removed, *(name.encode() for name in names))))
     if not removed:
         return changes
     spellings = b"|".join(b"[-_]".join(map(re.escape, name.split(b"-"))) for name in sorted(removed))

@@ -44,6 +44,12 @@ def nominated(index: Index) -> frozenset[bytes]:
     return frozenset(name for name in list_members(options) if name not in _KEPT and not name.startswith(_KEPT_PREFIX))
 
 
+def cgi_name(name: bytes) -> bytes:
+    """A field's name in lower case and with hyphens for underscores, which CGI and WSGI servers cannot tell apart (RFC 3875
+    4.1.18). What a client must not say it must say in neither spelling."""
+    return name.lower().replace(b"_", b"-")
+
+
 def allowed_trailers(fields: Fields) -> Fields:
     """The trailer fields that may travel on (RFC 9110 6.5.1)."""
     return [field for field in fields

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from prefork_lb.wire.certificates import ClientCertificate
+from prefork_lb.wire.fields import cgi_name
 from prefork_lb.wire.head import VIA, Index, Section
 from prefork_lb.wire.lines import field_lines
 
@@ -31,11 +32,8 @@ class ClientInfo:
 
 
 def is_told_by_proxies(name: bytes) -> bool:
-    """Whether a field (lower-case name) describes the client. This proxy replaces such fields by its own.
-
-    Names with underscores count too: CGI and WSGI servers cannot tell X_Forwarded_For from X-Forwarded-For (RFC 3875 4.1.18).
-    """
-    name = name.replace(b"_", b"-")
+    """Whether a field (lower-case name) describes the client, in either spelling. This proxy replaces such fields by its own."""
+    name = cgi_name(name)
     return name.startswith(_PREFIX) or name in _TOLD_BY_PROXIES
 
 
