@@ -32,6 +32,7 @@ def test_other_greenlets_go_on_meanwhile_and_two_functions_run_at_a_time(hub: Hu
             hub.soon(job)
         while len(under_way) < 2:
             hub.sleep(0.001)  # the greenlets and this one run while the functions stand
+        hub.sleep(0.1)  # for a third one, which must not begin
         may_go.set()
         while len(results) < 6:
             hub.sleep(0.001)
