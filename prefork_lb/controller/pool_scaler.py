@@ -60,7 +60,7 @@ class PoolScaler:
     @property
     def is_over(self) -> bool:
         """Whether it is retired and has no server left."""
-        return self._is_retired and not self._fleet.servers
+        return self._is_retired and self._fleet.is_empty
 
     def look(self) -> None:
         """Have as many servers run as the pool needs now."""

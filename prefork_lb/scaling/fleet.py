@@ -84,6 +84,11 @@ class Fleet:
         """How the roll of the last `tick` has ended; None: there is none, or it is under way."""
         return self._rolling.outcome
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is no server. Not before what another controller has left was taken up, which may fail at first."""
+        return self._is_adopted and not self._members
+
     def tick(self, wanted: int, roll: RollRequest | None = None) -> None:
         """Do what is due, so that there are `wanted` servers. `roll`: replace those that run, until that has an outcome."""
         self._now = self._clock()

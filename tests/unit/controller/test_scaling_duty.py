@@ -177,6 +177,21 @@ def test_servers_of_a_pool_that_ceased_to_scale_without_a_controller_are_drained
     assert driver.running == {}
 
 
+def test_servers_that_cannot_be_taken_up_at_once_are_not_forgotten(
+        segment: Segment, duty: ScalingDuty, drivers: Drivers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scaling_duty, "keepers", lambda name: [Found(7, 7, "app", 1, ADDRESS, 3)])
+    drivers.left = {1: Running(ADDRESS, 1.0)}
+    left(segment)
+    duty.use(config_with(app=None))
+    (driver,) = drivers.of("app")
+    driver.fails = True
+    duty.look()
+    driver.fails = False
+    duty.look()
+    duty.look()
+    assert [server.leaving for server in view(segment).servers] == [True]
+
+
 def test_servers_that_no_driver_knows_leave_a_pool_that_scales_no_more(
         segment: Segment, duty: ScalingDuty, drivers: Drivers) -> None:
     left(segment)
