@@ -51,14 +51,18 @@ def test_a_reload_tells_what_changed_and_whether_it_took(rig: Rig, tmp_path: Pat
 def test_events_tell_of_workers_and_servers(rig: Rig) -> None:
     origin = rig.origin(2)
     balancer = rig.balancer(pool_text(origin.addresses), PROXY, workers=2)
+
+    def wait_for_events(**wanted: int) -> None:
+        wait_until(lambda: Counter(event["kind"].replace("-", "_") for event in events(balancer)).items() >= wanted.items(),
+                   lambda: f"{wanted}: {events(balancer)}", 20, every=0.2)
+
+    wait_for_events(worker_started=2)  # a worker has joined a moment before it says so
     victim = balancer.workers()[0]
     balancer.kill_worker(victim)
     wait_until(lambda: any(event["text"] == f"worker {victim} died" for event in events(balancer)),
                lambda: f"the death of {victim}: {events(balancer)}", 20, every=0.2)
     # The worker in its place and the controller start beside this.
-    wanted = {"worker-started": 3, "controller-started": 1}
-    wait_until(lambda: Counter(event["kind"] for event in events(balancer)).items() >= wanted.items(),
-               lambda: f"all have started: {events(balancer)}", 20, every=0.2)
+    wait_for_events(worker_started=3, controller_started=1)
     assert balancer.by_hand("drain", origin.addresses[0]).returncode == 0
     kinds = [event["kind"] for event in events(balancer)]
     assert kinds[0] == "reload" and kinds[-1] == "admin"
