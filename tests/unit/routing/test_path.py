@@ -1,11 +1,10 @@
 """The path as routes compare it: normal forms, and what no reading is sure of."""
 from __future__ import annotations
 
-import sys
-
 import pytest
 
 from prefork_lb.routing.path import compared
+from tests.support.calls import calls_of
 
 
 @pytest.mark.parametrize(("raw", "path", "sent"), [
@@ -101,18 +100,7 @@ def test_what_all_read_alike_is_not_doubted(raw: bytes) -> None:
 @pytest.mark.parametrize("piece", [b"/a", b"/..", b"/.", b"//", b"%2e%2e/", b"/%61", b";", b"/;%5c"])
 def test_the_steps_for_a_path_grow_with_its_length_and_not_with_its_square(piece: bytes) -> None:
     def steps(count: int) -> int:
-        """How many functions are called for a path of so many pieces."""
-        found = 0
-
-        def note(frame: object, event: str, argument: object) -> None:
-            nonlocal found
-            found += event in ("call", "c_call")
-
-        sys.setprofile(note)
-        try:
-            compared(b"/" + piece * count)
-        finally:
-            sys.setprofile(None)
-        return found
+        path = b"/" + piece * count
+        return calls_of(lambda: compared(path))
 
     assert steps(4000) <= 5 * steps(1000)
