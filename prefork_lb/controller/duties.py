@@ -37,3 +37,13 @@ class Duties:
         if what != told or now - told_at >= _TELLS_AGAIN_S:
             self._failing[name] = what, now
             log.exception("the controller cannot %s; it tries again and does its other duties meanwhile", name)
+
+
+def do_at_the_end(duties: Mapping[str, Callable[[], object]], beat: Callable[[], object]) -> None:
+    """Do each duty a last time, with a sign of life before it, since some take seconds. One that fails stops no other."""
+    for name, do in duties.items():
+        beat()
+        try:
+            do()
+        except Exception:
+            log.exception("the controller, which ends, cannot %s", name)

@@ -11,12 +11,13 @@ import os
 import signal
 import threading
 import time
+from functools import partial
 
 from prefork_lb.config.published import decode_published
 from prefork_lb.controller.active_checks import ActiveChecks
 from prefork_lb.controller.cluster_duty import ClusterDuty
 from prefork_lb.controller.discovery_duty import DiscoveryDuty
-from prefork_lb.controller.duties import Duties
+from prefork_lb.controller.duties import Duties, do_at_the_end
 from prefork_lb.controller.launch import ANOTHER_RUNS
 from prefork_lb.controller.leaving_duty import LeavingDuty
 from prefork_lb.controller.scaling_duty import ScalingDuty
@@ -109,13 +110,15 @@ class Controller:
                 if stop.wait(_EVERY_S):
                     break
         finally:
-            self._scaling.close(self._is_over)
-            self._admin.close()
-            self._discovery.close()
-            self._sharing.close()
-            self._checks.close()
-            self._saver.close()
-            self._sender.close()
+            do_at_the_end({
+                "end the scaling of pools": partial(self._scaling.close, self._is_over, self._beat),
+                "end the administration interface": self._admin.close,
+                "end discovery": self._discovery.close,
+                "end the process that shares with other balancers": self._sharing.close,
+                "end the checks": self._checks.close,
+                "write the state file": self._saver.close,
+                "end StatsD": self._sender.close,
+            }, self._beat)
             self._wait_for_servers(stop)
 
     def _wait_for_servers(self, stop: threading.Event) -> None:

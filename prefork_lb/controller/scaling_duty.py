@@ -7,7 +7,7 @@ from functools import partial
 from prefork_lb.config.model import Config
 from prefork_lb.config.pool import PoolConfig
 from prefork_lb.config.scaling import ScalingConfig
-from prefork_lb.controller.duties import Duties
+from prefork_lb.controller.duties import Duties, do_at_the_end
 from prefork_lb.controller.pool_scaler import PoolScaler
 from prefork_lb.controller.scaled_drivers import ConfiguredDriver, make_driver
 from prefork_lb.controller.scaled_pool import ScaledPool
@@ -57,15 +57,16 @@ class ScalingDuty:
         if over and self._config is not None:
             self._match_scalers(self._config)
 
-    def close(self, has_ended: bool) -> None:
+    def close(self, has_ended: bool, beat: Callable[[], object]) -> None:
         """End the checks of servers that start. `has_ended`: the instance has ended, so all servers that it started end, too:
-        see `is_closed`."""
-        for pool in self._pools.values():
-            pool.checks.close()
-            if has_ended:
-                self._closing.append(pool.driver.driver)
-                pool.driver.driver.close()
-                self.closes_within_s = max(self.closes_within_s, pool.stop_timeout_s + _STOP_SPARE_S)
+        see `is_closed`. `beat` gives a sign of life."""
+        do_at_the_end({f"end the checks of new servers of the pool {name}": pool.checks.close
+                       for name, pool in self._pools.items()}, beat)
+        if has_ended:
+            self._closing = [pool.driver.driver for pool in self._pools.values()]
+            self.closes_within_s = max((pool.stop_timeout_s + _STOP_SPARE_S for pool in self._pools.values()), default=0.0)
+            do_at_the_end({f"end the servers of the pool {name}": pool.driver.driver.close
+                           for name, pool in self._pools.items()}, beat)
 
     @property
     def is_closed(self) -> bool:

@@ -15,8 +15,9 @@ from prefork_lb.shared.scales import scaling_of
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import now_ms
 
-# The controller moves four times a second. One that is stopped must not keep the master.
-_BELIEVED_MS = 5000
+# The controller moves four times a second, and at its end between one thing and the next. The longest of these is the stop of a
+# pool's units, up to 10 s. One that is stopped must not keep the master.
+_BELIEVED_MS = 15_000
 _LOOK_S = 0.05
 
 

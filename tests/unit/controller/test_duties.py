@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from prefork_lb.controller.duties import Duties
+from prefork_lb.controller.duties import Duties, do_at_the_end
 
 
 class Trouble:
@@ -54,3 +54,16 @@ def test_what_fails_in_the_same_way_is_told_once_a_minute_and_its_end_once(caplo
     trouble.why = ""
     assert told() == ["the controller can sweep again"]
     assert told() == []
+
+
+def test_at_the_end_a_duty_that_fails_stops_no_other_and_each_is_preceded_by_a_sign_of_life(
+        caplog: pytest.LogCaptureFixture) -> None:
+    done: list[str] = []
+
+    def fail() -> None:
+        done.append("fails")
+        raise OSError("no disk")
+
+    do_at_the_end({"write": fail, "end checks": lambda: done.append("checks")}, lambda: done.append("beat"))
+    assert done == ["beat", "fails", "beat", "checks"]
+    assert "the controller, which ends, cannot write" in caplog.text and "no disk" in caplog.text

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ from typing import Any
 import pytest
 
 from prefork_lb.controller.launch import ANOTHER_RUNS
+from prefork_lb.controller.process import Controller
+from prefork_lb.controller.scaling_duty import ScalingDuty
+from prefork_lb.controller.state_saver import StateSaver
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.desired import publish
 from prefork_lb.shared.ledger import Ledger
@@ -177,3 +181,23 @@ def test_metrics_go_to_statsd_from_the_configuration_that_says_so_until_the_end(
         process.terminate()
         assert hears(f"end.server_up.web.{server}")  # once more
         process.wait()
+
+
+def test_what_fails_at_the_end_does_not_stop_the_rest(segment: Segment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The state file is written after the servers of scaling were asked to end."""
+    def fail(*_: object) -> None:
+        raise OSError("no systemd")
+
+    monkeypatch.setattr(ScalingDuty, "close", fail)
+    ended: list[StateSaver] = []
+    close = StateSaver.close
+
+    def note(saver: StateSaver) -> None:
+        close(saver)
+        ended.append(saver)
+
+    monkeypatch.setattr(StateSaver, "close", note)
+    stop = threading.Event()
+    stop.set()
+    Controller(segment, "").run(stop)
+    assert len(ended) == 1

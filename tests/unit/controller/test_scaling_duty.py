@@ -35,7 +35,7 @@ class Driver(StagedDriver):
         super().__init__()
         self.pool = pool
         self.used: list[ScalingConfig] = []
-        self.is_asked_to_close = self.fails = False
+        self.is_asked_to_close = self.fails = self.closes_badly = False
 
     def adopt(self) -> dict[int, Running]:
         if self.fails:
@@ -44,6 +44,8 @@ class Driver(StagedDriver):
 
     def close(self) -> None:
         self.is_asked_to_close = True
+        if self.closes_badly:
+            raise OSError("no systemd")
 
 
 class Drivers:
@@ -61,6 +63,10 @@ class Drivers:
 
     def of(self, pool: str) -> list[Driver]:
         return [driver for driver in self.made if driver.pool == pool]
+
+
+def no_beat() -> None:
+    """No sign of life is needed."""
 
 
 def left(segment: Segment) -> Steering:
@@ -99,7 +105,7 @@ def duty(segment: Segment, drivers: Drivers, monkeypatch: pytest.MonkeyPatch) ->
     register(segment, ledger, [PoolEntry(name, [], may_be_empty=True) for name in ("web", "app", "other")])
     duty = ScalingDuty(segment, ledger, States(segment), make=drivers.make)
     yield duty
-    duty.close(has_ended=False)
+    duty.close(has_ended=False, beat=no_beat)
 
 
 def test_pools_that_scale_are_scaled_and_others_are_not(duty: ScalingDuty, drivers: Drivers) -> None:
@@ -234,16 +240,30 @@ def test_with_another_driver_the_servers_of_the_one_before_end_first(duty: Scali
 def test_servers_end_with_the_instance_and_not_with_the_controller(duty: ScalingDuty, drivers: Drivers, has_ended: bool) -> None:
     duty.use(config_with(app={}, other={}))
     duty.look()
-    duty.close(has_ended)
+    duty.close(has_ended, no_beat)
     assert [driver.is_asked_to_close for driver in drivers.made] == [has_ended, has_ended]
     assert all(driver.running for driver in drivers.made)
+
+
+def test_a_driver_that_cannot_end_its_servers_stops_no_other_and_each_is_preceded_by_a_sign_of_life(
+        duty: ScalingDuty, drivers: Drivers, caplog: pytest.LogCaptureFixture) -> None:
+    duty.use(config_with(app={"stop_timeout": 7}, other={"stop_timeout": 9}))
+    duty.look()
+    closed_at_beats: list[int] = []
+    for driver in drivers.made:
+        driver.closes_badly = True
+    duty.close(has_ended=True, beat=lambda: closed_at_beats.append(sum(driver.is_asked_to_close for driver in drivers.made)))
+    assert [driver.is_asked_to_close for driver in drivers.made] == [True, True]
+    assert {0, 1} <= set(closed_at_beats)
+    assert caplog.text.count("cannot end the servers of the pool") == 2
+    assert duty.closes_within_s > 9 and not duty.is_closed
 
 
 def test_the_end_of_servers_that_end_with_the_instance_can_be_waited_for(duty: ScalingDuty, drivers: Drivers) -> None:
     duty.use(config_with(app={"stop_timeout": 7}, other={"stop_timeout": 3}))
     duty.look()
     assert (duty.is_closed, duty.closes_within_s) == (True, 0)
-    duty.close(has_ended=True)
+    duty.close(has_ended=True, beat=no_beat)
     assert duty.closes_within_s > 7
     drivers.made[0].is_closed = True
     assert not duty.is_closed

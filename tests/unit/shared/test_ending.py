@@ -67,6 +67,15 @@ def test_a_controller_that_stands_still_keeps_nobody(segment: Segment, master: M
     assert looks == []
 
 
+def test_a_controller_that_ends_one_thing_for_long_is_waited_for(
+        segment: Segment, master: Master, looks: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stop of a pool's units may take 10 s, and the state file 5 s, without a sign of life."""
+    scale(segment)
+    monkeypatch.setattr(ending, "now_ms", lambda: segment.cells[at.H_BEAT] + 10_500)
+    end_instance(master.pid)
+    assert len(looks) == LOOKS
+
+
 def test_the_first_of_two_masters_leaves_the_instance_as_it_is(
         segment: Segment, master: Master, new_master: Callable[[], Master], looks: list[float], file: Path) -> None:
     scale(segment)
