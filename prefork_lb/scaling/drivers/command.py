@@ -100,14 +100,18 @@ class CommandDriver:
         return {n: Running(server.address, server.up.begun_at - epoch) for n, server in self._servers.items()}
 
     def close(self) -> None:
-        for server in self._servers.values():
+        for server in self._all():
             server.up.kill()  # else it could start something after `down`
+            server.note_up()  # it may have ended since the last look
             if not server.is_being_ended():
                 self._call_down(server)
 
     @property
     def is_closed(self) -> bool:
-        return all(server.down.code() is not None for server in (*self._servers.values(), *self._left))
+        return all(server.down.code() is not None for server in self._all())
+
+    def _all(self) -> list[_Server]:
+        return [*self._servers.values(), *self._left]
 
     def _prepare(self) -> None:
         """Have the folder. Raises OSError, also when it is another user's, who could have any program called."""

@@ -225,6 +225,28 @@ def test_the_end_of_the_instance_leaves_no_up_that_starts_something_after_down(c
     wait_until(lambda: cloud.calls == ["up app 1 1", "down 1 0"], "down is called, without an address", 20)
 
 
+def test_the_end_of_the_instance_ends_what_another_controller_could_not_end(cloud: Cloud) -> None:
+    """Its `down` has failed, and is due again only later."""
+    cloud.start(1)
+    cloud.touch("stuck")
+    cloud.driver.stop(1, hard=False)
+    cloud.look_until(lambda _: list((cloud.folder / "servers").glob("*/down.code")), "down has failed")
+    cloud.clear("stuck")
+    driver = cloud.new_driver()
+    assert driver.adopt() == {}
+    driver.close()
+    wait_until(lambda: cloud.calls == ["up app 1 1", "down 1 10.0.0.1:8000 0"], lambda: f"down is called: {cloud.calls}", 20)
+    wait_until(lambda: driver.is_closed, "it has ended", 20)
+
+
+def test_the_end_of_the_instance_ends_a_server_that_has_just_come_up(cloud: Cloud) -> None:
+    """Its address was not taken over yet."""
+    cloud.driver.start(1)
+    wait_until(lambda: list((cloud.folder / "servers").glob("*/up.code")), "up has ended", 20)
+    cloud.driver.close()
+    wait_until(lambda: cloud.calls == ["up app 1 1", "down 1 10.0.0.1:8000 0"], lambda: f"down is called: {cloud.calls}", 20)
+
+
 def test_without_the_program_it_has_failed(tmp_path: Path) -> None:
     driver = CommandDriver("app", tmp_path / "servers", CommandSettings(["/nowhere/up"], ["down"]), ManualClock())
     driver.start(1)
