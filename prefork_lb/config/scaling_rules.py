@@ -47,6 +47,8 @@ def check_scaling(pools: Mapping[str, PoolConfig], report: ReportProblem) -> Non
         _schedules(scaling, path, report)
         if scaling.driver is None:
             continue
+        if _cannot_be_passed_on(scaling, path, report):
+            continue
         _keys_of_driver(scaling, path, report)
         if scaling.driver == "process":
             _process(scaling, path, report)
@@ -100,6 +102,27 @@ def _keys_of_driver(scaling: ScalingConfig, path: Path, report: ReportProblem) -
     for key in _NEEDED[scaling.driver]:
         if getattr(scaling, key) in ("", ()):
             report((*path, key), f'missing; driver = "{scaling.driver}" needs it')
+
+
+def _cannot_be_passed_on(scaling: ScalingConfig, path: Path, report: ReportProblem) -> bool:
+    """Report what no program can be given; whether there was something: the kernel's strings end with a zero byte, and the name
+    of a variable with "="."""
+    words: list[tuple[Path, str]] = []
+    for key in _OF_SOME:
+        value = getattr(scaling, key)
+        if isinstance(value, str):
+            words.append(((*path, key), value))
+        elif isinstance(value, tuple):
+            words += [((*path, key, index), word) for index, word in enumerate(value) if word is not None]
+    environment = scaling.environment or {}
+    words += [((*path, "environment", name), name + value) for name, value in environment.items() if value is not None]
+    found = [place for place, word in words if "\0" in word]
+    for place in found:
+        report(place, "has a zero byte, which no program can be given")
+    odd = [name for name in environment if not name or "=" in name]
+    for name in odd:
+        report((*path, "environment", name), f"{shown(name)} is no name of a variable")
+    return bool(found or odd)
 
 
 def _process(scaling: ScalingConfig, path: Path, report: ReportProblem) -> None:
