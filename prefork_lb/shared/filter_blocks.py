@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from prefork_lb.shared import layout as at
@@ -51,8 +51,10 @@ class FilterBlock:
 
 def enter_filters(segment: Segment, ledger: Ledger, filters: Sequence[tuple[str, str]]) -> list[FilterBlock]:
     """The blocks of these filters, each given by its class and its settings. There must be room for all. Takes the lock."""
+    keys = [_key(name, settings) for name, settings in filters]
     with ledger.locked():
-        return [FilterBlock(segment, ledger, _enter(segment, name, settings)) for name, settings in filters]
+        numbers = _enter(segment, dict(zip(keys, (name for name, _ in filters), strict=True)))
+        return [FilterBlock(segment, ledger, numbers[key]) for key in keys]
 
 
 def filter_counts(segment: Segment) -> list[FilterCounts]:
@@ -68,24 +70,33 @@ def filter_counts(segment: Segment) -> list[FilterCounts]:
     return [FilterCounts(name, *counts) for name, counts in sorted(found.items())]
 
 
-def _enter(segment: Segment, name: str, settings: str) -> int:
-    """The number of the block of a filter. The lock must be held."""
-    cells, layout = segment.cells, segment.layout
+def _key(name: str, settings: str) -> int:
     digest = hashlib.blake2b(f"{name}\0{settings}".encode(), digest_size=8).digest()
-    key = int(struct.unpack("<q", digest)[0]) or 1
+    return int(struct.unpack("<q", digest)[0]) or 1
+
+
+def _enter(segment: Segment, names: Mapping[int, str]) -> dict[int, int]:
+    """The numbers of the blocks of filters, by their keys; `names` are their classes. The lock must be held."""
+    cells, layout = segment.cells, segment.layout
     starts = [layout.filter_block(number) for number in range(layout.filters)]
-    keys = [cells[start + at.G_KEY] for start in starts]
-    if key in keys:
-        number = keys.index(key)
-    else:
-        entered = [cells[start + at.G_ENTERED] for start in starts]
-        number = entered.index(min(entered))  # 0: it was never in use
-        begin = starts[number]
-        # The key last: a worker that is killed in between leaves a block of no filter.
-        cells[begin + at.G_KEY] = 0
-        for cell in range(begin, begin + at.FILTER_BLOCK_CELLS):
-            cells[cell] = 0
-        write_note(segment.text, (begin + at.FILTER_HEAD_CELLS) * at.CELL, name)
-        cells[begin + at.G_KEY] = key
-    cells[starts[number] + at.G_ENTERED] = max(1, now_ms())
-    return number
+    numbers = {cells[start + at.G_KEY]: number for number, start in enumerate(starts) if cells[start + at.G_KEY] in names}
+    # The blocks of other filters, and free ones, which were entered at 0.
+    others = set(range(layout.filters)).difference(numbers.values())
+    oldest_first = sorted(others, key=lambda number: cells[starts[number] + at.G_ENTERED])
+    for key, number in zip([key for key in names if key not in numbers], oldest_first, strict=False):
+        _begin(segment, starts[number], key, names[key])
+        numbers[key] = number
+    for number in numbers.values():
+        cells[starts[number] + at.G_ENTERED] = max(1, now_ms())
+    return numbers
+
+
+def _begin(segment: Segment, start: int, key: int, name: str) -> None:
+    """Make the block that begins at this cell that of a new filter. The lock must be held."""
+    cells = segment.cells
+    # The key last: a worker that is killed in between leaves a block of no filter.
+    cells[start + at.G_KEY] = 0
+    for cell in range(start, start + at.FILTER_BLOCK_CELLS):
+        cells[cell] = 0
+    write_note(segment.text, (start + at.FILTER_HEAD_CELLS) * at.CELL, name)
+    cells[start + at.G_KEY] = key

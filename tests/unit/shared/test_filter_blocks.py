@@ -1,7 +1,8 @@
 """The blocks of filters in shared memory."""
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable
 
 import pytest
 
@@ -22,14 +23,7 @@ def segment(master: Master) -> Segment:
 
 @pytest.fixture
 def ticks(monkeypatch: pytest.MonkeyPatch) -> None:
-    def count() -> Iterator[int]:
-        now = 1000
-        while True:
-            now += 1
-            yield now
-
-    numbers = count()
-    monkeypatch.setattr(filter_blocks, "now_ms", lambda: next(numbers))
+    monkeypatch.setattr(filter_blocks, "now_ms", itertools.count(1000).__next__)
 
 
 def test_a_filter_finds_its_integers_again(segment: Segment) -> None:
@@ -60,6 +54,21 @@ def test_the_one_entered_longest_ago_gives_way_and_leaves_nothing(segment: Segme
     new, = enter_filters(segment, ledger, [("site:D", "")])
     assert (new.cells[0], first.cells[0]) == (0, 7)
     assert [counts.name for counts in filter_counts(segment)] == ["site:A", "site:C", "site:D"]
+
+
+@pytest.mark.parametrize("now_ms", [itertools.count(1000).__next__, lambda: 1000], ids=["one after another", "at once"])
+def test_new_filters_take_no_block_of_one_that_stays_nor_of_each_other(
+    segment: Segment, monkeypatch: pytest.MonkeyPatch, now_ms: Callable[[], int]
+) -> None:
+    monkeypatch.setattr(filter_blocks, "now_ms", now_ms)
+    ledger = Ledger(segment)
+    first, *_ = enter_filters(segment, ledger, [("site:A", ""), ("site:B", ""), ("site:C", "")])
+    first.cells[0] = 7
+    new = enter_filters(segment, ledger, [("site:D", ""), ("site:E", ""), ("site:A", "")])
+    for block in new[:2]:
+        block.cells[0] += 1
+    assert [block.cells[0] for block in new] == [1, 1, 7]
+    assert [counts.name for counts in filter_counts(segment)] == ["site:A", "site:D", "site:E"]
 
 
 def test_what_went_wrong_is_counted_by_class(segment: Segment) -> None:
