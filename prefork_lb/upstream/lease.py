@@ -104,8 +104,11 @@ class Lease:
         """The server did not do its part."""
         if self.is_open:
             self._failure = why
-            self._end(reusable=False, failed=True)
-            self._outcomes.note_failure(self.server, why)
+            try:
+                # While the claim stands: without one a server that was removed gives its slot to another server.
+                self._outcomes.note_failure(self.server, why)
+            finally:
+                self._end(reusable=False, failed=True)
             self._tell_failure()
 
     def abandon(self) -> None:

@@ -100,6 +100,31 @@ def test_why_there_was_no_answer_is_noted_and_a_failure_by_its_status_is_not(seg
     assert states.failure(3) == "it broke"
 
 
+def test_why_there_was_no_answer_is_noted_while_the_claim_stands(
+    segment: Segment, held: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a claim on it, a server that was removed gives its slot to another server."""
+    in_flight = []
+
+    def note_failure(self: States, slot: int, why: str) -> None:
+        in_flight.append(held.in_flight)
+
+    monkeypatch.setattr(States, "note_failure", note_failure)
+    held.lease.fail("it broke")
+    assert in_flight == [1]
+    assert held.outcome == FAILED
+
+
+def test_the_claim_is_given_back_even_if_the_failure_cannot_be_noted(held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
+    def note_failure(self: States, slot: int, why: str) -> None:
+        raise InvariantError("ours")
+
+    monkeypatch.setattr(States, "note_failure", note_failure)
+    with pytest.raises(InvariantError):
+        held.lease.fail("it broke")
+    assert held.outcome == FAILED
+
+
 def test_kept_it_stays_until_its_new_owner_ends_it(held: Held) -> None:
     with held.lease as lease:
         lease.keep()
