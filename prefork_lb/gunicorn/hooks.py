@@ -51,7 +51,10 @@ def post_worker_init(worker: Any) -> None:
 
 
 def on_exit(server: Any) -> None:
-    """Remove the instance's shared memory when its master ends normally. After a kill, the next start removes it."""
+    """Remove the instance's shared memory when its last master ends normally, and wait for the servers that scaling has started.
+
+    After a kill, the next start removes it.
+    """
     from prefork_lb.shared.ending import end_instance
 
     end_instance(server.pid)

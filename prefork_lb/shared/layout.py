@@ -9,8 +9,8 @@ reader that takes no lock sees one of the two.
     balancers       those that share with this one (`[cluster]`)
     server columns  one array a column, indexed by slot
     server keys     pool and address, as text
-    server notes    why the last check passed or failed, as text; then as much for why the server was ejected, and for how a
-                    request of it last failed
+    server notes    why the last check passed or failed, as text; then as much for why the server was ejected, and for
+                    why a request last got no whole answer from it
     pools           one block each: cells of its policy, of its retries, then its key; of its scaling, and why it is so, as text
     rows            one block for each worker process: pid and start time, its claims, its statistics
     configuration   two buffers for the configuration in force, compressed; a header cell says which one is current
@@ -148,7 +148,7 @@ C_ELSEWHERE = 48  # load by what other balancers have in flight on it (`shared.e
 C_SLOTS = 49  # of its limit over all balancers the part that this one may use, plus one; 0: all of it
 C_SLOTS_ALONE = 50  # the same, once this balancer goes on by itself
 C_CHECKED_ELSEWHERE = 51  # until when another balancer checks it for this one
-C_FAILED = 52  # when a request of it last failed, in milliseconds since the epoch; 0: none has
+C_FAILED = 52  # when a request last got no whole answer from it, in milliseconds since the epoch; 0: none has
 SERVER_COLUMNS = 53
 STATE_COLUMNS = (C_ADMIN, C_WEIGHT_SET, C_LIMIT_SET, C_CHECK, C_CHECKED, C_RISEN, C_STREAK, C_EJECTED_UNTIL, C_EJECTIONS,
                  C_RETURNED, C_TRIAL, C_WINDOW, C_WINDOW_FAILURES, C_WINDOW_REQUESTS, C_EJECTION, C_RISEN_CHANGE,
@@ -241,8 +241,8 @@ STATISTICS_POOL_CELLS = 24
 # eight is two lines of the processor's cache.
 RATE_CELLS, RATES_IN_SET = 2, 8
 
-# Entries of the table of keys in flight that one key may be in (`shared.key_claims`). With half of the entries in use, of 10,000
-# keys one finds none that is free.
+# Entries of the table of keys in flight that one key may be in (`shared.key_claims`). With half of the entries in use, three
+# of 10,000 keys find none that is free.
 KEYS_IN_SET = 32
 
 # Of a filter: its key (0: the block is free), when it was last entered (monotonic milliseconds), exceptions, and calls over the

@@ -57,7 +57,7 @@ class Layout:
         return self.server_note_byte(self.servers) + slot * at.NOTE_BYTES
 
     def server_failure_byte(self, slot: int) -> int:
-        """Where it stands how a request of the slot's server last failed: as long as a note."""
+        """Where it stands why a request last got no whole answer from the slot's server: as long as a note."""
         return self.server_reason_byte(self.servers) + slot * at.NOTE_BYTES
 
     @property

@@ -194,7 +194,7 @@ class States:
         record_of_server(self._segment, slot, Kind.SERVER_EJECTED, f"for {seconds:.1f} s: {reason}")
 
     def note_failure(self, slot: int, why: str) -> None:
-        """Note how a request has failed, in words. The lock must be held."""
+        """Note why a request got no whole answer from the server, in words. The lock must be held."""
         write_note(self._segment.text, self._segment.layout.server_failure_byte(slot), why)
         self.failed_at[slot] = time.time_ns() // 1_000_000
 
@@ -278,7 +278,7 @@ class States:
         return read_note(self._segment.text, self._segment.layout.server_reason_byte(slot))
 
     def failure(self, slot: int) -> str:
-        """How a request of the server last failed, in words; means nothing when none has."""
+        """Why a request last got no whole answer from the server, in words; means nothing when none has."""
         return read_note(self._segment.text, self._segment.layout.server_failure_byte(slot))
 
     def let_time_pass(self) -> bool:

@@ -47,8 +47,8 @@ class ServerView:
     max_connections_configured: int = 0  # likewise
     origin: str = "configuration"  # or "runtime": it was added at run time
     source: str = "configuration"  # or what added it: "operator", "discovery", "scaling"
-    failed_at: float | None = None  # when a request of it last failed, in seconds since the epoch; None: none has
-    failure: str = ""  # how
+    failed_at: float | None = None  # when a request last got no whole answer, in seconds since the epoch; None: none has
+    failure: str = ""  # why it got none
     leaving: bool = False  # its source does not want it any more; it is removed when nothing is left on it
     times_ejected: int = 0  # so far
     checks_passed: int = 0
