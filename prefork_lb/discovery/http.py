@@ -9,7 +9,7 @@ from typing import Any
 
 import requests
 from requests.adapters import HTTPAdapter
-from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager
+from urllib3 import HTTPConnectionPool, PoolManager
 
 from prefork_lb.discovery.listing import parse
 from prefork_lb.discovery.source import MOST_BYTES, ListError, Listing
@@ -99,15 +99,17 @@ class _Adapter(HTTPAdapter):
         super().init_poolmanager(*arguments, **more)
         self._watch(self.poolmanager)
 
-    def proxy_manager_for(self, *arguments: Any, **more: Any) -> PoolManager:
-        return self._watch(super().proxy_manager_for(*arguments, **more))
-
-    def _watch(self, manager: PoolManager) -> PoolManager:
-        manager.pool_classes_by_scheme = {scheme: _noting(of_urllib3, self._note) for scheme, of_urllib3 in _POOLS.items()}
+    def proxy_manager_for(self, proxy: str, **more: Any) -> PoolManager:
+        is_known = proxy in self.proxy_manager
+        manager: PoolManager = super().proxy_manager_for(proxy, **more)
+        if not is_known:
+            self._watch(manager)
         return manager
 
-
-_POOLS: dict[str, type[HTTPConnectionPool]] = {"http": HTTPConnectionPool, "https": HTTPSConnectionPool}
+    def _watch(self, manager: PoolManager) -> None:
+        # The manager's own kinds: a SOCKS proxy has others.
+        manager.pool_classes_by_scheme = {scheme: _noting(kind, self._note)
+                                          for scheme, kind in manager.pool_classes_by_scheme.items()}
 
 
 def _noting(pool: type[HTTPConnectionPool], note: _Note) -> type[HTTPConnectionPool]:

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 
 import pytest
+import requests
 
 from prefork_lb.discovery import http
 from prefork_lb.discovery.http import HTTPSource
@@ -148,6 +149,42 @@ def test_a_look_ends_in_time_also_when_it_connects_too_late(
     with pytest.raises(ListError, match="no whole answer within 0 s"):
         HTTPSource("http://list.internal/" if by_proxy else url, 3.0).look()
     assert not ended, "the whole answer was waited for"
+
+
+def test_a_list_is_fetched_through_a_socks_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("socks")
+    monkeypatch.setattr(http, "_READ_S", 20.0)
+    monkeypatch.setattr(http, "_LOOK_S", 60.0)
+    wanted: list[bytes] = []
+
+    def serve_one() -> None:
+        connection = listener.accept()[0]
+        with connection, connection.makefile("rb") as sent:
+            sent.read(sent.read(2)[1])  # the ways to sign in (RFC 1928)
+            connection.sendall(b"\5\0")
+            sent.read(4)
+            wanted.append(sent.read(sent.read(1)[0]))
+            sent.read(2)
+            connection.sendall(b"\5\0\0\1\0\0\0\0\0\0")
+            while sent.readline() != b"\r\n":
+                pass
+            connection.sendall(answer(LIST))
+
+    with socket.create_server((HOST, 0)) as listener:
+        threading.Thread(target=serve_one, daemon=True).start()
+        monkeypatch.setenv("http_proxy", "socks5h://{}:{}".format(*listener.getsockname()))
+        assert list(HTTPSource("http://list.internal/", 3.0).look().servers) == ["10.0.0.1:80"]
+    assert wanted == [b"list.internal"]
+
+
+def test_each_connection_through_a_proxy_is_watched_once(serve: Serve) -> None:
+    server = serve(lambda connection, head, server: connection.sendall(answer(LIST)))
+    watched: list[socket.socket] = []
+    with requests.Session() as session:
+        session.mount("http://", http._Adapter(watched.append))
+        for host in ("one.internal", "two.internal", "three.internal"):
+            assert session.get(f"http://{host}/", proxies={"http": server.url}, timeout=20).content == LIST
+    assert len(watched) == 3
 
 
 def test_a_server_that_says_nothing_or_is_not_there_is_told(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
