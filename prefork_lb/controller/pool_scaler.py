@@ -17,6 +17,7 @@ from prefork_lb.scaling.member import State
 from prefork_lb.scaling.rolling import RollRequest
 from prefork_lb.scaling.rule import Wish
 from prefork_lb.shared.events import Kind
+from prefork_lb.shared.keys import pool_number
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.scales import Mode, Scaling, asked_roll, asked_servers, end_roll, forget_scaling, scaling_of, write_scaling
 from prefork_lb.shared.segment import Segment
@@ -37,7 +38,7 @@ class PoolScaler:
         self._scaling = scaling
         self._load = ScaledLoad(segment, ledger, name)
         self._fleet = Fleet(name, fleet_settings(pool, scaling), driver, fleet_pool, readiness, clock)
-        number = self._load.number
+        number = pool_number(segment, name)
         before = scaling_of(segment, number) if number is not None else None
         # A controller that follows another one goes on with what that one wanted.
         self._wish = Wish(before.wanted, before.why) if before is not None else Wish(0, "")
@@ -64,7 +65,7 @@ class PoolScaler:
 
     def look(self) -> None:
         """Have as many servers run as the pool needs now."""
-        number = self._load.number
+        number = pool_number(self._segment, self._name)
         if self._is_retired:
             self._fleet.tick(0)
             if self.is_over and number is not None:
@@ -74,7 +75,7 @@ class PoolScaler:
         if number is None:
             return  # no worker has entered the pool yet
         now = self._clock()
-        load = self._load.read(now, self._cpu_s)
+        load = self._load.read(number, now, self._cpu_s)
         self._autoscaler.note(now, load)
         if now >= self._decide_at or load.in_flight and not self._wish.servers:
             self._decide_at = now + _DECIDE_S

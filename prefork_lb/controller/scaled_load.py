@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 
 from prefork_lb.scaling.autoscaler import Load
 from prefork_lb.shared import layout as at
-from prefork_lb.shared.keys import owner_of, pool_number
+from prefork_lb.shared.keys import owner_of
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.table import Source
@@ -23,16 +23,8 @@ class ScaledLoad:
         self._found_at = (-1, -1)  # the counts of changes of the table when the slots were found
         self._cpu = CpuRate()
 
-    @property
-    def number(self) -> int | None:
-        """The number of the pool in the server table; None: it is not there."""
-        return pool_number(self._segment, self._pool)
-
-    def read(self, now: float, cpu_s: CpuTimes) -> Load:
-        """The load at this moment."""
-        number = self.number
-        if number is None:
-            return Load(0)
+    def read(self, number: int, now: float, cpu_s: CpuTimes) -> Load:
+        """The load at this moment. `number` is the pool's in the server table."""
         cells, layout = self._segment.cells, self._segment.layout
         slots, start, own = self._own_slots(), layout.pool(number), layout.column(at.C_OWN_WAITING).start
         waiting = cells[start + at.P_WAITING] + sum(cells[own + slot] for slot in slots)

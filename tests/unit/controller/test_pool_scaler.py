@@ -8,10 +8,12 @@ import pytest
 
 from prefork_lb.controller.scaled_load import CpuRate, ScaledLoad
 from prefork_lb.scaling.driver import StartFailed
+from prefork_lb.shared import keys
 from prefork_lb.shared.events import Kind
 from prefork_lb.shared.scales import Mode, Roll, Scaling, ask_for_roll, asked_roll, asked_servers, scaling_of
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.table import Source
+from prefork_lb.shared.text import read_text
 from tests.unit.controller.scaled import Scene
 
 NewScene = Callable[..., Scene]
@@ -150,15 +152,18 @@ def test_the_load_is_that_of_servers_that_scaling_has_started(new_scene: NewScen
     for address, source in (("10.0.0.1:80", Source.OPERATOR), ("10.0.0.2:80", Source.SCALING), ("10.0.0.3:80", Source.SCALING)):
         scene.steering.add_server("app", address, who="me", source=source)
     scene.load(9, waiting=2)
-    assert load.read(0, dict).in_flight == 3 + 3 + 2
+    assert load.read(scene.number, 0, dict).in_flight == 3 + 3 + 2
     scene.steering.remove_server("app", "10.0.0.3:80", who="me", source=Source.SCALING)
-    assert load.read(1, dict).in_flight == 3 + 3 + 2, "its requests go on"
+    assert load.read(scene.number, 1, dict).in_flight == 3 + 3 + 2, "its requests go on"
 
 
-def test_a_pool_that_is_not_there_has_no_load(segment: Segment, new_scene: NewScene) -> None:
+def test_a_look_goes_through_the_names_of_pools_once(new_scene: NewScene, monkeypatch: pytest.MonkeyPatch) -> None:
     scene = new_scene()
-    assert ScaledLoad(segment, scene.ledger, "other").number is None
-    assert ScaledLoad(segment, scene.ledger, "other").read(0, dict).in_flight == 0
+    scene.run(5)
+    read: list[str] = []
+    monkeypatch.setattr(keys, "read_text", lambda *place: read.append(read_text(*place)) or read[-1])  # type: ignore[func-returns-value]
+    scene.scaler.look()
+    assert read == ["web", "app"]
 
 
 def test_cores_are_cpu_time_by_time() -> None:
