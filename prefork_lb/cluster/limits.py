@@ -7,7 +7,9 @@ from prefork_lb.clock import Clock
 from prefork_lb.cluster.parts import divide, part_alone, rounded_need
 from prefork_lb.cluster.report import Key
 from prefork_lb.cluster.servers import Counts, Servers
+from prefork_lb.shared.keys import server_at
 from prefork_lb.shared.ledger import Ledger
+from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import States
 
 _PEAK_S = 1.0  # a need is the greatest of this time: parts must not change with every request
@@ -17,7 +19,8 @@ _AGAIN_S = 2.0  # a part is confirmed after so long: the store may have lost it
 class Limits:
     """This balancer's parts."""
 
-    def __init__(self, ledger: Ledger, states: States, counts: Counts, clock: Clock) -> None:
+    def __init__(self, segment: Segment, ledger: Ledger, states: States, counts: Counts, clock: Clock) -> None:
+        self._segment = segment
         self._ledger = ledger
         self._states = states
         self._counts = counts
@@ -67,7 +70,8 @@ class Limits:
             self._asked[key] = now
             if limit := self._counts.limit(slots[key]):
                 with self._ledger.locked():
-                    states.set_slots(slots[key], part, part_alone(limit, balancers, place))
+                    if server_at(self._segment, slots[key]) == key:  # else it has gone since `servers` was read
+                        states.set_slots(slots[key], part, part_alone(limit, balancers, place))
         for slot in slots.values():
             if states.slots(slot) is not None and not self._counts.limit(slot):
                 with self._ledger.locked():

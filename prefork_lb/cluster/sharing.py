@@ -44,10 +44,10 @@ class Sharing:
         self._tables = Tables()
         self._loads = Loads(self._counts, self._tables)
         self._settings = Settings(states, Steering(segment, ledger, states))
-        self._ejections = Ejections(ledger, states)
-        self._checks = Checks(name, ledger, states)
+        self._ejections = Ejections(segment, ledger, states)
+        self._checks = Checks(name, segment, ledger, states)
         self._results_at = 0.0
-        self._limits = Limits(ledger, states, self._counts, clock)
+        self._limits = Limits(segment, ledger, states, self._counts, clock)
         self._run, self._number, self._round_us = (rng or random.Random()).getrandbits(62), 0, 0
         self._store_ahead_ms = 0.0  # the store's clock against this host's monotonic one
         self._present: dict[str, Report] = {}

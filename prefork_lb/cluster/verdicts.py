@@ -5,7 +5,9 @@ import logging
 from collections.abc import Iterable, Mapping
 
 from prefork_lb.cluster.report import Checked, Ejected, Key, Report, Results
+from prefork_lb.shared.keys import server_at
 from prefork_lb.shared.ledger import Ledger
+from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import States, now_ms
 from prefork_lb.shared.transitions import Check, Ejection, Event
 
@@ -20,7 +22,8 @@ log = logging.getLogger("prefork_lb")
 class Ejections:
     """A server that one balancer has ejected is ejected on all, for what is left of the time. Each then makes its own trial."""
 
-    def __init__(self, ledger: Ledger, states: States) -> None:
+    def __init__(self, segment: Segment, ledger: Ledger, states: States) -> None:
+        self._segment = segment
         self._ledger = ledger
         self._states = states
         self._adopted: dict[int, int] = {}  # by slot the number of the newest ejection that another balancer had told
@@ -41,13 +44,16 @@ class Ejections:
         for report in reports:
             for ejected in report.ejected:
                 heard = report.balancer, report.run, ejected.pool, ejected.address
-                slot = servers.get((ejected.pool, ejected.address))
+                key = ejected.pool, ejected.address
+                slot = servers.get(key)
                 if slot is None or self._heard.get(heard) == ejected.number:
                     continue
                 self._heard[heard] = ejected.number
                 others = [other for (pool, _), other in servers.items() if pool == ejected.pool and other != slot]
                 with self._ledger.locked():
                     states = self._states
+                    if server_at(self._segment, slot) != key:
+                        continue  # the slot was freed since `servers` was read, and may be another server's
                     if states.ejection[slot] == Ejection.NONE and any(map(states.is_usable, others)):
                         states.eject(slot, Event.FAILED, now_ms() + ejected.left_ms, f"balancer {report.balancer} has ejected it")
                         self._adopted[slot] = states.times_ejected[slot]
@@ -56,8 +62,9 @@ class Ejections:
 class Checks:
     """One balancer's checks hold for all: those of the first one by name that has any. The others go by what it tells."""
 
-    def __init__(self, name: str, ledger: Ledger, states: States) -> None:
+    def __init__(self, name: str, segment: Segment, ledger: Ledger, states: States) -> None:
         self._name = name
+        self._segment = segment
         self._ledger = ledger
         self._states = states
         self._told: list[Checked] = []
@@ -114,6 +121,8 @@ class Checks:
                 self._states.checked_elsewhere[slot] = 0
 
     def _set(self, slot: int, result: Checked) -> None:
+        if server_at(self._segment, slot) != (result.pool, result.address):
+            return  # the slot was freed since `servers` was read, and may be another server's
         before, wanted = Check(self._states.check[slot]), Check(result.state)
         if before is Check.NONE or (wanted is Check.CHECKING and before is not Check.UP):
             return  # its checks have just ended here; or it is down here, and nobody knows better yet

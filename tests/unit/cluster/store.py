@@ -2,12 +2,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from prefork_lb.clock import ManualClock
 from prefork_lb.cluster.sessions import Sessions
 from prefork_lb.cluster.sharing import Sharing
 from prefork_lb.cluster.store import Received, Sent, StoreError
+from prefork_lb.shared import layout as at
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.making import attach_or_create
 from prefork_lb.shared.offsets import Layout
@@ -15,6 +16,7 @@ from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import States
 from prefork_lb.shared.steering import Steering
 from prefork_lb.shared.table import PoolEntry, ServerEntry, register
+from prefork_lb.shared.text import write_text
 from prefork_lb.shared.transitions import Check
 from tests.unit.shared.processes import Master
 
@@ -25,6 +27,7 @@ class FakeStore:
     def __init__(self, clock: ManualClock, ahead_s: float = 1e9) -> None:
         self.clock, self.ahead_s = clock, ahead_s
         self.is_away = False
+        self.meanwhile: Callable[[], None] | None = None  # what happens once while an exchange is under way
         self.empty()
 
     def empty(self) -> None:
@@ -38,6 +41,9 @@ class FakeStore:
     def exchange(self, sent: Sent) -> Received:
         if self.is_away:
             raise StoreError("away")
+        if self.meanwhile is not None:
+            self.meanwhile()
+            self.meanwhile = None
         self.reports[sent.balancer] = sent.report
         for name in sent.gone:
             self.reports.pop(name, None)
@@ -83,6 +89,12 @@ class OneBalancer:
                     self.ledger.claim(slot)
             for _ in range(-count):
                 self.ledger.release(slot)
+
+    def replace(self, index: int, address: str) -> None:
+        """A server has left, and another one has got its slot."""
+        with self.ledger.locked():
+            write_text(self.segment.text, self.segment.layout.server_key_byte(self.slots[index]), f"web\n{address}")
+            self.segment.cells[at.H_MEMBERS] += 1
 
     @property
     def loads(self) -> list[int]:

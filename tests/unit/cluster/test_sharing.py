@@ -225,6 +225,29 @@ def test_one_checks_for_all_and_another_takes_over(clock: ManualClock, new_balan
     assert c.states.note(c.slots[0]) == "200 again"
 
 
+def test_what_comes_of_an_exchange_is_not_for_a_server_that_has_got_a_slot_meanwhile(
+        clock: ManualClock, store: FakeStore, new_balancer: NewBalancer) -> None:
+    a, b = new_balancer("a", limit=10), new_balancer("b", limit=10)
+    for balancer in (a, b):
+        check(balancer, Check.UP, "200")
+    exchange(clock, a, b, rounds=10)
+    a.claim(9, 0, 0)
+    exchange(clock, a, b)  # now b knows of this need, and asks for less
+    eject(a, 0)
+    exchange(clock, a)
+    slot, part = b.slots[0], b.states.slots(b.slots[0])
+    store.meanwhile = lambda: b.replace(0, "10.0.0.8:80")
+    exchange(clock, b)
+    assert (b.states.ejection[slot], b.states.slots(slot)) == (Ejection.NONE, part)
+    check(a, Check.DOWN, "refused")
+    exchange(clock, a, rounds=6)
+    exchange(clock, b)  # now it knows that there are results, and asks for them
+    b.replace(0, SERVERS[0])
+    store.meanwhile = lambda: b.replace(0, "10.0.0.9:80")
+    exchange(clock, b)
+    assert [Check(b.states.check[each]) for each in b.slots] == [Check.UP, Check.DOWN, Check.DOWN]
+
+
 def test_limits_are_held_over_all(clock: ManualClock, new_balancer: NewBalancer) -> None:
     """Load moves from one balancer to another at random, and each takes all that its part allows."""
     limit, rng = 10, random.Random(4)
