@@ -137,6 +137,8 @@ class SystemdDriver:
             self._asked_for = [unit for unit in self._units.values() if unit.is_started()]
             if self._asked_for:
                 names = [unit.name for unit in self._asked_for]
+                for unit in self._asked_for:
+                    unit.note_question()
                 self._question = ProgramRun(["systemctl", "show", _SHOW, *names], _TIMEOUT_S, self._clock)
 
     def _take_over(self, answer: Result) -> None:
@@ -145,7 +147,8 @@ class SystemdDriver:
             return
         shown = {block.get("Id"): block for block in _blocks(answer.output)}
         for unit in self._asked_for:
-            unit.shown = shown.get(unit.name, unit.shown)
+            if unit.name in shown:
+                unit.take_over(shown[unit.name])
 
 
 class _Unit:
@@ -156,11 +159,30 @@ class _Unit:
         self.shown: dict[str, str] = {}  # by systemd, of a moment after the start
         self.stops: list[ProgramRun] = []
         self._start = start
+        # A unit that has just ended cannot be stopped either. So a failed stop is told when an answer to a later question shows
+        # that the unit runs.
+        self._failed_stops: list[str] = []
+        self._asked_about = 0  # so many of these are older than the question
 
     def is_started(self) -> bool:
         """Whether its start is over, and was good."""
         result = self._start.result() if self._start is not None else Result(0, "", "")
         return result is not None and result.code == 0
+
+    def note_question(self) -> None:
+        """systemd is asked for this unit now."""
+        self._asked_about = len(self._failed_stops)
+
+    def take_over(self, shown: dict[str, str]) -> None:
+        """The answer."""
+        self.shown = shown
+        if not self._is_over():
+            for why in self._failed_stops[:self._asked_about]:
+                log.error("%s could not be stopped: %s", self.name, why)
+        del self._failed_stops[:self._asked_about]
+
+    def _is_over(self) -> bool:
+        return self.shown.get("ActiveState") in _OVER
 
     def why_over(self) -> str | None:
         """Why it has ended; None: it has not."""
@@ -168,11 +190,11 @@ class _Unit:
             if (result := stop.result()) is not None:
                 self.stops.remove(stop)
                 if result.code:
-                    log.error("%s could not be stopped: %s", self.name, result.in_words)
+                    self._failed_stops.append(result.in_words)
         start = self._start.result() if self._start is not None else None
         if start is not None and start.code:
             return f"{self.name} could not be started: {start.in_words}"
-        if self.shown.get("ActiveState") not in _OVER:
+        if not self._is_over():
             return None
         how = "ended"
         if (outcome := self.shown.get("Result", "")) != "success":

@@ -103,6 +103,17 @@ def test_a_stop_that_systemd_refuses_is_told(driver: SystemdDriver, units: Path,
     assert "app@1.service could not be stopped: Failed to stop app@1.service: Access denied" in caplog.text
 
 
+def test_a_stop_of_one_that_has_just_ended_is_no_error(driver: SystemdDriver, units: Path,
+                                                       caplog: pytest.LogCaptureFixture) -> None:
+    driver.start(1)
+    looked(driver, lambda _: driver.memory(1) is not None)
+    (units / "app@1.service").write_text("inactive")
+    (units / "refuses").touch()
+    driver.stop(1, hard=False)
+    assert looked(driver, bool) == [Ended(1, "app@1.service ended; its journal says more")]
+    assert "could not be stopped" not in caplog.text
+
+
 def test_a_hard_stop_kills_it(driver: SystemdDriver, units: Path) -> None:
     driver.start(1)
     looked(driver, lambda _: driver.memory(1) is not None)
