@@ -63,6 +63,11 @@ class PoolScaler:
         """Whether it is retired and has no server left."""
         return self._is_retired and self._fleet.is_empty
 
+    @property
+    def stops_within_s(self) -> float:
+        """The longest `stop_timeout` of its servers; at least that in force."""
+        return max([self._scaling.stop_timeout, *(member.stop_timeout_s for member in self._fleet.servers)])
+
     def look(self) -> None:
         """Have as many servers run as the pool needs now."""
         number = pool_number(self._segment, self._name)

@@ -64,7 +64,7 @@ class ScalingDuty:
                        for name, pool in self._pools.items()}, beat)
         if has_ended:
             self._closing = [pool.driver.driver for pool in self._pools.values()]
-            self.closes_within_s = max((pool.stop_timeout_s + _STOP_SPARE_S for pool in self._pools.values()), default=0.0)
+            self.closes_within_s = max((pool.scaler.stops_within_s + _STOP_SPARE_S for pool in self._pools.values()), default=0.0)
             do_at_the_end({f"end the servers of the pool {name}": pool.driver.driver.close
                            for name, pool in self._pools.items()}, beat)
 
@@ -115,13 +115,12 @@ class _Pool:
 
     def __init__(self, name: str, scaling: ScalingConfig, scaler: PoolScaler, driver: ConfiguredDriver, fleet_pool: ScaledPool,
                  checks: StartChecks) -> None:
-        self.driver_kind, self.stop_timeout_s = scaling.driver, scaling.stop_timeout
+        self.driver_kind = scaling.driver
         self.scaler, self.driver, self.checks = scaler, driver, checks
         self._name, self._fleet_pool = name, fleet_pool
 
     def use(self, config: Config, scaling: ScalingConfig) -> None:
         """Go by another configuration."""
-        self.stop_timeout_s = scaling.stop_timeout
         self._fleet_pool.max_connections = scaling.max_connections
         self.checks.use(config)
         self.driver.use(scaling)

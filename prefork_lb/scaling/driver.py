@@ -15,6 +15,7 @@ class Running(NamedTuple):
 
     address: str
     since: float  # when it was started, on the monotonic clock
+    stop_timeout_s: float | None = None  # that it was started with; None: unknown
 
 
 class Ended(NamedTuple):

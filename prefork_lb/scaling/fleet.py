@@ -114,13 +114,15 @@ class Fleet:
 
     def _adopt(self, roll: RollRequest | None) -> None:
         """Take up what the controller before this one has left."""
-        for n, (address, since) in self._driver.adopt().items():
+        for n, (address, since, stop_timeout_s) in self._driver.adopt().items():
             seen = self._seen.get(address)
             if seen is not None:
                 state = State.DRAINING if seen.is_leaving else State.SERVING
             else:
                 state = State.PARKED if roll is not None and since < roll.before else State.STARTING
-            self._members[n] = Member(n, since, state, since if state is State.SERVING else self._now, address, "taken up")
+            self._members[n] = Member(n, since, state, since if state is State.SERVING else self._now,
+                                      self._settings.stop_timeout_s if stop_timeout_s is None else stop_timeout_s,
+                                      address, "taken up")
         self._is_adopted = True
 
     def _look_after(self, member: Member) -> None:
@@ -138,9 +140,9 @@ class Fleet:
         elif member.state is State.DRAINING:
             if member.address not in self._seen or age_s >= self._settings.drain_timeout_s:
                 self._leave(member)
-        elif member.state is State.STOPPING and age_s >= self._settings.stop_timeout_s and not member.is_killed:
+        elif member.state is State.STOPPING and age_s >= member.stop_timeout_s and not member.is_killed:
             member.is_killed = True
-            log.warning("%s has not ended within %g s; it is killed", self._name(member), self._settings.stop_timeout_s)
+            log.warning("%s has not ended within %g s; it is killed", self._name(member), member.stop_timeout_s)
             self._driver.stop(member.n, hard=True)
 
     def _start(self) -> bool:
@@ -151,7 +153,8 @@ class Fleet:
         except StartFailed as exc:
             self._note_failure(None, f"cannot be started: {exc}")
             return False
-        self._members[n] = Member(n, self._now, State.STARTING, self._now, self._driver.address(n), "started")
+        self._members[n] = Member(n, self._now, State.STARTING, self._now, self._settings.stop_timeout_s,
+                                  self._driver.address(n), "started")
         log.info("%s is started", self._name(self._members[n]))
         return True
 

@@ -49,6 +49,7 @@ class Member:
     since: float  # when it was started
     state: State
     state_since: float
+    stop_timeout_s: float  # that it was started with
     address: str = ""  # empty: not known yet
     why: str = ""  # it is in this state, in words
     worn: str = ""  # why it is to be replaced; empty: it is not

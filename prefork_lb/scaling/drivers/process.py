@@ -121,10 +121,12 @@ class ProcessDriver:
         return ended
 
     def adopt(self) -> dict[int, Running]:
+        running = {}
         for found in keepers(self._instance.segment):
             if found.pool == self._pool and (kept := _taken_up(found)):
                 self._kept[found.n] = kept
-        return {n: Running(kept.address, kept.since) for n, kept in self._kept.items()}
+                running[found.n] = Running(kept.address, kept.since, found.stop_timeout_s)
+        return running
 
     def close(self) -> None:
         for n in self._kept:
@@ -183,6 +185,7 @@ class Found(NamedTuple):
     n: int
     address: str
     status: int  # its descriptor of the status
+    stop_timeout_s: float
 
 
 def keepers(segment: str) -> Iterator[Found]:
@@ -200,7 +203,8 @@ def _with_keepers_command(segment: str) -> Iterator[tuple[Found, int]]:
                 if len(words) > len(_PYTHON) + 5 and words[3].endswith(_KNOWN_BY) and words[4] == segment:
                     pid, started = int(entry.name), start_time(int(entry.name))
                     if started and _is_own(pid):
-                        found = Found(pid, started, words[5], int(words[6]), words[7], json.loads(words[8])["status"])
+                        order = json.loads(words[8])
+                        found = Found(pid, started, words[5], int(words[6]), words[7], order["status"], order["stop_timeout"])
                         yield found, parent_of(pid)
 
 

@@ -134,7 +134,7 @@ def test_a_roll_is_done_and_told(new_scene: NewScene) -> None:
     with scene.ledger.locked():
         ask_for_roll(scene.segment, scene.number, Roll(int(before * 1000) + 1, 1))
     scene.run(5)
-    assert all(since > before for _, since in scene.driver.running.values())
+    assert all(running.since > before for running in scene.driver.running.values())
     assert (asked_roll(scene.segment, scene.number), scene.told(Kind.ROLLED)) == (None, ["1 new server"])
 
 

@@ -169,7 +169,7 @@ def test_a_pool_that_scales_again_before_its_servers_have_ended_keeps_its_driver
 
 def test_servers_of_a_pool_that_ceased_to_scale_without_a_controller_are_drained_and_end(
         segment: Segment, duty: ScalingDuty, drivers: Drivers, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scaling_duty, "keepers", lambda name: [Found(7, 7, "app", 1, ADDRESS, 3)])
+    monkeypatch.setattr(scaling_duty, "keepers", lambda name: [Found(7, 7, "app", 1, ADDRESS, 3, 30.0)])
     drivers.left = {1: Running(ADDRESS, 1.0)}
     steering = left(segment)
     duty.use(config_with(app=None))
@@ -185,7 +185,7 @@ def test_servers_of_a_pool_that_ceased_to_scale_without_a_controller_are_drained
 
 def test_servers_that_cannot_be_taken_up_at_once_are_not_forgotten(
         segment: Segment, duty: ScalingDuty, drivers: Drivers, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scaling_duty, "keepers", lambda name: [Found(7, 7, "app", 1, ADDRESS, 3)])
+    monkeypatch.setattr(scaling_duty, "keepers", lambda name: [Found(7, 7, "app", 1, ADDRESS, 3, 30.0)])
     drivers.left = {1: Running(ADDRESS, 1.0)}
     left(segment)
     duty.use(config_with(app=None))
@@ -211,7 +211,7 @@ def test_servers_that_no_driver_knows_leave_a_pool_that_scales_no_more(
 
 def test_processes_end_before_another_driver_that_the_controller_finds_at_its_start(
         duty: ScalingDuty, drivers: Drivers, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scaling_duty, "keepers", lambda name: [Found(7, 7, "app", 1, ADDRESS, 3)])
+    monkeypatch.setattr(scaling_duty, "keepers", lambda name: [Found(7, 7, "app", 1, ADDRESS, 3, 30.0)])
     drivers.left = {1: Running(ADDRESS, 1.0)}
     duty.use(config_with(app={"driver": "command"}))
     assert len(drivers.of("app")) == 1
@@ -263,8 +263,9 @@ def test_the_end_of_servers_that_end_with_the_instance_can_be_waited_for(duty: S
     duty.use(config_with(app={"stop_timeout": 7}, other={"stop_timeout": 3}))
     duty.look()
     assert (duty.is_closed, duty.closes_within_s) == (True, 0)
+    duty.use(config_with(app={"stop_timeout": 5}, other={"stop_timeout": 3}))
     duty.close(has_ended=True, beat=no_beat)
-    assert duty.closes_within_s > 7
+    assert duty.closes_within_s > 7, "that of the server, which was started before"
     drivers.made[0].is_closed = True
     assert not duty.is_closed
     drivers.made[1].is_closed = True

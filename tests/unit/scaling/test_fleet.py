@@ -282,6 +282,23 @@ def test_another_controller_waits_for_those_that_were_starting() -> None:
     assert (stage.serving, stage.driver.starts) == (2, 2)
 
 
+@pytest.mark.parametrize("is_taken_up", [False, True])
+def test_a_server_has_the_time_to_end_that_it_was_started_with(is_taken_up: bool) -> None:
+    stage = Stage(FleetSettings(stop_timeout_s=20))
+    stage.driver.ends_when_asked = False
+    stage.run(1, wanted=1)
+    stage.settings = FleetSettings(stop_timeout_s=5)
+    if is_taken_up:
+        stage.driver.running[1] = stage.driver.running[1]._replace(stop_timeout_s=20)
+        stage.new_fleet()
+    else:
+        stage.fleet.use(stage.settings)
+    stage.run(18, wanted=0)
+    assert stage.driver.asked_to_end == {1: False}
+    stage.run(5)
+    assert stage.driver.running == {}
+
+
 def test_a_server_that_ended_while_there_was_no_controller_leaves_the_pool() -> None:
     stage = Stage()
     stage.run(1, wanted=2)
@@ -298,7 +315,7 @@ def test_a_step_that_the_table_lacks_is_a_defect_and_changes_nothing() -> None:
     for state in State:
         for event in MemberEvent:
             if (state, event) not in TRANSITIONS:
-                member = Member(1, 0.0, state, 0.0)
+                member = Member(1, 0.0, state, 0.0, 30.0)
                 with pytest.raises(InvariantError):
                     member.go_on(event, 1.0, "")
                 assert member.state is state

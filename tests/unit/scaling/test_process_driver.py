@@ -53,8 +53,10 @@ class Life:
     def server(self, n: int = 1) -> int:
         def pid() -> int:
             for keeper in keepers(self.segment):
-                if keeper.n == n and (found := children(keeper.pid)) and b"keeper.py" not in self.command(found[0]):
-                    return found[0]
+                # It has no command line for a moment, while its program begins.
+                if keeper.n == n and (found := children(keeper.pid)) and (command := self.command(found[0])):
+                    if b"keeper.py" not in command:
+                        return found[0]
             return 0
 
         return wait_until(pid, f"server {n} runs", 20)
@@ -173,13 +175,15 @@ def test_a_server_ends_with_its_keeper(life: Life) -> None:
 
 
 def test_another_controller_takes_up_the_same_servers(life: Life) -> None:
-    first = life.driver('echo begun; trap "echo over; exit 4" TERM; echo >up-{n}; while :; do sleep 0.05; done', log="/dev/null")
+    first = life.driver('echo begun; trap "echo over; exit 4" TERM; echo >up-{n}; while :; do sleep 0.05; done', log="/dev/null",
+                        stop_timeout_s=77)
     pids = [life.started(first, n) for n in (1, 2)]
     life.driver("sleep 600", pool="other").start(3)
     second = life.driver("exit 1")
     adopted = second.adopt()
     assert {n: running.address for n, running in adopted.items()} == {1: first.address(1), 2: first.address(2)}
     assert all(0 <= time.monotonic() - running.since < 60 for running in adopted.values())
+    assert [running.stop_timeout_s for running in adopted.values()] == [77, 77], "not that of the configuration now"
     assert [life.server(1), life.server(2)] == pids
     second.stop(2, hard=False)
     assert end_of(second) == Ended(2, "exited with code 4", "begun\nover")

@@ -133,7 +133,7 @@ def test_the_next_controller_takes_up_what_runs(driver: SystemdDriver, units: Pa
     for name, state in (("app@2.service", "active"), ("app@4.service", "inactive"), ("app@x.service", "active"),
                         ("app@200.service", "active"), ("other@1.service", "active")):
         (units / name).write_text(state)
-    assert driver.adopt() == {2: ("127.0.0.1:9002", 5.0)}
+    assert driver.adopt() == {2: ("127.0.0.1:9002", 5.0, None)}
     driver.stop(2, hard=False)
     assert [ended.n for ended in looked(driver, bool)] == [2]
 
