@@ -11,29 +11,34 @@ from pathlib import Path
 from prefork_lb.shared.identity import start_time
 
 _TICKS = os.sysconf("SC_CLK_TCK")
-_BEGINS_S = 1.0  # some microseconds, and as long as the process does not get the processor
+BEGINS_S = 1.0
+"""The time in which a program that has just begun has a command line: some microseconds, and as long as it does not get the
+processor."""
+_YOUNG_S = 10.0  # an older process without a command line never has one
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
-def command_line(pid: int) -> list[str]:
+def command_line(pid: int, until: float) -> list[str]:
     """The words of a process' command line; none of a zombie and of a thread of the kernel. Raises OSError when there is none.
 
-    Of a program that has just begun, the parent may go on before the kernel has set the command line up: then this waits for it.
+    Of a program that has just begun, the parent may go on before the kernel has set the command line up: then this waits for it,
+    until this instant of the monotonic clock.
     """
-    folder, deadline = Path(f"/proc/{pid}"), time.monotonic() + _BEGINS_S
+    path = Path(f"/proc/{pid}/cmdline")
     while True:
-        words = (folder / "cmdline").read_bytes().decode(errors="surrogateescape").split("\0")[:-1]
-        if words or time.monotonic() >= deadline or not _has_program(folder):
+        words = path.read_bytes().decode(errors="surrogateescape").split("\0")[:-1]
+        if words or time.monotonic() >= until or not _may_have_begun(pid):
             return words
         time.sleep(0.0002)
 
 
-def _has_program(folder: Path) -> bool:
+def _may_have_begun(pid: int) -> bool:
+    """Whether its program may have begun just now."""
     try:
-        os.readlink(folder / "exe")
+        os.readlink(f"/proc/{pid}/exe")
     except OSError:  # a zombie, a thread of the kernel, or another user's
         return False
-    return True
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - start_time(pid) / _TICKS < _YOUNG_S
 
 
 def processes_below(pid: int) -> list[int]:

@@ -19,7 +19,7 @@ from typing import NamedTuple
 from prefork_lb.scaling import keeper as at
 from prefork_lb.scaling.addresses import Addresses
 from prefork_lb.scaling.driver import Ended, Running, StartFailed
-from prefork_lb.scaling.tree import command_line, cpu_of, end_session, memory_of, parent_of, processes_below
+from prefork_lb.scaling.tree import BEGINS_S, command_line, cpu_of, end_session, memory_of, parent_of, processes_below
 from prefork_lb.shared.identity import start_time
 
 _KEEPER = Path(at.__file__).resolve()
@@ -196,10 +196,11 @@ def keepers(segment: str) -> Iterator[Found]:
 
 def _with_keepers_command(segment: str) -> Iterator[tuple[Found, int]]:
     """The processes with a keeper's command line, and their parents."""
+    until = time.monotonic() + BEGINS_S  # for all: the controller must not stand still
     for entry in os.scandir("/proc"):
         if entry.name.isdigit():
             with contextlib.suppress(OSError, ValueError):  # it has ended, or is none
-                words = command_line(int(entry.name))
+                words = command_line(int(entry.name), until)
                 if len(words) > len(_PYTHON) + 5 and words[3].endswith(_KNOWN_BY) and words[4] == segment:
                     pid, started = int(entry.name), start_time(int(entry.name))
                     if started and _is_own(pid):
