@@ -244,6 +244,11 @@ class Fleet:
         return (member.state is State.SERVING and seen is not None and seen.is_usable and not seen.is_leaving
                 and self._now - member.state_since >= self._settings.warm_s)
 
+    def _may_become_warm(self, member: Member) -> bool:
+        """Whether it is worth to wait for a server: it has not been unfit for requests for longer than a start may take."""
+        age_s = self._now - member.state_since
+        return not self._is_warm(member) and age_s < self._settings.start_timeout_s + self._settings.warm_s
+
     def _end_surplus(self, wanted: int) -> None:
         """Let servers end that are not needed. Outgoing ones go as far as others have come up in their place."""
         staying = [member for member in self._in(State.STARTING, State.SERVING) if not self._is_outgoing(member)]
@@ -333,12 +338,14 @@ class Fleet:
                 self._rolling.fail(f"a new server is not fit for requests {patience_s:g} s after its start")
         staying = [member for member in serving if not self._rolling.is_outgoing(member)]
         outgoing = len(serving) - len(staying)
+        warm = sum(map(self._is_warm, staying))
         if self._rolling.is_going_back:
-            # Of new ones, as many stay as are needed beside the old ones.
-            recalled = not any(not self._rolling.is_outgoing(member) for member in self._in(State.DRAINING, State.PARKED))
-            is_over = all(map(self._is_warm, staying)) and (not outgoing or len(serving) <= wanted and recalled)
+            # Of new ones, as many stay as are needed beside the old ones that are fit for requests.
+            kept = any(not self._rolling.is_outgoing(member) for member in self._in(State.DRAINING, State.PARKED))
+            is_complete = not outgoing or warm + outgoing <= wanted and (not kept or len(staying) >= wanted)
+            is_over = is_complete and not any(map(self._may_become_warm, staying))
         else:
-            is_over = not outgoing and sum(map(self._is_warm, staying)) >= wanted
+            is_over = not outgoing and warm >= wanted
         if is_over:
             self._rolling.end(f"{len(staying)} new server{'s' if len(staying) != 1 else ''}")
             for member in self._in(State.PARKED):

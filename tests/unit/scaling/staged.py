@@ -82,12 +82,14 @@ class StagedPool:
         self.refusal = ""
         self.unfit: set[str] = set()
         self.down: set[str] = set()  # their checks fail
+        self.kept_out: set[str] = set()  # operators have drained them
 
     def seen(self) -> Mapping[str, PooledServer]:
         for address, seen in list(self.servers.items()):
             if seen.is_leaving and address not in self.busy:
                 del self.servers[address]
-        return {address: seen._replace(is_usable=False, is_down=not seen.is_leaving) if address in self.down else seen
+        return {address: seen._replace(is_usable=False, is_down=not seen.is_leaving) if address in self.down
+                else seen._replace(is_usable=False) if address in self.kept_out else seen
                 for address, seen in self.servers.items()}
 
     def add(self, address: str) -> None:

@@ -92,6 +92,25 @@ def test_it_goes_back_when_a_new_server_does_not_come_up(stage: Stage, how: str)
     assert len(stage.fleet.servers) == 4
 
 
+@pytest.mark.parametrize("how", ["its check fails", "an operator has drained it"])
+@pytest.mark.parametrize("at_s", [1, 14])
+def test_it_goes_back_without_an_old_server_that_is_not_fit_any_more(stage: Stage, how: str, at_s: int) -> None:
+    """It is waited for no longer than one that starts may take, and one that takes requests stays in its place until then."""
+    old = addresses(stage)
+    stage.start_roll()
+    stage.run(at_s)
+    dead = sorted(old)[0 if at_s > 10 else -1]
+    stage.pool.unfit.add(dead)
+    (stage.pool.down if how == "its check fails" else stage.pool.kept_out).add(dead)
+    stage.readiness.passes = False
+    stage.run(SETTINGS.start_timeout_s)
+    run_until_over(stage, SETTINGS.start_timeout_s + SETTINGS.warm_s + 5)
+    assert stage.fleet.roll_outcome is not None and stage.fleet.roll_outcome.text.startswith("gone back: ")
+    stage.roll = None
+    stage.run(5)
+    assert addresses(stage) == old
+
+
 def test_what_fails_in_a_roll_is_told_as_a_failure_of_the_roll(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
     stage.start_roll()
     stage.run()
