@@ -17,6 +17,7 @@ from prefork_lb.config.load import LOCAL_FILE, SYSTEM_FILE
 from prefork_lb.config.log import LogConfig
 from prefork_lb.config.metrics import MetricsConfig
 from prefork_lb.config.routes import (
+    BandwidthConfig,
     ConcurrencyConfig,
     CorsConfig,
     FieldChangesConfig,
@@ -46,6 +47,7 @@ _SECTIONS: tuple[tuple[str, type[msgspec.Struct]], ...] = (
     ("`timeouts` of [[routes]]", RouteTimeoutsConfig), ("`cors` of [[routes]]", CorsConfig),
     ("`https` of [[routes]]", HttpsConfig),
     ("`rate` of [[routes]]", RateConfig), ("`concurrency` of [[routes]]", ConcurrencyConfig),
+    ("`bandwidth` of [[routes]]", BandwidthConfig),
     ("`basic_auth` of [[routes]]", BasicAuthConfig), ("`forward_auth` of [[routes]]", ForwardAuthConfig),
     ("`respond` of [[routes]]", RespondConfig),
     ("`request` and `response` of [[routes]]", FieldChangesConfig),

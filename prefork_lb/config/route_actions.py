@@ -32,7 +32,7 @@ def check_actions(route: RouteConfig, place: Path, report: ReportProblem) -> Non
         _text(route.path, (*place, "path"), report)
         if not route.path.startswith(("/", "{path}")) or not _is_visible(route.path):
             report((*place, "path"), f"{shown(route.path)} is no path; expected one that begins with a slash or {{path}}")
-    for key in ("path", "request", "response", "body_limit", "concurrency", "filters"):
+    for key in ("path", "request", "response", "body_limit", "concurrency", "bandwidth", "filters"):
         if getattr(route, key) and route.pool == "" and route.split == {}:
             report((*place, key), "has no meaning without pool: no server gets the request")
     check_filters(route.filters, (*place, "filters"), report)

@@ -63,6 +63,14 @@ class ConcurrencyConfig(Section, frozen=True):
     key: Annotated[str, meta("What is limited, as of `rate`.")] = "source"
 
 
+class BandwidthConfig(Section, frozen=True):
+    """A limit of the bytes a second of each response, `bandwidth` of a route. Tunnels and the balancer's own answers are not
+    limited. gunicorn's sync workers cannot keep it and do not start with it."""
+
+    per_second: Annotated[int, meta("Bytes of the body a second.", ge=1024, le=1 << 40)]
+    after: Annotated[int, meta("Bytes of each body that come at full speed first.", ge=0, le=1 << 40)] = 0
+
+
 class RouteTimeoutsConfig(Section, frozen=True):
     """Timeouts toward servers, `timeouts` of a route; 0: as in `[proxy.timeouts]`."""
 
@@ -149,6 +157,7 @@ class RouteConfig(Section, frozen=True):
     deny: Annotated[tuple[str, ...], meta("Networks whose clients get 403, whatever `allow` says.")] = ()
     rate: RateConfig | None = None
     concurrency: ConcurrencyConfig | None = None
+    bandwidth: BandwidthConfig | None = None
     client_certificate: Annotated[bool, meta(
         "Whether clients must have shown a certificate that the listener has verified (gunicorn's `--ca-certs` and "
         "`--cert-reqs 1`); the others get 403."

@@ -226,7 +226,7 @@ class Engine:
 
     def _use(self, serving: Serving, plan: Plan, pages: OwnPages) -> None:
         """Let a plan have what its route says of how it is served."""
-        plan.serving, plan.pages = serving, pages
+        plan.serving, plan.pages, plan.bandwidth = serving, pages, serving.bandwidth
         if serving.removed:
             removed, written = plan.changes or (frozenset(), ())
             plan.changes = removed | serving.removed, [*pages.fields, *written]

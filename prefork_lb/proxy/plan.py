@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from prefork_lb.routing.actions import Take
 from prefork_lb.routing.guards import Guarded
-from prefork_lb.routing.serving import NO_PAGES, Serving
+from prefork_lb.routing.serving import NO_PAGES, Bandwidth, Serving
 from prefork_lb.upstream.pool import Pool
 from prefork_lb.upstream.sticky.session import Sticky
 from prefork_lb.wire.forwarded import ClientInfo
@@ -27,8 +27,8 @@ FieldWork = tuple[frozenset[bytes], Sequence[tuple[bytes, bytes]]]
 class Plan:
     """How the requests with a head are passed on; the engine keeps it with the head."""
 
-    __slots__ = ("block", "body_limit", "changes", "engine", "filters", "framing", "guarded", "logged", "mirror", "others",
-                 "pages", "peer", "pool", "serving", "settings", "take", "target", "told")
+    __slots__ = ("bandwidth", "block", "body_limit", "changes", "engine", "filters", "framing", "guarded", "logged", "mirror",
+                 "others", "pages", "peer", "pool", "serving", "settings", "take", "target", "told")
 
     def __init__(self, engine: object, peer: ClientInfo, pool: Pool, framing: Framing, block: bytes, target: bytes,
                  told: tuple[Sticky | None, object]) -> None:
@@ -44,6 +44,7 @@ class Plan:
         self.serving: Serving | None = None  # None: by the pool alone, in the usual way
         self.pages = NO_PAGES
         self.settings: Settings | None = None  # None: the engine's
+        self.bandwidth: Bandwidth | None = None  # of the response; None: as fast as can be
         self.mirror: Copy | None = None  # copies a request that is sent; None: there are no copies
         self.others: dict[str, Plan] | None = None  # the same for other pools of the route, once one was needed
         self.filters: Callable[[Request], Plan] | None = None  # lets them look at a request, whose plan may become another one
@@ -56,4 +57,5 @@ class Plan:
             self.others = {}
         self.others[pool.name] = other
         other.body_limit, other.mirror, other.settings = self.body_limit, self.mirror, self.settings
+        other.bandwidth = self.bandwidth
         return other

@@ -22,6 +22,13 @@ class ServerTimeouts(NamedTuple):
     idle: float = 0.0
 
 
+class Bandwidth(NamedTuple):
+    """How fast a response's body goes to its client."""
+
+    per_second: int  # bytes
+    after: int = 0  # bytes that go at full speed first
+
+
 class Page(NamedTuple):
     """An error page of a site's own."""
 
@@ -50,6 +57,7 @@ class Serving:
     error_pages: Mapping[int, Page] = field(default_factory=dict)  # by status
     cors: Cors | None = None  # None: servers say what pages of other origins may do
     https: Https | None = None  # None: over http as well
+    bandwidth: Bandwidth | None = None  # None: as fast as can be
 
     def answer(self, facts: Facts) -> OwnAnswer | None:
         """The answer to a request that is for no server; None: it is for one. Raises BadRequest."""

@@ -17,6 +17,7 @@ from prefork_lb.wiring.filters import make_filters
 from prefork_lb.wiring.membership import Membership, has_other_workers, in_force
 from prefork_lb.wiring.pools import obtain_needs
 from prefork_lb.wiring.room import room_for
+from prefork_lb.wiring.serving import check_for_sync
 from prefork_lb.wiring.worker import Worker, make_settings
 from prefork_lb.worker.setup import ProxySetup
 from prefork_lb.wsgi.client import ClientRules
@@ -115,6 +116,8 @@ class Application:
         return self._make_worker_for(before, runtime)
 
     def _make_worker_for(self, config: Config, runtime: Runtime) -> Worker:
+        if host.is_sync_worker():
+            check_for_sync(config)
         # First what may fail outside of shared memory. Then this worker takes its row, for its whole life.
         needs = obtain_needs(config)
         filters = make_filters(config, make_settings(config, runtime))

@@ -40,6 +40,12 @@ def worker_count() -> int:
     return int(worker.cfg.workers) if worker is not None else 1
 
 
+def is_sync_worker() -> bool:
+    """Whether this process is a worker of gunicorn's that serves one request and does nothing else meanwhile."""
+    worker = gunicorn_worker()
+    return worker is not None and worker.cfg.worker_class_str == "sync"
+
+
 def error_log_file() -> str:
     """The file that gunicorn's messages go to; empty: standard error."""
     worker = gunicorn_worker()

@@ -6,6 +6,7 @@ import random
 from collections.abc import Mapping
 from pathlib import Path
 
+from prefork_lb.config import Config
 from prefork_lb.config.current import path_of
 from prefork_lb.config.routes import CorsConfig, RouteConfig
 from prefork_lb.config.statuses import parse_statuses
@@ -13,7 +14,7 @@ from prefork_lb.errors import ConfigError
 from prefork_lb.routing.cors import Cors
 from prefork_lb.routing.https import Https
 from prefork_lb.routing.mirror import Mirror
-from prefork_lb.routing.serving import Page, ServerTimeouts, Serving
+from prefork_lb.routing.serving import Bandwidth, Page, ServerTimeouts, Serving
 from prefork_lb.routing.split import Split
 
 
@@ -27,9 +28,20 @@ def make_serving(route: RouteConfig, place: str) -> Serving | None:
     mirror = Mirror(route.mirror.pool, route.mirror.share, random.getrandbits(32)) if route.mirror is not None else None
     own = route.timeouts
     timeouts = ServerTimeouts(own.connect, own.response, own.idle) if own is not None else ServerTimeouts()
+    limit = route.bandwidth
     serving = Serving(split, route.failover, mirror, timeouts, _pages(route.error_pages, place),
-                      _cors(route.cors), Https(route.https.hsts, route.https.subdomains) if route.https is not None else None)
+                      _cors(route.cors), Https(route.https.hsts, route.https.subdomains) if route.https is not None else None,
+                      Bandwidth(limit.per_second, limit.after) if limit is not None else None)
     return serving if serving != Serving() else None
+
+
+def check_for_sync(config: Config) -> None:
+    """Raise ConfigError where gunicorn's sync workers cannot serve a route as it is configured."""
+    problems = [f"{config.source}: routes[{index}].bandwidth: gunicorn's sync workers cannot keep it: gunicorn kills one "
+                "when a response takes longer than `timeout`; use ProxyWorker, gthread or gevent"
+                for index, route in enumerate(config.routes) if route.bandwidth is not None]
+    if problems:
+        raise ConfigError(problems)
 
 
 def _cors(cors: CorsConfig | None) -> Cors | None:

@@ -21,6 +21,7 @@ from prefork_lb.wire.lines import field_lines
 from prefork_lb.wire.proxy_protocol import SocketAddress
 from prefork_lb.worker.bodies import Buffered, ClientBody
 from prefork_lb.worker.heads import reply_block, status_line
+from prefork_lb.worker.pacing import send_paced
 from prefork_lb.worker.plain import PlainCall
 from prefork_lb.worker.sending import Sink, send_chunked, send_plain
 from prefork_lb.worker.service import Service
@@ -91,7 +92,7 @@ def answer(client: Client) -> bool:
 
 
 def _respond(client: Client, request: Request, reply: Reply, body: ClientBody | None) -> bool:
-    service, head = client.service, request.head
+    service, head, plan = client.service, request.head, request.plan
     kind = reply.framing.kind
     block = reply_block(reply, service.date)
     if reply.added:
@@ -117,6 +118,8 @@ def _respond(client: Client, request: Request, reply: Reply, body: ClientBody | 
     try:
         if kind is BY_NOTHING:
             client.send(block)
+        elif plan is not None and plan.bandwidth is not None:
+            send_paced(client, reply, block, plan.bandwidth, chunked)
         elif chunked:
             send_chunked(client, reply, block)
         else:

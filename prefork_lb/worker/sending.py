@@ -127,7 +127,7 @@ def _take(client: Sink, reply: Reply, rest: bytes, frame: Callable[[bytes], byte
     if reply.is_received:  # and the server's connection has been given back
         return rest
     assert isinstance(server, GreenStream)
-    most, idle_s = client.service.times.ahead, client.service.times.idle
+    most = client.service.times.ahead
     may_have_room = False
     while rest and not reply.is_received:
         room = most - len(rest)
@@ -148,10 +148,19 @@ def _take(client: Sink, reply: Reply, rest: bytes, frame: Callable[[bytes], byte
             may_have_room = False
             rest = rest[client.send_now(rest):]
             continue
-        waiting, deadline = stream.unacknowledged(), stream.hub.now + idle_s
-        in_time = stream.wait_writable_or(server, deadline) if room > 0 else stream.wait_writable(deadline)
-        # No room was reported, but the client may have acknowledged some bytes: only a client without progress is given up.
-        if not in_time and stream.unacknowledged() >= waiting:
-            raise ClientGone("the client took no byte of the response for too long")
+        wait_for_room(client, server if room > 0 else None)
         rest = rest[client.send_now(rest):]
     return rest
+
+
+def wait_for_room(client: Sink, server: GreenStream | None) -> None:
+    """Wait until the client, which has just not taken all, has room, or `server` sends something.
+
+    Raises ClientGone when the client has taken no byte for the idle timeout.
+    """
+    stream = client.stream
+    waiting, deadline = stream.unacknowledged(), stream.hub.now + client.service.times.idle
+    in_time = stream.wait_writable(deadline) if server is None else stream.wait_writable_or(server, deadline)
+    # No room was reported, but the client may have acknowledged some bytes: only a client without progress is given up.
+    if not in_time and stream.unacknowledged() >= waiting:
+        raise ClientGone("the client took no byte of the response for too long")

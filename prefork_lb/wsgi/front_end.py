@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -25,6 +26,7 @@ from prefork_lb.wire.memo import Memo
 from prefork_lb.wsgi.body import WSGIBody
 from prefork_lb.wsgi.client import ClientRules, WSGIClient
 from prefork_lb.wsgi.environ import RequestHeads, client_info
+from prefork_lb.wsgi.pacing import PacedBody, ReplyBody
 
 Environ = dict[str, Any]
 StartResponse = Callable[[str, list[tuple[str, str]]], object]
@@ -77,12 +79,15 @@ class WSGIFrontEnd:
                 request.end(monotonic(), 0, exc, reply)
                 self._ended(request)
             raise
-        ended = self._ended
-        if reply.is_received and ended is None and reply.at_close is None:  # the lease was given back, and nothing can fail
+        ended, bandwidth = self._ended, request.plan.bandwidth if request.plan is not None else None
+        # The lease was given back, and nothing can fail.
+        if reply.is_received and ended is None and reply.at_close is None and bandwidth is None:
             return iter((reply.read(),))
         if not reply.is_received:
             client.expect_slow_reader()
-        body = _ReplyBody(reply, client, self._rules.ahead_bytes)
+        body: ReplyBody = _ReplyBody(reply, client, self._rules.ahead_bytes)
+        if bandwidth is not None:
+            body = PacedBody(body, bandwidth, monotonic, time.sleep)
         return body if ended is None else _ToldBody(body, request, reply, ended)
 
     def _refuse(self, exc: ProxyError | InvariantError, environ: Environ, start_response: StartResponse,
@@ -173,7 +178,7 @@ class _ReplyBody:
 class _ToldBody:
     """A response's body, whose end is told to whoever wants to know."""
 
-    def __init__(self, body: _ReplyBody, request: Request, reply: Reply, ended: Ended) -> None:
+    def __init__(self, body: ReplyBody, request: Request, reply: Reply, ended: Ended) -> None:
         self._body = body
         self._request, self._reply, self._ended = request, reply, ended
         self._sent = 0

@@ -1,6 +1,7 @@
 """Routes with answers and changes of their own, over real workers."""
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -10,6 +11,7 @@ import pytest
 from tests.support.balancer import GTHREAD, PROXY, Balancer, FrontEnd, pool_text
 from tests.support.client import Connection, Response, fetch, request_bytes
 from tests.support.origin import Origin
+from tests.support.pattern import pattern
 from tests.support.rig import Rig
 
 ROUTES = """
@@ -44,6 +46,12 @@ https = {}
 hosts = ["cors.example"]
 pool = "web"
 cors = { origins = ["https://a.example"], methods = ["PUT"] }
+
+[[routes]]
+paths = ["=/paced"]
+pool = "web"
+path = "/bytes{query}"
+bandwidth = { per_second = 65536, after = 16384 }
 
 [[routes]]
 paths = ["=/robots.txt"]
@@ -130,6 +138,16 @@ def test_a_chunked_body_that_becomes_too_long_is_refused(site: Site) -> None:
         client.send(request_bytes("/api/x", "POST", [("Transfer-Encoding", "chunked")]) + b"40\r\n" + b"x" * 64 + b"\r\n")
         client.send(b"40\r\n" + b"x" * 64 + b"\r\n")  # no more: what nobody has read when a connection is closed resets it
         assert client.response("POST").status == 413
+
+
+def test_a_response_is_not_faster_than_its_route_allows(site: Site) -> None:
+    """How slow it is, is the machine's matter."""
+    size = 112 * 1024  # more than the kernel would leave to a copy in this process
+    begun = time.monotonic()
+    paced = site.get(f"/paced?n={size}")
+    took_s = time.monotonic() - begun
+    assert paced.body == site.get(f"/bytes?n={size}").body == pattern(0, size)
+    assert took_s > (size - 16384) / 65536 - 0.25 - 0.01
 
 
 RATES = """

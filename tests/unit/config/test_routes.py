@@ -172,6 +172,8 @@ def test_good_actions(tmp_path: Path, route: str) -> None:
     ('pool = "web"\nredirect_status = 308', ".redirect_status: has no meaning without redirect"),
     ('redirect = "/x"\npath = "/y"', ".path: has no meaning without pool"),
     ('respond = {}\nbody_limit = 1', ".body_limit: has no meaning without pool"),
+    ('respond = {}\nbandwidth = { per_second = 1024 }', ".bandwidth: has no meaning without pool"),
+    ('pool = "web"\nbandwidth = { per_second = 1000 }', ".bandwidth.per_second: 1000 is not in 1024..1099511627776"),
     ('pool = "web"\npath = "x"', ".path: 'x' is no path"),
     ('pool = "web"\npath = "{rest}"', "is no path"),
     ('pool = "web"\nallow = ["x"]', ".allow[0]: 'x' is neither an address nor a network"),

@@ -11,7 +11,7 @@ from prefork_lb.proxy.attempt import Timeouts
 from prefork_lb.proxy.request import Request
 from prefork_lb.routing.cors import Cors
 from prefork_lb.routing.https import Https
-from prefork_lb.routing.serving import Page, ServerTimeouts, Serving
+from prefork_lb.routing.serving import Bandwidth, Page, ServerTimeouts, Serving
 from prefork_lb.routing.split import Split
 from prefork_lb.shared.transitions import Check
 from prefork_lb.wire.head import RequestHead
@@ -120,6 +120,17 @@ def test_a_timeout_that_a_route_does_not_have_is_the_usual_one(make_site: MakeSi
     _, request = site.ask()
     assert request.plan is not None and request.plan.settings is not None
     assert request.plan.settings.timeouts == Timeouts(DEADLINE_S, 3.0, DEADLINE_S)
+
+
+def test_the_limit_of_a_routes_bandwidth_holds_for_all_its_pools(make_site: MakeSite) -> None:
+    bandwidth = Bandwidth(65536)
+    site = make_site(Serving(failover="other", bandwidth=bandwidth))
+    for drained in ("", "web"):
+        if drained:
+            site.drain(drained)
+        _, request = site.ask()
+        assert request.plan is not None
+        assert (request.plan.pool.name, request.plan.bandwidth) == ("other" if drained else "web", bandwidth)
 
 
 def test_a_request_knows_the_error_pages_of_its_route(make_site: MakeSite) -> None:

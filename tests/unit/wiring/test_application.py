@@ -5,14 +5,18 @@ import errno
 import os
 import signal
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
+from gunicorn.config import Config as GunicornConfig
 
 from prefork_lb.config import Config
+from prefork_lb.config.routes import BandwidthConfig, RouteConfig
+from prefork_lb.errors import ConfigError
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import Segment
 from prefork_lb.upstream.runtime import BLOCKING
-from prefork_lb.wiring import application
+from prefork_lb.wiring import application, host
 from prefork_lb.wiring.application import Application
 from prefork_lb.worker.setup import ProxyApplication
 from tests.unit.shared.processes import Master, Signals, running
@@ -77,3 +81,14 @@ def test_siblings_that_cannot_be_looked_for_now_are_taken_to_be_there(
 def test_a_worker_that_is_alone_fails_with_the_reason(master: Master, segment: Segment) -> None:
     with pytest.raises(OSError, match="Too many open files in system"):
         Starting(master, shortages()).try_until_made()
+
+
+def test_a_sync_worker_does_not_start_with_what_it_cannot_keep(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long response would be cut, and its worker killed, at gunicorn's `timeout`."""
+    settings = GunicornConfig()
+    monkeypatch.setattr(host, "gunicorn_worker", lambda: SimpleNamespace(cfg=settings, ppid=1))
+    config = Config({}, routes=(RouteConfig("web"), RouteConfig("web", bandwidth=BandwidthConfig(1024))), source="a.toml")
+    with pytest.raises(ConfigError, match=r"a.toml: routes\[1\].bandwidth: gunicorn's sync workers cannot keep it"):
+        Application(config)._make_worker_for(config, BLOCKING)
+    settings.set("threads", 2)  # then gunicorn takes gthread
+    assert not host.is_sync_worker()

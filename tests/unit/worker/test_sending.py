@@ -4,7 +4,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -99,11 +99,12 @@ class Exchange:
         self._threads.append(threading.Thread(target=target, args=(argument,), daemon=True))
         self._threads[-1].start()
 
-    def pass_on(self) -> None:
+    def pass_on(self, send: Callable[[Any, Reply, bytes], None] | None = None) -> None:
+        """Send the response, by `send` or as its framing says."""
         framing = response_framing(self._head, b"GET")
         reader = BodyReader(cast(Any, self._lease.stream), framing, b"", HeadLimits(), DEADLINE_S, cast(Any, self))
         reply = Reply(self._head, framing, reader, b"", cast(Any, self._lease), True, b"lb")
-        send = send_chunked if b"transfer-encoding" in self._head.index else send_plain
+        send = send or (send_chunked if b"transfer-encoding" in self._head.index else send_plain)
         try:
             run(self.hub, lambda: send(cast(Any, self), reply, b""))
         finally:
