@@ -69,7 +69,7 @@ class TimeoutsConfig(Section, frozen=True):
     )] = 3.0
     response: Annotated[Seconds, meta("Seconds from the request until the head of the response.")] = 60.0
     idle: Annotated[Seconds, meta(
-        "Seconds between two reads, or two writes, of a body, on either side."
+        "Seconds between two reads, or two writes, of a body, on either side; in a tunnel, of silence on both sides."
     )] = 60.0
     filter: Annotated[Seconds, meta(
         "Seconds that a call of a filter may take. One that takes longer goes on, and is told in the log and counted."

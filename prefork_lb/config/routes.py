@@ -76,7 +76,10 @@ class RouteTimeoutsConfig(Section, frozen=True):
 
     connect: Annotated[float, meta("Seconds until a server has accepted a connection.", ge=0, le=86400)] = 0.0
     response: Annotated[float, meta("Seconds from the request until the head of the response.", ge=0, le=86400)] = 0.0
-    idle: Annotated[float, meta("Seconds between two reads, or writes, of a body, on the server's side.", ge=0, le=86400)] = 0.0
+    idle: Annotated[float, meta(
+        "Seconds between two reads, or writes, of a body, on the server's side; in a tunnel, of silence on both sides.", ge=0,
+        le=86400
+    )] = 0.0
 
 
 class CorsConfig(Section, frozen=True):

@@ -208,10 +208,12 @@ def _tunnel(client: Client, request: Request, reply: Reply) -> bool:
         raise
     sent = len(data)
     early, client.buffer = client.buffer, b""
+    own = request.plan.settings if request.plan is not None else None
+    idle_s = client.service.times.idle if own is None else own.timeouts.idle
     try:
         if early:
-            server.send(early, client.service.times.idle)
-        to_server, to_client = run_tunnel(client.stream, server, client.service.times.idle)
+            server.send(early, idle_s)
+        to_server, to_client = run_tunnel(client.stream, server, idle_s)
         request.bytes_in, sent = len(early) + to_server, sent + to_client
     except (StreamClosed, StreamTimeout) as exc:
         log.debug("tunnel ended: %s", exc)

@@ -308,3 +308,23 @@ def test_remembered_heads_are_not_mixed_up(client: Client) -> None:
         client.say(get("/a", f"X-Other: {value}"))
         client.hear()
     assert [request.head.index[b"x-other"] for request in client.requests[3:]] == [[b"1"], [b"2"], [b"1"]]
+
+
+def test_a_tunnel_goes_by_the_idle_time_of_its_route() -> None:
+    """That of the proxy is far beyond what the client waits for here."""
+    server_end, server = socket.socketpair()
+    server.setblocking(False)
+
+    def switch(request: Request) -> Any:
+        timeouts = SimpleNamespace(idle=0.05)
+        request.plan = cast(Any, SimpleNamespace(settings=SimpleNamespace(timeouts=timeouts), bandwidth=None))
+        lease = SimpleNamespace(is_open=True, stream=GreenStream(client.hub, server), server=None, succeed=lambda reusable: None,
+                                abandon=lambda: None, fail=lambda why: None)
+        head = parse_response(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: raw\r\n\r\n", HeadLimits())
+        return Reply(head, response_framing(head, b"GET"), None, b"", cast(Any, lease), True, b"lb")
+
+    client = Client(switch)
+    with server_end:
+        client.say(get("/a", "Connection: Upgrade", "Upgrade: raw"))
+        assert client.rest().startswith(b"HTTP/1.1 101 ")
+        client.close()
