@@ -70,7 +70,10 @@ class Exchange:
         return theirs, mine
 
     def send(self, data: bytes) -> bool:
-        return self.stream.send(data, DEADLINE_S)
+        try:
+            return self.stream.send(data, DEADLINE_S)
+        except StreamClosed as exc:
+            raise ClientGone("left") from exc
 
     def send_now(self, data: bytes) -> int:
         try:
