@@ -22,7 +22,7 @@ from gunicorn.config import Config
 from prefork_lb.shared.finding import DIRECTORY
 from tests.support import processes
 from tests.support.client import Connection, Truncated
-from tests.support.instances import instances
+from tests.support.instances import instances, standing
 from tests.support.place import HOST, clean_environment
 from tests.support.waiting import PATIENCE_S, wait_until
 
@@ -128,6 +128,7 @@ class Balancer:
         self.process: subprocess.Popen[bytes] | None = None
         self._log_start = 0
         self.last_master = 0  # the master's pid, also after its end
+        self._standing: set[int] = set()  # workers that were seen to stand: an instance remembers so many events only
 
     def __enter__(self) -> Balancer:
         self.start()
@@ -142,7 +143,7 @@ class Balancer:
         return {**clean_environment(), "PYTHONUNBUFFERED": "1", **self._environ}
 
     def start(self) -> None:
-        """Start it and wait until all its workers have joined the instance and it answers. Raises StartFailed."""
+        """Start it and wait until all its workers stand and it answers. Raises StartFailed."""
         self._log_start = self.log_file.stat().st_size if self.log_file.exists() else 0
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
@@ -169,13 +170,15 @@ class Balancer:
         return self._are_ready(workers) and answers(self.address, self._secure, self._probe)
 
     def _are_ready(self, workers: Iterable[int]) -> bool:
-        """Whether these workers take signals and have joined the instance, as far as they do before a request."""
+        """Whether these workers take signals and go by their configuration, as far as they do before a request."""
         # A signal to a worker that still has the handlers of its master is lost. Only workers catch SIGABRT.
         if not all(processes.catches(pid, signal.SIGABRT) for pid in workers):
             return False
+        if not self._joins_early or self._standing.issuperset(workers):
+            return True
         # By their pids alone: after USR2 the instance is called after another master.
-        joined = {worker.pid for instance in instances() for worker in instance.workers}
-        return not self._joins_early or joined.issuperset(workers)
+        self._standing |= standing()
+        return self._standing.issuperset(workers)
 
     def stop(self, signal_number: int = signal.SIGQUIT) -> int:
         """End it and everything it started; return the master's exit code."""
@@ -186,10 +189,11 @@ class Balancer:
         with contextlib.suppress(ProcessLookupError):
             process.send_signal(signal_number)
         try:
-            code = process.wait(10)
+            code = process.wait(PATIENCE_S)
         except subprocess.TimeoutExpired:
             at = {pid: processes.doing(pid) for pid in (process.pid, *workers)}
-            warnings.warn(f"{self.front_end} did not end within 10 s of {signal.Signals(signal_number).name}: {at}", stacklevel=2)
+            sent = signal.Signals(signal_number).name
+            warnings.warn(f"{self.front_end} did not end within {PATIENCE_S:g} s of {sent}: {at}", stacklevel=2)
             process.kill()
             code = process.wait(10)
         for pid in workers:
@@ -234,7 +238,7 @@ class Balancer:
         os.kill(pid, signal_number)
 
     def wait_for_workers(self, count: int, without: Iterable[int] = (), seconds: float = PATIENCE_S) -> list[int]:
-        """Wait until exactly `count` workers run, have joined, and none of them is one of `without`."""
+        """Wait until exactly `count` workers run and stand, and none of them is one of `without`."""
         gone = set(without)
 
         def ready() -> list[int]:
@@ -247,7 +251,7 @@ class Balancer:
         )
 
     def reload(self) -> None:
-        """HUP, and wait until new workers have joined (old ones may still be finishing requests)."""
+        """HUP, and wait until new workers stand (old ones may still be finishing requests)."""
         before = set(self.workers())
         wanted = self.expected_workers or len(before)
         os.kill(self.master, signal.SIGHUP)

@@ -1,15 +1,19 @@
 """The instances that run on this machine, as shared memory has them."""
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 from prefork_lb.cli.running import running_segment
+from prefork_lb.shared.events import Kind, recent
 from prefork_lb.shared.finding import open_segment, removed_segments, segment_names
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import Admin, States
 from prefork_lb.shared.steering import Steering
 from prefork_lb.shared.view import InstanceView, view
+
+Seen = TypeVar("Seen")
 
 
 def instances() -> list[InstanceView]:
@@ -18,7 +22,17 @@ def instances() -> list[InstanceView]:
     Tests ask for them many times a second, and a search for segments that have lost their name looks at the descriptors of all
     processes on the machine. So those are searched for only when none has a name.
     """
-    return _running(filter(None, map(open_segment, segment_names()))) or _running(removed_segments(None))
+    return _of_running(view)
+
+
+def standing() -> set[int]:
+    """The workers of all instances that have put their configuration into force. A worker that starts joins a moment before."""
+    return set().union(*_of_running(_standing))
+
+
+def _standing(segment: Segment) -> set[int]:
+    told = {event.who for event in recent(segment) if event.kind == Kind.WORKER_STARTED}
+    return {worker.pid for worker in view(segment).workers if f"worker {worker.pid}" in told}
 
 
 def instance_of(master: int) -> InstanceView:
@@ -39,10 +53,14 @@ def set_admin(master: int, pool: str, state: Admin, *addresses: str) -> None:
         steering.set_admin(pool, address, state, "somebody")
 
 
-def _running(segments: Iterable[Segment]) -> list[InstanceView]:
+def _of_running(look: Callable[[Segment], Seen]) -> list[Seen]:
+    return _at(look, filter(None, map(open_segment, segment_names()))) or _at(look, removed_segments(None))
+
+
+def _at(look: Callable[[Segment], Seen], segments: Iterable[Segment]) -> list[Seen]:
     found = []
     for segment in segments:
         if segment.masters():
-            found.append(view(segment))
+            found.append(look(segment))
         segment.close()
     return found
