@@ -4,7 +4,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import threading
 import time
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 
 from tests.support.balancer import PROXY, Balancer, pool_text
 from tests.support.certificates import make_pair, needs_openssl
-from tests.support.client import Address, Connection, Truncated, fetch, request_bytes
+from tests.support.client import Address, Connection, Truncated, fetch, refuses, request_bytes
 from tests.support.kept_load import MIXED, SMALL, KeptLoad
 from tests.support.pattern import fits_pattern, pattern
 from tests.support.place import HOST
@@ -115,14 +114,6 @@ def test_a_head_that_was_begun_before_the_stop_is_answered(rig: Rig) -> None:
             assert (response.value("Connection") or "").lower() == "close"
             assert connection.ended()
         assert process.wait(20) == 0
-
-
-def refuses(address: Address) -> bool:
-    try:
-        socket.create_connection(address, 2).close()
-    except ConnectionRefusedError:
-        return True
-    return False
 
 
 def test_a_request_right_behind_the_stop_is_answered_or_its_connection_ended_before_it(rig: Rig) -> None:

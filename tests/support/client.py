@@ -176,6 +176,15 @@ def fetch(
         return connection.request(target, method, close=True, **more)
 
 
+def refuses(address: Address) -> bool:
+    """Whether nobody listens there."""
+    try:
+        socket.create_connection(address, TIMEOUT_S).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
 class Burst:
     """`count` requests sent at once, each on its own connection; a context manager that closes them all."""
 

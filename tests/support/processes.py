@@ -1,8 +1,10 @@
 """Facts about running processes, read from /proc and from an instance's shared memory."""
 from __future__ import annotations
 
+import contextlib
 import functools
 import mmap
+import os
 import re
 import sys
 import threading
@@ -165,6 +167,16 @@ def private_bytes(pid: int) -> int:
     rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
     pieces = re.findall(r"^(?:Private_Clean|Private_Dirty|SwapPss):\s+(\d+) kB", rollup, re.MULTILINE)
     return 1024 * sum(map(int, pieces))
+
+
+def open_files(pid: int) -> list[str]:
+    """What the process's file descriptors are open on; none when it is gone."""
+    found = []
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        for entry in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+                found.append(os.readlink(entry))
+    return found
 
 
 def descriptors(pid: int) -> int:
