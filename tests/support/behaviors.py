@@ -6,6 +6,7 @@
 | `/hold` | the same, after the test released it | as above |
 | `/sleep` | the same, after `seconds` | `seconds` and as above |
 | `/drip` | `n` pieces of `size` bytes, `gap` seconds apart | `n`, `size`, `gap`, `framing` |
+| `/steps` | the same, each piece but the first after the test released it | `n`, `size`, `framing` |
 | `/broken` | declares `n` bytes, sends `sent`, then ends with `how` (eof, reset) | `n`, `sent`, `how`, `framing` |
 | `/stall-body` | declares `n` bytes, sends `sent`, then waits to be released | `n`, `sent`, `framing` |
 | `/late-body` | a head, and `n` bytes of body after the test released it | `n`, `framing` |
@@ -119,6 +120,19 @@ async def drip(link: Link, request: Request) -> bool:
     await link.send(head(link, 200, framing_fields(framing, pieces * size)))
     for number in range(pieces):
         await link.unless_gone(asyncio.sleep(gap))
+        await send_piece(link, framing, pattern(number * size, size))
+    if framing == "chunked":
+        await link.send_last(b"0\r\n\r\n")
+    return framing != "close"
+
+
+async def steps(link: Link, request: Request) -> bool:
+    pieces, size = request.count("n", 5), request.count("size", 10)
+    framing = request.options.get("framing", "length")
+    await link.send(head(link, 200, framing_fields(framing, pieces * size)))
+    for number in range(pieces):
+        if number:
+            await link.server.origin.held(link)
         await send_piece(link, framing, pattern(number * size, size))
     if framing == "chunked":
         await link.send_last(b"0\r\n\r\n")
@@ -261,6 +275,7 @@ BEHAVIORS: dict[str, Behavior] = {
     "/hold": hold,
     "/sleep": sleep,
     "/drip": drip,
+    "/steps": steps,
     "/broken": broken,
     "/stall-body": stall_body,
     "/late-body": late_body,

@@ -2,7 +2,7 @@
 
 | path | what happens | options |
 | --- | --- | --- |
-| `/events` | server-sent events that tell when they were sent (monotonic seconds) | `n`, `gap`, `framing` (chunked, close) |
+| `/events` | server-sent events; `held` (1): each but the first after the test released it | `n`, `gap`, `held`, `framing` |
 | `/mute-upload` | reads the body without ever saying 100; answers its length | |
 | `/eager-upload` | 100, 103 and 100 again, then the same | |
 | `/refuse-upload` | answers 413 without reading the body, and closes | |
@@ -17,7 +17,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 
 from tests.support.behaviors import behave, body_pieces, head
 from tests.support.origin import Behavior, Link, Request
@@ -36,9 +35,12 @@ async def events(link: Link, request: Request) -> bool:
     framing = request.options.get("framing", "chunked")
     field = ("Transfer-Encoding", "chunked") if framing == "chunked" else ("Connection", "close")
     await link.send(head(link, 200, [("Content-Type", "text/event-stream"), field]))
-    for _ in range(request.count("n", 10)):
-        await link.unless_gone(asyncio.sleep(request.number("gap", 0.1)))
-        event = f"data: {time.monotonic()!r}\n\n".encode()
+    for number in range(request.count("n", 10)):
+        if not request.count("held", 0):
+            await link.unless_gone(asyncio.sleep(request.number("gap", 0.1)))
+        elif number:
+            await link.server.origin.held(link)
+        event = b"data: %d\n\n" % number
         await link.send(b"%x\r\n%b\r\n" % (len(event), event) if framing == "chunked" else event)
     if framing == "chunked":
         await link.send(b"0\r\n\r\n")
