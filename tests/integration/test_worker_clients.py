@@ -1,6 +1,7 @@
 """What single clients of ProxyWorker do to their connections: pipelines, half-closes, leaving, reading slowly."""
 from __future__ import annotations
 
+import contextlib
 import socket
 import time
 from collections.abc import Iterator
@@ -15,10 +16,13 @@ from tests.support.origin import Origin
 from tests.support.pattern import pattern
 from tests.support.ports import refusing_address
 from tests.support.rig import Rig
+from tests.support.standstill import undisturbed
 from tests.support.waiting import wait_until
 
 IDLE_S = 1.0
 KEPT_S = 2
+# Longer than any waiting here. The idle time is 60 s, too.
+PATIENT = "[proxy.timeouts]\nhead = 60\nbody = 60\n"
 RESET = b"\1\0\0\0\0\0\0\0"  # struct linger: on, 0 s
 
 
@@ -32,9 +36,17 @@ def setup(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setup]:
     """Host down.example has a pool whose only server refuses connections."""
     with Rig(tmp_path_factory.mktemp("clients")) as rig, refusing_address() as refused:
         origin = rig.origin(2)
-        text = f"[proxy.timeouts]\nidle = {IDLE_S}\n" + pool_text(origin.addresses) + pool_text([refused], name="down")
+        text = PATIENT + pool_text(origin.addresses) + pool_text([refused], name="down")
         text += '[[routes]]\nhosts = ["down.example"]\npool = "down"\n[[routes]]\npool = "web"\n'
-        yield Setup(rig.balancer(text, PROXY, workers=1, extra=["--keep-alive", str(KEPT_S)]), origin)
+        yield Setup(rig.balancer(text, PROXY, workers=1), origin)
+
+
+@pytest.fixture(scope="module")
+def impatient(tmp_path_factory: pytest.TempPathFactory, setup: Setup) -> Iterator[Setup]:
+    """With a short idle time and a short keep-alive time, before the same servers."""
+    with Rig(tmp_path_factory.mktemp("impatient")) as rig:
+        text = f"[proxy.timeouts]\nidle = {IDLE_S}\n" + pool_text(setup.origin.addresses)
+        yield Setup(rig.balancer(text, PROXY, workers=1, extra=["--keep-alive", str(KEPT_S)]), setup.origin)
 
 
 @pytest.fixture(autouse=True)
@@ -42,6 +54,7 @@ def nothing_is_left_in_flight(setup: Setup) -> Iterator[None]:
     yield
     setup.origin.release()
     setup.balancer.wait_until_idle()
+    setup.origin.wait_for_in_flight(0)
 
 
 def test_twenty_requests_of_all_kinds_in_one_send_are_answered_in_order(setup: Setup) -> None:
@@ -103,12 +116,11 @@ def test_a_pipeline_behind_which_the_client_ended_its_side_is_answered_whole(set
 
 def test_a_client_that_ended_its_side_in_a_body_or_head_is_not_waited_for(setup: Setup) -> None:
     for begun in (request_bytes("/upload", "POST", fields=[("Content-Length", "10")]) + b"abc", b"GET / HTTP/1.1\r\nHo"):
-        with Connection(setup.balancer.address) as connection, timed() as took:
+        with Connection(setup.balancer.address) as connection:
             connection.send(begun)
             connection.sock.shutdown(socket.SHUT_WR)
             while connection.receive():
                 pass
-        assert took[0] < IDLE_S
 
 
 @pytest.mark.parametrize("how", ["close", "reset"])
@@ -139,44 +151,49 @@ def test_a_client_that_leaves_in_a_response_it_did_not_read_frees_its_server(set
     setup.balancer.wait_until_idle()
 
 
-def test_a_client_that_takes_nothing_of_its_response_is_left_after_the_idle_time(setup: Setup) -> None:
-    with Connection(setup.balancer.address, receive_buffer=32 * 1024) as connection, timed() as took:
+def test_a_client_that_takes_nothing_of_its_response_is_left_after_the_idle_time(impatient: Setup) -> None:
+    with Connection(impatient.balancer.address, receive_buffer=32 * 1024) as connection, timed() as took:
         connection.send(request_bytes(f"/bytes?n={200 << 20}"))
-        setup.origin.wait_for_in_flight(1)
         connection.head()
-        setup.origin.wait_for_in_flight(0, IDLE_S + 5)
-        setup.balancer.wait_until_idle()
+        impatient.origin.wait_for_in_flight(0)
+        impatient.balancer.wait_until_idle()
     assert took[0] >= IDLE_S * 0.9
 
 
-def test_a_client_that_takes_a_little_now_and_then_is_not_left(setup: Setup) -> None:
-    length, done = 24 << 20, 0
-    begin = time.monotonic()
-    with Connection(setup.balancer.address, receive_buffer=32 * 1024) as connection:
-        connection.send(request_bytes(f"/bytes?n={length}", close=True))
-        connection.head()
-        while piece := connection.receive(1 << 20):
-            done += len(piece)
-            if time.monotonic() - begin < 3 * IDLE_S:
-                time.sleep(IDLE_S / 10)
-    assert done == length and time.monotonic() - begin > 2 * IDLE_S
-
-
-def test_an_idle_connection_ends_after_the_keepalive_time_and_not_before(setup: Setup) -> None:
-    with Connection(setup.balancer.address) as used, Connection(setup.balancer.address) as fresh:
-        assert used.request("/").status == 200
+def test_a_client_that_takes_a_little_now_and_then_is_not_left(impatient: Setup) -> None:
+    def takes_all() -> None:
+        length, done = 24 << 20, 0
         begin = time.monotonic()
-        assert used.ended(KEPT_S + 5)
+        with Connection(impatient.balancer.address, receive_buffer=32 * 1024) as connection:
+            connection.send(request_bytes(f"/bytes?n={length}", close=True))
+            connection.head()
+            while piece := connection.receive(1 << 20):
+                done += len(piece)
+                if time.monotonic() - begin < 3 * IDLE_S:
+                    time.sleep(IDLE_S / 10)
+        assert done == length and time.monotonic() - begin > 2 * IDLE_S
+
+    undisturbed(takes_all, IDLE_S / 2)
+
+
+def test_an_idle_connection_ends_after_the_keepalive_time_and_not_before(impatient: Setup) -> None:
+    with Connection(impatient.balancer.address) as used, Connection(impatient.balancer.address) as fresh:
+        begin = time.monotonic()
+        assert used.request("/").status == 200
+        assert used.ended()
         assert time.monotonic() - begin >= KEPT_S * 0.9
-        assert fresh.ended(KEPT_S + 5), "one that never asked for anything ends as well"
+        assert fresh.ended(), "one that never asked for anything ends as well"
 
 
-def test_a_request_just_before_the_end_of_the_keepalive_time_is_answered(setup: Setup) -> None:
-    with Connection(setup.balancer.address) as connection:
-        for _ in range(4):
+def test_a_request_just_before_the_end_of_the_keepalive_time_is_answered(impatient: Setup) -> None:
+    def asks_again_and_again() -> None:
+        with Connection(impatient.balancer.address) as connection:
+            for _ in range(4):
+                assert connection.request("/").status == 200
+                time.sleep(KEPT_S * 0.5)  # 4 times: no deadline is counted from the first request
             assert connection.request("/").status == 200
-            time.sleep(KEPT_S * 0.5)  # 4 times: no deadline is counted from the first request
-        assert connection.request("/").status == 200
+
+    undisturbed(asks_again_and_again, KEPT_S * 0.25)
 
 
 def test_a_body_left_unread_by_the_server_does_not_become_the_next_request(setup: Setup) -> None:
@@ -197,6 +214,7 @@ def test_a_large_body_that_nobody_took_is_answered_and_the_answer_can_be_read(se
         head = request_bytes("/", "POST", fields=[("Host", "down.example"), ("Content-Length", str(size))])
         connection.send(head + bytes(64 * 1024))
         wait_until(lambda: has_input(connection), "the answer is there before the rest is sent")
-        connection.send(bytes(256 * 1024))
+        with contextlib.suppress(ConnectionError):  # the balancer does not read on for ever
+            connection.send(bytes(256 * 1024))
         assert connection.response("POST").status == 502
     assert fetch(setup.balancer.address).status == 200
