@@ -3,22 +3,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
 from prefork_lb.config.model import Config
-from prefork_lb.config.pool import PoolConfig
 from prefork_lb.config.scaling import ScalingConfig
 from prefork_lb.controller.duties import Duties, do_at_the_end
-from prefork_lb.controller.pool_scaler import PoolScaler
 from prefork_lb.controller.scaled_drivers import ConfiguredDriver, make_driver
-from prefork_lb.controller.scaled_pool import ScaledPool
-from prefork_lb.controller.start_checks import StartChecks
 from prefork_lb.scaling.driver import Driver
-from prefork_lb.scaling.drivers.process import keepers
+from prefork_lb.scaling.keepers import keepers
 from prefork_lb.shared.keys import pool_number
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.scales import scaling_of
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import States
+
+if TYPE_CHECKING:
+    from prefork_lb.controller.pool_scaling import PoolScaling
 
 MakeDriver = Callable[[str, ScalingConfig, Config], ConfiguredDriver]
 """For a pool of this name."""
@@ -36,7 +36,7 @@ class ScalingDuty:
         self._segment, self._ledger, self._states = segment, ledger, states
         self._make: MakeDriver = make or partial(make_driver, segment, error_log)
         self._config: Config | None = None
-        self._pools: dict[str, _Pool] = {}
+        self._pools: dict[str, PoolScaling] = {}
         self._duties = Duties({})
         self._closing: list[Driver] = []
         self.closes_within_s = 0.0  # the longest time for that, once `close` was called
@@ -102,29 +102,10 @@ class ScalingDuty:
                 known.scaler.retire()
         self._duties = Duties({f"scale the pool {name}": pool.scaler.look for name, pool in self._pools.items()})
 
-    def _new_pool(self, name: str, config: Config, scaling: ScalingConfig) -> _Pool:
-        driver, checks = self._make(name, scaling, config), StartChecks(name, config)
-        fleet_pool = ScaledPool(self._segment, self._ledger, self._states, name, scaling.max_connections)
-        scaler = PoolScaler(self._segment, self._ledger, name, config.pools.get(name, PoolConfig()), scaling, driver.driver,
-                            fleet_pool, checks)
-        return _Pool(name, scaling, scaler, driver, fleet_pool, checks)
-
-
-class _Pool:
-    """The parts of a pool that scales."""
-
-    def __init__(self, name: str, scaling: ScalingConfig, scaler: PoolScaler, driver: ConfiguredDriver, fleet_pool: ScaledPool,
-                 checks: StartChecks) -> None:
-        self.driver_kind = scaling.driver
-        self.scaler, self.driver, self.checks = scaler, driver, checks
-        self._name, self._fleet_pool = name, fleet_pool
-
-    def use(self, config: Config, scaling: ScalingConfig) -> None:
-        """Go by another configuration."""
-        self._fleet_pool.max_connections = scaling.max_connections
-        self.checks.use(config)
-        self.driver.use(scaling)
-        self.scaler.use(config.pools[self._name], scaling)
+    def _new_pool(self, name: str, config: Config, scaling: ScalingConfig) -> PoolScaling:
+        # Imported for a pool that scales: most instances have none, and it takes a megabyte of the controller.
+        from prefork_lb.controller.pool_scaling import PoolScaling
+        return PoolScaling(self._segment, self._ledger, self._states, name, config, scaling, self._make(name, scaling, config))
 
 
 def _scaled(config: Config) -> dict[str, ScalingConfig]:

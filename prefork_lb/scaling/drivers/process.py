@@ -11,20 +11,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import NamedTuple
 
 from prefork_lb.scaling import keeper as at
 from prefork_lb.scaling.addresses import Addresses
 from prefork_lb.scaling.driver import Ended, Running, StartFailed
-from prefork_lb.scaling.tree import BEGINS_S, command_line, cpu_of, end_session, memory_of, parent_of, processes_below
+from prefork_lb.scaling.keepers import KEEPER, PYTHON, Found, keepers
+from prefork_lb.scaling.tree import cpu_of, end_session, memory_of, processes_below
 from prefork_lb.shared.identity import start_time
 
-_KEEPER = Path(at.__file__).resolve()
-_KNOWN_BY = "/".join(_KEEPER.parts[-3:])  # another version of the package may lie elsewhere
-_PYTHON = (sys.executable, "-I", "-S")
 # Of the balancer alone: gunicorn's and systemd's sockets, the configuration.
 _NOT_INHERITED = ("GUNICORN_", "LISTEN_", "PREFORK_LB_", "WATCHDOG_", "NOTIFY_SOCKET", "SERVER_SOFTWARE")
 _SHOWN_CHARACTERS = 1500  # of the last output, in the log
@@ -83,7 +80,7 @@ class ProcessDriver:
                 order = {"segment": segment.fileno(), "masters": self._instance.masters, "status": status,
                          "stop_timeout": settings.stop_timeout_s, "log": _filled(settings.log, words),
                          "directory": settings.directory, "umask": settings.umask, "limits": dict(settings.limits), "user": user}
-                arguments = [*_PYTHON, str(_KEEPER), self._instance.segment, self._pool, str(n), str(address), json.dumps(order),
+                arguments = [*PYTHON, str(KEEPER), self._instance.segment, self._pool, str(n), str(address), json.dumps(order),
                              *(_filled(word, words) for word in settings.command)]
                 process = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, start_new_session=True,
                                            pass_fds=[segment.fileno(), status], env=_environment(settings, words))
@@ -174,48 +171,6 @@ class _Kept:
         os.close(self._status)
         if self._process is not None:
             self._process.wait()  # it is over
-
-
-class Found(NamedTuple):
-    """A keeper that /proc shows."""
-
-    pid: int
-    started: int  # clock ticks
-    pool: str
-    n: int
-    address: str
-    status: int  # its descriptor of the status
-    stop_timeout_s: float
-
-
-def keepers(segment: str) -> Iterator[Found]:
-    """The keepers of an instance. A child that a keeper has just forked has its command line, too, until it is the server."""
-    found = {each.pid: (each, parent) for each, parent in _with_keepers_command(segment)}
-    return (each for each, parent in found.values() if parent not in found)
-
-
-def _with_keepers_command(segment: str) -> Iterator[tuple[Found, int]]:
-    """The processes with a keeper's command line, and their parents."""
-    until = time.monotonic() + BEGINS_S  # for all: the controller must not stand still
-    for entry in os.scandir("/proc"):
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError, ValueError):  # it has ended, or is none
-                words = command_line(int(entry.name), until)
-                if len(words) > len(_PYTHON) + 5 and words[3].endswith(_KNOWN_BY) and words[4] == segment:
-                    pid, started = int(entry.name), start_time(int(entry.name))
-                    if started and _is_own(pid):
-                        order = json.loads(words[8])
-                        found = Found(pid, started, words[5], int(words[6]), words[7], order["status"], order["stop_timeout"])
-                        yield found, parent_of(pid)
-
-
-def _is_own(pid: int) -> bool:
-    """Whether a process is this user's in every respect. Any user can give a process a keeper's command line, also one that
-    becomes root by its file's mode; what it said would be taken for a server."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("Uid:"):
-            return {int(uid) for uid in line.split()[1:]} == {os.geteuid()}
-    return False
 
 
 def _taken_up(found: Found) -> _Kept | None:

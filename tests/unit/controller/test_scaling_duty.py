@@ -8,13 +8,14 @@ import pytest
 
 from prefork_lb.config.model import Config
 from prefork_lb.config.scaling import ScalingConfig
-from prefork_lb.controller import scaling_duty
+from prefork_lb.controller import pool_scaling, scaling_duty
 from prefork_lb.controller.scaled_drivers import ConfiguredDriver, make_driver
 from prefork_lb.controller.scaling_duty import ScalingDuty
 from prefork_lb.scaling.driver import Running
 from prefork_lb.scaling.drivers.command import CommandDriver
-from prefork_lb.scaling.drivers.process import Found, ProcessDriver
+from prefork_lb.scaling.drivers.process import ProcessDriver
 from prefork_lb.scaling.drivers.systemd import SystemdDriver
+from prefork_lb.scaling.keepers import Found
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.scales import Mode, Scaling, scaling_of, write_scaling
 from prefork_lb.shared.segment import Segment
@@ -100,7 +101,7 @@ class Checks(StagedReadiness):
 
 @pytest.fixture
 def duty(segment: Segment, drivers: Drivers, monkeypatch: pytest.MonkeyPatch) -> Iterator[ScalingDuty]:
-    monkeypatch.setattr(scaling_duty, "StartChecks", Checks)
+    monkeypatch.setattr(pool_scaling, "StartChecks", Checks)
     ledger = Ledger(segment)
     register(segment, ledger, [PoolEntry(name, [], may_be_empty=True) for name in ("web", "app", "other")])
     duty = ScalingDuty(segment, ledger, States(segment), make=drivers.make)

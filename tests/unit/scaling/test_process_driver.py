@@ -14,7 +14,8 @@ import pytest
 
 from prefork_lb.scaling.addresses import Addresses
 from prefork_lb.scaling.driver import Ended, StartFailed
-from prefork_lb.scaling.drivers.process import Instance, ProcessDriver, ProcessSettings, keepers
+from prefork_lb.scaling.drivers.process import Instance, ProcessDriver, ProcessSettings
+from prefork_lb.scaling.keepers import keepers
 from prefork_lb.shared.identity import start_time
 from tests.support.place import HOST
 from tests.support.processes import children, descriptors, is_running

@@ -9,9 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from prefork_lb.scaling import tree
-from prefork_lb.scaling.drivers import process as process_driver
-from prefork_lb.scaling.drivers.process import keepers
+from prefork_lb.scaling import keepers, tree
 from prefork_lb.scaling.tree import command_line
 
 
@@ -69,6 +67,6 @@ def test_a_process_without_a_command_line_is_waited_for_only_while_it_is_young(m
 
 def test_a_look_for_keepers_waits_for_all_processes_together(monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
-    monkeypatch.setattr(process_driver, "command_line", lambda pid, until: waits.append(until) or [])  # type: ignore[func-returns-value]
-    assert list(keepers("none")) == []
+    monkeypatch.setattr(keepers, "command_line", lambda pid, until: waits.append(until) or [])  # type: ignore[func-returns-value]
+    assert list(keepers.keepers("none")) == []
     assert waits and len(set(waits)) == 1
