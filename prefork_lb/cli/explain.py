@@ -29,7 +29,7 @@ from prefork_lb.wiring.explaining import explain as explained
 @click.option("--master", type=int, metavar="PID", help="gunicorn's master, when several instances run.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def explain(method: str, url: str, fields: tuple[str, ...], client: str, master: int | None, as_json: bool) -> None:
-    """Tell which server the request METHOD URL would get at this moment, and why each other one is passed over.
+    """Tell which server the request METHOD URL would get at this moment, why each other one is passed over, and which rules hold.
 
     Nothing is sent and nothing is claimed: the request is tried in a copy of the running instance's memory.
 
@@ -101,6 +101,13 @@ def _show(found: Explanation) -> None:
         click.echo(f"server: {found.server}")
     if found.answer:
         click.echo(f"the balancer answers {found.answer}")
+    if found.rules:
+        table = Table(box=None, header_style="bold", pad_edge=False)
+        for heading in ("rule", "in force", "set by"):
+            table.add_column(heading)
+        for rule in found.rules:
+            table.add_row(rule.name, rule.value, rule.place)
+        print_table(table, folds="in force")
     if found.servers:
         table = Table(box=None, header_style="bold", pad_edge=False)
         for heading in ("server", "in flight", "limit", "weight", "average", "why"):

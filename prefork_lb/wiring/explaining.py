@@ -24,6 +24,7 @@ from prefork_lb.proxy.outbound import NOTHING
 from prefork_lb.proxy.plan import Plan
 from prefork_lb.proxy.request import Request
 from prefork_lb.routing.match import Router
+from prefork_lb.routing.serving import ServerTimeouts
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.copying import private_copy
 from prefork_lb.shared.ledger import Ledger
@@ -42,6 +43,7 @@ from prefork_lb.wire.target import destination
 from prefork_lb.wiring.pools import PoolNeeds, make_pool
 from prefork_lb.wiring.room import pool_entries
 from prefork_lb.wiring.routes import make_router
+from prefork_lb.wiring.rules_in_force import Rule, rules_of_pool, rules_of_route, rules_toward_servers
 from prefork_lb.wiring.sessions import secrets_of
 from prefork_lb.wiring.worker import make_settings
 
@@ -75,6 +77,7 @@ class Explanation:
     session: str = ""
     server: str = ""
     notes: list[str] = field(default_factory=list)
+    rules: list[Rule] = field(default_factory=list)
     servers: list[ServerExplained] = field(default_factory=list)
 
 
@@ -96,16 +99,19 @@ def explain(segment: Segment, config: Config, block: bytes, client: str, scheme:
         peer = ClientInfo(client, scheme.encode(), port, is_trusted(client))
         request = Request(head, peer, NOTHING, NO_CLIENT)
         router = make_router(config)
-        found.route = _taken_route(config, router, head, peer)
-        engine = Engine(router, pools, make_settings(config, BLOCKING))
+        place = _take_route(config, router, head, peer, found)
+        settings = make_settings(config, BLOCKING)
+        engine = Engine(router, pools, settings)
         plan = _served(engine, engine.plan(request), request, found)
     except ProxyError as exc:
         found.answer = f"{exc.status}: {exc}"
         return found
-    route, _ = router.find(destination(head), head, peer)
-    filters = [key.partition(" ")[0] for key in route.filters] + [each.use for each in config.pools[plan.pool.name].filters]
-    if filters:
-        found.notes.append(f"filters look at it first, and may change what follows: {', '.join(filters)}")
+    found.rules += rules_of_pool(config.pools[plan.pool.name], plan.pool.name)
+    if not plan.pool.redirect_status:
+        own = plan.serving.timeouts if plan.serving is not None else ServerTimeouts()
+        found.rules += rules_toward_servers((plan.settings or settings).timeouts, own, place)
+    if any(rule.name == "filters" for rule in found.rules):
+        found.notes.append("filters look at it first, and may change what follows")
     _Picking(config, plan, ledger, states, slots[plan.pool.name]).explain(request, found)
     return found
 
@@ -116,13 +122,18 @@ def _make_pool(name: str, config: Config, slots: PoolSlots, ledger: Ledger, stat
     return make_pool(name, pool, config, PoolNeeds(None, secrets_of(name, pool, config)), slots, ledger, states, BLOCKING)
 
 
-def _taken_route(config: Config, router: Router, head: RequestHead, peer: ClientInfo) -> str:
-    """The route that is taken, in words. Raises ProxyError when there is none."""
+def _take_route(config: Config, router: Router, head: RequestHead, peer: ClientInfo, found: Explanation) -> str:
+    """Tell the route that is taken, and its rules. Return its key. Raises ProxyError when there is none."""
     if not config.routes:
-        return "none: everything goes to the only pool"
-    route, _ = router.find(destination(head), head, peer)
+        found.route = "none: everything goes to the only pool"
+        return ""
+    goal = destination(head)
+    route, target = router.find(goal, head, peer)
     number = router.routes.index(route)
-    return f"{number + 1}: {route_in_words(config.routes[number])}"
+    taken, place = config.routes[number], f"routes[{number}]"
+    found.route = f"{number + 1}: {route_in_words(taken)}"
+    found.rules += rules_of_route(taken, place, router.facts(route, goal, target, head, peer))
+    return place
 
 
 def _served(engine: Engine, first: Plan, request: Request, found: Explanation) -> Plan:
@@ -139,8 +150,6 @@ def _served(engine: Engine, first: Plan, request: Request, found: Explanation) -
         told = serving.split.told(request.index.get(b"cookie", ()))
         found.notes.append(f"the cookie {serving.split.cookie.decode()} says the pool" if told else
                            "the route has a split: another request may get another pool")
-    if serving.mirror is not None:
-        found.notes.append(f"the pool {serving.mirror.pool} gets copies of {serving.mirror.share * 100:g} % of the requests")
     return plan
 
 

@@ -96,6 +96,16 @@ split = {{ chance = 1, soon = 1 }}
 split_cookie = "release"
 failover = "keyed"
 [[routes]]
+hosts = ["ruled.example"]
+pool = "ruled"
+allow = ["192.0.2.0/24"]
+timeouts = {{ response = 300 }}
+body_limit = 1000
+bandwidth = {{ per_second = 65536 }}
+[pools.ruled]
+servers = ["10.0.8.1:80"]
+filters = ["site_lb:Last"]
+[[routes]]
 hosts = ["moved.example"]
 redirect = "https://web.example/{{rest}}"
 """
@@ -278,10 +288,33 @@ def test_a_route_that_answers_itself_is_told(instance: Instance) -> None:
     assert found["answer"].startswith("301: ") and found["route"].endswith(": moved.example; any path")
 
 
+TIMEOUTS = [("timeouts.connect", "3 s", "proxy.timeouts.connect"), ("timeouts.response", "60 s", "proxy.timeouts.response"),
+            ("timeouts.idle", "60 s", "proxy.timeouts.idle")]
+
+
+def rules(found: dict[str, Any]) -> list[tuple[str, str, str]]:
+    return [(rule["name"], rule["value"], rule["place"]) for rule in found["rules"]]
+
+
+def test_what_holds_for_the_request_is_told_with_its_place(instance: Instance) -> None:
+    of_route = [("allow", "192.0.2.0/24", "routes[9].allow"), ("body_limit", "1000 bytes", "routes[9].body_limit"),
+                ("bandwidth", "65536 bytes a second", "routes[9].bandwidth")]
+    found = instance.explain("http://ruled.example/", "--from", "192.0.2.9")
+    assert found["route"].startswith("10: ") and found["server"] == "10.0.8.1:80"
+    assert rules(found) == [*of_route, ("filters", "site_lb:Last", "pools.ruled.filters"), TIMEOUTS[0],
+                            ("timeouts.response", "300 s", "routes[9].timeouts.response"), TIMEOUTS[2]]
+    assert found["notes"] == ["filters look at it first, and may change what follows"]
+    refused = instance.explain("http://ruled.example/", "--from", "198.51.100.9")
+    assert refused["answer"].startswith("403: ") and rules(refused) == of_route, "what refuses it is among them"
+    assert rules(instance.explain("http://web.example/")) == TIMEOUTS
+    assert rules(instance.explain("http://away.example/")) == [], "no server is asked"
+
+
 def test_a_table_for_people(instance: Instance) -> None:
     found = invoke("GET", "http://web.example/x", "--from", "192.0.2.9", "--master", str(instance.master))
     lines = found.stdout.splitlines()
     assert lines[0] == "route: 4: web.example; any path" and "server: 10.0.0.1:80" in lines
+    assert "timeouts.connect   3 s       proxy.timeouts.connect" in map(str.strip, lines)
     assert any(line.startswith("> 10.0.0.1:80") and line.rstrip().endswith("it is picked by the policy") for line in lines)
 
 
