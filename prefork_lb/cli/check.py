@@ -9,7 +9,8 @@ import click
 from prefork_lb.cli.check_room import room_notices
 from prefork_lb.cli.exits import exit_with_problems
 from prefork_lb.cli.words import count
-from prefork_lb.config import Config, find_and_load
+from prefork_lb.config.load import find_and_load
+from prefork_lb.config.model import Config
 from prefork_lb.config.routes import answer_in_words, route_in_words
 from prefork_lb.discovery.source import ListError
 from prefork_lb.discovery.sources import make_source

@@ -4,7 +4,7 @@ from __future__ import annotations
 import contextlib
 import os
 
-from prefork_lb.config import Config
+from prefork_lb.config.model import Config
 from prefork_lb.observe.configuration import configuration_of
 from prefork_lb.shared.finding import DIRECTORY, visible_segments
 from prefork_lb.wiring.room import problems_at_reload, room_for

@@ -10,9 +10,10 @@ import msgspec
 from prefork_lb.cli.exits import Exit
 from prefork_lb.cli.instances import Instance, InstanceChoice, instance_options
 from prefork_lb.cli.local import LocalInstance
-from prefork_lb.config import Config, find_and_load
 from prefork_lb.config.difference import differences
+from prefork_lb.config.load import find_and_load
 from prefork_lb.config.masked import masked
+from prefork_lb.config.model import Config
 from prefork_lb.errors import ConfigError
 from prefork_lb.wiring.reloading import file_in_force
 

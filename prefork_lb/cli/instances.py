@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol
 
 import click
 
-from prefork_lb.config import Config
+from prefork_lb.config.model import Config
 from prefork_lb.shared.events import Event
 
 Document = dict[str, Any]

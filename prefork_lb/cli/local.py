@@ -9,7 +9,7 @@ import click
 
 from prefork_lb.cli.instances import Document, Key
 from prefork_lb.cli.running import running_segment, running_segments, who
-from prefork_lb.config import Config
+from prefork_lb.config.model import Config
 from prefork_lb.errors import SteeringError
 from prefork_lb.observe.configuration import configuration_of
 from prefork_lb.observe.sessions import SessionCounter, Sessions

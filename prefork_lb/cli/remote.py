@@ -11,7 +11,7 @@ import requests
 
 from prefork_lb import __version__
 from prefork_lb.cli.instances import Document, Key
-from prefork_lb.config import Config
+from prefork_lb.config.model import Config
 from prefork_lb.config.published import decode_published
 from prefork_lb.shared.events import Event
 

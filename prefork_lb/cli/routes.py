@@ -6,7 +6,7 @@ from rich.table import Table
 
 from prefork_lb.cli.exits import exit_with_problems
 from prefork_lb.cli.tables import print_table
-from prefork_lb.config import find_and_load
+from prefork_lb.config.load import find_and_load
 from prefork_lb.config.routes import answer_in_words, conditions_in_words
 from prefork_lb.errors import ConfigError
 from prefork_lb.wiring.routes import make_router

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 import click
 
 from prefork_lb.cli.exits import exit_with_problems
-from prefork_lb.config import load
-from prefork_lb.config.load import LOCAL_FILE, SYSTEM_FILE
+from prefork_lb.config.load import LOCAL_FILE, SYSTEM_FILE, load
 from prefork_lb.errors import ConfigError
 from prefork_lb.gunicorn.settings import CONF_FILE
 

@@ -20,7 +20,7 @@ from prefork_lb.cli.number import Number
 from prefork_lb.cli.own_policies import find_own_policies
 from prefork_lb.cli.tables import print_table
 from prefork_lb.cli.words import count
-from prefork_lb.config import find_and_load
+from prefork_lb.config.load import find_and_load
 from prefork_lb.config.pool import PoolConfig
 from prefork_lb.errors import ConfigError
 from prefork_lb.simulate.access_log import LogError, read_log

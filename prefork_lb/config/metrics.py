@@ -3,7 +3,6 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from prefork_lb.config.decode import ReportProblem
 from prefork_lb.config.section import Seconds, Section, meta
 from prefork_lb.errors import shown
 from prefork_lb.net.address import Address, parse_address
@@ -26,12 +25,3 @@ class MetricsConfig(Section, frozen=True):
         if rest == self.statsd or "/" in rest:
             raise ValueError(f'{shown(self.statsd)} is no address of StatsD; expected "udp://HOST:PORT"')
         return parse_address(rest)
-
-
-def check_metrics(metrics: MetricsConfig, report: ReportProblem) -> None:
-    """Report what cannot work in the section."""
-    if metrics.statsd:
-        try:
-            _ = metrics.address
-        except ValueError as exc:
-            report(("metrics", "statsd"), str(exc))

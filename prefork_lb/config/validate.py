@@ -10,7 +10,7 @@ from prefork_lb.config.decode import ReportProblem, did_you_mean
 from prefork_lb.config.discovery_rules import check_discovery
 from prefork_lb.config.filter_rules import check_filters, check_pools_of_filters
 from prefork_lb.config.log_rules import check_log
-from prefork_lb.config.metrics import check_metrics
+from prefork_lb.config.metrics_rules import check_metrics
 from prefork_lb.config.model import CertificateConfig, Config
 from prefork_lb.config.names import CLASS, HOST, PARAMETER, POOL
 from prefork_lb.config.pool import HealthConfig, PoolConfig
@@ -19,7 +19,7 @@ from prefork_lb.config.route_rules import check_routes
 from prefork_lb.config.scaling_rules import check_scaling
 from prefork_lb.config.statuses import parse_statuses
 from prefork_lb.config.sticky_rules import check_cookies, check_sticky
-from prefork_lb.config.tracing import check_tracing
+from prefork_lb.config.tracing_rules import check_tracing
 from prefork_lb.errors import shown
 from prefork_lb.net.address import is_server_name, parse_address
 from prefork_lb.net.networks import lies_in

@@ -7,8 +7,8 @@ import os
 import threading
 from collections.abc import Iterator
 
-from prefork_lb.config import Config
 from prefork_lb.config.current import load_as_worker, read_at
+from prefork_lb.config.model import Config
 from prefork_lb.errors import ConfigError, InvariantError, PreforkLBError
 from prefork_lb.gunicorn.internals import AppImportError
 from prefork_lb.upstream.runtime import BLOCKING, Runtime

@@ -14,7 +14,7 @@ import msgspec
 from prefork_lb.balance.answer_times import LEVEL, AnswerTimes, microseconds_of, ratio_of
 from prefork_lb.balance.keyed import KeyedPolicy
 from prefork_lb.balance.policy import Policy
-from prefork_lb.config import Config
+from prefork_lb.config.model import Config
 from prefork_lb.config.routes import route_in_words
 from prefork_lb.errors import CapacityError, NoUsableServer, ProxyError
 from prefork_lb.net.networks import lies_in

@@ -4,8 +4,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from prefork_lb.config import Config
 from prefork_lb.config.filter_rules import filter_key, filters_of, settings_key
+from prefork_lb.config.model import Config
 from prefork_lb.errors import ConfigError
 from prefork_lb.filters import Filter, Memory, Setup
 from prefork_lb.filters.loading import filter_class, make_filter

@@ -7,8 +7,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from prefork_lb.config import Config
 from prefork_lb.config.difference import differences
+from prefork_lb.config.model import Config
 from prefork_lb.observe.configuration import configuration_of
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.desired import check_room, lay_down, pack, published

@@ -11,8 +11,8 @@ from prefork_lb.balance.keys import KeyOf, key_finder
 from prefork_lb.balance.policy import Policy, PolicyMemory, PolicyOptions, PolicySetup
 from prefork_lb.balance.registry import make_policy
 from prefork_lb.clock import monotonic
-from prefork_lb.config import Config
 from prefork_lb.config.filter_rules import filters_of
+from prefork_lb.config.model import Config
 from prefork_lb.config.pool import EjectionConfig, PoolConfig
 from prefork_lb.config.statuses import parse_statuses
 from prefork_lb.errors import ConfigError

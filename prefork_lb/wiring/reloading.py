@@ -4,7 +4,8 @@ from __future__ import annotations
 import os
 import signal
 
-from prefork_lb.config import Config, find_and_load
+from prefork_lb.config.load import find_and_load
+from prefork_lb.config.model import Config
 from prefork_lb.errors import ConfigError, PreforkLBError
 from prefork_lb.observe.configuration import configuration_of
 from prefork_lb.shared.events import Kind, record

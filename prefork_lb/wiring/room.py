@@ -5,8 +5,8 @@ servers that is replaced by another one as long, twice the workers side by side,
 """
 from __future__ import annotations
 
-from prefork_lb.config import Config
 from prefork_lb.config.filter_rules import filters_of
+from prefork_lb.config.model import Config
 from prefork_lb.config.pool import PoolConfig, ServerConfig
 from prefork_lb.config.published import encode
 from prefork_lb.shared.desired import check_room, pack

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from prefork_lb.clock import Clock
-from prefork_lb.config import Config
 from prefork_lb.config.current import path_of
 from prefork_lb.config.filter_rules import filter_key
+from prefork_lb.config.model import Config
 from prefork_lb.config.routes import FieldChangesConfig, RateConfig, RespondConfig, RouteConfig, route_in_words
 from prefork_lb.errors import ConfigError, InvariantError
 from prefork_lb.net.networks import LiesIn, lies_in

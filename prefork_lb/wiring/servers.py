@@ -6,9 +6,9 @@ import ssl
 from collections.abc import Callable
 
 from prefork_lb.clock import monotonic
-from prefork_lb.config import Config
 from prefork_lb.config.added import added_server
 from prefork_lb.config.current import path_of
+from prefork_lb.config.model import Config
 from prefork_lb.config.pool import PoolConfig, ServerConfig, TLSConfig
 from prefork_lb.errors import ConfigError
 from prefork_lb.net.address import parse_address

@@ -6,8 +6,8 @@ import random
 from collections.abc import Mapping
 from pathlib import Path
 
-from prefork_lb.config import Config
 from prefork_lb.config.current import path_of
+from prefork_lb.config.model import Config
 from prefork_lb.config.routes import CorsConfig, RouteConfig
 from prefork_lb.config.statuses import parse_statuses
 from prefork_lb.errors import ConfigError

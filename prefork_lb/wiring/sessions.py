@@ -9,8 +9,8 @@ from dataclasses import replace
 from prefork_lb.balance.hashed import Hash
 from prefork_lb.balance.keys import key_finder
 from prefork_lb.balance.policy import PolicyMemory, PolicySetup
-from prefork_lb.config import Config
 from prefork_lb.config.current import secrets_in
+from prefork_lb.config.model import Config
 from prefork_lb.config.pool import PoolConfig
 from prefork_lb.config.sticky import DEFAULT_COOKIE, DEFAULT_LEARNED_IDLE_S, StickyConfig
 from prefork_lb.errors import ConfigError

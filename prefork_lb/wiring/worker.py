@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from functools import partial
 
 from prefork_lb.clock import monotonic
-from prefork_lb.config import Config
 from prefork_lb.config.current import path_of
+from prefork_lb.config.model import Config
 from prefork_lb.controller.launch import Launcher
 from prefork_lb.log_summary import summary
 from prefork_lb.net.networks import lies_in

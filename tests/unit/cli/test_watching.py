@@ -20,7 +20,7 @@ from prefork_lb.cli import running
 from prefork_lb.cli import status as status_command
 from prefork_lb.cli.instances import InstanceChoice
 from prefork_lb.cli.main import main
-from prefork_lb.config import load
+from prefork_lb.config.load import load
 from prefork_lb.config.published import encode
 from prefork_lb.shared.desired import publish
 from prefork_lb.shared.events import Event, Kind, record

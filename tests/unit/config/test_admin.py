@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from prefork_lb.config import load
+from prefork_lb.config.load import load
 from prefork_lb.config.tokens import Token, read_tokens
 from prefork_lb.errors import ConfigError
 

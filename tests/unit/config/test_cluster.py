@@ -7,8 +7,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from prefork_lb.config import load
 from prefork_lb.config.difference import differences
+from prefork_lb.config.load import load
 from prefork_lb.config.masked import masked
 from prefork_lb.errors import ConfigError
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from prefork_lb.config import load
 from prefork_lb.config.difference import differences
 from prefork_lb.config.discovery import DiscoveryConfig, name_server
+from prefork_lb.config.load import load
 from prefork_lb.config.masked import masked
 from prefork_lb.config.model import Config
 from prefork_lb.config.pool import PoolConfig

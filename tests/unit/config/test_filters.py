@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from prefork_lb.config import Config
 from prefork_lb.config.difference import differences
 from prefork_lb.config.filter_rules import filters_of
 from prefork_lb.config.load import load
 from prefork_lb.config.masked import masked
+from prefork_lb.config.model import Config
 from prefork_lb.config.published import decode_published, encode
 from prefork_lb.config.routes import answer_in_words
 from prefork_lb.errors import ConfigError

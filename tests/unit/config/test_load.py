@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 import pytest
 
-from prefork_lb.config import current, find_and_load, load
+from prefork_lb.config import current
 from prefork_lb.config.copies import Copies
+from prefork_lb.config.load import find_and_load, load
 from prefork_lb.config.positions import key_lines
 from prefork_lb.config.reference import reference
 from prefork_lb.errors import ConfigError

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from prefork_lb.config import Config, load
+from prefork_lb.config.load import load
+from prefork_lb.config.model import Config
 from prefork_lb.errors import ConfigError
 
 POOL = '[pools.web]\nservers = ["127.0.0.1:8001"]\n'

@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from prefork_lb.config import Config, load_file
+from prefork_lb.config.load import load_file
+from prefork_lb.config.model import Config
 from prefork_lb.config.published import decode_published, encode
 
 TEXT = """

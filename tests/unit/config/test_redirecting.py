@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from prefork_lb.config import Config
 from prefork_lb.config.load import load
+from prefork_lb.config.model import Config
 from prefork_lb.errors import ConfigError
 
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from prefork_lb.config import Config
 from prefork_lb.config.difference import differences
 from prefork_lb.config.load import load
 from prefork_lb.config.masked import masked
+from prefork_lb.config.model import Config
 from prefork_lb.errors import ConfigError
 
 PROCESS = 'command = ["gunicorn", "--bind", "{address}", "site:app"]'

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from prefork_lb.config import load, tracing
+from prefork_lb.config import tracing_rules
+from prefork_lb.config.load import load
 from prefork_lb.errors import ConfigError
 
 POOL = '[pools.web]\nservers = ["127.0.0.1:8001"]\n'
@@ -23,10 +24,10 @@ def problems(folder: Path, text: str) -> list[str]:
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:4318", "https://collector.internal/otlp", "http://[::1]:4318/"])
 def test_a_collector_needs_the_extra(tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracing, "find_spec", lambda name: None)
+    monkeypatch.setattr(tracing_rules, "find_spec", lambda name: None)
     (problem,) = problems(tmp_path, f'otlp = "{url}"')
     assert problem == "4: tracing.otlp: spans need OpenTelemetry's packages; install prefork_lb[otel]"
-    monkeypatch.setattr(tracing, "find_spec", lambda name: object())
+    monkeypatch.setattr(tracing_rules, "find_spec", lambda name: object())
     assert problems(tmp_path, f'otlp = "{url}"') == []
 
 
@@ -37,5 +38,5 @@ def test_what_is_no_collector_is_told(tmp_path: Path, url: str) -> None:
 
 
 def test_without_a_collector_nothing_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracing, "find_spec", lambda name: None)
+    monkeypatch.setattr(tracing_rules, "find_spec", lambda name: None)
     assert problems(tmp_path, "sample = 0.5") == []

@@ -7,7 +7,9 @@ import sys
 import pytest
 
 # Nothing of these is needed by a controller that checks servers by HTTP and does nothing else.
-NOT_NEEDED = ("prefork_lb.controller.pool_scaling", "prefork_lb.scaling.drivers", "prefork_lb.scaling.fleet")
+NOT_NEEDED = (
+    "prefork_lb.config.load", "prefork_lb.controller.pool_scaling", "prefork_lb.scaling.drivers", "prefork_lb.scaling.fleet",
+    "tomllib")
 
 
 @pytest.fixture(scope="module")

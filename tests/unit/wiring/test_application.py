@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 from gunicorn.config import Config as GunicornConfig
 
-from prefork_lb.config import Config
+from prefork_lb.config.model import Config
 from prefork_lb.config.routes import BandwidthConfig, RouteConfig
 from prefork_lb.errors import ConfigError
 from prefork_lb.shared.ledger import Ledger

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from prefork_lb.clock import monotonic
-from prefork_lb.config import Config
 from prefork_lb.config.load import load
+from prefork_lb.config.model import Config
 from prefork_lb.errors import ConfigError
 from prefork_lb.filters import Filter, Setup
 from prefork_lb.net.dial import Dialer

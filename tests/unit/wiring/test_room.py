@@ -11,8 +11,9 @@ import msgspec
 import pytest
 
 from prefork_lb.cli.check_room import room_notices
-from prefork_lb.config import Config, load
 from prefork_lb.config.admin import AdminConfig
+from prefork_lb.config.load import load
+from prefork_lb.config.model import Config
 from prefork_lb.observe.configuration import configuration_of
 from prefork_lb.shared import desired
 from prefork_lb.shared.finding import DIRECTORY
