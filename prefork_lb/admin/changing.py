@@ -15,11 +15,14 @@ from werkzeug.wrappers import Response
 from prefork_lb.admin.answers import Problem, json_response
 from prefork_lb.admin.endpoints import Endpoint
 from prefork_lb.admin.publishing import Publisher
-from prefork_lb.admin.reading import find_pool, find_server
+from prefork_lb.admin.reading import find_pool, find_server, find_split
 from prefork_lb.admin.requests import AdminRequest
 from prefork_lb.errors import BadValue, NotThere, Outdated, Refused, SteeringError
+from prefork_lb.observe.configuration import configuration_of
+from prefork_lb.observe.splits import splits_of
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import Segment
+from prefork_lb.shared.split_weights import MOST_SPLIT_WEIGHT
 from prefork_lb.shared.states import Admin, States
 from prefork_lb.shared.steering import FROM_CONFIGURATION, Change, Steering
 from prefork_lb.shared.table import MOST_CONNECTIONS, MOST_WEIGHT
@@ -30,6 +33,7 @@ _PATIENCE_S = 5.0
 
 Weight = Annotated[int, Meta(ge=1, le=MOST_WEIGHT)]
 Connections = Annotated[int, Meta(ge=0, le=MOST_CONNECTIONS)]
+SplitWeight = Annotated[int, Meta(ge=0, le=MOST_SPLIT_WEIGHT)]
 
 _STATUSES: dict[type[SteeringError], int] = {BadValue: 400, NotThere: 404, Refused: 409, Outdated: 412}
 
@@ -57,6 +61,10 @@ class _Roll(msgspec.Struct, forbid_unknown_fields=True):
     surge: Annotated[int, Meta(ge=1)] = 1
 
 
+class _Split(msgspec.Struct, forbid_unknown_fields=True):
+    weights: Annotated[dict[str, SplitWeight | None], Meta(min_length=1)]
+
+
 class Changing:
     """The handlers of changes, all by `shared.steering`."""
 
@@ -73,6 +81,7 @@ class Changing:
             Endpoint("POST", "/api/v1/pools/<name>/roll", self.roll),
             Endpoint("DELETE", server, self.remove),
             Endpoint("POST", "/api/v1/pools/<name>/servers", self.add),
+            Endpoint("PATCH", "/api/v1/splits/<id>", self.split),
             Endpoint("POST", "/api/v1/reload", self.reload),
         ]
 
@@ -126,6 +135,20 @@ class Changing:
             steering.roll(name, surge, _who(request))
         log.info("administration interface: %s: pool %s: roll, surge %d", request.who, name, surge)
         return json_response(find_pool(self._publisher.look().document, name), 202)
+
+    def split(self, request: AdminRequest, id: str) -> Response:
+        """Set weights of a route's split."""
+        weights = request.body_as(_Split).weights
+        config = configuration_of(self._segment)
+        split = next((split for split in splits_of(config) if split.id == id), None) if config is not None else None
+        if split is None:
+            raise Problem(404, f"there is no route {id!r} that has a split")
+        with self._steering() as steering:
+            told = steering.set_split(split, weights, _who(request), request.expectation())
+        log.info("administration interface: %s: split of the route %d (%s): %s", request.who, split.place, split.asks,
+                 told or "as it was")
+        shown = find_split(self._publisher.look().document, id)
+        return json_response(shown, headers={"ETag": shown["etag"]})
 
     def reload(self, request: AdminRequest) -> Response:
         """Let gunicorn's master read the configuration anew, if the file is good."""

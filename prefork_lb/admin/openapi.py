@@ -16,6 +16,7 @@ X-CSRF-Token for a change, which `GET /api/v1/session` tells."""
 _POOL = {"name": "name", "in": "path", "required": True, "schema": text("A pool's name.", minLength=1, maxLength=63)}
 _ADDRESS = {"name": "address", "in": "path", "required": True, "description": "A server's address, percent-encoded.",
             "schema": text("A server's address.", minLength=1)}
+_ROUTE = {"name": "id", "in": "path", "required": True, "schema": text("A route's id.", minLength=1)}
 _IF_MATCH = {"name": "If-Match", "in": "header", "required": False, "description": "Change it only while its ETag is this one.",
              "schema": {"type": "string"}}
 
@@ -45,9 +46,9 @@ _PROBLEMS = {
     400: _problem("Something in the request is not as it should be; `place` says what."),
     401: _problem("There is no token, or a wrong one."),
     403: _problem("The token is a reader's, or a page of another origin makes the request."),
-    404: _problem("There is no such pool or server."),
+    404: _problem("There is no such pool, server or split."),
     409: _problem("It cannot be done as things are; `detail` says why."),
-    412: _problem("The server was changed meanwhile: its ETag is another one."),
+    412: _problem("The server or split was changed meanwhile: its ETag is another one."),
     415: _problem("The body is not JSON."),
     503: _problem("It cannot be done at the moment."),
 }
@@ -71,6 +72,7 @@ def _operation(summary: str, answers: dict[int, Schema], problems: tuple[int, ..
 
 
 _PLAIN = {"type": "string"}
+_SPLIT = _answer("The split.", ref("Split"), ETag="Stands for the weights.")
 _SERVER = _answer("The server.", ref("Server"), ETag="Stands for what can be changed.")
 
 PATHS: dict[str, dict[str, Operation]] = {
@@ -118,6 +120,13 @@ PATHS: dict[str, dict[str, Operation]] = {
             {204: _answer("It was removed.")}, (400, 404, 409, 412, 503),
             (_POOL, _ADDRESS, _IF_MATCH, _query("force", "Remove it though requests are in flight on it.",
                                                 {"type": "string", "enum": ["true", "false"]}))),
+    },
+    "/api/v1/splits": {"get": _operation("The splits of all routes", {200: _answer("They.", record(
+        "The splits.", splits=array(ref("Split"), "Each.")))})},
+    "/api/v1/splits/{id}": {
+        "get": _operation("The split of a route", {200: _SPLIT}, (404,), (_ROUTE,)),
+        "patch": _operation("Set weights of a split, all or none", {200: _SPLIT}, (400, 404, 409, 412, 415, 503),
+                            (_ROUTE, _IF_MATCH), ref("SplitChange")),
     },
     "/api/v1/events": {"get": _operation(
         "Recent events, oldest first", {200: _answer("They.", record(

@@ -32,6 +32,8 @@ class Reading:
             Endpoint("GET", "/api/v1/openapi.json", self.openapi),
             Endpoint("GET", "/api/v1/workers", self.workers),
             Endpoint("GET", "/api/v1/config", self.config),
+            Endpoint("GET", "/api/v1/splits", self.splits),
+            Endpoint("GET", "/api/v1/splits/<id>", self.split),
             Endpoint("GET", "/api/v1/pools", self.pools),
             Endpoint("GET", "/api/v1/pools/<name>", self.pool),
             Endpoint("GET", "/api/v1/pools/<name>/servers", self.servers),
@@ -56,7 +58,9 @@ class Reading:
         """The numbers of this moment for Prometheus."""
         sessions = {(server["pool"], server["address"]): server["sessions"] for pool in self._document["pools"]
                     for server in pool["servers"] if server["sessions"] is not None}
-        kind, body = exposition(self._segment, request.headers.get("Accept", ""), sessions)
+        split_weights = {(str(split["route"]), pool): weight for split in self._document["splits"]
+                         for pool, weight in split["weights"].items()}
+        kind, body = exposition(self._segment, request.headers.get("Accept", ""), sessions, split_weights)
         return Response(body, content_type=kind)
 
     def instance(self, request: AdminRequest) -> Response:
@@ -77,6 +81,15 @@ class Reading:
         if config is None:
             raise Problem(503, "no configuration is in force yet, or this version cannot read it")
         return json_response(masked(config))
+
+    def splits(self, request: AdminRequest) -> Response:
+        """The splits of all routes."""
+        return json_response({"splits": self._document["splits"]})
+
+    def split(self, request: AdminRequest, id: str) -> Response:
+        """The split of a route, with its ETag."""
+        split = find_split(self._document, id)
+        return json_response(split, headers={"ETag": split["etag"]})
 
     def pools(self, request: AdminRequest) -> Response:
         """All pools, with their servers."""
@@ -112,6 +125,14 @@ def find_pool(document: dict[str, Any], name: str) -> dict[str, Any]:
         if pool["name"] == name:
             return dict(pool)
     raise Problem(404, f"there is no pool {name!r}; there are {', '.join(pool['name'] for pool in document['pools'])}")
+
+
+def find_split(document: dict[str, Any], id: str) -> dict[str, Any]:
+    """The split of the route with this id. Raises Problem."""
+    for split in document["splits"]:
+        if split["id"] == id:
+            return dict(split)
+    raise Problem(404, f"there is no route {id!r} that has a split")
 
 
 def find_server(document: dict[str, Any], name: str, address: str) -> dict[str, Any]:

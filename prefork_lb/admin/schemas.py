@@ -16,7 +16,7 @@ _PORT = ":([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2]
 # Somewhat narrower than what is taken, in names that nobody has.
 _ADDRESS = f"^({_HOST}{_PORT}|https?://{_HOST}({_PORT})?|unix:/[ -~]{{1,100}})$"
 
-MOST_WEIGHT, MOST_CONNECTIONS = 1000, 1_000_000
+MOST_WEIGHT, MOST_CONNECTIONS, MOST_SPLIT_WEIGHT = 1000, 1_000_000, 1_000_000
 STATES = ("up", "ready", "down", "checking", "ejected", "trial", "draining", "maintenance")
 ADMIN_STATES = ("ready", "drain", "maintenance")
 
@@ -180,6 +180,19 @@ BALANCER = record(
     checks=flag("Whether its checks of servers hold for all."),
 )
 
+_WEIGHTS = {"type": "object", "additionalProperties": integer("Its weight.", maximum=MOST_SPLIT_WEIGHT)}
+
+SPLIT = record(
+    "The split of a route: its requests go to several pools by weight.",
+    id=text("Stands for what the route asks for: it stays over reloads."),
+    route=integer("Its number in the configuration.", 1),
+    asks=text("What the route asks for, in words."),
+    cookie=text('The cookie by which clients stay with their pool; "": they do not.'),
+    weights=_WEIGHTS | {"description": "Those in force, by pool."},
+    weights_configured=_WEIGHTS | {"description": "Those of the configuration, by pool."},
+    etag=text("Stands for the weights: send it with If-Match."),
+)
+
 INSTANCE = record(
     "An instance: all that the dashboard shows.",
     version=text("Of prefork_lb."), now=number("Seconds since the epoch."), started=integer("Seconds since the epoch."),
@@ -189,6 +202,7 @@ INSTANCE = record(
                 "description": "null: none is at work, so servers are not checked."},
     statistics=flag("Whether the instance keeps statistics."),
     totals=ref("Totals"), workers=array(ref("Worker"), "The workers."), pools=array(ref("Pool"), "The pools, by name."),
+    splits=array(ref("Split"), "The splits of routes, in the order of the configuration."),
     cluster={"anyOf": [array(ref("Balancer"), "Those that share, by name."), {"type": "null"}],
              "description": "null: the configuration has no `[cluster]`."},
 )
@@ -229,6 +243,13 @@ SCALE = record(
            "anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "enum": ["auto"]}]},
 )
 
+SPLIT_CHANGE = record(
+    "What to change.",
+    weights={"type": "object", "minProperties": 1, "description": "By pool; pools that are left out stay as they are.",
+             "additionalProperties": maybe(integer("The weight of its share of the requests; null: that of the configuration.",
+                                                   maximum=MOST_SPLIT_WEIGHT))},
+)
+
 ROLL = record("How servers are replaced.", ("surge",), surge=integer("So many new ones at a time; 1 where it is missing.", 1))
 
 NEW_SERVER = record(
@@ -240,5 +261,5 @@ NEW_SERVER = record(
 SCHEMAS: dict[str, Schema] = {
     "Instance": INSTANCE, "Totals": TOTALS, "Worker": WORKER, "Balancer": BALANCER, "Pool": POOL, "Server": SERVER,
     "Event": EVENT, "Session": SESSION, "Problem": PROBLEM, "Change": CHANGE, "NewServer": NEW_SERVER, "Scale": SCALE,
-    "Roll": ROLL,
+    "Roll": ROLL, "Split": SPLIT, "SplitChange": SPLIT_CHANGE,
 }

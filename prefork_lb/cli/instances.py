@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import click
@@ -73,6 +73,9 @@ class Instance(Protocol):
 
     def remove_server(self, pool: str, address: str) -> None:
         """Remove a server from a pool; requests that it has finish."""
+
+    def set_split(self, split: Document, weights: Mapping[str, int | None]) -> None:
+        """Set weights of one of the document's splits, by pool; None: that of the configuration."""
 
     def scale(self, pool: str, servers: int | None) -> None:
         """Have so many servers in a pool that scales; None: as many as its rule wants."""

@@ -14,6 +14,7 @@ from prefork_lb.errors import SteeringError
 from prefork_lb.observe.configuration import configuration_of
 from prefork_lb.observe.sessions import SessionCounter, Sessions
 from prefork_lb.observe.snapshot import Snapshots
+from prefork_lb.observe.splits import splits_of
 from prefork_lb.shared.events import Event, recent
 from prefork_lb.shared.keys import owner_of, slots_by_key
 from prefork_lb.shared.ledger import Ledger
@@ -86,6 +87,12 @@ class LocalInstance:
 
     def remove_server(self, pool: str, address: str) -> None:
         self._steer(lambda steering: steering.remove_server(pool, address, who=who()))
+
+    def set_split(self, split: Document, weights: Mapping[str, int | None]) -> None:
+        found = next((found for found in splits_of(self.configuration()) if found.id == split["id"]), None)
+        if found is None:
+            raise click.ClickException(f"{self.name}: a reload has taken the split away")
+        self._steer(lambda steering: steering.set_split(found, weights, who()))
 
     def scale(self, pool: str, servers: int | None) -> None:
         self._steer(lambda steering: steering.scale(pool, servers, who()))

@@ -37,6 +37,7 @@ MODULES = {
     "add": "servers",
     "remove": "servers",
     "scale": "scale",
+    "split": "split",
     "roll": "roll",
 }
 

@@ -1,7 +1,7 @@
 """An instance anywhere, by the API of its administration interface."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -85,6 +85,9 @@ class RemoteInstance:
 
     def remove_server(self, pool: str, address: str) -> None:
         self._ask("DELETE", f"{_path(pool, address)}?force=true")
+
+    def set_split(self, split: Document, weights: Mapping[str, int | None]) -> None:
+        self._ask("PATCH", f"splits/{split['id']}", {"weights": weights})
 
     def scale(self, pool: str, servers: int | None) -> None:
         self._ask("PATCH", f"pools/{quote(pool, safe='')}", {"scale": "auto" if servers is None else servers})

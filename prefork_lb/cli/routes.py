@@ -2,19 +2,25 @@
 from __future__ import annotations
 
 import click
+import msgspec
 from rich.table import Table
 
 from prefork_lb.cli.exits import exit_with_problems
+from prefork_lb.cli.local import local_instance
 from prefork_lb.cli.tables import print_table
 from prefork_lb.config.load import find_and_load
+from prefork_lb.config.model import Config
 from prefork_lb.config.routes import answer_in_words, conditions_in_words
 from prefork_lb.errors import ConfigError
+from prefork_lb.observe.splits import splits_in_force
 from prefork_lb.wiring.routes import make_router
 
 
 @click.command()
 @click.argument("file", required=False)
-def routes(file: str | None) -> None:
+@click.option("--running", is_flag=True, help="The routes of the running instance, with the weights of splits that are in force.")
+@click.option("--master", type=int, metavar="PID", help="With --running: gunicorn's master, when several instances run.")
+def routes(file: str | None, running: bool, master: int | None) -> None:
     """List the routes of a configuration in the order in which they are tried.
 
     Without FILE the one that a start here would find. A request takes the first line whose host, path and conditions it meets.
@@ -22,10 +28,13 @@ def routes(file: str | None) -> None:
     \b
     Examples:
       prefork-lb routes
+      prefork-lb routes --running
       prefork-lb explain GET https://example.org/api
     """
+    if (file is not None and running) or (master is not None and not running):
+        raise click.UsageError("FILE and --running: give one of them; --master goes with --running")
     try:
-        config, _ = find_and_load(file)
+        config = _running(master) if running else find_and_load(file)[0]
     except ConfigError as exc:
         exit_with_problems(exc.problems)
     if not config.routes:
@@ -44,3 +53,15 @@ def routes(file: str | None) -> None:
         table.add_row(host or "any", path or "any", "; ".join(conditions_in_words(written)) or "-", answer_in_words(written),
                       f"routes[{number}]")
     print_table(table, folds="conditions")
+
+
+def _running(master: int | None) -> Config:
+    """The configuration in force, with the weights of splits that are in force."""
+    instance = local_instance(master)
+    config = instance.configuration()
+    instance.enter_folder()
+    routes = list(config.routes)
+    for found in splits_in_force(instance.segment, config):
+        place = found.split.place - 1
+        routes[place] = msgspec.structs.replace(routes[place], split=dict(found.weights))
+    return msgspec.structs.replace(config, routes=tuple(routes))

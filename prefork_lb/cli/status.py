@@ -11,6 +11,7 @@ import click
 from rich.table import Table
 
 from prefork_lb.cli.instances import Document, InstanceChoice, instance_options
+from prefork_lb.cli.split import split_in_words
 from prefork_lb.cli.tables import print_table
 from prefork_lb.cli.words import ago, count, rate
 
@@ -138,6 +139,8 @@ def _show(instance: Document) -> None:
         click.echo(_linger_line(lingering))
     if instance["cluster"] is not None:
         click.echo(_cluster_line(instance["cluster"]))
+    for split in instance["splits"]:
+        click.echo(split_in_words(split))
     for pool in instance["pools"]:
         if pool["panic"] or pool["queue_size"] or pool["in_flight_limit"] or pool["refused"] or pool["tripped"]:
             click.echo(_limits_line(pool))

@@ -160,7 +160,8 @@ class ProxyConfig(Section, frozen=True):
 
 
 class StateConfig(Section, frozen=True):
-    """The state file: it keeps administrative states and weights set by command, and servers that were added, over a restart."""
+    """The state file: it keeps what operators have set (states, weights and limits of servers, weights of splits), and servers
+    that were added, over a restart."""
 
     file: Annotated[str, meta("Path of the file; its folder must exist and be writable. None: nothing is kept.")] = ""
     max_age: Annotated[Seconds, meta("Seconds after which the file is too old and is ignored.")] = 3600.0

@@ -1,6 +1,7 @@
 """Which requests go where, `[[routes]]`, and what becomes of them on the way. See `config.model`."""
 from __future__ import annotations
 
+import hashlib
 from typing import Annotated, Literal
 
 from msgspec import field
@@ -183,6 +184,11 @@ class RouteConfig(Section, frozen=True):
 def route_in_words(route: RouteConfig) -> str:
     """What a route asks for, in a line."""
     return "; ".join([", ".join(route.hosts) or "any host", ", ".join(route.paths) or "any path", *conditions_in_words(route)])
+
+
+def route_number(route: RouteConfig) -> int:
+    """A number that the route's conditions make, never 0: the same in every process, and as long as the conditions stay."""
+    return int.from_bytes(hashlib.blake2b(route_in_words(route).encode(), digest_size=8).digest()) >> 1 or 1
 
 
 def conditions_in_words(route: RouteConfig) -> list[str]:

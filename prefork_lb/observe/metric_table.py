@@ -230,6 +230,10 @@ FAMILIES = (
     Family("discovery_up", "gauge", ("pool",), "1: the last look at the pool's list of servers was good.", _discovery_up),
     Family("discovery_servers", "gauge", ("pool",), "Servers in the pool's last good list.", _discovery_servers),
 
+    Family("split_weight", "gauge", ("route", "pool"),
+           "Weight in force of a pool in a route's split; routes are numbered from 1, as the configuration has them.",
+           lambda seen: (("", names, weight) for names, weight in seen.split_weights.items())),
+
     Family("filter_failures_total", "counter", ("filter",), "Exceptions that a filter has raised.", _filter_failures),
     Family("filter_late_total", "counter", ("filter",), "Calls of a filter that took longer than proxy.timeouts.filter.",
            _filter_late),

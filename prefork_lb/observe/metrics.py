@@ -9,6 +9,7 @@ each line the part before the number. At the next scrape only numbers are writte
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
@@ -32,9 +33,10 @@ class _Text:
         self._is_open = is_open
         self._kept: dict[str, _Kept] = {}
 
-    def write(self, segment: Segment, sessions: Mapping[tuple[str, str], int]) -> bytes:
+    def write(self, segment: Segment, sessions: Mapping[tuple[str, str], int],
+              split_weights: Mapping[tuple[str, str], int]) -> bytes:
         """All metrics of this moment."""
-        seen = view(segment, sessions)
+        seen = view(segment, sessions, split_weights)
         parts = [self._family(family, list(family.samples(seen))) for family in FAMILIES]
         return "".join((*parts, _END) if self._is_open else parts).encode()
 
@@ -86,14 +88,15 @@ def _text(number: float) -> str:
 _PLAIN, _OPEN = _Text(False), _Text(True)
 
 
-def exposition(segment: Segment, accept: str, sessions: Mapping[tuple[str, str], int]) -> tuple[str, bytes]:
-    """The content type and the text of all metrics; `accept` is the scraper's Accept. `sessions`: see `view`."""
+def exposition(segment: Segment, accept: str, sessions: Mapping[tuple[str, str], int],
+               split_weights: Mapping[tuple[str, str], int] = MappingProxyType({})) -> tuple[str, bytes]:
+    """The content type and the text of all metrics; `accept` is the scraper's Accept. `sessions`, `split_weights`: see `view`."""
     if _OPENMETRICS in accept:
-        return openmetrics.CONTENT_TYPE_LATEST, _OPEN.write(segment, sessions)
-    return CONTENT_TYPE_PLAIN_0_0_4, _PLAIN.write(segment, sessions)
+        return openmetrics.CONTENT_TYPE_LATEST, _OPEN.write(segment, sessions, split_weights)
+    return CONTENT_TYPE_PLAIN_0_0_4, _PLAIN.write(segment, sessions, split_weights)
 
 
 def prepare(segment: Segment) -> None:
     """Write all metrics once in each format, so that no scraper waits for what the first time takes."""
     for text in (_PLAIN, _OPEN):
-        text.write(segment, {})
+        text.write(segment, {}, {})

@@ -14,10 +14,12 @@ from prefork_lb.observe.configuration import configuration_of
 from prefork_lb.observe.percentiles import percentile_ms
 from prefork_lb.observe.rates import Growth
 from prefork_lb.observe.sessions import SessionCounter
+from prefork_lb.observe.splits import splits_in_force
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.discovered import Discovered
 from prefork_lb.shared.scales import Scaling
 from prefork_lb.shared.segment import Segment
+from prefork_lb.shared.split_weights import SplitView
 from prefork_lb.shared.states import States, now_ms
 from prefork_lb.shared.statistics import BOUNDS_S, CLASSES
 from prefork_lb.shared.view import InstanceView, PoolView, ServerView, WorkerView, view
@@ -61,6 +63,7 @@ class Snapshots:
             "totals": self._totals(now, pools),
             "workers": [_worker(worker) for worker in now.workers],
             "pools": pools,
+            "splits": [_split(split) for split in splits_in_force(self._segment, config)] if config is not None else [],
             "cluster": _cluster(now),
         }
 
@@ -190,6 +193,12 @@ def _cluster(now: InstanceView) -> list[Document] | None:
     return [{"name": each.name, "self": each.is_self, "together": now.together or not each.is_self, "in_flight": each.in_flight,
              "silent_s": round(each.silent_s, 2), "round_ms": round(each.round_us / 1000, 2), "checks": each.checks}
             for each in now.balancers]
+
+
+def _split(found: SplitView) -> Document:
+    split = found.split
+    return {"id": split.id, "route": split.place, "asks": split.asks, "cookie": split.cookie, "weights": found.weights,
+            "weights_configured": split.weights, "etag": f'"{found.version}"'}
 
 
 def _discovery(found: Discovered | None, config: PoolConfig | None) -> Document | None:

@@ -103,7 +103,7 @@ class Engine:
             reply = self._by_pool(others[0], request, body)
         split, name = serving.split, request.plan.pool.name
         # A client keeps its cookie while another pool serves it: after the failure the shares are what they were.
-        if split is not None and split.cookie and name in split.pools and not split.told(request.index.get(b"cookie", ())):
+        if split is not None and split.cookie and split.has(name) and not split.told(request.index.get(b"cookie", ())):
             reply.added = (*reply.added, split.cookie_for(name, _is_https(request)))
         return reply
 

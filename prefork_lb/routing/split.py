@@ -4,20 +4,47 @@ from __future__ import annotations
 import bisect
 import itertools
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Protocol
 
 from prefork_lb.routing.spread import Spread
 from prefork_lb.wire.cookies import cookie
 
 
+class SetWeights(Protocol):
+    """Weights that operators set at run time."""
+
+    @property
+    def changes(self) -> Sequence[int]:
+        """One number, which is another one after each change."""
+
+    def in_force(self, configured: Mapping[str, int]) -> Mapping[str, int]:
+        """The weights now; `configured` are those of the configuration. One at least is not 0."""
+
+
+class _Shares(NamedTuple):
+    """The pools that have weight, and the bounds of their shares."""
+
+    pools: Sequence[str]
+    bounds: Sequence[int]
+
+
 class Split:
     """Pools and their weights. With a cookie a client stays with the pool that its first request got."""
 
-    def __init__(self, weights: Mapping[str, int], cookie: str, start: int) -> None:
+    def __init__(self, weights: Mapping[str, int], cookie: str, start: int, set_weights: SetWeights | None = None) -> None:
         """`cookie` is its name; empty: clients do not stay. `start` is for the sequence of picks."""
-        self.pools = [pool for pool, weight in weights.items() if weight]
-        self._bounds = list(itertools.accumulate(filter(None, weights.values())))
+        self._configured = weights
+        self._set_weights = set_weights
+        self._changes = 0
+        self.weights: Mapping[str, int] = weights
+        """Those that were in force at the last look."""
+        self._kept = _shares(weights)
         self.cookie = cookie.encode()
         self._spread = Spread(start)
+
+    def has(self, pool: str) -> bool:
+        """Whether the pool has weight."""
+        return pool in self._shares().pools
 
     def told(self, cookies: Sequence[bytes]) -> str:
         """The pool with which a client stays, by its Cookie fields; empty: none.
@@ -25,13 +52,28 @@ class Split:
         A pool without weight counts as none: so a canary that is given up loses all its clients.
         """
         name = (cookie(cookies, self.cookie) or b"").decode("latin-1") if self.cookie else ""
-        return name if name in self.pools else ""
+        return name if name and self.has(name) else ""
 
     def pick(self, cookies: Sequence[bytes]) -> str:
         """The pool of a request with these Cookie fields."""
-        return self.told(cookies) or self.pools[bisect.bisect(self._bounds, self._spread.below(self._bounds[-1]))]
+        pools, bounds = self._shares()
+        return self.told(cookies) or pools[bisect.bisect(bounds, self._spread.below(bounds[-1]))]
 
     def cookie_for(self, pool: str, is_https: bool) -> tuple[bytes, bytes]:
         """The field by which a client stays with a pool, for as long as its browser runs."""
         secure = b"; Secure" if is_https else b""
         return b"Set-Cookie", b"%b=%b; Path=/; HttpOnly; SameSite=Lax%b" % (self.cookie, pool.encode(), secure)
+
+    def _shares(self) -> _Shares:
+        """The shares in force: one comparison while nobody sets a weight."""
+        told = self._set_weights
+        if told is not None and (changes := told.changes[0]) != self._changes:
+            self.weights = told.in_force(self._configured)
+            self._kept = _shares(self.weights)
+            self._changes = changes  # read before the weights: what was set meanwhile is seen at the next look
+        return self._kept
+
+
+def _shares(weights: Mapping[str, int]) -> _Shares:
+    return _Shares([pool for pool, weight in weights.items() if weight],
+                   list(itertools.accumulate(filter(None, weights.values()))))

@@ -33,6 +33,7 @@ class Kind(enum.StrEnum):
     ADMIN = "admin"  # an operator has set a server's state
     WEIGHT = "weight"
     LIMIT = "limit"
+    SPLIT = "split"  # an operator has set weights of a route's split
     SERVER_ADDED = "server-added"
     SERVER_REMOVED = "server-removed"
     RELOAD = "reload"

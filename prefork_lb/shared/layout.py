@@ -7,6 +7,7 @@ reader that takes no lock sees one of the two.
     header          the cells named H_ below, then the lock
     events          a ring of the last ones
     balancers       those that share with this one (`[cluster]`)
+    split weights   those that operators have set
     server columns  one array a column, indexed by slot
     server keys     pool and address, as text
     server notes    why the last check passed or failed, as text; then as much for why the server was ejected, and for
@@ -29,7 +30,7 @@ three, to see whether an instance still uses the segment.
 from __future__ import annotations
 
 MAGIC = 0x3142_4C4B_5246_5250
-VERSION = 19
+VERSION = 20
 CELL = 8
 LINE_CELLS = 8  # a line of the processor's cache. What a worker writes without the lock shares none with another worker's
 
@@ -71,6 +72,7 @@ H_STATISTICS = 46  # 1: there is room for statistics
 H_RATES = 58  # keys of limits of a rate that there is room for
 H_KEYS = 59  # keys with requests in flight that there is room for
 H_FILTERS = 60  # filters that there is room for
+H_SPLITS = 61  # times so far that weights of splits were set (`shared.split_weights`)
 H_FOLDS = 47  # rows whose statistics were added to the past: see `statistics`
 H_SECRET = 48  # four cells of random bytes, made with the segment: what signs cookies, and keys hashes, of this instance
 SECRET_BYTES = 32
@@ -97,7 +99,14 @@ B_IN_FLIGHT, B_ROUND_US = 3, 4  # as it reports
 B_CHECKS = 5  # 1: its checks hold for all
 B_NAME = 6
 BALANCER_NAME_BYTES = (BALANCER_CELLS - B_NAME) * CELL
-TABLE_START = BALANCERS_START + BALANCERS * BALANCER_CELLS  # the first cell of the server columns
+
+# Weights of splits that operators have set (`shared.split_weights`). An entry has these cells; the pool's name is the last.
+SPLIT_WEIGHTS, SPLIT_WEIGHT_CELLS = 128, 10
+W_ROUTE = 0  # 0: no entry. Written last
+W_WEIGHT, W_POOL = 1, 2
+SPLIT_POOL_BYTES = (SPLIT_WEIGHT_CELLS - W_POOL) * CELL
+SPLIT_WEIGHTS_START = BALANCERS_START + BALANCERS * BALANCER_CELLS
+TABLE_START = SPLIT_WEIGHTS_START + SPLIT_WEIGHTS * SPLIT_WEIGHT_CELLS  # the first cell of the server columns
 
 # Server columns.
 C_TOTAL = 0  # in flight, over all rows

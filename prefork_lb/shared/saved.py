@@ -1,4 +1,6 @@
-"""The state file: the states, weights and limits that operators have set, and the servers that were added, kept over a restart.
+"""The state file: what operators have set, and the servers that were added, kept over a restart.
+
+That are states, weights and limits of servers, and weights of splits.
 
 The controller writes it (`StateFile`) whenever its content changes, and now and then without a change: the time in the file
 tells the next instance how long ago this one was alive. The first worker of an instance reads it, once (`restore`). Two
@@ -12,7 +14,7 @@ import logging
 import os
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -26,6 +28,7 @@ from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.members import Changes, member
 from prefork_lb.shared.saved_lock import Holder, describe, holder, take
 from prefork_lb.shared.segment import Segment
+from prefork_lb.shared.split_weights import MOST_SPLIT_WEIGHT, id_of, set_weights, write_set_weights
 from prefork_lb.shared.states import Admin, States
 from prefork_lb.shared.table import MOST_CONNECTIONS, MOST_WEIGHT, ServerEntry, Source, Standing
 
@@ -59,12 +62,14 @@ class _Entry(msgspec.Struct, omit_defaults=True):
 
 
 _Pools = dict[str, dict[str, _Entry]]
+_Splits = dict[str, dict[str, Annotated[int, msgspec.Meta(ge=0, le=MOST_SPLIT_WEIGHT)]]]  # by route and pool
 
 
 class _File(msgspec.Struct):
     version: Literal[1]
     written: Annotated[int, msgspec.Meta(ge=0, le=1 << 40)]  # seconds since the epoch
     pools: _Pools
+    splits: _Splits = {}
 
 
 class StateFile:
@@ -82,7 +87,7 @@ class StateFile:
         self._lock = -1
         self._since = clock()
         self._changes = -1  # the states' count of changes when the file was last compared with them
-        self._pools: _Pools | None = None
+        self._content: tuple[_Pools, _Splits] | None = None  # that was written last
         self._saved_at = 0.0
         self._tries_at = 0.0
         self._problem, self._told_at = "", 0.0
@@ -99,7 +104,7 @@ class StateFile:
     def close(self) -> None:
         """Write the file a last time, so that it holds the time of the end, and release the lock."""
         if self._lock >= 0 and self._segment.cells[at.H_RESTORED]:
-            self._pools = None
+            self._content = None
             self._try(self._save_changed)
         if self._lock >= 0:
             os.close(self._lock)
@@ -107,13 +112,13 @@ class StateFile:
 
     def _save_changed(self) -> None:
         changes, now = self._states.changes, self._clock()
-        pools = _set_by_operators(self._segment, self._states)
+        content = _set_by_operators(self._segment, self._states), _split_weights(self._segment)
         if self._lock < 0:
             self._lock = take(self.path, Holder(os.getpid(), self._segment.cells[at.H_CONTROLLER_MASTER], self._configuration))
         # Most changes are of checks and ejections, which the file does not contain.
-        if pools != self._pools or now - self._saved_at >= self._refresh_s:
-            _write(self.path, pools)
-            self._pools, self._saved_at = pools, now
+        if content != self._content or now - self._saved_at >= self._refresh_s:
+            _write(self.path, *content)
+            self._content, self._saved_at = content, now
         self._changes = changes
 
     def _try(self, save: Callable[[], None]) -> None:
@@ -137,10 +142,11 @@ class StateFile:
             log.error("%s: states of servers are not saved, which is tried again every %g s: %s", self.path, _AGAIN_S, problem)
 
 
-def restore(path: Path, max_age_s: float, segment: Segment, ledger: Ledger, states: States) -> str:
+def restore(path: Path, max_age_s: float, segment: Segment, ledger: Ledger, states: States, routes: Collection[int] = ()) -> str:
     """Set the states and weights that the file holds, once for an instance. Returns a line for the log, "" when nothing was done.
 
-    Adds the servers that were added before. Ignores others that are not in the table, and a file older than `max_age_s`.
+    Adds the servers that were added before. Ignores others that are not in the table, weights of splits of other `routes`, and a
+    file older than `max_age_s`.
     """
     if segment.cells[at.H_RESTORED]:
         return ""
@@ -150,7 +156,7 @@ def restore(path: Path, max_age_s: float, segment: Segment, ledger: Ledger, stat
         if segment.cells[at.H_RESTORED]:  # another worker was faster
             return ""
         try:
-            return found if isinstance(found, str) else _take_over(found, path, segment, ledger, states)
+            return found if isinstance(found, str) else _take_over(found, path, segment, ledger, states, routes)
         finally:
             # Last: if this worker is killed before, the next one reads the file again.
             segment.cells[at.H_RESTORED] = 1
@@ -187,8 +193,12 @@ def _set_by_operators(segment: Segment, states: States) -> _Pools:
     return pools
 
 
-def _write(path: Path, pools: _Pools) -> None:
-    content = msgspec.json.format(msgspec.json.encode(_File(1, int(time.time()), pools))) + b"\n"
+def _split_weights(segment: Segment) -> _Splits:
+    return {id_of(route): weights for route, weights in sorted(set_weights(segment).items())}
+
+
+def _write(path: Path, pools: _Pools, splits: _Splits) -> None:
+    content = msgspec.json.format(msgspec.json.encode(_File(1, int(time.time()), pools, splits))) + b"\n"
     # One name for all writers: only the holder of the state file's lock writes. So a kill in a write leaves one file at most.
     fresh = path.with_name(f".{path.name}.fresh")
     try:
@@ -246,7 +256,7 @@ def _content(path: Path) -> bytes:
         return file.read()
 
 
-def _take_over(told: _File, path: Path, segment: Segment, ledger: Ledger, states: States) -> str:
+def _take_over(told: _File, path: Path, segment: Segment, ledger: Ledger, states: States, routes: Collection[int]) -> str:
     entries = [(pool, address, entry) for pool, servers in told.pools.items() for address, entry in servers.items()]
     slots = slots_by_key(segment)
     for pool, address, entry in entries:
@@ -262,7 +272,12 @@ def _take_over(told: _File, path: Path, segment: Segment, ledger: Ledger, states
         states.set_admin(slot, Admin[entry.state.upper()])
         states.set_weight(slot, entry.weight)
         states.set_limit(slot, entry.max_connections)
-    return f"{path}: {len(known)} of {len(entries)} states taken over" if entries else ""
+    splits = {route: told.splits[id_of(route)] for route in routes if id_of(route) in told.splits}
+    for route, weights in splits.items():
+        write_set_weights(segment, route, weights)
+    counts = [f"{taken} of {whole} {what}" for taken, whole, what in (
+        (len(known), len(entries), "states"), (len(splits), len(told.splits), "splits with weights that were set")) if whole]
+    return f"{path}: {' and '.join(counts)} taken over" if counts else ""
 
 
 def _words(exc: OSError, path: Path) -> str:

@@ -4,7 +4,7 @@ A change is made under the ledger's lock, whole or not at all, and is in force f
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -16,6 +16,14 @@ from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.members import Changes
 from prefork_lb.shared.scales import Roll, Scaling, ask_for_roll, ask_for_servers, asked_servers, scaling_of
 from prefork_lb.shared.segment import Segment
+from prefork_lb.shared.split_weights import (
+    MOST_SPLIT_WEIGHT,
+    ConfiguredSplit,
+    set_weights,
+    version_of,
+    weights_in_force,
+    write_set_weights,
+)
 from prefork_lb.shared.states import Admin, States, now_ms
 from prefork_lb.shared.table import MOST_CONNECTIONS, MOST_WEIGHT, ServerEntry, Source
 
@@ -165,6 +173,33 @@ class Steering:
             ask_for_roll(self._segment, number, Roll(now_ms(), surge))
             record(self._segment, Kind.AUDIT, f"roll, {surge} new server{'s' if surge != 1 else ''} at a time", pool, who=who)
 
+    def set_split(self, split: ConfiguredSplit, weights: Mapping[str, int | None], who: str,
+                  is_expected: Expectation | None = None) -> str:
+        """Set weights of a split, whole or not at all; None: that of the configuration, and pools that are left out stay as they
+        are. What is in force now, in words, if it is another; else "". Raises BadValue, Outdated, and Refused without room.
+        """
+        for pool, weight in weights.items():
+            if pool not in split.weights:
+                raise BadValue(f"{shown(pool)} is no pool of this split; it has {', '.join(split.weights)}")
+            if weight is not None:
+                _check(weight, 0, MOST_SPLIT_WEIGHT, "weight")
+        with self._ledger.locked():
+            set_ones = set_weights(self._segment).get(split.route, {})
+            before = weights_in_force(split.weights, set_ones)
+            if is_expected is not None and not is_expected(version_of(before)):
+                raise Outdated(f"the split was changed meanwhile: it is {_split_in_words(before)} now")
+            wanted: dict[str, int | None] = {**set_ones, **weights}
+            after = {pool: configured if (weight := wanted.get(pool)) is None else weight
+                     for pool, configured in split.weights.items()}
+            if not any(after.values()):
+                raise BadValue("every pool would have the weight 0; at least one must have more")
+            write_set_weights(self._segment, split.route, weights)
+            if after == before:
+                return ""
+            told = f"{_split_in_words(after)}, before: {_split_in_words(before)}"
+            record(self._segment, Kind.SPLIT, f"{told} (route {split.place}: {split.asks})", who=who)
+        return told
+
     def _scaled(self, pool: str) -> tuple[int, Scaling]:
         """The number of a pool that scales, and its scaling. The lock must be held."""
         number = pool_number(self._segment, pool)
@@ -204,6 +239,10 @@ def _canonical(address: str) -> str:
 
 def _configurable(value: int) -> int | None:
     return None if value == FROM_CONFIGURATION else value
+
+
+def _split_in_words(weights: Mapping[str, int]) -> str:
+    return ", ".join(f"{pool} {weight}" for pool, weight in weights.items())
 
 
 def _limit_in_words(limit: int | None) -> str:

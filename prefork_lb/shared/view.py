@@ -114,12 +114,15 @@ class InstanceView:
     balancers: list[Balancer]  # that share, this one among them; empty: the configuration does not ask for it
     together: bool  # this balancer shares with others now; it goes on by itself otherwise
     filters: list[FilterCounts]
+    split_weights: dict[tuple[str, str], int]  # in force, by number of the route and pool
 
 
-def view(segment: Segment, sessions: Mapping[tuple[str, str], int] = MappingProxyType({})) -> InstanceView:
+def view(segment: Segment, sessions: Mapping[tuple[str, str], int] = MappingProxyType({}),
+         split_weights: Mapping[tuple[str, str], int] = MappingProxyType({})) -> InstanceView:
     """Read a segment. A dead process whose row was not given back yet is left out of `workers`, but counts in the totals.
 
-    `sessions` are those of servers, by pool and address, as they were counted.
+    `sessions` are those of servers, by pool and address, as they were counted; `split_weights` those in force, by number of the
+    route and pool, which the configuration says.
     """
     cells, layout = segment.cells, segment.layout
     found = Rows(segment)
@@ -171,7 +174,7 @@ def view(segment: Segment, sessions: Mapping[tuple[str, str], int] = MappingProx
                         cells[at.H_JOINS], cells[at.H_ENDED], cells[at.H_DIED], workers,
                         _pools(segment, rows, servers, own_waiting, leaving, numbers), servers,
                         numbers.instance if numbers else None, balancers(segment), is_together(segment),
-                        filter_counts(segment))
+                        filter_counts(segment), dict(split_weights))
 
 
 def _worker(segment: Segment, row: int, pid: int) -> WorkerView:

@@ -42,7 +42,7 @@ from prefork_lb.wire.head import RequestHead, parse_request
 from prefork_lb.wire.target import destination
 from prefork_lb.wiring.pools import PoolNeeds, make_pool
 from prefork_lb.wiring.room import pool_entries
-from prefork_lb.wiring.routes import make_router
+from prefork_lb.wiring.routes import make_router, weights_of
 from prefork_lb.wiring.rules_in_force import Rule, rules_of_pool, rules_of_route, rules_toward_servers
 from prefork_lb.wiring.sessions import secrets_of
 from prefork_lb.wiring.worker import make_settings
@@ -98,7 +98,7 @@ def explain(segment: Segment, config: Config, block: bytes, client: str, scheme:
         head = parse_request(block, config.proxy.limits.head)
         peer = ClientInfo(client, scheme.encode(), port, is_trusted(client))
         request = Request(head, peer, NOTHING, NO_CLIENT)
-        router = make_router(config)
+        router = make_router(config, weights=weights_of(copy, ledger))
         place = _take_route(config, router, head, peer, found)
         settings = make_settings(config, BLOCKING)
         engine = Engine(router, pools, settings)
@@ -147,9 +147,11 @@ def _served(engine: Engine, first: Plan, request: Request, found: Explanation) -
     if serving.failover == plan.pool.name and others:
         found.notes.append("the route's failover serves: the other pool has no usable server")
     elif serving.split is not None:
-        told = serving.split.told(request.index.get(b"cookie", ()))
-        found.notes.append(f"the cookie {serving.split.cookie.decode()} says the pool" if told else
-                           "the route has a split: another request may get another pool")
+        split = serving.split
+        told = split.told(request.index.get(b"cookie", ()))
+        weights = ", ".join(f"{pool} {weight}" for pool, weight in split.weights.items())
+        found.notes.append(f"the cookie {split.cookie.decode()} says the pool" if told else
+                           f"the route has a split ({weights}): another request may get another pool")
     return plan
 
 

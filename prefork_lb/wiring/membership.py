@@ -10,6 +10,7 @@ from pathlib import Path
 from prefork_lb.config.difference import differences
 from prefork_lb.config.model import Config
 from prefork_lb.observe.configuration import configuration_of
+from prefork_lb.observe.splits import splits_of
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.desired import check_room, lay_down, pack, published
 from prefork_lb.shared.events import Kind, recent, record, this_process
@@ -21,6 +22,7 @@ from prefork_lb.shared.offsets import Layout
 from prefork_lb.shared.rows import Rows
 from prefork_lb.shared.saved import restore
 from prefork_lb.shared.segment import SegmentError
+from prefork_lb.shared.split_weights import forget_other_routes
 from prefork_lb.shared.states import NOT_CHECKED_YET, States
 from prefork_lb.shared.sweeping import Sweeper
 from prefork_lb.shared.table import PoolSlots, enter
@@ -63,9 +65,13 @@ class Membership:
                         "gunicorn to make it")
         before = configuration_of(self.segment)
         changes = "; ".join(differences(before, config)) if before is not None else "configuration of the start"
+        routes = [split.route for split in splits_of(config)]
         with self.ledger.locked():
             check_room(self.segment.layout, data)
-            slots = enter(self.segment, self.ledger, pool_entries(config), self._is_reload(data))
+            is_reload = self._is_reload(data)
+            slots = enter(self.segment, self.ledger, pool_entries(config), is_reload)
+            if is_reload:
+                forget_other_routes(self.segment, routes)
             self._begin_checks(config)
             if lay_down(self.segment, data):
                 record(self.segment, Kind.RELOAD, f"{config.source} is in force: {changes or 'it says the same as before'}")
@@ -74,7 +80,7 @@ class Membership:
             # Last: if this worker is killed before, the next one does it again.
             self.segment.cells[at.H_READ] = max(self._read_at, self.segment.cells[at.H_READ])
         if config.state.file:
-            told = restore(Path(config.state.file), config.state.max_age, self.segment, self.ledger, self.states)
+            told = restore(Path(config.state.file), config.state.max_age, self.segment, self.ledger, self.states, routes)
             if told:
                 log.warning("%s", told)
         return slots

@@ -9,7 +9,7 @@ from prefork_lb.clock import Clock
 from prefork_lb.config.current import path_of
 from prefork_lb.config.filter_rules import filter_key
 from prefork_lb.config.model import Config
-from prefork_lb.config.routes import FieldChangesConfig, RateConfig, RespondConfig, RouteConfig, route_in_words
+from prefork_lb.config.routes import FieldChangesConfig, RateConfig, RespondConfig, RouteConfig, route_in_words, route_number
 from prefork_lb.errors import ConfigError, InvariantError
 from prefork_lb.net.networks import LiesIn, lies_in
 from prefork_lb.routing.actions import (
@@ -32,20 +32,22 @@ from prefork_lb.routing.template import Facts, Template
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.rate_table import LimitKeys, RateTable
 from prefork_lb.shared.segment import Segment
+from prefork_lb.shared.split_weights import RouteWeights
 from prefork_lb.upstream.rate_limit import RateLimit
-from prefork_lb.wiring.serving import make_serving
+from prefork_lb.wiring.serving import WeightsOf, make_serving
 
 MakeLimiter = Callable[[RouteConfig, RateConfig], Limiter]
 MakeGuards = Callable[[RouteConfig], Sequence[Guard]]
 
 
-def make_router(config: Config, make_limiter: MakeLimiter | None = None, make_guards: MakeGuards | None = None) -> Router:
-    """The routes of a configuration; without `make_limiter` no rate is limited, and without `make_guards` requests have
-    nothing to pass.
+def make_router(config: Config, make_limiter: MakeLimiter | None = None, make_guards: MakeGuards | None = None,
+                weights: WeightsOf | None = None) -> Router:
+    """The routes of a configuration; without `make_limiter` no rate is limited, without `make_guards` requests have nothing to
+    pass, and without `weights` splits go by the configuration alone.
 
     Raises ConfigError when a file of an answer cannot be read.
     """
-    return Router(_routes(config, make_limiter, make_guards), config.proxy.doubtful_paths == "pass",
+    return Router(_routes(config, make_limiter, make_guards, weights), config.proxy.doubtful_paths == "pass",
                   lies_in(config.proxy.trusted_proxies))
 
 
@@ -70,11 +72,17 @@ def limiters(segment: Segment, ledger: Ledger, clock: Clock) -> MakeLimiter | No
     return make
 
 
-def _routes(config: Config, make_limiter: MakeLimiter | None, make_guards: MakeGuards | None) -> list[Route]:
+def weights_of(segment: Segment, ledger: Ledger) -> WeightsOf:
+    """Finds the weights that operators set in an instance."""
+    return lambda route: RouteWeights(segment, ledger, route_number(route))
+
+
+def _routes(config: Config, make_limiter: MakeLimiter | None, make_guards: MakeGuards | None,
+            weights: WeightsOf | None) -> list[Route]:
     routes = [Route(next(iter(route.split), route.pool), route.hosts, route.paths, route.methods, route.fields, route.cookies,
                     route.query, route.clients, route.scheme,
                     _actions(config, index, route, make_limiter, make_guards),
-                    make_serving(route, f"{config.source}: routes[{index}]"), tuple(map(filter_key, route.filters)))
+                    make_serving(route, f"{config.source}: routes[{index}]", weights), tuple(map(filter_key, route.filters)))
               for index, route in enumerate(config.routes)]
     if not routes:
         if len(config.pools) != 1:

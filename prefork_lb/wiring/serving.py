@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import mimetypes
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from prefork_lb.config.current import path_of
@@ -15,16 +15,20 @@ from prefork_lb.routing.cors import Cors
 from prefork_lb.routing.https import Https
 from prefork_lb.routing.mirror import Mirror
 from prefork_lb.routing.serving import Bandwidth, Page, ServerTimeouts, Serving
-from prefork_lb.routing.split import Split
+from prefork_lb.routing.split import SetWeights, Split
+
+WeightsOf = Callable[[RouteConfig], SetWeights]
 
 
-def make_serving(route: RouteConfig, place: str) -> Serving | None:
-    """None: by the route's pool alone, in the usual way. `place` is the route's in the configuration.
+def make_serving(route: RouteConfig, place: str, weights: WeightsOf | None = None) -> Serving | None:
+    """None: by the route's pool alone, in the usual way. `place` is the route's in the configuration; without `weights` its
+    split goes by the configuration alone.
 
     Raises ConfigError when an error page cannot be read.
     """
     # The starts are by chance, so that workers are out of step with each other.
-    split = Split(route.split, route.split_cookie, random.getrandbits(32)) if route.split else None
+    split = Split(route.split, route.split_cookie, random.getrandbits(32),
+                  weights(route) if weights is not None else None) if route.split else None
     mirror = Mirror(route.mirror.pool, route.mirror.share, random.getrandbits(32)) if route.mirror is not None else None
     own = route.timeouts
     timeouts = ServerTimeouts(own.connect, own.response, own.idle) if own is not None else ServerTimeouts()

@@ -30,7 +30,7 @@ from prefork_lb.wiring.guards import guards
 from prefork_lb.wiring.logs import make_access_log, make_span_log
 from prefork_lb.wiring.membership import Membership
 from prefork_lb.wiring.pools import Needs, make_pool
-from prefork_lb.wiring.routes import limiters, make_router
+from prefork_lb.wiring.routes import limiters, make_router, weights_of
 from prefork_lb.worker.setup import ProxySetup, nothing
 
 
@@ -54,7 +54,8 @@ class Worker:
         timeouts = config.proxy.timeouts
         settings = make_settings(config, runtime)
         router = make_router(config, limiters(membership.segment, membership.ledger, monotonic),
-                             guards(membership.segment, membership.ledger, runtime, settings))
+                             guards(membership.segment, membership.ledger, runtime, settings),
+                             weights_of(membership.segment, membership.ledger))
         tally = self._tally(runtime.one_thread)
         listeners = [counting(tally)] if tally else []
         self.engine = make_engine(config, router, self._pools, settings, filters, membership.ledger,

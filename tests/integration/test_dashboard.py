@@ -101,6 +101,33 @@ def test_a_server_is_weighed_added_and_removed_on_the_page(rig: Rig, window: Bro
     assert window.complaints() == []
 
 
+def test_the_weights_of_a_split_are_set_on_the_page(rig: Rig, window: Browser) -> None:
+    bind = f"{HOST}:{free_port()}"
+    web, canary = rig.origin(2).addresses
+    pools = pool_text([web]) + pool_text([canary], name="canary")
+    split = "[[routes]]\nsplit = { web = 95, canary = 5 }\n"
+    rig.balancer(f'{pools}{split}[admin]\nbind = "{bind}"\n', PROXY, workers=1)
+    admin = Admin(bind)
+    admin.wait()
+
+    def weights() -> dict[str, int]:
+        found: dict[str, int] = admin.instance()["splits"][0]["weights"]
+        return found
+
+    window.open(f"http://{bind}/")
+    window.wait_for("#split-list .figures", "web 95 · canary 5")
+    window.run('document.querySelector("#split-list button").click()')
+    window.wait_for("#ask h2", "Weights of route 1")
+    window.fill("canary", "20")
+    window.press("Enter")
+    window.wait_for("#split-list .figures", "web 95 · canary 20*")
+    assert weights() == {"web": 95, "canary": 20}
+    window.wait_for("#toasts", "web 95, canary 20")
+    window.run('document.querySelector("#toasts [data-undo]").click()')
+    window.wait_for("#split-list .figures", "web 95 · canary 5")
+    assert weights() == {"web": 95, "canary": 5} and window.complaints() == []
+
+
 def test_the_page_finds_its_way_back_when_the_interface_was_away(rig: Rig, window: Browser) -> None:
     bind = f"{HOST}:{free_port()}"
     origin = rig.origin(2)

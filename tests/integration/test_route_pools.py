@@ -51,6 +51,29 @@ def test_requests_are_split_and_go_to_the_other_pool_without_servers(tmp_path: P
         assert (response.served_by, response.value("Set-Cookie")) == (stable, None)
 
 
+def test_weights_that_were_set_hold_for_all_workers_over_a_reload_and_a_restart(rig: Rig) -> None:
+    origin, state = rig.origin(2), rig.folder / "state.json"
+    pools = (pool_text([address], name=name) for address, name in zip(origin.addresses, ("stable", "canary"), strict=True))
+    balancer = rig.balancer("".join(pools) + SPLIT + f'[state]\nfile = "{state}"\n', PROXY, workers=2)
+    stable, canary = (server.name for server in origin.servers)
+
+    def served_by(cookie: str) -> set[str | None]:
+        return {fetch(balancer.address, fields=[("Cookie", cookie)]).served_by for _ in range(20)}
+
+    assert served_by("release=canary") == {canary}
+    done = balancer.by_hand("split", "1", "canary=0")
+    assert (done.returncode, done.stdout) == (0, "route 1: stable 3, canary 0 (configured: 1): any host; any path\n")
+    assert served_by("release=canary") == {stable}
+    balancer.reload()
+    assert served_by("release=canary") == {stable}
+    wait_until(lambda: state.exists() and '"canary": 0' in state.read_text(), "the weight is in the state file")
+    balancer.stop()
+    balancer.start()
+    assert served_by("release=canary") == {stable}
+    assert balancer.by_hand("split", "1", "stable=0", "canary=1").returncode == 0
+    assert served_by("release=stable") == {canary}
+
+
 @pytest.mark.parametrize("front_end", FRONT_ENDS, ids=str)
 def test_requests_are_copied_and_a_mirror_that_is_silent_is_not_noticed(tmp_path: Path, front_end: FrontEnd) -> None:
     with Rig(tmp_path) as rig, socket.create_server((HOST, 0), backlog=256) as listener:  # connects, and answers nothing

@@ -76,6 +76,23 @@ export class Actions {
          }});
   }
 
+  setSplit(split) {
+    const shown = {...split}, configured = shown.weights_configured;
+    ask({title: `Weights of route ${shown.route}`, confirm: "Set", says: [`It asks for: ${shown.asks}.`, "Each pool's share of the requests, by weight. 0: it gets none."],
+         fields: Object.entries(shown.weights).map(([pool, weight]) => ({name: pool, label: pool, type: "number", min: 0, max: 1_000_000, step: 1, inputmode: "numeric", value: weight, placeholder: configured[pool],
+           hint: `The configuration has ${configured[pool]}. Empty: as configured.`})),
+         submit: async (values) => {
+           const changed = Object.entries(values).filter(([pool, value]) => value !== String(shown.weights[pool]));
+           const wanted = Object.fromEntries(changed.map(([pool, value]) => [pool, value === "" ? null : Number(value)]));
+           if (!changed.length) return;
+           const before = Object.fromEntries(Object.entries(shown.weights).map(([pool, weight]) => [pool, weight === configured[pool] ? null : weight]));
+           const path = `splits/${shown.id}`;
+           const now = await this.#patch(path, {weights: wanted}, shown.etag, `the split of route ${shown.route}`);
+           toast(`Route ${shown.route}: ${Object.entries(now?.weights ?? wanted).map(([pool, weight]) => `${pool} ${weight}`).join(", ")}.`,
+             {undo: () => this.#undo(() => this.#patch(path, {weights: before}, now?.etag, `the split of route ${shown.route}`))});
+         }});
+  }
+
   remove(server) {
     const data = {...server.data};
     if (data.source === "discovery" || data.source === "scaling") {

@@ -2,7 +2,7 @@
 import {Actions} from "./actions.js";
 import {call, identify, session, signIn, signOut} from "./api.js";
 import {attribute, by, text} from "./dom.js";
-import {Balancers, Feed, Workers} from "./feed.js";
+import {Balancers, Feed, Splits, Workers} from "./feed.js";
 import {duration} from "./format.js";
 import {help, listen} from "./keys.js";
 import {List} from "./list.js";
@@ -19,7 +19,7 @@ const model = new Model();
 const actions = new Actions(model);
 const list = new List(draw);
 const page = {session, menu: (row) => actions.menu(row), add: (pool) => actions.add(pool), sort: (name) => list.sortBy(name)};
-const parts = {verdict: new Verdict(reveal), totals: new Totals(), pools: new Pools(page), feed: new Feed(reveal), workers: new Workers(), balancers: new Balancers()};
+const parts = {verdict: new Verdict(reveal), totals: new Totals(), pools: new Pools(page), feed: new Feed(reveal), workers: new Workers(), splits: new Splits((split) => actions.setSplit(split)), balancers: new Balancers()};
 let isDue = false;
 let lostAt = null;
 
@@ -40,6 +40,7 @@ function draw() {
   parts.totals.draw(model);
   parts.pools.draw(model, list);
   parts.workers.draw(model);
+  parts.splits.draw(model, actions.may);
   parts.balancers.draw(model);
   parts.feed.draw(model);
   performance.clearMeasures("draw");

@@ -1,14 +1,14 @@
-// The events, newest first, and the workers.
+// The events, newest first, the workers, the splits and the balancers.
 import {arrange, attribute, by, element, style, text} from "./dom.js";
 import {clock, count, duration, many} from "./format.js";
 
 const TONES = {
   "server-up": "well", "server-returned": "well", "server-down": "bad", "server-ejected": "bad", "worker-died": "bad", "server-trial": "wary", "limit-reached": "wary", exited: "wary", "given-up": "bad",
   "discovery-failed": "wary", "balancer-joined": "well", "balancer-left": "wary",
-  admin: "hand", weight: "hand", limit: "hand", "server-added": "hand", "server-removed": "hand", audit: "hand",
+  admin: "hand", weight: "hand", limit: "hand", split: "hand", "server-added": "hand", "server-removed": "hand", audit: "hand",
 };
 const TITLES = {
-  "server-up": "up", "server-down": "down", "server-ejected": "ejected", "server-trial": "on trial", "server-returned": "back", admin: "set by hand", weight: "weight", limit: "limit",
+  "server-up": "up", "server-down": "down", "server-ejected": "ejected", "server-trial": "on trial", "server-returned": "back", admin: "set by hand", weight: "weight", limit: "limit", split: "split",
   "server-added": "added", "server-removed": "removed", reload: "reload", "worker-started": "worker started", "worker-ended": "worker ended", "worker-died": "worker died",
   "controller-started": "controller started", "limit-reached": "limit reached", audit: "change",
   scaled: "scaled", started: "started", exited: "exited", "given-up": "given up", rolled: "rolled",
@@ -79,6 +79,44 @@ export class Workers {
     return {root: element("div", {class: "worker"}, element("p", {}, element("b", {}, String(pid)), old), gauge, figures), figures, old, gauge};
   }
 }
+
+/** The splits of routes. */
+export class Splits {
+  #root = by("split-list");
+  #items = new Map();
+
+  /** `change(split)` lets the viewer change one. */
+  constructor(change) {
+    this.change = change;
+  }
+
+  draw({instance}, may) {
+    by("splits").hidden = !instance.splits.length;
+    text(by("n-splits"), String(instance.splits.length));
+    arrange(this.#root, instance.splits.map((split) => this.#item(split, may)));
+  }
+
+  #item(split, may) {
+    const item = this.#items.get(split.id) ?? this.#new(split.id);
+    item.split = split;
+    text(item.name, `route ${split.route}`);
+    text(item.asks, split.asks);
+    text(item.weights, weightsInWords(split));
+    item.button.hidden = !may;
+    attribute(item.button, "aria-label", `Weights of route ${split.route}`);
+    return item.root;
+  }
+
+  #new(id) {
+    const name = element("b"), asks = element("em"), weights = element("span", {class: "figures"}), button = element("button", {type: "button", class: "tool"}, "Weights");
+    const item = {root: element("div", {class: "worker split"}, element("p", {}, name, asks), button, weights), name, asks, weights, button, split: null};
+    button.addEventListener("click", () => this.change(item.split));
+    this.#items.set(id, item);
+    return item;
+  }
+}
+
+const weightsInWords = ({weights, weights_configured}) => Object.entries(weights).map(([pool, weight]) => `${pool} ${weight}${weight === weights_configured[pool] ? "" : "*"}`).join(" · ");
 
 /** The balancers that share with this one. */
 export class Balancers {

@@ -17,7 +17,8 @@ from prefork_lb.shared.table import PoolEntry, ServerEntry, register
 
 OPERATOR, READER = "0123456789-operator", "0123456789-reader"
 CONFIG = {"pools": {"web": {"servers": [{"address": "127.0.0.1:8001"}, {"address": "127.0.0.1:8002"}]},
-                    "api": {"servers": [{"address": "https://127.0.0.1:8003"}, {"address": "unix:/run/api.sock"}]}}}
+                    "api": {"servers": [{"address": "https://127.0.0.1:8003"}, {"address": "unix:/run/api.sock"}]}},
+          "routes": [{"hosts": ["split.test"], "split": {"web": 95, "api": 5}}, {"pool": "web"}]}
 
 
 class Interface:

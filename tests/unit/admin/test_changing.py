@@ -42,7 +42,7 @@ def test_a_server_is_changed_for_all_workers_at_once(guarded: Interface, caplog:
 def test_a_reader_changes_nothing(guarded: Interface) -> None:
     for endpoint in guarded.application.endpoints.all:
         if endpoint.method != "GET" and not endpoint.is_open:
-            path = endpoint.path.replace("<name>", "web").replace("<path:address>", "127.0.0.1:8001")
+            path = endpoint.path.replace("<name>", "web").replace("<path:address>", "127.0.0.1:8001").replace("<id>", "1")
             assert guarded.ask(path, endpoint.method, READER, json={"admin": "drain"}).status_code == 403
     assert guarded.ask(SERVER, token=READER).json["admin"] == "ready"
 
@@ -168,3 +168,38 @@ def test_the_servers_of_a_pool_that_scales_are_replaced(guarded: Interface) -> N
     roll = asked_roll(guarded.segment, 0)
     assert roll is not None and roll.surge == 1
     assert guarded.ask(path, "POST", json={}, token=OPERATOR).status_code == 409
+
+
+def test_the_weights_of_a_split_are_set(guarded: Interface, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    [split] = guarded.ask("/api/v1/splits", token=READER).json["splits"]
+    path = f"/api/v1/splits/{split['id']}"
+    seen = guarded.ask(path, token=READER)
+    assert seen.json == split and seen.headers["ETag"] == split["etag"]
+    assert {name: split[name] for name in ("route", "asks", "cookie", "weights", "weights_configured")} == {
+        "route": 1, "asks": "split.test; any path", "cookie": "", "weights": {"web": 95, "api": 5},
+        "weights_configured": {"web": 95, "api": 5}}
+    answer = patch(guarded, {"weights": {"api": 20}}, path, token=OPERATOR, headers={"If-Match": split["etag"]})
+    assert (answer.status_code, answer.json["weights"]) == (200, {"web": 95, "api": 20})
+    assert answer.headers["ETag"] == answer.json["etag"] != split["etag"]
+    late = patch(guarded, {"weights": {"api": 30}}, path, token=OPERATOR, headers={"If-Match": split["etag"]})
+    assert (late.status_code, late.mimetype) == (412, "application/problem+json")
+    assert "split of the route 1 (split.test; any path): web 95, api 20, before: web 95, api 5" in caplog.text
+    event = guarded.ask("/api/v1/events", token=READER).json["events"][-1]
+    assert (event["kind"], event["who"]) == ("split", "ann")
+    metrics = guarded.ask("/metrics", token=READER).text
+    assert 'prefork_lb_split_weight{pool="api",route="1"} 20.0' in metrics
+    assert patch(guarded, {"weights": {"api": None}}, path, token=OPERATOR).json["etag"] == split["etag"]
+
+
+@pytest.mark.parametrize(("value", "place"), [
+    ({}, None), ({"weights": {}}, "weights"), ({"weights": {"api": -1}}, "weights[...]"),
+    ({"weights": {"api": 1.5}}, "weights[...]"), ({"weights": {"api": 1_000_001}}, "weights[...]"),
+    ({"weights": {"other": 1}}, None), ({"weights": {"api": 0, "web": 0}}, None), ({"weights": {"api": 1}, "more": 1}, None),
+])
+def test_bad_weights_are_told_with_their_place(interface: Interface, value: Any, place: str | None) -> None:
+    [split] = interface.ask("/api/v1/splits").json["splits"]
+    answer = patch(interface, value, f"/api/v1/splits/{split['id']}")
+    assert (answer.status_code, answer.json.get("place")) == (400, place), answer.text
+    assert interface.ask("/api/v1/splits").json["splits"] == [split]
+    assert patch(interface, {"weights": {"api": 1}}, "/api/v1/splits/1").status_code == 404

@@ -8,12 +8,15 @@ import jsonschema
 import pytest
 
 from prefork_lb.admin.openapi import DOCUMENT
+from prefork_lb.config.routes import RouteConfig, route_number
 from prefork_lb.shared.balancers import Balancer, write_balancers
 from prefork_lb.shared.events import Kind, record
+from prefork_lb.shared.split_weights import id_of
 from tests.unit.admin.interface import Interface
 
 PAGES = ("/", "/static/<name>")
 SERVER = "/api/v1/pools/web/servers/127.0.0.1:8001"
+SPLIT = f"/api/v1/splits/{id_of(route_number(RouteConfig(hosts=('split.test',))))}"
 
 
 def in_openapi(rule: str) -> str:
@@ -65,6 +68,11 @@ def test_its_schemas_are_schemas() -> None:
     ("/api/v1/pools/{name}/servers/{address}", "PATCH", SERVER, {"admin": "drain", "weight": None}, 200),
     ("/api/v1/pools/{name}/servers/{address}", "PATCH", SERVER, {"weight": "heavy"}, 400),
     ("/api/v1/pools/{name}/servers/{address}", "DELETE", SERVER, None, 204),
+    ("/api/v1/splits", "GET", "/api/v1/splits", None, 200),
+    ("/api/v1/splits/{id}", "GET", SPLIT, None, 200),
+    ("/api/v1/splits/{id}", "GET", "/api/v1/splits/none", None, 404),
+    ("/api/v1/splits/{id}", "PATCH", SPLIT, {"weights": {"api": 9, "web": None}}, 200),
+    ("/api/v1/splits/{id}", "PATCH", SPLIT, {"weights": {"api": "heavy"}}, 400),
     ("/api/v1/events", "GET", "/api/v1/events?limit=2", None, 200),
     ("/api/v1/events", "GET", "/api/v1/events?limit=no", None, 400),
     ("/api/v1/config", "GET", "/api/v1/config", None, 200),

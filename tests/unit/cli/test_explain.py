@@ -14,12 +14,15 @@ from prefork_lb.balance.answer_times import AnswerTimes
 from prefork_lb.balance.policy import PolicyMemory, PolicySetup
 from prefork_lb.cli.main import main
 from prefork_lb.config.load import load
+from prefork_lb.observe.configuration import configuration_of
+from prefork_lb.observe.splits import splits_of
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.desired import lay_down
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.making import attach_or_create
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import Admin, States, now_ms
+from prefork_lb.shared.steering import Steering
 from prefork_lb.shared.table import PoolSlots, enter
 from prefork_lb.shared.transitions import Check, Event
 from prefork_lb.simulate.simulation import SimulatedServer
@@ -153,7 +156,8 @@ def instance(master: Master, tmp_path: Path) -> Iterator[Instance]:
 
 def test_the_pool_of_a_split_and_the_failover_are_told(instance: Instance) -> None:
     found = instance.explain("http://split.example/")
-    assert found["pool"] in ("chance", "soon") and "the route has a split: another request may get another pool" in found["notes"]
+    assert found["pool"] in ("chance", "soon")
+    assert "the route has a split (chance 1, soon 1): another request may get another pool" in found["notes"]
     found = instance.explain("http://split.example/", "-H", "Cookie: release=soon")
     assert (found["pool"], found["notes"]) == ("soon", ["the cookie release says the pool"])
     for state in (Admin.DRAIN, Admin.READY):
@@ -164,6 +168,16 @@ def test_the_pool_of_a_split_and_the_failover_are_told(instance: Instance) -> No
         found = instance.explain("http://split.example/", "-H", "Cookie: release=soon")
         assert (found["pool"], found["server"][:6]) == ("keyed", "10.0.1")
         assert found["notes"] == ["the route's failover serves: the other pool has no usable server"]
+
+
+def test_the_weights_of_a_split_are_those_that_were_set(instance: Instance) -> None:
+    config = configuration_of(instance.segment)
+    assert config is not None
+    [split] = splits_of(config)
+    Steering(instance.segment, instance.ledger, instance.states).set_split(split, {"chance": 0}, "ann")
+    for _ in range(2):
+        found = instance.explain("http://split.example/", "-H", "Cookie: release=chance")
+        assert found["pool"] == "soon" and found["notes"][0].startswith("the route has a split (chance 0, soon 1)")
 
 
 def test_each_server_has_its_reason(instance: Instance) -> None:

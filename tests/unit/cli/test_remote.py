@@ -105,12 +105,13 @@ def test_options_that_contradict_each_other_are_refused(there: Served) -> None:
 
 def test_a_file_is_compared_with_the_configuration_elsewhere(there: Served, tmp_path: Path) -> None:
     url, file = there[0], tmp_path / "lb.toml"
-    routes = '[[routes]]\npool = "web"\n[[routes]]\npool = "api"\nhosts = ["a.test"]\n'
+    routes = '[[routes]]\nhosts = ["split.test"]\nsplit = { web = 95, api = 5 }\n'
+    routes += '[[routes]]\npool = "web"\n[[routes]]\npool = "api"\nhosts = ["a.test"]\n'
     pools = "".join(f"[pools.{name}]\nservers = {json.dumps([each['address'] for each in pool['servers']])}\n"
                     for name, pool in CONFIG["pools"].items())
     file.write_text(pools + routes)
     result = invoke("config", "diff", str(file), "--url", url)
-    assert (result.exit_code, result.stdout) == (1, "routes[0]: added\nroutes[1]: added\n")
+    assert (result.exit_code, result.stdout) == (1, "routes[2]: added\n")
     result = invoke("config", "diff", "--url", url)
     assert result.exit_code == 2 and "on another host" in result.stderr
 

@@ -32,6 +32,7 @@ DOCS = Path(__file__).parents[3] / "docs"
 WEB = PoolEntry("web", [ServerEntry("10.0.0.1:80", 2, 7, False), ServerEntry("unix:/run/b.sock", 1, 0, True)])
 
 SESSIONS = {("web", "10.0.0.1:80"): 12}
+SPLIT_WEIGHTS = {("3", "web"): 20}
 
 Numbers = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -58,7 +59,7 @@ def ledger(segment: Segment) -> Ledger:
 
 
 def scraped(segment: Segment, accept: str = "") -> Numbers:
-    content_type, text = exposition(segment, accept, SESSIONS)
+    content_type, text = exposition(segment, accept, SESSIONS, SPLIT_WEIGHTS)
     assert content_type.startswith("application/openmetrics-text" if accept else "text/plain")
     families = (parse_open if accept else parse_plain)(text.decode())
     found = [(sample.name, frozenset(sample.labels.items()), sample.value) for family in families for sample in family.samples]
@@ -102,6 +103,7 @@ def test_they_say_what_was_counted(segment: Segment, ledger: Ledger, accept: str
     assert number(seen, "server_weight", pool="web", server="10.0.0.1:80") == 2
     assert number(seen, "sessions", pool="web", server="10.0.0.1:80") == 12
     assert not any(name == f"{PREFIX}sessions" and ("server", "unix:/run/b.sock") in labels for name, labels in seen)
+    assert number(seen, "split_weight", route="3", pool="web") == 20
     assert number(seen, "client_connections") == 5
     assert number(seen, "loop_lag_seconds") == 0.25
     assert number(seen, "shed_total") == 1
@@ -170,10 +172,10 @@ def test_the_library_is_asked_for_new_lines_alone(segment: Segment, ledger: Ledg
     monkeypatch.setattr(metrics, "generate_latest", spy)
     monkeypatch.setattr(metrics.openmetrics, "generate_latest", spy)
     before = scraped(segment, accept)
-    assert asked == [f"{PREFIX}sessions"]  # which are those of the scrape
+    assert asked == [f"{PREFIX}sessions", f"{PREFIX}split_weight"]  # which are those of the scrape
     register(segment, ledger, [PoolEntry("web", [*WEB.servers, ServerEntry("c:1", 1, 0, False)])])
     after = scraped(segment, accept)
-    assert before.keys() < after.keys() and len(asked) - 1 == len(after.keys() - before.keys())
+    assert before.keys() < after.keys() and len(asked) - 2 == len(after.keys() - before.keys())
 
 
 def test_an_instance_without_statistics_tells_the_rest(master: Master) -> None:

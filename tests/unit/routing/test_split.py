@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Mapping
 
 import pytest
 
@@ -58,3 +59,45 @@ def test_the_cookie_says_as_little_as_it_can() -> None:
     split = Split({"a": 1, "b": 1}, "release", 0)
     assert split.cookie_for("b", False) == (b"Set-Cookie", b"release=b; Path=/; HttpOnly; SameSite=Lax")
     assert split.cookie_for("b", True)[1].endswith(b"; Secure")
+
+
+class Told:
+    """What operators have set."""
+
+    def __init__(self) -> None:
+        self.changes, self.weights, self.reads = [0], dict[str, int](), 0
+
+    def set(self, **weights: int) -> None:
+        self.weights |= weights
+        self.changes[0] += 1
+
+    def in_force(self, configured: Mapping[str, int]) -> Mapping[str, int]:
+        self.reads += 1
+        return {**configured, **self.weights}
+
+
+def test_a_weight_that_is_set_holds_from_the_next_pick_on() -> None:
+    told = Told()
+    split = Split({"stable": 95, "canary": 5}, "release", 0, told)
+    counts = Counter(split.pick(()) for _ in range(1000))
+    assert abs(counts["canary"] - 50) < 5 and told.reads == 0
+    told.set(canary=95)
+    counts = Counter(split.pick(()) for _ in range(1000))
+    assert abs(counts["canary"] - 500) < 5 and told.reads == 1
+    assert split.weights == {"stable": 95, "canary": 95}
+
+
+def test_clients_of_a_pool_leave_it_with_its_weight_and_the_others_stay() -> None:
+    told = Told()
+    split = Split({"stable": 95, "canary": 5, "old": 0}, "release", 0, told)
+    told.set(canary=0, old=1)
+    assert {split.pick([b"release=stable"]) for _ in range(100)} == {"stable"}
+    assert {split.pick([b"release=old"]) for _ in range(100)} == {"old"}
+    assert "canary" not in {split.pick([b"release=canary"]) for _ in range(1000)}
+    assert [split.has(pool) for pool in ("stable", "canary", "old")] == [True, False, True]
+
+
+def test_weights_that_were_set_before_the_worker_began_hold_at_its_first_pick() -> None:
+    told = Told()
+    told.set(canary=0)
+    assert {Split({"stable": 1, "canary": 1}, "", 0, told).pick(()) for _ in range(10)} == {"stable"}

@@ -19,6 +19,7 @@ from prefork_lb.shared.identity import start_time
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.saved import restore
 from prefork_lb.shared.segment import Segment
+from prefork_lb.shared.split_weights import set_weights, write_set_weights
 from prefork_lb.shared.states import Admin, States
 from prefork_lb.shared.steering import Steering
 from prefork_lb.shared.table import Source, register
@@ -84,6 +85,23 @@ def test_the_servers_that_discovery_has_found_are_there_again_without_it(
     restore(file, 60, new_segment, other, States(new_segment))
     assert [(each.address, each.weight, each.source) for each in view(new_segment).servers if each.origin == "runtime"] == [
         ("10.0.0.7:80", 5, "discovery")]
+
+
+def test_weights_of_splits_are_there_again_for_routes_that_there_are(
+    segment: Segment, ledger: Ledger, slots: list[int], tmp_path: Path, new_segment: Segment
+) -> None:
+    file, saving = tmp_path / "state.json", Saving(tmp_path / "state.json", segment)
+    saving.look()
+    with ledger.locked():
+        write_set_weights(segment, 7, {"canary": 20})
+        write_set_weights(segment, 1 << 62, {"canary": 0})
+        write_set_weights(segment, 9, {"gone": 3})
+    saving.look()  # a change of weights alone makes it write
+    other = Ledger(new_segment)
+    register(new_segment, other, entries("web"))
+    told = restore(file, 60, new_segment, other, States(new_segment), [7, 1 << 62, 8])
+    assert told == f"{file}: 2 of 3 splits with weights that were set taken over"
+    assert set_weights(new_segment) == {7: {"canary": 20}, 1 << 62: {"canary": 0}}
 
 
 def test_an_added_server_of_a_pool_that_is_no_more_is_told_and_left_out(
