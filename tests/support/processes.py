@@ -179,6 +179,15 @@ def open_files(pid: int) -> list[str]:
     return found
 
 
+def last_beat(pid: int) -> int:
+    """When a gunicorn worker gave its last sign of life, by the file that it touches for its master."""
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            if "/wgunicorn-" in os.readlink(entry):
+                return entry.stat().st_mtime_ns
+    raise AssertionError(f"{pid} has no such file")
+
+
 def descriptors(pid: int) -> int:
     """How many file descriptors the process has open."""
     return len(list(Path(f"/proc/{pid}/fd").iterdir()))
