@@ -37,6 +37,7 @@ def test_a_client_has_so_many_in_flight_over_all_workers_also_when_they_are_kill
             balancer.kill_worker(pid)
     balancer.wait_for_workers(2, without=killed)
     balancer.wait_until_idle(20)  # the rows of the killed ones are given back by then
+    origin.wait_for_in_flight(0)
     with origin.released_at_end(), Burst(balancer.address, 4) as burst:
         wait_until(lambda: burst.answered() == 1, "one of four is refused", 20)
         origin.wait_for_in_flight(3)

@@ -75,4 +75,4 @@ def test_an_instance_elsewhere_is_seen_by_its_address(rig: Rig) -> None:
     wait_until(lambda: balancer.command("status", *at).returncode == 0, "it answers", 20, every=0.2)
     found = json.loads(balancer.command("status", "--json", *at).stdout)["instances"]
     assert found[0]["master"] == balancer.master and len(found[0]["pools"][0]["servers"]) == 2
-    assert "worker-started" in balancer.command("events", *at).stdout
+    wait_until(lambda: "worker-started" in balancer.command("events", *at).stdout, "it tells of its workers", every=0.2)

@@ -59,6 +59,11 @@ class RunningDemo:
         self.family = descendants(self.process.pid)
         return found[1]
 
+    def wait_for_family(self, count: int) -> None:
+        """Wait until it has so many descendants."""
+        wait_until(lambda: len(descendants(self.process.pid)) == count, lambda: f"{count}: {descendants(self.process.pid)}", UP_S)
+        self.family = descendants(self.process.pid)
+
     def joined(self) -> int:
         """How many workers share the balancer's memory."""
         return sum(len(instance.workers) for instance in self.instances())
@@ -106,7 +111,7 @@ def test_all_three_servers_answer_through_the_balancer_until_a_signal_ends_every
 ) -> None:
     with running_demo(tmp_path, "--port", "0") as demo:
         url = demo.wait_until_up()
-        assert len(demo.family) == 8  # three servers, gunicorn's master, its two workers, their controller, the dashboard
+        demo.wait_for_family(8)  # three servers, gunicorn's master, its two workers, their controller, the dashboard
         with requests.Session() as session:
             answers = [session.get(url, timeout=20) for _ in range(9)]
         assert {answer.status_code for answer in answers} == {200}
@@ -143,7 +148,7 @@ def test_a_child_that_dies_is_named_and_ends_the_demo(tmp_path: Path, part: str,
 def test_nothing_outlives_a_demo_that_is_killed(tmp_path: Path) -> None:
     with running_demo(tmp_path, "--port", "0") as demo:
         demo.wait_until_up()
-        assert len(demo.family) == 8
+        demo.wait_for_family(8)
         demo.process.kill()
         assert demo.wait_for_end() == -signal.SIGKILL
 

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.support.balancer import Balancer, FrontEnd
-from tests.support.client import Connection, Response, fetch
+from tests.support.client import Connection, Response, Truncated, fetch
 from tests.support.place import HOST
 from tests.support.ports import free_port
 from tests.support.rig import Rig
@@ -52,7 +52,7 @@ def http_servers(folder: Path) -> Iterator[list[str]]:
 def _answers(address: str) -> bool:
     try:
         return get(address, "/name").status == 200
-    except OSError:
+    except (OSError, Truncated):
         return False
 
 
@@ -84,7 +84,7 @@ def ask(scene: Scene, name: str, target: str = "/name", **more: object) -> Respo
 
 
 def test_several_clients_at_once_are_spread_evenly_over_three_servers_and_find_their_file(scene: Scene) -> None:
-    found: Counter[str] = Counter()
+    found: list[str] = []
     problems: list[str] = []
 
     def client() -> None:
@@ -95,7 +95,7 @@ def test_several_clients_at_once_are_spread_evenly_over_three_servers_and_find_t
                 place = urlsplit(answer.value("Location") or "")
                 file = get(place.netloc, place.path)
                 assert file.status == 200 and file.body.decode() == place.netloc
-                found[place.netloc] += 1
+                found.append(place.netloc)
         except Exception as exc:  # shown by the assertion below
             problems.append(repr(exc))
 
@@ -105,7 +105,7 @@ def test_several_clients_at_once_are_spread_evenly_over_three_servers_and_find_t
     for thread in threads:
         thread.join(60)
     assert not problems
-    assert found == dict.fromkeys(scene.addresses, CLIENTS * EACH // SERVERS)
+    assert Counter(found) == dict.fromkeys(scene.addresses, CLIENTS * EACH // SERVERS)
     status = scene.balancer.wait_until_idle()
     counted = [entry["requests"] for entry in status.instance["servers"] if entry["pool"] == "moved"]
     assert counted == [CLIENTS * EACH // SERVERS] * SERVERS

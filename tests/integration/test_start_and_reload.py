@@ -81,6 +81,7 @@ def test_hup_takes_over_a_changed_configuration(rig: Rig, front_end: FrontEnd) -
         wait_until(
             lambda: "origin-0" not in {fetch(balancer.address).served_by for _ in range(40)}, "only new workers accept"
         )
+        wait_until(lambda: sum(balancer.status().in_flight.values()) == 4, "nothing but what is held is in flight")
         with Burst(balancer.address, 2) as more:
             origin.wait_for_in_flight(6)
             assert origin.in_flight == [2, 2, 2]
