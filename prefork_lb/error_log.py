@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import json
 import logging
-import logging.handlers
 import os
 import re
 import sys
@@ -38,8 +37,10 @@ class JSONFormatter(logging.Formatter):
 
 def log_to(file: str) -> None:
     """Send what this package logs, from INFO on, to a file, as gunicorn writes it; empty: to standard error."""
-    # WatchedFileHandler opens the file anew when it was moved away, as log rotation does.
-    handler: logging.Handler = logging.handlers.WatchedFileHandler(file) if file else logging.StreamHandler(sys.stderr)
+    handler: logging.Handler = logging.StreamHandler(sys.stderr)
+    if file:
+        from logging.handlers import WatchedFileHandler  # it opens the file anew when that was moved away, by log rotation
+        handler = WatchedFileHandler(file)
     date_format = "%Y-%m-%d %H:%M:%S " + time.strftime("%z")  # as gunicorn writes it
     handler.setFormatter(JSONFormatter() if os.environ.get(JSON_VARIABLE) else
                          logging.Formatter("[%(asctime)s] [%(process)d] [%(levelname)s] %(message)s", date_format))

@@ -3,13 +3,11 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from prefork_lb.config.metrics import MetricsConfig
 from prefork_lb.controller.duties import Duties
-from prefork_lb.observe.statsd import StatsD
 from prefork_lb.shared.segment import Segment
-from prefork_lb.shared.view import view
 
 # What goes by Ethernet in one piece; StatsD's own advice.
 _DATAGRAM_BYTES = 1432
@@ -34,8 +32,14 @@ class StatsDSender:
         self.close()
         self._settings = settings
         if settings.statsd:
+            # Imported where metrics are sent: the table of all metrics is memory of the controller.
+            from prefork_lb.observe.statsd import StatsD
+            from prefork_lb.shared.view import view
+
+            statsd = StatsD(settings.prefix)
             self._stop = threading.Event()
-            self._thread = threading.Thread(target=self._run, args=(settings, self._stop), name="StatsD", daemon=True)
+            arguments = lambda: statsd.lines(view(self._segment)), settings, self._stop
+            self._thread = threading.Thread(target=_run, args=arguments, name="StatsD", daemon=True)
             self._thread.start()
 
     def close(self) -> None:
@@ -45,14 +49,14 @@ class StatsDSender:
             self._thread.join(_END_S)
             self._thread = None
 
-    def _run(self, settings: MetricsConfig, stop: threading.Event) -> None:
-        statsd, address = StatsD(settings.prefix), settings.address
-        duties = Duties({"send metrics to StatsD": lambda: _send(
-            statsd.lines(view(self._segment)), address.host, address.port, stop)})
+
+def _run(lines: Callable[[], Sequence[str]], settings: MetricsConfig, stop: threading.Event) -> None:
+    address = settings.address
+    duties = Duties({"send metrics to StatsD": lambda: _send(lines(), address.host, address.port, stop)})
+    duties.look()
+    while not stop.wait(settings.interval):
         duties.look()
-        while not stop.wait(settings.interval):
-            duties.look()
-        duties.look()
+    duties.look()
 
 
 def _send(lines: Sequence[str], host: str, port: int, stop: threading.Event) -> None:

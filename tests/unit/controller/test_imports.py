@@ -8,8 +8,8 @@ import pytest
 
 # Nothing of these is needed by a controller that checks servers by HTTP and does nothing else.
 NOT_NEEDED = (
-    "prefork_lb.config.load", "prefork_lb.controller.pool_scaling", "prefork_lb.scaling.drivers", "prefork_lb.scaling.fleet",
-    "tomllib")
+    "logging.handlers", "prefork_lb.config.load", "prefork_lb.controller.pool_scaling", "prefork_lb.observe.metric_table",
+    "prefork_lb.scaling.drivers", "prefork_lb.scaling.fleet", "tomllib", "redis", "dns", "requests")
 
 
 @pytest.fixture(scope="module")
