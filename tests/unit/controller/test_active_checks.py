@@ -55,13 +55,13 @@ def test_a_look_that_fails_is_made_again(checking: Checking, monkeypatch: pytest
         checking.checks.look()
     monkeypatch.undo()
     checking.checks.look()
-    wait_until(lambda: checking.states.check[checking.slot] == Check.UP, "the server is checked", 10)
+    wait_until(lambda: checking.states.check[checking.slot] == Check.UP, "the server is checked", 20)
 
 
 def test_a_result_is_not_filed_for_the_server_that_has_the_slot_by_now(checking: Checking) -> None:
     """Between two looks the table freed the slot and gave it to another server, which may have no checks at all."""
     checking.checks.look()
-    wait_until(lambda: checking.states.check[checking.slot] == Check.UP, "the server is checked", 10)
+    wait_until(lambda: checking.states.check[checking.slot] == Check.UP, "the server is checked", 20)
     layout = checking.segment.layout
     checking.segment.cells[layout.row(checking.ledger.row) + at.R_GENERATION] = checking.ledger.generation + 1
     assert checking.register("10.0.0.9:80") == checking.slot

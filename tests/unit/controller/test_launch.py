@@ -16,6 +16,7 @@ from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.making import attach_or_create
 from prefork_lb.shared.offsets import Layout
 from prefork_lb.shared.segment import Segment
+from tests.support.balancer import hold_still
 from tests.support.waiting import wait_until
 from tests.unit.shared.processes import Master
 
@@ -104,7 +105,7 @@ def test_one_that_was_killed_is_replaced_at_once_and_its_end_is_said(
         worker.look()
         return f"the controller (pid {first}) was killed by signal 9" in caplog.text
 
-    wait_until(is_said, "its end", 10, every=0.05)
+    wait_until(is_said, "its end", 20, every=0.05)
 
 
 def test_a_frozen_controller_is_said_and_replaced(
@@ -112,7 +113,7 @@ def test_a_frozen_controller_is_said_and_replaced(
 ) -> None:
     workers = [Worker(segment, master) for _ in range(3)]
     first = at_work(segment, workers[0], controller)
-    os.kill(first, signal.SIGSTOP)
+    hold_still(first)
     for _ in range(36):
         for worker in workers:
             worker.look()
@@ -130,13 +131,13 @@ def test_a_standstill_of_the_worker_itself_is_not_taken_for_one_of_the_controlle
 ) -> None:
     worker = Worker(segment, master)
     first = at_work(segment, worker, controller)
-    os.kill(first, signal.SIGSTOP)
+    hold_still(first)
     worker.look()
     worker.now += 3_600_000
     worker.look()
     os.kill(first, signal.SIGCONT)
     beat = segment.cells[at.H_BEAT]
-    wait_until(lambda: segment.cells[at.H_BEAT] != beat, "it goes on", 5)
+    wait_until(lambda: segment.cells[at.H_BEAT] != beat, "it goes on", 20)
     worker.look()
     assert controller() == first
 
@@ -150,7 +151,7 @@ def test_the_newest_masters_workers_replace_the_controller_of_another_one(
     assert attach_or_create(other.pid, Layout(4, 8, 8), master.pid).name == segment.name
     new = Worker(segment, other)
     second = at_work(segment, new, controller, other_than=first)
-    wait_until(lambda: not is_alive(first, segment.cells[at.H_CONTROLLER + 1]), "the first one has ended", 5)
+    wait_until(lambda: not is_alive(first, segment.cells[at.H_CONTROLLER + 1]), "the first one has ended", 20)
     assert segment.cells[at.H_CONTROLLER_MASTER] == other.pid
     for _ in range(8):
         old.look()

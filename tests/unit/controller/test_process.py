@@ -101,13 +101,13 @@ def test_a_configuration_that_cannot_be_read_stops_neither_sweeping_nor_the_sign
         instance.start()
         wait_until(lambda: "cannot take over the configuration" in instance.log, lambda: instance.log, 20)
         assert instance.ledger.totals[instance.slot] == 1
-    wait_until(lambda: not instance.ledger.totals[instance.slot], lambda: f"the claim is given back\n{instance.log}", 5)
+    wait_until(lambda: not instance.ledger.totals[instance.slot], lambda: f"the claim is given back\n{instance.log}", 20)
     beat = instance.segment.cells[at.H_BEAT]
-    wait_until(lambda: instance.segment.cells[at.H_BEAT] > beat, "it goes on", 5)
+    wait_until(lambda: instance.segment.cells[at.H_BEAT] > beat, "it goes on", 20)
     assert instance.log.count("cannot take over the configuration") == 1, "what stays the same is not told four times a second"
     # A good one follows.
     instance.publish()
-    wait_until(checked(instance), lambda: f"the server is checked\n{instance.log}", 5)
+    wait_until(checked(instance), lambda: f"the server is checked\n{instance.log}", 20)
     assert "the controller can take over the configuration again" in instance.log
 
 
@@ -137,9 +137,9 @@ def test_a_controller_without_a_descriptor_goes_on_and_says_so_once(instance: Ru
     process = instance.start()
     wait_until(checked(instance), lambda: f"the server is checked\n{instance.log}", 20)
     before = resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (3, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
-    wait_until(lambda: "cannot see whether the instance runs" in instance.log, lambda: f"it says so\n{instance.log}", 10)
+    wait_until(lambda: "cannot see whether the instance runs" in instance.log, lambda: f"it says so\n{instance.log}", 20)
     resource.prlimit(process.pid, resource.RLIMIT_NOFILE, before)
-    wait_until(lambda: "can see whether the instance runs again" in instance.log, lambda: f"it goes on\n{instance.log}", 10)
+    wait_until(lambda: "can see whether the instance runs again" in instance.log, lambda: f"it goes on\n{instance.log}", 20)
     assert process.poll() is None
     assert instance.log.count("cannot see whether the instance runs") == 1
     process.send_signal(signal.SIGTERM)

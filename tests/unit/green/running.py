@@ -9,7 +9,7 @@ from prefork_lb.green.hub import Hub
 from prefork_lb.green.streams import GreenStream
 
 T = TypeVar("T")
-DEADLINE_S = 10.0  # far beyond what anything here takes
+DEADLINE_S = 20.0  # far beyond what anything here takes
 
 
 def run(hub: Hub, function: Callable[[], T]) -> T:

@@ -52,7 +52,7 @@ def test_a_taker_that_waits_gets_it_when_the_owner_is_killed(guarded: Guarded, s
         waiter.join(0.05)
         assert waiter.is_alive(), "it got in beside a living owner"
         owner.kill()
-        waiter.join(5)
+        waiter.join(20)
         assert not waiter.is_alive()
     assert guarded.repairs == 1 and list(guarded.pair) == [2, 2]
 

@@ -14,6 +14,7 @@ from prefork_lb.wire.head import HeadLimits
 from prefork_lb.worker.acceptor import Acceptor
 from prefork_lb.worker.service import Service, Times
 from tests.support.place import HOST
+from tests.support.waiting import PATIENCE_S
 from tests.unit.green.running import run
 
 
@@ -46,7 +47,7 @@ def hub() -> Iterator[Hub]:
 
 
 def service(hub: Hub, siblings: SiblingClients) -> Service:
-    return Service(hub, None, lambda environ, start: [], lambda address: False, HeadLimits(), Times(5, 5, 5), None, None,
+    return Service(hub, None, lambda environ, start: [], lambda address: False, HeadLimits(), Times(60, 60, 60), None, None,
                    siblings)
 
 
@@ -72,7 +73,7 @@ def test_all_are_taken_when_there_is_no_sibling(hub: Hub) -> None:
     with socket.create_server((HOST, 0)) as listener, clients(listener.getsockname(), 30):
         found = service(hub, siblings)
         Acceptor(found, Listener(listener), None, siblings, 1000, False, Descriptors(int))
-        assert connected_within(hub, found, 30, 5)
+        assert connected_within(hub, found, 30, PATIENCE_S)
         assert siblings.told[-1] == 30
 
 
@@ -81,9 +82,9 @@ def test_a_worker_that_has_more_waits_for_its_sibling_but_not_for_ever(hub: Hub)
     with socket.create_server((HOST, 0)) as listener, clients(listener.getsockname(), 20):
         found = service(hub, siblings)
         Acceptor(found, Listener(listener), None, siblings, 1000, False, Descriptors(int))
-        assert connected_within(hub, found, 3, 5)
+        assert connected_within(hub, found, 3, PATIENCE_S)
         begin = hub.now
-        assert connected_within(hub, found, 20, 5), "the sibling takes none: it is stopped, perhaps"
+        assert connected_within(hub, found, 20, PATIENCE_S), "the sibling takes none: it is stopped, perhaps"
         assert hub.now - begin > 0.01, "each was left to the sibling for a moment"
 
 
@@ -125,14 +126,14 @@ def test_no_more_are_taken_than_may_be_and_the_next_when_one_leaves(hub: Hub) ->
     with socket.create_server((HOST, 0)) as listener, clients(listener.getsockname(), 6) as many:
         found = service(hub, siblings)
         Acceptor(found, Listener(listener), None, siblings, 4, False, Descriptors(int))
-        assert connected_within(hub, found, 4, 5)
+        assert connected_within(hub, found, 4, PATIENCE_S)
         assert not connected_within(hub, found, 5, 0.2)
         taken = {connection.source for connection in found.connections}  # type: ignore[attr-defined]
         first = next(client for client in many if client.getsockname() in taken)
         first.close()
 
         def replaced() -> bool:
-            until = hub.now + 5
+            until = hub.now + PATIENCE_S
             while {connection.source for connection in found.connections} == taken and hub.now < until:  # type: ignore[attr-defined]
                 hub.sleep(0.005)
             return len(found.connections) <= 4
@@ -147,7 +148,7 @@ def test_after_the_end_nobody_is_taken(hub: Hub) -> None:
     found = service(hub, siblings)
     acceptor = Acceptor(found, Listener(listener), None, siblings, 100, False, Descriptors(int))
     with clients(address, 1):
-        assert connected_within(hub, found, 1, 5)
+        assert connected_within(hub, found, 1, PATIENCE_S)
         acceptor.stop()
         found.close_soon()
         assert siblings.told[-1] == -1

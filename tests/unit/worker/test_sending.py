@@ -264,7 +264,7 @@ def test_what_is_received_ahead_of_a_slow_client_lets_others_have_their_turn(exc
 
 def test_room_that_a_client_makes_while_others_have_their_turn_is_used(exchanges: list[Exchange]) -> None:
     """Its event came when nobody waited for it, and there is no second one: the response stood still until the idle timeout."""
-    exchange = Exchange(CLOSE, ahead=100, idle_s=2)
+    exchange = Exchange(CLOSE, ahead=100, idle_s=10 * DEADLINE_S)
     exchanges.append(exchange)
     client_end, hub = exchange.client_end, exchange.hub
     client_end.setblocking(False)

@@ -12,6 +12,7 @@ from prefork_lb.green.hub import Hub
 from prefork_lb.green.streams import GreenStream
 from prefork_lb.wire.head import RequestHead
 from prefork_lb.worker.tunnel import offered, run_tunnel
+from tests.support.standstill import undisturbed
 from tests.unit.green.running import run
 
 
@@ -88,16 +89,21 @@ def test_both_directions_and_a_half_close() -> None:
 
 
 def test_silence_ends_it_but_one_busy_direction_keeps_it() -> None:
-    client, server, thread, sent = in_thread(idle_s=0.15)
-    for _ in range(10):
-        client.sendall(b"x")
-        assert server.recv(1) == b"x"
-        time.sleep(0.03)
-    begin = time.monotonic()
-    assert server.recv(1) == b"" and client.recv(1) == b""
-    assert time.monotonic() - begin >= 0.1
-    thread.join(10)
-    assert sent == [(10, 0)]
+    idle_s = 0.5
+
+    def attempt() -> None:
+        client, server, thread, sent = in_thread(idle_s)
+        for _ in range(10):
+            last = time.monotonic()
+            client.sendall(b"x")
+            assert server.recv(1) == b"x"
+            time.sleep(idle_s / 5)
+        assert server.recv(1) == b"" and client.recv(1) == b""
+        assert time.monotonic() - last >= idle_s * 0.9
+        thread.join(10)
+        assert sent == [(10, 0)]
+
+    undisturbed(attempt, idle_s / 5)
 
 
 def test_a_broken_side_ends_the_other() -> None:
