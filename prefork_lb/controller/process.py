@@ -78,7 +78,7 @@ class Controller:
         self._discovery = DiscoveryDuty(segment, self._ledger, states)
         self._leaving = LeavingDuty(segment, self._ledger, states)
         self._admin = Supervisor(segment, error_log, "the administration interface", command_of("prefork_lb.admin"))
-        self._scaling = ScalingDuty(segment, self._ledger, states, error_log)
+        self._scaling = ScalingDuty(segment, self._ledger, states, self._beat, error_log)
         self._sender = StatsDSender(segment)
         self._sharing = ClusterDuty(segment, self._ledger, states, error_log)
         self._is_over = False
@@ -111,7 +111,7 @@ class Controller:
                     break
         finally:
             do_at_the_end({
-                "end the scaling of pools": partial(self._scaling.close, self._is_over, self._beat),
+                "end the scaling of pools": partial(self._scaling.close, self._is_over),
                 "end the administration interface": self._admin.close,
                 "end discovery": self._discovery.close,
                 "end the process that shares with other balancers": self._sharing.close,

@@ -31,9 +31,10 @@ _ABANDONED = ScalingConfig(max=1, target=1.0)  # of a pool that does not scale a
 class ScalingDuty:
     """`look` is to be called a few times a second. A pool that fails stops no other."""
 
-    def __init__(self, segment: Segment, ledger: Ledger, states: States, error_log: str = "",
+    def __init__(self, segment: Segment, ledger: Ledger, states: States, beat: Callable[[], object], error_log: str = "",
                  make: MakeDriver | None = None) -> None:
-        self._segment, self._ledger, self._states = segment, ledger, states
+        """`beat` gives a sign of life: a pool may take some seconds (see `scaling.driver.Driver`), and there may be many."""
+        self._segment, self._ledger, self._states, self._beat = segment, ledger, states, beat
         self._make: MakeDriver = make or partial(make_driver, segment, error_log)
         self._config: Config | None = None
         self._pools: dict[str, PoolScaling] = {}
@@ -57,16 +58,16 @@ class ScalingDuty:
         if over and self._config is not None:
             self._match_scalers(self._config)
 
-    def close(self, has_ended: bool, beat: Callable[[], object]) -> None:
+    def close(self, has_ended: bool) -> None:
         """End the checks of servers that start. `has_ended`: the instance has ended, so all servers that it started end, too:
-        see `is_closed`. `beat` gives a sign of life."""
+        see `is_closed`."""
         do_at_the_end({f"end the checks of new servers of the pool {name}": pool.checks.close
-                       for name, pool in self._pools.items()}, beat)
+                       for name, pool in self._pools.items()}, self._beat)
         if has_ended:
             self._closing = [pool.driver.driver for pool in self._pools.values()]
             self.closes_within_s = max((pool.scaler.stops_within_s + _STOP_SPARE_S for pool in self._pools.values()), default=0.0)
             do_at_the_end({f"end the servers of the pool {name}": pool.driver.driver.close
-                           for name, pool in self._pools.items()}, beat)
+                           for name, pool in self._pools.items()}, self._beat)
 
     @property
     def is_closed(self) -> bool:
@@ -100,7 +101,11 @@ class ScalingDuty:
             # When the driver changes, the servers of the one before end first: both would have the same numbers.
             if name not in scaled or scaled[name].driver != known.driver_kind:
                 known.scaler.retire()
-        self._duties = Duties({f"scale the pool {name}": pool.scaler.look for name, pool in self._pools.items()})
+        self._duties = Duties({f"scale the pool {name}": partial(self._scale, pool) for name, pool in self._pools.items()})
+
+    def _scale(self, pool: PoolScaling) -> None:
+        self._beat()
+        pool.scaler.look()
 
     def _new_pool(self, name: str, config: Config, scaling: ScalingConfig) -> PoolScaling:
         # Imported for a pool that scales: most instances have none, and it takes a megabyte of the controller.

@@ -54,6 +54,7 @@ class Drivers:
 
     def __init__(self) -> None:
         self.made: list[Driver] = []
+        self.beats: list[tuple[int, int]] = []  # at each sign of life: the drivers that have started a server, or were closed
         self.left: dict[int, Running] = {}  # that a driver of another controller has started
 
     def make(self, pool: str, scaling: ScalingConfig, config: Config) -> ConfiguredDriver:
@@ -62,12 +63,11 @@ class Drivers:
         self.made.append(driver)
         return ConfiguredDriver(driver, driver.used.append)
 
+    def note_beat(self) -> None:
+        self.beats.append((sum(driver.starts > 0 for driver in self.made), sum(driver.is_asked_to_close for driver in self.made)))
+
     def of(self, pool: str) -> list[Driver]:
         return [driver for driver in self.made if driver.pool == pool]
-
-
-def no_beat() -> None:
-    """No sign of life is needed."""
 
 
 def left(segment: Segment) -> Steering:
@@ -104,9 +104,9 @@ def duty(segment: Segment, drivers: Drivers, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(pool_scaling, "StartChecks", Checks)
     ledger = Ledger(segment)
     register(segment, ledger, [PoolEntry(name, [], may_be_empty=True) for name in ("web", "app", "other")])
-    duty = ScalingDuty(segment, ledger, States(segment), make=drivers.make)
+    duty = ScalingDuty(segment, ledger, States(segment), drivers.note_beat, make=drivers.make)
     yield duty
-    duty.close(has_ended=False, beat=no_beat)
+    duty.close(has_ended=False)
 
 
 def test_pools_that_scale_are_scaled_and_others_are_not(duty: ScalingDuty, drivers: Drivers) -> None:
@@ -241,23 +241,29 @@ def test_with_another_driver_the_servers_of_the_one_before_end_first(duty: Scali
 def test_servers_end_with_the_instance_and_not_with_the_controller(duty: ScalingDuty, drivers: Drivers, has_ended: bool) -> None:
     duty.use(config_with(app={}, other={}))
     duty.look()
-    duty.close(has_ended, no_beat)
+    duty.close(has_ended)
     assert [driver.is_asked_to_close for driver in drivers.made] == [has_ended, has_ended]
     assert all(driver.running for driver in drivers.made)
 
 
-def test_a_driver_that_cannot_end_its_servers_stops_no_other_and_each_is_preceded_by_a_sign_of_life(
+def test_a_driver_that_cannot_end_its_servers_stops_no_other(
         duty: ScalingDuty, drivers: Drivers, caplog: pytest.LogCaptureFixture) -> None:
     duty.use(config_with(app={"stop_timeout": 7}, other={"stop_timeout": 9}))
     duty.look()
-    closed_at_beats: list[int] = []
     for driver in drivers.made:
         driver.closes_badly = True
-    duty.close(has_ended=True, beat=lambda: closed_at_beats.append(sum(driver.is_asked_to_close for driver in drivers.made)))
+    duty.close(has_ended=True)
     assert [driver.is_asked_to_close for driver in drivers.made] == [True, True]
-    assert {0, 1} <= set(closed_at_beats)
     assert caplog.text.count("cannot end the servers of the pool") == 2
     assert duty.closes_within_s > 9 and not duty.is_closed
+
+
+def test_there_is_a_sign_of_life_before_each_pool(duty: ScalingDuty, drivers: Drivers) -> None:
+    """Each may wait some seconds for a program, and workers kill a controller that stands still for 10 s."""
+    duty.use(config_with(app={}, other={}))
+    duty.look()
+    duty.close(has_ended=True)
+    assert {(0, 0), (1, 0), (2, 0), (2, 1)} <= set(drivers.beats)
 
 
 def test_the_end_of_servers_that_end_with_the_instance_can_be_waited_for(duty: ScalingDuty, drivers: Drivers) -> None:
@@ -265,7 +271,7 @@ def test_the_end_of_servers_that_end_with_the_instance_can_be_waited_for(duty: S
     duty.look()
     assert (duty.is_closed, duty.closes_within_s) == (True, 0)
     duty.use(config_with(app={"stop_timeout": 5}, other={"stop_timeout": 3}))
-    duty.close(has_ended=True, beat=no_beat)
+    duty.close(has_ended=True)
     assert duty.closes_within_s > 7, "that of the server, which was started before"
     drivers.made[0].is_closed = True
     assert not duty.is_closed
