@@ -8,7 +8,6 @@ import click
 
 from prefork_lb.cli.check_room import room_notices
 from prefork_lb.cli.exits import exit_with_problems
-from prefork_lb.cli.words import count
 from prefork_lb.config.load import find_and_load
 from prefork_lb.config.model import Config
 from prefork_lb.config.routes import answer_in_words, route_in_words
@@ -18,6 +17,7 @@ from prefork_lb.errors import ConfigError
 from prefork_lb.shared.saved import folder_problem
 from prefork_lb.shared.saved_lock import describe, holder
 from prefork_lb.shared.segment import SegmentError
+from prefork_lb.words import count
 
 
 @click.command()

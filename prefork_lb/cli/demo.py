@@ -22,10 +22,10 @@ import requests
 
 from prefork_lb.cli.demo_plan import CALM, TROUBLE, Plan
 from prefork_lb.cli.traffic import SERVED_BY
-from prefork_lb.cli.words import count
 from prefork_lb.errors import PreforkLBError
 from prefork_lb.gunicorn.settings import CONF_FILE
 from prefork_lb.shared.finding import SHM_VARIABLE
+from prefork_lb.words import count
 
 START_S = 30.0  # until everything must answer; a loaded machine imports slowly
 STOP_S = 5.0  # for requests that are running, then SIGKILL

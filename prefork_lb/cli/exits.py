@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import click
 
-from prefork_lb.cli.words import count
+from prefork_lb.words import count
 
 
 class Exit(enum.IntEnum):

@@ -9,9 +9,9 @@ import click
 from prefork_lb.cli.exits import Exit
 from prefork_lb.cli.instances import Document, Instance, InstanceChoice, instance_options
 from prefork_lb.cli.number import Number
-from prefork_lb.cli.words import count
 from prefork_lb.shared.events import Event, Kind
 from prefork_lb.wiring.membership import REFUSED
+from prefork_lb.words import count
 
 _LOOK_S = 0.1
 

@@ -19,7 +19,6 @@ from prefork_lb.cli.exits import exit_with_problems
 from prefork_lb.cli.number import Number
 from prefork_lb.cli.own_policies import find_own_policies
 from prefork_lb.cli.tables import print_table
-from prefork_lb.cli.words import count
 from prefork_lb.config.load import find_and_load
 from prefork_lb.config.pool import PoolConfig
 from prefork_lb.errors import ConfigError
@@ -31,6 +30,7 @@ from prefork_lb.simulate.load import DescribedLoad, Load
 from prefork_lb.simulate.picture import svg
 from prefork_lb.simulate.servers import DescribedServer, Trouble, check_troubles, parse_server, parse_trouble
 from prefork_lb.simulate.service import Service, parse_service
+from prefork_lb.words import count
 
 _LARGE = 200_000  # requests of a log beyond which one run is enough
 _RUNS = 5

@@ -11,8 +11,9 @@ from rich.text import Text
 
 from prefork_lb.cli.instances import Document, Instance
 from prefork_lb.cli.number import weight_of
-from prefork_lb.cli.words import count, rate
+from prefork_lb.cli.words import rate
 from prefork_lb.shared.table import MOST_WEIGHT
+from prefork_lb.words import count
 
 _FRAME_LINES = 6  # beside the rows: two of the header, the heading, the reason, the message, the keys
 _KEYS = "↑↓ move  d drain  r ready  m maintenance  w weight  s, S sort  / find  q quit"

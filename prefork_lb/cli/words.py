@@ -1,10 +1,5 @@
-"""Numbers as commands write them."""
+"""Times and rates as commands write them."""
 from __future__ import annotations
-
-
-def count(number: int, what: str) -> str:
-    """`1 worker`, `2 workers`."""
-    return f"{number} {what}{'s' if number != 1 else ''}"
 
 
 def ago(seconds: float | None) -> str:

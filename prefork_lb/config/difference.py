@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from prefork_lb.config.model import Config
+from prefork_lb.words import count
 
 # Of health checks, own servers, the store, lists of servers and filters: they may have a password.
 _HIDDEN = ("headers", "environment", "url", "http", "settings")
@@ -23,8 +24,7 @@ def differences(before: Config, after: Config) -> list[str]:
         if name not in new_pools:
             found.append(f"pool {name}: removed")
         elif name not in old_pools:
-            count = len(new_pools[name]["servers"])
-            found.append(f"pool {name}: added, {count} server{'s' if count != 1 else ''}")
+            found.append(f"pool {name}: added, {count(len(new_pools[name]['servers']), 'server')}")
         else:
             found += _servers(name, old_pools[name].pop("servers"), new_pools[name].pop("servers"))
             found += _section(f"pools.{name}", old_pools[name], new_pools[name])

@@ -15,6 +15,7 @@ from prefork_lb.config.sticky import DEFAULT_LEARNED_IDLE_S, StickyConfig
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.sessions import SessionKeys, count_sessions
 from prefork_lb.shared.states import SESSIONS_WINDOW_MS, Admin, States, now_ms
+from prefork_lb.words import count
 
 _FRESH_S = 0.5
 _SHARE = 20  # a count of the table that took a second is good for 20
@@ -44,20 +45,20 @@ class SessionCounter:
             return Sessions()
         keeps = self._keeps_drained(sticky, slot)
         if sticky.mode == "learn":
-            count = self._count_stored(sticky, pool, address)
-            return Sessions(count, (f"{count} session{'s' if count != 1 else ''}" if count else "") if keeps else None)
+            stored = self._count_stored(sticky, pool, address)
+            return Sessions(stored, (count(stored, "session") if stored else "") if keeps else None)
         if not keeps:
             return Sessions()
         states, quiet_s = self._states, sticky.idle or SESSIONS_WINDOW_MS / 1000
         quiet_ms = now_ms() - max(states.drained[slot], states.session_at[slot], busy_ms)
-        count = states.session_requests_lately(slot)
+        lately = states.session_requests_lately(slot)
         if quiet_ms >= quiet_s * 1000:
             left = ""
-        elif count:
-            left = f"{count} request{'s' if count != 1 else ''} of sessions in the last minute"
+        elif lately:
+            left = f"{count(lately, 'request')} of sessions in the last minute"
         else:
             left = f"sessions that may come back (no request of one for {quiet_ms // 1000} s, of {quiet_s:g} s)"
-        return Sessions(count, left, quiet_s)
+        return Sessions(lately, left, quiet_s)
 
     def _keeps_drained(self, sticky: StickyConfig, slot: int) -> bool:
         """Whether the server is drained and still keeps its sessions."""

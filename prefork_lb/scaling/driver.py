@@ -5,6 +5,9 @@ from typing import NamedTuple, Protocol
 
 from prefork_lb.errors import PreforkLBError
 
+SHOWN_CHARACTERS = 1500
+"""Of the last output of a program, in the log and to operators."""
+
 
 class StartFailed(PreforkLBError):
     """A server that cannot be started: why, for the operator."""

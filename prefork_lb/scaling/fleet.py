@@ -16,6 +16,7 @@ from prefork_lb.scaling.fleet_pool import FleetPool, PooledServer, Readiness
 from prefork_lb.scaling.member import Member, MemberEvent, State
 from prefork_lb.scaling.rolling import Rolling, RollOutcome, RollRequest
 from prefork_lb.shared.events import Kind
+from prefork_lb.words import count
 
 _STARTS_A_TICK = 4  # each takes the controller some milliseconds
 _MEMORY_LOOK_S = 1.0  # at one server's memory, which takes milliseconds
@@ -347,7 +348,7 @@ class Fleet:
         else:
             is_over = not outgoing and warm >= wanted
         if is_over:
-            self._rolling.end(f"{len(staying)} new server{'s' if len(staying) != 1 else ''}")
+            self._rolling.end(count(len(staying), "new server"))
             for member in self._in(State.PARKED):
                 self._dismiss(member, "the roll is over")
 

@@ -13,9 +13,10 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from prefork_lb.scaling.driver import SHOWN_CHARACTERS
+
 _SHELL = ('name=$1; shift; echo $$ >"$name.pid"; "$@" >"$name.out" 2>"$name.err" </dev/null; echo $? >"$name.new"; '
           'mv "$name.new" "$name.code"')
-_SHOWN_CHARACTERS = 1500
 _FILES = ("pid", "out", "err", "new", "code")
 
 
@@ -61,7 +62,7 @@ class Hook:
 
     def errors(self) -> str:
         """The end of what it has written to standard error."""
-        return self._read("err")[-_SHOWN_CHARACTERS:]
+        return self._read("err")[-SHOWN_CHARACTERS:]
 
     def kill(self) -> None:
         """End it at once, with all processes of its group."""

@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from typing import IO, NamedTuple
 
 from prefork_lb.clock import Clock, monotonic
-
-_SHOWN_CHARACTERS = 1500
+from prefork_lb.scaling.driver import SHOWN_CHARACTERS
 
 
 class Result(NamedTuple):
@@ -47,7 +46,7 @@ class ProgramRun:
         """How it has ended; None: it still runs. To be asked now and then: this also kills a run that takes too long."""
         if self._result is None and self._process is not None:
             if self._process.poll() is not None:
-                errors = _text_of(self._errors)[-_SHOWN_CHARACTERS:]
+                errors = _text_of(self._errors)[-SHOWN_CHARACTERS:]
                 self._result = Result(self._process.returncode, _text_of(self._output), errors)
             elif self._clock() >= self._ends_at:
                 with contextlib.suppress(ProcessLookupError):

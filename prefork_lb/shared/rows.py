@@ -17,6 +17,7 @@ from prefork_lb.shared.segment import Segment, SegmentError
 from prefork_lb.shared.sessions_repair import repair_sessions
 from prefork_lb.shared.states import States, now_ms
 from prefork_lb.shared.statistics import fold
+from prefork_lb.words import count
 
 _WANTED_MS = 1500  # a worker that waits for a row tries again four times a second
 
@@ -146,7 +147,7 @@ class Rows:
     def _tell_of_end(self, pid: int, is_orderly: bool, claims: int) -> None:
         """Record that a worker is gone. The lock must be held."""
         kind, how = (Kind.WORKER_ENDED, "ended") if is_orderly else (Kind.WORKER_DIED, "died")
-        left = f" with {claims} request{'s' if claims != 1 else ''} in flight" if claims else ""
+        left = f" with {count(claims, 'request')} in flight" if claims else ""
         record(self._segment, kind, f"worker {pid} {how}{left}")
 
     def recount(self) -> None:

@@ -26,6 +26,7 @@ from prefork_lb.shared.split_weights import (
 )
 from prefork_lb.shared.states import Admin, States, now_ms
 from prefork_lb.shared.table import MOST_CONNECTIONS, MOST_WEIGHT, ServerEntry, Source
+from prefork_lb.words import count
 
 FROM_CONFIGURATION = -1
 """Of a weight or a limit: that of the configuration applies again."""
@@ -127,8 +128,9 @@ class Steering:
         """
         with self._server(pool, address) as slot:
             self._expect(slot, is_expected)
-            if only_idle and (count := self._ledger.totals[slot]):
-                raise Refused(f"{count} in flight on {address}: drain it and wait, or force it; they are finished all the same")
+            if only_idle and (in_flight := self._ledger.totals[slot]):
+                raise Refused(f"{in_flight} in flight on {address}: drain it and wait, or force it; they are finished all the "
+                              "same")
             name = _canonical(address)
             return self._members(pool).remove(self._spelling(pool, name), who, source)
 
@@ -171,7 +173,7 @@ class Steering:
             if scaling.is_rolling:
                 raise Refused(f"the servers of the pool {pool} are being replaced already")
             ask_for_roll(self._segment, number, Roll(now_ms(), surge))
-            record(self._segment, Kind.AUDIT, f"roll, {surge} new server{'s' if surge != 1 else ''} at a time", pool, who=who)
+            record(self._segment, Kind.AUDIT, f"roll, {count(surge, 'new server')} at a time", pool, who=who)
 
     def set_split(self, split: ConfiguredSplit, weights: Mapping[str, int | None], who: str,
                   is_expected: Expectation | None = None) -> str:
@@ -250,7 +252,7 @@ def _limit_in_words(limit: int | None) -> str:
 
 
 def _servers_in_words(servers: int | None) -> str:
-    return "auto" if servers is None else f"{servers} server{'s' if servers != 1 else ''}"
+    return "auto" if servers is None else count(servers, "server")
 
 
 def _check(value: int, least: int, most: int, what: str) -> None:

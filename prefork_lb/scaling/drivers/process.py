@@ -17,14 +17,13 @@ from typing import NamedTuple
 
 from prefork_lb.scaling import keeper as at
 from prefork_lb.scaling.addresses import Addresses
-from prefork_lb.scaling.driver import Ended, Running, StartFailed
+from prefork_lb.scaling.driver import SHOWN_CHARACTERS, Ended, Running, StartFailed
 from prefork_lb.scaling.keepers import KEEPER, PYTHON, Found, keepers
 from prefork_lb.scaling.tree import cpu_of, end_session, memory_of, processes_below
 from prefork_lb.shared.identity import start_time
 
 # Of the balancer alone: gunicorn's and systemd's sockets, the configuration.
 _NOT_INHERITED = ("GUNICORN_", "LISTEN_", "PREFORK_LB_", "WATCHDOG_", "NOTIFY_SOCKET", "SERVER_SOFTWARE")
-_SHOWN_CHARACTERS = 1500  # of the last output, in the log
 
 
 class Instance(NamedTuple):
@@ -157,7 +156,7 @@ class _Kept:
     def last_lines(self) -> str:
         length = min(self.cell(at.S_WRITTEN), at.TAIL_BYTES)
         text = os.pread(self._status, length, at.TAIL_AT).decode(errors="replace").strip()
-        shown = text[-_SHOWN_CHARACTERS:]
+        shown = text[-SHOWN_CHARACTERS:]
         return shown if shown == text else shown.partition("\n")[2] or shown  # whole lines
 
     def why(self) -> str:
