@@ -21,6 +21,7 @@ from tests.support.origin import Origin
 from tests.support.place import HOST
 from tests.support.ports import free_port
 from tests.support.rig import Rig
+from tests.support.standstill import undisturbed
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.alone
@@ -148,11 +149,14 @@ def test_nobody_waits_for_a_worker_that_stands_still(rig: Rig) -> None:
     balancer = new_balancer(rig)
     frozen, alive = balancer.workers()
     with stopped([frozen]):
-        begin = time.monotonic()
-        with kept(balancer, 200):
-            took = time.monotonic() - begin
-            assert shares([alive], balancer.address[1]) == [200]
-    assert took < 5, f"{took / 200:.4f} s a connection"
+        def are_served() -> None:
+            begin = time.monotonic()
+            with kept(balancer, 200):
+                took = time.monotonic() - begin
+                assert shares([alive], balancer.address[1]) == [200]
+            assert took < 5, f"{took / 200:.4f} s a connection"
+
+        undisturbed(are_served, 0.5)
 
 
 def test_connections_of_all_listeners_count(rig: Rig) -> None:
@@ -190,11 +194,9 @@ def test_with_reuse_port_every_worker_serves_its_share(rig: Rig) -> None:
         wait_until(both_listen, balancer.log)
         with contextlib.ExitStack() as stack:
             many = [stack.enter_context(Connection(address)) for _ in range(128)]
-            begin = time.monotonic()
             for connection in many:
                 connection.send(request_bytes("/bytes?n=10"))
             assert [len(connection.response().body) for connection in many] == [10] * 128
-            assert time.monotonic() - begin < 5
             counts = shares(processes.children(process.pid), address[1])
             assert sum(counts) == 128 and min(counts) > 20, counts
     finally:

@@ -6,7 +6,7 @@ import socket
 import threading
 from collections.abc import Iterator
 
-_TIMEOUT_S = 5.0
+_TIMEOUT_S = 20.0
 WELL = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
 
 
