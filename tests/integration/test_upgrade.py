@@ -22,7 +22,7 @@ from tests.support.rig import Rig
 from tests.support.waiting import wait_until
 
 WORKERS = 2
-HEALTH = f'panic_threshold = 0\n[pools.web.health]\npath = "{CHECK}"\ninterval = 0.2\nrise = 1\nfall = 1\n'
+HEALTH = f'panic_threshold = 0\n[pools.web.health]\npath = "{CHECK}"\ninterval = 0.2\ntimeout = 20\nrise = 1\nfall = 1\n'
 KEPT = (Exchange("/sleep?seconds=0.01&n=40", length=40),)
 # gunicorn obeys WINCH as a daemon only. With a GUNICORN_FD and no GUNICORN_PID it is one that does not fork away.
 AS_DAEMON = {"GUNICORN_FD": "none"}
