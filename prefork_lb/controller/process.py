@@ -11,6 +11,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from functools import partial
 
 from prefork_lb.config.published import decode_published
@@ -93,7 +94,8 @@ class Controller:
             "share with other balancers": self._sharing.look,
             "sweep": Sweeper(segment, self._ledger, states).sweep,
         })
-        self._mark = 0
+        self._mark = 0  # of the configuration that was read last
+        self._to_use: list[Callable[[], None]] = []  # what is left to do until all duties go by it
         with self._ledger.locked():
             segment.cells[at.H_CONTROLLER], segment.cells[at.H_CONTROLLER + 1] = myself()
             record(segment, Kind.CONTROLLER_STARTED, f"controller {os.getpid()} started")
@@ -138,8 +140,21 @@ class Controller:
             cells[at.H_STARTS] = 0  # this start has not failed
 
     def _take_over_configuration(self) -> None:
-        if self._segment.cells[at.H_CONFIGURATION] == self._mark:
-            return
+        """Let each duty go by the configuration in force. One that cannot is asked again at the next look."""
+        if self._segment.cells[at.H_CONFIGURATION] != self._mark:
+            self._read_configuration()
+        failure: Exception | None = None
+        for use in list(self._to_use):
+            try:
+                use()
+            except Exception as exc:
+                failure = failure or exc
+            else:
+                self._to_use.remove(use)
+        if failure is not None:
+            raise failure
+
+    def _read_configuration(self) -> None:
         mark, data = published(self._segment)
         if not data:
             return
@@ -147,14 +162,12 @@ class Controller:
         if left_out:
             log.warning("%s: this version of the controller does not know %s; it goes by the rest",
                         config.source, ", ".join(left_out))
-        self._checks.use(config)
-        self._leaving.use(config)
-        self._discovery.use(config)
-        self._admin.use(config.admin)
-        self._scaling.use(config)
-        self._sender.use(config.metrics)
-        self._sharing.use(config.cluster)
-        self._saver.use(config.state.file, config.state.max_age, os.path.abspath(config.source))
+        state = config.state
+        self._to_use = [
+            partial(self._checks.use, config), partial(self._leaving.use, config), partial(self._discovery.use, config),
+            partial(self._admin.use, config.admin), partial(self._scaling.use, config), partial(self._sender.use, config.metrics),
+            partial(self._sharing.use, config.cluster),
+            partial(self._saver.use, state.file, state.max_age, os.path.abspath(config.source))]
         self._mark = mark
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from prefork_lb.controller.discovery_duty import DiscoveryDuty
 from prefork_lb.controller.launch import ANOTHER_RUNS
 from prefork_lb.controller.process import Controller
 from prefork_lb.controller.scaling_duty import ScalingDuty
@@ -201,3 +202,24 @@ def test_what_fails_at_the_end_does_not_stop_the_rest(segment: Segment, tmp_path
     stop.set()
     Controller(segment, "").run(stop)
     assert len(ended) == 1
+
+
+def test_a_duty_that_cannot_go_by_a_configuration_stops_no_other_and_is_asked_again(
+    instance: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread more may be refused, as by a limit of the system."""
+    used: list[str] = []
+
+    def refuse(*_: object) -> None:
+        used.append("discovery")
+        if len(used) < 3:
+            raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(DiscoveryDuty, "use", refuse)
+    monkeypatch.setattr(StateSaver, "use", lambda *_: used.append("state"))
+    instance.publish()
+    controller = Controller(instance.segment, "")
+    stop, looks = threading.Event(), iter(range(5))
+    monkeypatch.setattr(stop, "wait", lambda timeout: next(looks) == 4)  # instead of the time between two looks
+    controller.run(stop)
+    assert used == ["discovery", "state", "discovery"]
