@@ -11,6 +11,8 @@ import signal
 import socket
 import threading
 
+from prefork_lb.clock import monotonic
+from prefork_lb.cluster.rates import Rates
 from prefork_lb.cluster.redis_store import RedisStore
 from prefork_lb.cluster.sessions import Sessions
 from prefork_lb.cluster.sharing import Sharing
@@ -43,7 +45,7 @@ def run(segment: Segment) -> int:
         segment.cells[at.H_CLUSTER], segment.cells[at.H_CLUSTER + 1] = myself()
     sessions = Sessions(segment, ledger) if segment.layout.sessions and config.secret_file else None
     sharing = Sharing(config.balancer or _own_name(segment), segment, ledger, States(segment), RedisStore(config),
-                      sessions=sessions)
+                      sessions=sessions, rates=Rates(segment, ledger, monotonic) if segment.layout.rate_uses else None)
     share(sharing, config.interval, stop)
     return 0
 

@@ -3,14 +3,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from typing import Annotated
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 VERSION = 1
 
 Key = tuple[str, str]
 """A server: its pool and its address."""
+
+
+_Cell = Annotated[int, Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
+_Used = Annotated[int, Meta(ge=0, le=1 << 52)]
 
 
 class Setting(Struct, array_like=True, frozen=True):
@@ -48,6 +53,7 @@ class Report(Struct, array_like=True, frozen=True):
     checks: int  # the number of its newest list of results; 0: it tells none
     settings: list[Setting]
     ejected: list[Ejected]
+    rates: list[tuple[_Cell, _Used]] = []  # by key of a limit, microseconds of its rate that were used here
 
 
 class Checked(Struct, array_like=True, frozen=True):

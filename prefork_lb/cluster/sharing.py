@@ -9,6 +9,7 @@ from prefork_lb.clock import Clock, monotonic
 from prefork_lb.cluster.limits import Limits
 from prefork_lb.cluster.loads import Loads, Tables
 from prefork_lb.cluster.others import Others
+from prefork_lb.cluster.rates import Rates
 from prefork_lb.cluster.report import VERSION, Report, decode, decode_results, encode, encode_results
 from prefork_lb.cluster.servers import Counts, ServerList, Servers
 from prefork_lb.cluster.sessions import Sessions
@@ -32,9 +33,10 @@ class Sharing:
     """This balancer's part. `exchange` is to be called again and again, from one thread."""
 
     def __init__(self, name: str, segment: Segment, ledger: Ledger, states: States, store: Store, clock: Clock = monotonic,
-                 rng: random.Random | None = None, sessions: Sessions | None = None) -> None:
-        """`name` is this balancer's, which no other one has. `sessions`: None when learned ones are not shared."""
-        self._sessions = sessions
+                 rng: random.Random | None = None, sessions: Sessions | None = None, rates: Rates | None = None) -> None:
+        """`name` is this balancer's, which no other one has. `sessions`: None when learned ones are not shared; `rates`: None
+        when there are no limits of a rate."""
+        self._sessions, self._rates = sessions, rates
         self.name = name
         self._segment, self._ledger, self._store, self._clock = segment, ledger, store, clock
         self._elsewhere = Elsewhere(segment, ledger, states)
@@ -77,6 +79,8 @@ class Sharing:
 
     def go_alone(self, why: str) -> None:
         """Go on without the others, because of `why`."""
+        if self._rates is not None:
+            self._rates.go_alone()
         if self._elsewhere.is_together:
             self._elsewhere.go_alone()
             log.error("this balancer goes on by itself: %s", why)
@@ -103,7 +107,8 @@ class Sharing:
             results = self._checks.results(slots, self._run, self._clock())
         self._number += 1
         report = Report(VERSION, self.name, self._run, self._number, servers.digest, list(in_flight), needs, self._round_us,
-                        can_check, self._checks.number, self._settings.look(slots, now_ms), self._ejections.look(slots))
+                        can_check, self._checks.number, self._settings.look(slots, now_ms), self._ejections.look(slots),
+                        self._rates.look(balancers) if self._rates is not None else [])
         sent = Sent(self.name, encode(report), results=encode_results(results) if results is not None else None,
                     gone=self._others.gone())
         sent.tables, sent.wanted_tables = self._tables.to_send(servers, self._number), self._tables.unknown(others)
@@ -131,6 +136,8 @@ class Sharing:
         self._limits.take(servers, received.parts, len(names), place)
         self._settings.adopt(slots, [(report.balancer, setting) for report in present for setting in report.settings])
         self._ejections.adopt(slots, present)
+        if self._rates is not None:
+            self._rates.adopt(present)
         if self._sessions is not None:
             self._sessions.adopt(servers.keys, received)
         checker = self._checker(self._counts.has_checks(servers.slots), present)

@@ -18,6 +18,7 @@ reader that takes no lock sees one of the two.
     own lines       for each row the requests that wait for one server; only if a pool asked for it at the start
     statistics      what clients were answered: for each row, of rows given back (twice), and what is left out; only on request
     rates           how far each key has used its rate of requests; only if a route limited one at the start
+    rate uses       a ring of the last uses of rates, to be told to other balancers; only with `[cluster]` at the start, too
     keys            requests in flight by key: a hash and a total each, and for each row its own claims; only if a route
                     limited them at the start
     filters         of each filter its own integers, and counts; only if there was one at the start
@@ -30,7 +31,7 @@ three, to see whether an instance still uses the segment.
 from __future__ import annotations
 
 MAGIC = 0x3142_4C4B_5246_5250
-VERSION = 20
+VERSION = 21
 CELL = 8
 LINE_CELLS = 8  # a line of the processor's cache. What a worker writes without the lock shares none with another worker's
 
@@ -72,6 +73,8 @@ H_STATISTICS = 46  # 1: there is room for statistics
 H_RATES = 58  # keys of limits of a rate that there is room for
 H_KEYS = 59  # keys with requests in flight that there is room for
 H_FILTERS = 60  # filters that there is room for
+H_RATE_USES = 62  # entries of the ring of uses of rates; 0: there is none
+H_RATES_USED = 63  # uses so far; written last of one
 H_SPLITS = 61  # times so far that weights of splits were set (`shared.split_weights`)
 H_FOLDS = 47  # rows whose statistics were added to the past: see `statistics`
 H_SECRET = 48  # four cells of random bytes, made with the segment: what signs cookies, and keys hashes, of this instance
@@ -249,6 +252,8 @@ STATISTICS_POOL_CELLS = 24
 # The table of rates: of an entry the key and the instant up to which it has used its rate (`shared.rate_table`). A set of
 # eight is two lines of the processor's cache.
 RATE_CELLS, RATES_IN_SET = 2, 8
+# The ring of uses (`shared.rate_uses`): of an entry the key, and the nanoseconds that the rate allows for one request.
+RATE_USES, RATE_USE_CELLS = 8192, 2
 
 # Entries of the table of keys in flight that one key may be in (`shared.key_claims`). With half of the entries in use, three
 # of 10,000 keys find none that is free.

@@ -163,6 +163,7 @@ def _create(uid: int, master: int, layout: Layout) -> Segment:
     cells[at.H_OWN_LINES], cells[at.H_SESSIONS] = layout.own_lines, layout.sessions
     cells[at.H_ANSWER_TIMES], cells[at.H_STATISTICS] = layout.answer_times, layout.statistics
     cells[at.H_RATES], cells[at.H_KEYS], cells[at.H_FILTERS] = layout.rates, layout.keys, layout.filters
+    cells[at.H_RATE_USES] = layout.rate_uses
     cells[at.H_GENERATION] = 1
     cells[at.H_CREATED] = int(time.time())
     segment.text[layout.secret_byte:layout.secret_byte + at.SECRET_BYTES] = os.urandom(at.SECRET_BYTES)

@@ -26,6 +26,7 @@ class Layout:
     rates: int = 0  # keys of limits; a multiple of at.RATES_IN_SET
     keys: int = 0  # with requests in flight; a multiple of at.KEYS_IN_SET
     filters: int = 0  # that there is room for
+    rate_uses: int = 0  # entries of the ring of uses of rates
 
     @property
     def lock_byte(self) -> int:
@@ -146,8 +147,13 @@ class Layout:
         """The first cell of the table of rates."""
         return int(self.statistics_block(self.rows + 3).start)
 
+    @property
+    def rate_uses_start(self) -> int:
+        """The first cell of the ring of uses of rates."""
+        return self.rates_start + self.rates * at.RATE_CELLS
+
     def _key_cells(self, number: int) -> slice:
-        start = self.rates_start + self.rates * at.RATE_CELLS + number * self.keys
+        start = self.rate_uses_start + self.rate_uses * at.RATE_USE_CELLS + number * self.keys
         return slice(start, start + self.keys)
 
     @property

@@ -71,7 +71,7 @@ def map_segment(descriptor: int, name: str) -> Segment | None:
     if header is not None and header[at.H_MAGIC] == at.MAGIC and header[at.H_VERSION] == at.VERSION:
         layout = Layout(header[at.H_ROWS], header[at.H_SERVERS], header[at.H_POOLS], header[at.H_CONFIGURATION_BYTES],
                         header[at.H_OWN_LINES], header[at.H_SESSIONS], header[at.H_ANSWER_TIMES], header[at.H_STATISTICS],
-                        header[at.H_RATES], header[at.H_KEYS], header[at.H_FILTERS])
+                        header[at.H_RATES], header[at.H_KEYS], header[at.H_FILTERS], header[at.H_RATE_USES])
         if os.fstat(descriptor).st_size >= layout.size:
             return Segment(descriptor, name, layout)
     os.close(descriptor)

@@ -63,6 +63,9 @@ class Membership:
         if config.counts and not self.segment.layout.statistics:
             log.warning("no room for statistics, since neither [admin] nor metrics.statsd was there at the start; restart "
                         "gunicorn to make it")
+        if config.cluster is not None and self.segment.layout.rates and not self.segment.layout.rate_uses:
+            log.warning("limits of a rate hold in this balancer alone, since [cluster] was not there at the start; restart "
+                        "gunicorn to share them")
         before = configuration_of(self.segment)
         changes = "; ".join(differences(before, config)) if before is not None else "configuration of the start"
         routes = [split.route for split in splits_of(config)]

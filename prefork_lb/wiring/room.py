@@ -10,6 +10,7 @@ from prefork_lb.config.model import Config
 from prefork_lb.config.pool import PoolConfig, ServerConfig
 from prefork_lb.config.published import encode
 from prefork_lb.shared.desired import check_room, pack
+from prefork_lb.shared.layout import RATE_USES
 from prefork_lb.shared.offsets import Layout
 from prefork_lb.shared.segment import Segment, SegmentError
 from prefork_lb.shared.table import PoolEntry, ServerEntry, problems_of_room
@@ -33,7 +34,8 @@ def room_for(config: Config, workers: int) -> Layout:
         pools=max(_LEAST_POOLS, 2 * pools), configuration_bytes=max(_LEAST_CONFIGURATION_BYTES, configuration),
         own_lines=int(bool(waiting_pools(config))), sessions=learned_sessions(config),
         answer_times=int(any(map(_goes_by_times, config.pools.values()))), statistics=int(config.counts),
-        rates=limited_keys(config), keys=keys_in_flight(config), filters=_filters(config))
+        rates=limited_keys(config), keys=keys_in_flight(config), filters=_filters(config),
+        rate_uses=RATE_USES if config.cluster is not None and limited_keys(config) else 0)
 
 
 def _most_servers(pool: PoolConfig) -> int:

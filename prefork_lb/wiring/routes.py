@@ -2,11 +2,13 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from prefork_lb.clock import Clock
-from prefork_lb.config.current import path_of
+from prefork_lb.config.cluster import ClusterConfig
+from prefork_lb.config.current import path_of, secrets_in
 from prefork_lb.config.filter_rules import filter_key
 from prefork_lb.config.model import Config
 from prefork_lb.config.routes import FieldChangesConfig, RateConfig, RespondConfig, RouteConfig, route_in_words, route_number
@@ -31,6 +33,7 @@ from prefork_lb.routing.match import Route, Router
 from prefork_lb.routing.template import Facts, Template
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.rate_table import LimitKeys, RateTable
+from prefork_lb.shared.rate_uses import ToldRateTable
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.split_weights import RouteWeights
 from prefork_lb.upstream.rate_limit import RateLimit
@@ -51,16 +54,18 @@ def make_router(config: Config, make_limiter: MakeLimiter | None = None, make_gu
                   lies_in(config.proxy.trusted_proxies))
 
 
-def limiters(segment: Segment, ledger: Ledger, clock: Clock) -> MakeLimiter | None:
-    """Makes limits of a rate in the memory of an instance; None when that has no room for them."""
+def limiters(config: Config, segment: Segment, ledger: Ledger, clock: Clock) -> MakeLimiter | None:
+    """Makes limits of a rate in the memory of an instance; None when that has no room for them. Raises ConfigError."""
     if not segment.layout.rates:
         return None
-    table = RateTable(segment, ledger)
+    cluster = config.cluster if segment.layout.rate_uses else None
+    table = ToldRateTable(segment, ledger) if cluster is not None else RateTable(segment, ledger)
+    secret = _secret_of_all(cluster, config.source) if cluster is not None else segment.secret
 
     def make(route: RouteConfig, rate: RateConfig) -> Limiter:
         # By its words: a reload that leaves the route as it is leaves its counts, too.
         name = f"{route_in_words(route)}\n{rate.key}\n{rate.per_second}\n{rate.burst}"
-        limit = RateLimit(table, LimitKeys(segment.secret, name), rate.per_second, rate.burst, clock)
+        limit = RateLimit(table, LimitKeys(secret, name), rate.per_second, rate.burst, clock)
         key_of = key_finder(rate.key)
 
         def limiter(facts: Facts) -> Take | None:
@@ -70,6 +75,16 @@ def limiters(segment: Segment, ledger: Ledger, clock: Clock) -> MakeLimiter | No
         return limiter
 
     return make
+
+
+def _secret_of_all(cluster: ClusterConfig, source: str) -> bytes:
+    """What hashes the keys of limits: the same in all balancers that share. Without a file keys could be guessed to collide in
+    the table, which frees none that is at its limit."""
+    try:
+        secret = secrets_in(cluster.secret_file)[0] if cluster.secret_file else cluster.name.encode()
+    except ValueError as exc:  # it was checked with the configuration; the file has changed since
+        raise ConfigError([f"{source}: cluster.secret_file: {exc}"]) from exc
+    return hashlib.blake2b(secret, digest_size=32).digest()
 
 
 def weights_of(segment: Segment, ledger: Ledger) -> WeightsOf:

@@ -53,7 +53,7 @@ class Worker:
         self._access_log = make_access_log(config.log)
         timeouts = config.proxy.timeouts
         settings = make_settings(config, runtime)
-        router = make_router(config, limiters(membership.segment, membership.ledger, monotonic),
+        router = make_router(config, limiters(config, membership.segment, membership.ledger, monotonic),
                              guards(membership.segment, membership.ledger, runtime, settings),
                              weights_of(membership.segment, membership.ledger))
         tally = self._tally(runtime.one_thread)

@@ -1,9 +1,12 @@
 """How near several balancers that share come to one ledger, on virtual time. Tables: docs/cluster.md."""
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from tests.simulation.balancers import Load, burst, lasting, steady
+from tests.simulation.rates import EVEN, UNEVEN, let_through
 
 SHORT = Load(400, 0.030, slots=4)
 SEEDS = range(10)
@@ -21,6 +24,13 @@ def test_sharing_spoils_nothing_where_it_cannot_help() -> None:
     strangers, adding, sharing = (steady(how, 3, 4, SHORT, seconds=10) for how in ("strangers", "adding", "sharing"))
     assert sharing <= 1.1 * strangers
     assert adding >= 2 * strangers
+
+
+@pytest.mark.parametrize("parts", [EVEN, UNEVEN], ids=["even", "uneven"])
+@pytest.mark.parametrize(("per_second", "burst"), [(50, 1), (50, 20), (1000, 20)])
+def test_a_meter_of_all_uses_keeps_a_rate_and_wastes_none(per_second: int, burst: int, parts: Sequence[float]) -> None:
+    strangers, meter = (let_through(way, per_second, burst, parts, 3) for way in ("strangers", "meter"))
+    assert 0.95 <= meter <= 1.05 < strangers
 
 
 @pytest.mark.parametrize(("count", "servers"), [(2, 100), (16, 100)])

@@ -5,10 +5,12 @@ import random
 from collections.abc import Callable, Sequence
 
 from prefork_lb.clock import ManualClock
+from prefork_lb.cluster.rates import Rates
 from prefork_lb.cluster.sessions import Sessions
 from prefork_lb.cluster.sharing import Sharing
 from prefork_lb.cluster.store import Received, Sent, StoreError
 from prefork_lb.shared import layout as at
+from prefork_lb.shared.layout import RATE_USES
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.making import attach_or_create
 from prefork_lb.shared.offsets import Layout
@@ -72,14 +74,14 @@ class OneBalancer:
     """A balancer with a segment of its own."""
 
     def __init__(self, name: str, master: Master, store: FakeStore, servers: Sequence[str], limit: int) -> None:
-        self.segment: Segment = attach_or_create(master.pid, Layout(2, 8, 8, sessions=64))
+        self.segment: Segment = attach_or_create(master.pid, Layout(2, 8, 8, sessions=64, rates=512, rate_uses=RATE_USES))
         self.ledger, self.states = Ledger(self.segment), States(self.segment)
         entry = PoolEntry("web", [ServerEntry(address, 1, limit, False) for address in servers], first_check=Check.NONE)
         self.slots = list(register(self.segment, self.ledger, [entry])["web"].slots)
         self.steering = Steering(self.segment, self.ledger, self.states)
         mine = Ledger(self.segment, takes_row=False)
         self.sharing = Sharing(name, self.segment, mine, self.states, store, store.clock, random.Random(name),
-                               Sessions(self.segment, mine))
+                               Sessions(self.segment, mine), Rates(self.segment, mine, store.clock))
 
     def claim(self, *counts: int) -> None:
         """So many more in flight on each server; negative numbers release."""
