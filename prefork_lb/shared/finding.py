@@ -100,12 +100,20 @@ def _open_without_name(uid: int | None) -> Iterator[tuple[str, str]]:
             if uid is not None and process.stat().st_uid != uid:
                 continue
             for entry in os.scandir(f"/proc/{process.name}/fd"):
-                link = os.readlink(entry.path)
+                link = _target(entry.path)
                 folder, _, name = link.removesuffix(_DELETED).rpartition("/")
                 if link.endswith(_DELETED) and folder == str(DIRECTORY) and NAME.fullmatch(name):
                     yield entry.path, name
         except OSError:  # the process has ended, or this user may not look at it
             continue
+
+
+def _target(path: str) -> str:
+    """What a descriptor is open on; empty when it has been closed. The other descriptors of its process may still be there."""
+    try:
+        return os.readlink(path)
+    except FileNotFoundError:
+        return ""
 
 
 def _is_owned(entry: os.DirEntry[str], uid: int) -> bool:

@@ -72,6 +72,21 @@ def test_another_instance_makes_its_own(new_master: Callable[[], Master], remove
     assert made.name != removed.name and made.masters() == [other.pid]
 
 
+def test_descriptors_that_are_closed_during_the_search_hide_no_others(
+        master: Master, removed: Segment, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that started then made a second memory, with counts of its own."""
+    read = os.readlink
+
+    def readlink(path: str) -> str:
+        if path.endswith("/fd/0"):
+            raise FileNotFoundError(path)
+        return read(path)
+
+    monkeypatch.setattr(os, "readlink", readlink)
+    found = find(master.pid)
+    assert found is not None and found.name == removed.name
+
+
 def test_it_is_listed_once_however_many_have_it_open(removed: Segment) -> None:
     held = os.open(f"/proc/self/fd/{removed.descriptor}", os.O_RDWR)
     try:
