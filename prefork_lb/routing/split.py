@@ -35,7 +35,8 @@ class Split:
         """`cookie` is its name; empty: clients do not stay. `start` is for the sequence of picks."""
         self._configured = weights
         self._set_weights = set_weights
-        self._changes = 0
+        self._changes: Sequence[int] = set_weights.changes if set_weights is not None else (0,)
+        self._seen = 0
         self.weights: Mapping[str, int] = weights
         """Those that were in force at the last look."""
         self._kept = _shares(weights)
@@ -44,7 +45,7 @@ class Split:
 
     def has(self, pool: str) -> bool:
         """Whether the pool has weight."""
-        return pool in self._shares().pools
+        return pool in (self._kept if self._changes[0] == self._seen else self._look()).pools
 
     def told(self, cookies: Sequence[bytes]) -> str:
         """The pool with which a client stays, by its Cookie fields; empty: none.
@@ -56,7 +57,8 @@ class Split:
 
     def pick(self, cookies: Sequence[bytes]) -> str:
         """The pool of a request with these Cookie fields."""
-        pools, bounds = self._shares()
+        # One comparison while nobody sets a weight.
+        pools, bounds = self._kept if self._changes[0] == self._seen else self._look()
         return self.told(cookies) or pools[bisect.bisect(bounds, self._spread.below(bounds[-1]))]
 
     def cookie_for(self, pool: str, is_https: bool) -> tuple[bytes, bytes]:
@@ -64,13 +66,13 @@ class Split:
         secure = b"; Secure" if is_https else b""
         return b"Set-Cookie", b"%b=%b; Path=/; HttpOnly; SameSite=Lax%b" % (self.cookie, pool.encode(), secure)
 
-    def _shares(self) -> _Shares:
-        """The shares in force: one comparison while nobody sets a weight."""
-        told = self._set_weights
-        if told is not None and (changes := told.changes[0]) != self._changes:
-            self.weights = told.in_force(self._configured)
-            self._kept = _shares(self.weights)
-            self._changes = changes  # read before the weights: what was set meanwhile is seen at the next look
+    def _look(self) -> _Shares:
+        """The shares in force, after a change."""
+        changes = self._changes[0]  # before the weights: what is set meanwhile is seen at the next look
+        if self._set_weights is not None:
+            self.weights = self._set_weights.in_force(self._configured)
+        self._kept = _shares(self.weights)
+        self._seen = changes
         return self._kept
 
 
