@@ -131,7 +131,7 @@ class CommandDriver:
             if code == 0:
                 return self._forget(server, "was ended by `down`")
             self._note_failed_down(server, code)
-        elif server.up.code() is None:
+        elif not server.is_up_over:
             return None  # it is not known yet what there is to end
         if self._clock() >= server.down_at:
             self._call_down(server)
@@ -170,6 +170,7 @@ class _Server:
         self.n = int(folder.name.partition("-")[0])
         self.up, self.down = Hook(folder / "up"), Hook(folder / "down")
         self.address = ""
+        self.is_up_over = False  # `up` has ended, and what it has said was taken over
         self.is_unwanted = False
         self.is_told = False  # that `down` has failed
         self.down_at = 0.0  # when `down` is called, by the driver's clock
@@ -183,6 +184,7 @@ class _Server:
         code = None if self.address else self.up.code()
         if code is None:
             return ""
+        self.is_up_over = True
         if code:
             return f"`up` has failed with code {code}" if code > 0 else "`up` was killed"
         lines = self.up.output().splitlines()

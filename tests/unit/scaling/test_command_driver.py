@@ -13,6 +13,7 @@ import pytest
 from prefork_lb.clock import ManualClock
 from prefork_lb.scaling.driver import Ended, StartFailed
 from prefork_lb.scaling.drivers.command import CommandDriver, CommandSettings, servers_folder
+from prefork_lb.scaling.hook import Hook
 from tests.support.processes import is_running
 from tests.support.waiting import wait_until
 
@@ -119,6 +120,24 @@ def test_a_server_that_is_not_wanted_before_it_is_up_ends_when_it_is(cloud: Clou
     cloud.driver.stop(1, hard=False)
     assert cloud.driver.ended() == []
     cloud.clear("slow")
+    cloud.look_until(bool, "it has ended")
+    assert cloud.calls == ["up app 1 1", "down 1 10.0.0.1:8000 0"]
+
+
+def test_an_up_that_ends_in_the_middle_of_a_look_tells_its_address_first(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    cloud.touch("slow")
+    cloud.driver.start(1)
+    cloud.driver.stop(1, hard=False)
+    code = Hook.code
+
+    def late(hook: Hook) -> int | None:
+        found = code(hook)
+        if found is None and (cloud.folder / "slow").exists():
+            cloud.clear("slow")
+            wait_until(lambda: list((cloud.folder / "servers").glob("*/up.code")), "up has ended", 20)
+        return found
+
+    monkeypatch.setattr(Hook, "code", late)
     cloud.look_until(bool, "it has ended")
     assert cloud.calls == ["up app 1 1", "down 1 10.0.0.1:8000 0"]
 
