@@ -17,7 +17,8 @@ from prefork_lb.wire.cookies import cookie, without_cookie
 from prefork_lb.wire.fields import HOP_BY_HOP, allowed_trailers
 from prefork_lb.wire.forwarded import ClientInfo
 from prefork_lb.wire.framing import request_framing, response_framing
-from prefork_lb.wire.head import Fields, HeadLimits, RequestHead, ResponseHead, head_end, parse_request, parse_response
+from prefork_lb.wire.head import Fields, HeadLimits, RequestHead, ResponseHead
+from prefork_lb.wire.parse import head_end, parse_request, parse_response
 from prefork_lb.wire.proxy_protocol import Parsed, header, parse
 from prefork_lb.wire.target import destination
 from tests.wire.reading import ChunkedReading, read_chunked, read_chunked_pieces, read_request, read_response

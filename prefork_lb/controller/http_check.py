@@ -15,7 +15,8 @@ from prefork_lb.net.stream import StreamClosed, StreamTimeout, Watched
 from prefork_lb.proxy.inbound import NO_CLIENT, BodyReader, HeadReader
 from prefork_lb.wire import grammar
 from prefork_lb.wire.framing import BY_CLOSE, BY_LENGTH, Framing, response_framing
-from prefork_lb.wire.head import HeadLimits, ResponseHead, parse_response
+from prefork_lb.wire.head import HeadLimits, ResponseHead
+from prefork_lb.wire.parse import parse_response
 
 BODY_LIMIT_BYTES = 64 * 1024
 USER_AGENT = "prefork_lb-check"

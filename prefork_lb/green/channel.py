@@ -5,7 +5,7 @@ Events and directions are epoll's. What the hub does with a channel, and why, is
 from __future__ import annotations
 
 import select
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from greenlet import getcurrent, greenlet
 
@@ -14,13 +14,13 @@ from prefork_lb.green import compiled
 if TYPE_CHECKING:
     from prefork_lb.green.hub import Hub
 
-READ = select.EPOLLIN
-WRITE = select.EPOLLOUT
-HALF_CLOSED = select.EPOLLRDHUP  # the peer will send nothing more
-BROKEN = select.EPOLLHUP | select.EPOLLERR  # both sides have ended, or a reset
-READABLE = READ | HALF_CLOSED | BROKEN
-WRITABLE = WRITE | BROKEN
-NEVER = float("inf")
+READ: Final = select.EPOLLIN
+WRITE: Final = select.EPOLLOUT
+HALF_CLOSED: Final = select.EPOLLRDHUP  # the peer will send nothing more
+BROKEN: Final = select.EPOLLHUP | select.EPOLLERR  # both sides have ended, or a reset
+READABLE: Final = READ | HALF_CLOSED | BROKEN
+WRITABLE: Final = WRITE | BROKEN
+NEVER: Final = float("inf")
 
 
 class Owner(Protocol):

@@ -26,6 +26,7 @@ import os
 import select
 from collections import deque
 from collections.abc import Callable
+from typing import Final
 
 from greenlet import getcurrent, greenlet
 
@@ -35,12 +36,12 @@ from prefork_lb.green.rounds import make_rounds
 from prefork_lb.green.turns import Turns
 from prefork_lb.net.readable import Readable
 
-_EVERYTHING = READ | WRITE | HALF_CLOSED | select.EPOLLET
-_EVENTS_AT_ONCE = 256
-_SPARE_GREENLETS = 128
-_OVERDUE = -NEVER  # a channel's deadline when it is over but the descriptor is ready: its event may be behind others
-_LOOK_AGAIN_S = 0.001
-_MOST_FORGOTTEN = 1000
+_EVERYTHING: Final = READ | WRITE | HALF_CLOSED | select.EPOLLET
+_EVENTS_AT_ONCE: Final = 256
+_SPARE_GREENLETS: Final = 128
+_OVERDUE: Final = -NEVER  # a channel's deadline when it is over but the descriptor is ready: its event may be behind others
+_LOOK_AGAIN_S: Final = 0.001
+_MOST_FORGOTTEN: Final = 1000
 
 Job = Callable[[], None]
 
@@ -236,7 +237,7 @@ class Hub:
             elif timers:
                 wait_s = max(0.0, timers[0][0] - clock())
             else:
-                wait_s = -1
+                wait_s = -1.0
             most = self._most_events
             count = rounds.collect(wait_s, most)
             self.now = began = clock()

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from greenlet import getcurrent
 
 if TYPE_CHECKING:
     from prefork_lb.green.hub import Hub
 
-TURN_S = 0.001
+TURN_S: Final = 0.001
 """How long a greenlet that never waits keeps the loop. A turn costs one epoll_wait and one switch: a 200th of this time."""
 
 

@@ -4,6 +4,8 @@ Heads of responses come again, so what is worked out from one is kept with it, i
 """
 from __future__ import annotations
 
+from typing import Final
+
 from prefork_lb.errors import BadResponse
 from prefork_lb.wire.fields import HOP_BY_HOP
 from prefork_lb.wire.forwarded import via
@@ -11,8 +13,8 @@ from prefork_lb.wire.head import Fields, ResponseHead
 from prefork_lb.wire.lines import Lines
 
 # The length is written anew, by how the body ends; an interim response has none (RFC 9110 8.6). A final one gets a Via anew.
-_INTERIM = Lines(lambda name: name not in HOP_BY_HOP and name != b"content-length", BadResponse)
-_FINAL = Lines(lambda name: name not in HOP_BY_HOP and name not in (b"content-length", b"via"), BadResponse)
+_INTERIM: Final = Lines(lambda name: name not in HOP_BY_HOP and name != b"content-length", BadResponse)
+_FINAL: Final = Lines(lambda name: name not in HOP_BY_HOP and name not in (b"content-length", b"via"), BadResponse)
 
 
 class ResponseNotes:
@@ -26,7 +28,7 @@ class ResponseNotes:
         self.block: bytes | None = None  # of the front end: what a client gets, but for what depends on its connection
 
 
-_SEEN = object()
+_SEEN: Final = object()
 
 
 def notes_on(head: ResponseHead) -> ResponseNotes:

@@ -5,6 +5,7 @@ import functools
 import logging
 from collections.abc import Mapping
 from dataclasses import astuple, replace
+from typing import Final
 
 from prefork_lb.errors import DownstreamError, LoopDetected, MethodNotAllowed, NoUsableServer, UpstreamError
 from prefork_lb.log_summary import summary
@@ -30,9 +31,9 @@ from prefork_lb.wire.lines import field_lines
 from prefork_lb.wire.target import Destination, destination
 
 # A request may pass several balancers of the same name in a row, but not go in circles.
-_MOST_PASSES = 8
+_MOST_PASSES: Final = 8
 
-_NOT_TOLD: tuple[Sticky | None, object] = None, None
+_NOT_TOLD: Final[tuple[Sticky | None, object]] = None, None
 
 
 class Engine:

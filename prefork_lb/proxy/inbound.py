@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from prefork_lb.clock import Clock
 from prefork_lb.errors import BadResponse, ClientGone, ResponseTimeout, StaleConnection, TruncatedBody
@@ -10,7 +10,9 @@ from prefork_lb.net.stream import Source, StreamClosed, StreamTimeout, Watched
 from prefork_lb.proxy.carried import interim_fields
 from prefork_lb.wire.chunked import ChunkedDecoder
 from prefork_lb.wire.framing import BY_CHUNKS, BY_CLOSE, BY_LENGTH, BY_NOTHING, Framing
-from prefork_lb.wire.head import Fields, HeadLimits, ResponseHead, head_end
+from prefork_lb.wire.head import Fields, HeadLimits, ResponseHead
+from prefork_lb.wire.memo import Memo
+from prefork_lb.wire.parse import head_end, kept_bytes, parse_response
 
 ResponseParser = Callable[[bytes], ResponseHead]
 """From a whole head to its values, as `parse_response` does; raises BadResponse. Callers share the result; none may change it."""
@@ -22,11 +24,17 @@ Returns how many bytes that were, and those that the client has not taken; (0, b
 client has left. Raises StreamTimeout and StreamClosed, of the stream.
 """
 
-_HEAD_BYTES = 64 * 1024
-RESPONSE_PIECE_BYTES = 128 * 1024  # of a response's body, received at a time
+_HEAD_BYTES: Final = 64 * 1024
+RESPONSE_PIECE_BYTES: Final = 128 * 1024  # of a response's body, received at a time
 # Interim responses to one request. Each has the whole timeout: without a bound a server could go on for ever.
-_MOST_INTERIM = 64
-_CLOSED, _LEFT = "connection closed in the middle of the body", "the client left in the middle of the response"
+_MOST_INTERIM: Final = 64
+_CLOSED: Final = "connection closed in the middle of the body"
+_LEFT: Final = "the client left in the middle of the response"
+
+
+def response_parser(limits: HeadLimits) -> ResponseParser:
+    """Parses whole heads; those that come again it remembers, so nobody may change one. It raises BadResponse."""
+    return Memo[bytes, ResponseHead](lambda block: parse_response(block, limits), kept_bytes)
 
 
 class Downstream(Watched, Protocol):
@@ -48,7 +56,7 @@ class _NoClient:
         pass
 
 
-NO_CLIENT = _NoClient()
+NO_CLIENT: Final = _NoClient()
 
 
 class HeadReader:

@@ -5,6 +5,7 @@ import contextlib
 import logging
 from collections.abc import Sequence
 from tempfile import SpooledTemporaryFile, gettempdir
+from typing import Final
 
 from prefork_lb.errors import BadRequest, ContentTooLarge, ExpectationFailed, FinalRecipient, InvariantError
 from prefork_lb.log_summary import summary
@@ -21,14 +22,14 @@ from prefork_lb.wire.head import EXPECT, MAX_FORWARDS, Fields, FieldSection, Sec
 from prefork_lb.wire.lines import Lines, check_fields
 from prefork_lb.wire.target import Destination
 
-REQUEST_PIECE_BYTES = 64 * 1024  # of a request's body, read at a time
+REQUEST_PIECE_BYTES: Final = 64 * 1024  # of a request's body, read at a time
 
 # Stop here, or are written anew: Host first (RFC 9110 7.2), the length as one number.
-_NOT_COPIED = HOP_BY_HOP | {b"host", b"content-length", b"expect", b"via", b"max-forwards"}
+_NOT_COPIED: Final = HOP_BY_HOP | {b"host", b"content-length", b"expect", b"via", b"max-forwards"}
 
 
-_SELDOM = EXPECT | MAX_FORWARDS
-_NO_COOKIES: frozenset[bytes] = frozenset()
+_SELDOM: Final = EXPECT | MAX_FORWARDS
+_NO_COOKIES: Final[frozenset[bytes]] = frozenset()
 
 
 def request_block(request: Request, destination: Destination, framing: Framing, default_host: str, pseudonym: bytes,
@@ -76,9 +77,9 @@ def _travels(name: bytes) -> bool:
     return name not in _NOT_COPIED and not is_told_by_proxies(name)
 
 
-_LINES = Lines(_travels, BadRequest)
+_LINES: Final = Lines(_travels, BadRequest)
 # Of requests that have an identity.
-_UNNAMED_LINES = Lines(lambda name: _travels(name) and cgi_name(name) not in tracing.FIELDS, BadRequest)
+_UNNAMED_LINES: Final = Lines(lambda name: _travels(name) and cgi_name(name) not in tracing.FIELDS, BadRequest)
 
 
 def _carried(section: Section, own_cookies: frozenset[bytes], travelling: Lines) -> bytes:
@@ -261,6 +262,6 @@ class NoSource:
         return []
 
 
-NOTHING = NoSource()
-EMPTY = OutboundBody(NOTHING, NO_BODY)
+NOTHING: Final = NoSource()
+EMPTY: Final = OutboundBody(NOTHING, NO_BODY)
 """The body of a request that has none."""

@@ -1,7 +1,9 @@
 """How long a client may keep the proxy waiting for a request's body."""
 from __future__ import annotations
 
-NO_LIMIT = float("inf")
+from typing import Final
+
+NO_LIMIT: Final = float("inf")
 
 
 class Patience:

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 from prefork_lb.errors import ClientGone, OwnAnswer, ProxyError
 from prefork_lb.net.stream import Stream
@@ -19,15 +19,15 @@ from prefork_lb.wire.head import Fields, Index, RequestHead
 from prefork_lb.wire.proxy_protocol import SocketAddress
 
 # RFC 9110 9.2.2. TRACE is idempotent, too, but never gets this far.
-_IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"))
+_IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"))
 
 
-FINISHED = "finished"
+FINISHED: Final = "finished"
 """How an exchange ended that came to its end; else it is the `ending` of an error."""
 
 FieldPairs = Sequence[tuple[bytes, bytes]]
 
-NO_HEAD = RequestHead(b"-", b"-", 1, [])
+NO_HEAD: Final = RequestHead(b"-", b"-", 1, [])
 """In the place of a head that could not be read."""
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from prefork_lb.errors import BadRequest, NoRoute
 from prefork_lb.net.networks import LiesIn, lies_in
@@ -48,7 +49,7 @@ class Route:
     filters: Sequence[str] = ()  # the names of those that look at its requests
 
 
-_NOBODY = lies_in(())
+_NOBODY: Final = lies_in(())
 
 
 class Router:

@@ -4,13 +4,14 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections import deque
+from typing import Final
 
 from prefork_lb.clock import Clock
 from prefork_lb.log_summary import summary
 from prefork_lb.net.stream import Stream, StreamClosed, StreamTimeout
 
-OUT_OF_STEP = "server %s sent something on a connection without a request; the connection is closed"
-_LOOK_S = 0.001  # for what is known to be there; 0 would be no limit to a blocking socket
+OUT_OF_STEP: Final = "server %s sent something on a connection without a request; the connection is closed"
+_LOOK_S: Final = 0.001  # for what is known to be there; 0 would be no limit to a blocking socket
 
 
 class IdleConnections:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from types import TracebackType
+from typing import Final
 
 from prefork_lb.errors import Retry, UpstreamError
 from prefork_lb.net.stream import Stream
@@ -11,7 +12,7 @@ from prefork_lb.upstream.ejection import Trial
 from prefork_lb.upstream.outcomes import Outcomes
 from prefork_lb.upstream.server import Server
 
-_TOO_MANY_REQUESTS = 429
+_TOO_MANY_REQUESTS: Final = 429
 
 
 class Lease:

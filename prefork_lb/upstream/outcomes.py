@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from typing import Final
 
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.states import States, now_ms
@@ -13,8 +14,8 @@ from prefork_lb.upstream.times import ResponseTimes
 
 # A failure counts as load for so many times the usual response time. A server that fails at once would else look idle and attract
 # requests; this way it gets a twentieth of its share at most.
-_TIMES_USUAL = 20
-_LONGEST_PENALTY_S = 300.0
+_TIMES_USUAL: Final = 20
+_LONGEST_PENALTY_S: Final = 300.0
 
 
 class Outcomes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Final
 
 from prefork_lb.balance.keyed import KeyedPolicy
 from prefork_lb.balance.keys import KeyOf
@@ -38,9 +39,9 @@ MakeSticky = Callable[[Sequence[Server]], Sticky | None]
 
 _View = tuple[int, Choice, FastClaims | None, KeyedLoads | None]
 
-_NOTHING_SEEN: _View = (-1, Choice((), ()), None, None)
+_NOTHING_SEEN: Final[_View] = (-1, Choice((), ()), None, None)
 
-_HEDGE_SHARE = 0.95
+_HEDGE_SHARE: Final = 0.95
 
 
 class Pool:
@@ -220,11 +221,11 @@ class Pool:
                     view = self._look_anew()
                 order = self._order(request)
                 with self._ledger.locked():
-                    if view[0] != self._states.changes:
-                        continue
-                    if self._queue_of(session) is not queue:
+                    is_new = view[0] != self._states.changes
+                    if not is_new and self._queue_of(session) is not queue:
                         return None
-                    if is_turn := queue.is_turn(place):
+                    is_turn = queue.is_turn(place)
+                    if is_turn and not is_new:
                         try:
                             lease = self._claim(view, request, (), order, session)
                             has_room = self._has_room(view[1])
@@ -234,6 +235,8 @@ class Pool:
                         except SessionRefused:
                             if queue is self._queue:
                                 raise
+                if is_new:
+                    continue
                 if not is_turn:
                     queue.wake()  # the ring came to this request, so the first in line may have missed it
                 place.wait(client)

@@ -1,11 +1,13 @@
 """How long a pool's responses take: a histogram that forgets."""
 from __future__ import annotations
 
+from typing import Final
+
 # Buckets for each factor of two. With one, a percentile would be off by up to 100 %, and hedging waits for a percentile.
-_STEPS = 8
-_BUCKETS = 32 * _STEPS  # from 1 us to more than an hour
-_HALVED_AT = 4096  # samples
-_MOST_TAKEN = 200  # samples at a time: evenly of all that have come, since each costs a microsecond
+_STEPS: Final = 8
+_BUCKETS: Final = 32 * _STEPS  # from 1 us to more than an hour
+_HALVED_AT: Final = 4096  # samples
+_MOST_TAKEN: Final = 200  # samples at a time: evenly of all that have come, since each costs a microsecond
 
 
 class ResponseTimes:

@@ -8,16 +8,17 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Final
 
 from prefork_lb.wire.certificates import ClientCertificate
 from prefork_lb.wire.fields import cgi_name
 from prefork_lb.wire.head import VIA, Index, Section
 from prefork_lb.wire.lines import field_lines
 
-_LONGEST_ADDRESS = 45  # an IPv6 address with an IPv4 one at its end
-_ADDRESS = re.compile(r"[0-9a-f:.]*[:.][0-9a-f:.]*")
-_PREFIX = b"x-forwarded-"
-_TOLD_BY_PROXIES = frozenset((b"forwarded", b"x-real-ip"))
+_LONGEST_ADDRESS: Final = 45  # an IPv6 address with an IPv4 one at its end
+_ADDRESS: Final = re.compile(r"[0-9a-f:.]*[:.][0-9a-f:.]*")
+_PREFIX: Final = b"x-forwarded-"
+_TOLD_BY_PROXIES: Final = frozenset((b"forwarded", b"x-real-ip"))
 
 
 @dataclass(frozen=True, slots=True)

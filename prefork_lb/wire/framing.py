@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from prefork_lb.errors import BadRequest, BadResponse, NotImplementedByProxy, ProxyError
 from prefork_lb.wire import grammar
@@ -19,7 +19,10 @@ class Kind(enum.Enum):
 
 # How a body is ended. Python 3.11 looks a member up through the metaclass of its Enum, which costs as much as several calls:
 # these names are for what is done for every request.
-BY_NOTHING, BY_LENGTH, BY_CHUNKS, BY_CLOSE = Kind.NONE, Kind.LENGTH, Kind.CHUNKED, Kind.CLOSE
+BY_NOTHING: Final = Kind.NONE
+BY_LENGTH: Final = Kind.LENGTH
+BY_CHUNKS: Final = Kind.CHUNKED
+BY_CLOSE: Final = Kind.CLOSE
 
 
 class Framing(NamedTuple):
@@ -29,9 +32,9 @@ class Framing(NamedTuple):
 
 _new = tuple.__new__  # what the class does, at half the price: every new head comes by
 
-NO_BODY = Framing(Kind.NONE)
+NO_BODY: Final = Framing(Kind.NONE)
 CHUNKED = Framing(Kind.CHUNKED)
-UNTIL_CLOSE = Framing(Kind.CLOSE)
+UNTIL_CLOSE: Final = Framing(Kind.CLOSE)
 
 
 def request_framing(head: RequestHead) -> Framing:

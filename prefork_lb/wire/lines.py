@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Final
 
 from prefork_lb.errors import ProxyError
 from prefork_lb.wire import compiled, grammar
@@ -9,9 +10,9 @@ from prefork_lb.wire.fields import nominated
 from prefork_lb.wire.head import CONNECTION, Fields, FieldSection, Index, Section
 
 # Clients choose the names, so the memory for known names is bounded. Python checks longer names again each time.
-_LONGEST_NAME = 64
-_MOST_BYTES = 512 * 1024
-_ENTRY_BYTES = 100  # of an object and its place in a dict, without the name's own bytes
+_LONGEST_NAME: Final = 64
+_MOST_BYTES: Final = 512 * 1024
+_ENTRY_BYTES: Final = 100  # of an object and its place in a dict, without the name's own bytes
 
 
 class Lines:

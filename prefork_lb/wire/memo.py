@@ -2,17 +2,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 
-_PLACES = 1024  # for keys that came once; a power of two
+_PLACES: Final = 1024  # for keys that came once; a power of two
 # After so many keys in a row that were not known, only one key of `_SKIPPED` + 1 is looked up: a look-up costs as much as a good
 # part of the function.
-_PATIENCE = 256
-_SKIPPED = 7
+_PATIENCE: Final = 256
+_SKIPPED: Final = 7
 
 
 class Memo(Generic[K, V]):

@@ -3,14 +3,15 @@ from __future__ import annotations
 
 import ipaddress
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from prefork_lb.errors import BadRequest, NotImplementedByProxy
 from prefork_lb.wire import grammar
 from prefork_lb.wire.head import RequestHead
 
+_HASH: Final = ord("#")  # Python looks for bytes in bytes only after it has failed to take them for a number
 # RFC 1035 2.3.4, and a port. Names are remembered here and in `forwarded`, so their size must have a bound.
-_LONGEST_HOST = 255 + len(":65535")
+_LONGEST_HOST: Final = 255 + len(":65535")
 
 
 class Destination(NamedTuple):
@@ -43,7 +44,7 @@ def destination(head: RequestHead) -> Destination:
             target, host = _absolute(method, target)
         elif method != b"OPTIONS":
             raise BadRequest("the target * is for OPTIONS")
-    if b"#" in target:
+    if _HASH in target:
         raise BadRequest("a fragment in the request target")
     # Whatever the front end let through: the target goes to a server, and into answers of routes. `wire.lines` checks the fields.
     if not head.is_parsed and grammar.request_line.fullmatch(b"%b %b HTTP/1.1" % (method, target)) is None:

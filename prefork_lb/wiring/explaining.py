@@ -38,7 +38,8 @@ from prefork_lb.upstream.pool import Pool
 from prefork_lb.upstream.runtime import BLOCKING
 from prefork_lb.upstream.server import UNLIMITED, Server
 from prefork_lb.wire.forwarded import ClientInfo
-from prefork_lb.wire.head import RequestHead, parse_request
+from prefork_lb.wire.head import RequestHead
+from prefork_lb.wire.parse import parse_request
 from prefork_lb.wire.target import destination
 from prefork_lb.wiring.pools import PoolNeeds, make_pool
 from prefork_lb.wiring.room import pool_entries

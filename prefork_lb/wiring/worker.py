@@ -6,7 +6,6 @@ import gc
 import logging
 import random
 from collections.abc import Mapping
-from functools import partial
 
 from prefork_lb.clock import monotonic
 from prefork_lb.config.current import path_of
@@ -18,13 +17,12 @@ from prefork_lb.net.tls import Certificate
 from prefork_lb.proxy.attempt import Settings, Timeouts
 from prefork_lb.proxy.counting import counting
 from prefork_lb.proxy.filtering import tell_filters
+from prefork_lb.proxy.inbound import response_parser
 from prefork_lb.proxy.request import tell_all
 from prefork_lb.proxy.tracing import Identities
 from prefork_lb.shared.statistics import Tally
 from prefork_lb.upstream.housekeeping import INTERVAL_S
 from prefork_lb.upstream.runtime import Runtime
-from prefork_lb.wire.head import ResponseHead, kept_bytes, parse_response
-from prefork_lb.wire.memo import Memo
 from prefork_lb.wiring.filters import MadeFilter, make_engine
 from prefork_lb.wiring.guards import guards
 from prefork_lb.wiring.logs import make_access_log, make_span_log
@@ -116,7 +114,7 @@ def make_settings(config: Config, runtime: Runtime) -> Settings:
     timeouts, limits = config.proxy.timeouts, config.proxy.limits.head
     return Settings(
         Timeouts(timeouts.connect, timeouts.response, timeouts.idle), limits, config.proxy.via.encode(), monotonic,
-        Memo[bytes, ResponseHead](partial(parse_response, limits=limits), kept_bytes), runtime.dial, runtime.sleep,
+        response_parser(limits), runtime.dial, runtime.sleep,
         runtime.wait_any, runtime.aside, config.proxy.buffers.request, config.proxy.buffers.chunked,
         _identities(config), config.proxy.server_timing)
 

@@ -1,8 +1,6 @@
 """The body of a client's request, as it comes from its connection."""
 from __future__ import annotations
 
-from typing import Protocol
-
 from prefork_lb.errors import BadRequest, ClientGone, RequestTimeout
 from prefork_lb.green.channel import READABLE
 from prefork_lb.green.streams import GreenStream
@@ -11,6 +9,7 @@ from prefork_lb.proxy.patience import Patience
 from prefork_lb.wire.chunked import ChunkedDecoder
 from prefork_lb.wire.framing import BY_CHUNKS, BY_LENGTH, Framing
 from prefork_lb.wire.head import Fields, HeadLimits
+from prefork_lb.worker.client import Client
 from prefork_lb.worker.service import Times
 
 # A client that asked for 100 Continue and got none sends its body after a while anyway; curl after one second.
@@ -19,20 +18,10 @@ _RECEIVE_BYTES = 64 * 1024
 _SILENT = "the client sent nothing of its body for too long"
 
 
-class Buffered(Protocol):
-    """A connection with what was received and not used yet."""
-
-    buffer: bytes
-    stream: GreenStream
-
-    def send_continue(self) -> None:
-        """Tell the client to send its body (100), at most once. Raises ClientGone."""
-
-
 class ClientBody:
     """A body with a length or chunked, as the engine's body source."""
 
-    def __init__(self, connection: Buffered, framing: Framing, limits: HeadLimits, times: Times, expects_continue: bool) -> None:
+    def __init__(self, connection: Client, framing: Framing, limits: HeadLimits, times: Times, expects_continue: bool) -> None:
         self._connection = connection
         self._left = framing.length
         self._decoder = ChunkedDecoder(BadRequest, limits) if framing.kind is BY_CHUNKS else None

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from typing import Final
 
 from prefork_lb.errors import BadRequest, ClientGone, DownstreamError, HeadTooLarge, RequestTimeout, TargetTooLong
 from prefork_lb.green.channel import BROKEN, HALF_CLOSED, READABLE
@@ -13,50 +14,40 @@ from prefork_lb.proxy.refusals import tell_refusal
 from prefork_lb.wire import proxy_protocol
 from prefork_lb.wire.certificates import client_certificate
 from prefork_lb.wire.forwarded import ClientInfo
-from prefork_lb.wire.head import RequestHead, ResponseHead, head_end
+from prefork_lb.wire.head import ResponseHead
 from prefork_lb.wire.lines import field_lines
+from prefork_lb.wire.parse import head_end
 from prefork_lb.wire.proxy_protocol import SocketAddress
+from prefork_lb.worker.client import Client
 from prefork_lb.worker.exchange import answer, refuse
 from prefork_lb.worker.heads import status_line
 from prefork_lb.worker.service import Service, client_info
 
-_RECEIVE_BYTES = 16 * 1024
-_CR = b"\r"[0]
-_PROXY_HEADER_BYTES = 8 * 1024  # more than `proxy_protocol` takes for a header
+_RECEIVE_BYTES: Final = 16 * 1024
+_CR: Final = b"\r"[0]
+_PROXY_HEADER_BYTES: Final = 8 * 1024  # more than `proxy_protocol` takes for a header
 # A client that ended its side may still want the answer (RFC 9112 9.6), or may have left: TCP shows no difference. Most
 # servers give up at once. We wait this long, for an answer that is nearly there.
-_HALF_CLOSED_GRACE_S = 0.25
+_HALF_CLOSED_GRACE_S: Final = 0.25
 # How long, and how many bytes, the worker receives and drops after a response that ends the connection early. A close with
 # unread bytes makes the kernel send a reset, and the client may lose the response by it (RFC 9112 9.6).
-_LINGER_S = 2.0
-_LINGER_BYTES = 1 << 20
+_LINGER_S: Final = 2.0
+_LINGER_BYTES: Final = 1 << 20
 # A connection that was used not long ago may have a request on its way when the worker ends.
-_RECENT_S = 1.0
+_RECENT_S: Final = 1.0
 
 log = logging.getLogger("prefork_lb")
 
 
-class Connection:
+class Connection(Client):
     """The client's stream, the bytes received and not used yet, and the running exchange."""
 
-    __slots__ = ("_ended_at", "_expects_header", "_head_deadline", "_in_exchange", "_seen", "body_sent", "buffer",
-                 "continue_due", "destination", "head", "is_turned_away", "peer", "service", "source", "started", "stream",
-                 "waiting")
+    __slots__ = ("_ended_at", "_expects_header", "_head_deadline", "_in_exchange", "_seen")
 
     def __init__(self, service: Service, stream: GreenStream, peer: ClientInfo, source: SocketAddress | None,
                  destination: SocketAddress | None, expects_header: bool) -> None:
         """`expects_header`: a PROXY header comes first. `serve` is to be run as a job."""
-        self.service = service
-        self.stream = stream
-        self.peer = peer
-        self.source, self.destination = source, destination
-        self.buffer = b""  # received, not used yet
-        self.head: RequestHead | None = None  # of the running exchange
-        self.body_sent = 0  # bytes of the response's body, without its framing
-        self.continue_due = False  # the client waits for 100 Continue
-        self.started = stream.hub.now  # when the exchange began, or the connection
-        self.is_turned_away = False  # its first request is refused, because the client waited too long
-        self.waiting: object = None
+        super().__init__(service, stream, peer, source, destination)
         self._expects_header = expects_header
         self._seen = 0  # so many bytes of the buffer were searched, and no head ends in them
         self._head_deadline = 0.0  # for the head that has begun to come; 0: none has
@@ -70,7 +61,7 @@ class Connection:
     def on_events(self, events: int) -> None:
         if not self._in_exchange:
             self._in_exchange = True
-            self.stream.hub.run_job(self.serve)
+            self.hub.run_job(self.serve)
         elif events & (HALF_CLOSED | BROKEN):
             self._left(events)
 
@@ -78,18 +69,17 @@ class Connection:
         if not self._in_exchange:
             if self._head_deadline:
                 self._in_exchange = True
-                self.stream.hub.run_job(self._head_is_late)
+                self.hub.run_job(self._head_is_late)
             else:
                 self.close()
 
     def _left(self, events: int) -> None:
-        stream = self.stream
         if not self._ended_at:
-            self._ended_at = stream.hub.now
+            self._ended_at = self.hub.now
         if events & BROKEN:
             self._break_off()
         else:
-            stream.hub.call_at(stream.hub.now + _HALF_CLOSED_GRACE_S, self._break_off)
+            self.hub.call_at(self.hub.now + _HALF_CLOSED_GRACE_S, self._break_off)
 
     def _break_off(self) -> None:
         server = self.waiting
@@ -104,7 +94,7 @@ class Connection:
             return True
         if not ready & HALF_CLOSED:
             return False
-        now = self.stream.hub.now
+        now = self.hub.now
         if not self._ended_at:
             # The client ended its side before the wait began, so no event will come.
             self._left(HALF_CLOSED)
@@ -163,7 +153,7 @@ class Connection:
                 if not self.buffer and not self.stream.ready & READABLE:
                     self._wait_for_client()
                     return
-                self.stream.hub.turns.share()  # requests that came together may all be answered without a wait
+                self.hub.turns.share()  # requests that came together may all be answered without a wait
         except (StreamClosed, StreamTimeout, ClientGone) as exc:
             log.debug("%s: %s", self.peer.address, exc)
             self.close()
@@ -190,22 +180,22 @@ class Connection:
             self.close()
         else:
             self.is_turned_away = True
-            self.stream.hub.run_job(self.serve)
+            self.hub.run_job(self.serve)
 
     def end_soon(self) -> None:
         """The worker ends: close the idle connection. If it was used just now, wait a little: a request may be on its way."""
         if not self._in_exchange and not self._head_deadline:
             stream = self.stream
-            stream.hub.arm(stream, max(self.started + _RECENT_S, stream.hub.now))
+            self.hub.arm(stream, max(self.started + _RECENT_S, self.hub.now))
 
     def linger(self) -> None:
         """Receive and drop for a while after the last response, so that the client can read it; then close."""
         stream = self.stream
         stream.shut_down()
         left = _LINGER_BYTES
-        until = stream.hub.now + _LINGER_S
+        until = self.hub.now + _LINGER_S
         try:
-            while left > 0 and (time_s := until - stream.hub.now) > 0:
+            while left > 0 and (time_s := until - self.hub.now) > 0:
                 data = stream.receive(_RECEIVE_BYTES, time_s)
                 if not data:
                     break
@@ -246,7 +236,7 @@ class Connection:
                         self._begin(buffer, end)
                         return True
                     self._check_size(buffer)
-                stream.hub.turns.share()  # over TLS each byte may come in a record of its own
+                self.hub.turns.share()  # over TLS each byte may come in a record of its own
             data = stream.receive_now(_RECEIVE_BYTES) if stream.ready & READABLE else None
             if data is None:
                 self._wait_for_client()
@@ -260,13 +250,13 @@ class Connection:
                 self._begin(data, end)  # as nearly always: a whole head at once
                 return True
             if not self._head_deadline:
-                self._head_deadline = stream.hub.now + service.times.head
+                self._head_deadline = self.hub.now + service.times.head
             self.buffer = buffer + data if buffer else data
 
     def _begin(self, buffer: bytes, end: int) -> None:
         self._seen = 0
         self._head_deadline = 0.0
-        self.started = self.stream.hub.now
+        self.started = self.hub.now
         if end == len(buffer):
             self.buffer = b""
         else:
@@ -288,11 +278,11 @@ class Connection:
         if self._head_deadline:
             deadline = self._head_deadline
         elif service.closing:
-            deadline = stream.hub.now + _RECENT_S
+            deadline = self.hub.now + _RECENT_S
         else:
-            deadline = stream.hub.now + (service.times.keepalive if service.keeps else service.times.head)
+            deadline = self.hub.now + (service.times.keepalive if service.keeps else service.times.head)
         self._in_exchange = False
-        stream.hub.arm(stream, deadline)
+        self.hub.arm(stream, deadline)
 
     def _read_proxy_header(self) -> bool:
         """Take the PROXY header off the buffer. Return False while it is not whole."""

@@ -2,51 +2,32 @@
 from __future__ import annotations
 
 import logging
-from typing import Protocol
+from typing import Final
 
 from prefork_lb.errors import ClientGone, DownstreamError, Overloaded, ProxyError, TruncatedBody
 from prefork_lb.green.streams import GreenStream
 from prefork_lb.log_summary import summary
 from prefork_lb.net.stream import StreamClosed, StreamTimeout
-from prefork_lb.proxy.inbound import Downstream
 from prefork_lb.proxy.outbound import NOTHING
 from prefork_lb.proxy.pages import error_page
 from prefork_lb.proxy.refusals import tell_refusal
 from prefork_lb.proxy.reply import Reply
 from prefork_lb.proxy.request import NO_HEAD, BodySource, FieldPairs, Request
-from prefork_lb.wire.forwarded import ClientInfo
 from prefork_lb.wire.framing import BY_CHUNKS, BY_CLOSE, BY_NOTHING, NO_BODY, request_framing
 from prefork_lb.wire.head import CONNECTION, EXPECT, FRAMES_BODY, UPGRADE, RequestHead
 from prefork_lb.wire.lines import field_lines
-from prefork_lb.wire.proxy_protocol import SocketAddress
-from prefork_lb.worker.bodies import Buffered, ClientBody
+from prefork_lb.worker.bodies import ClientBody
+from prefork_lb.worker.client import Client
 from prefork_lb.worker.heads import reply_block, status_line
 from prefork_lb.worker.pacing import send_paced
 from prefork_lb.worker.plain import PlainCall
-from prefork_lb.worker.sending import Sink, send_chunked, send_plain
-from prefork_lb.worker.service import Service
+from prefork_lb.worker.sending import send_chunked, send_plain
 from prefork_lb.worker.tunnel import offered, run_tunnel, switch_block
 
 # When the answer comes before the whole request body, the worker drops up to this much of the body to keep the connection.
-_DROPPED_BYTES = 64 * 1024
+_DROPPED_BYTES: Final = 64 * 1024
 
 log = logging.getLogger("prefork_lb")
-
-
-class Client(Downstream, Buffered, Sink, Protocol):
-    """A connection as an exchange sees it."""
-
-    service: Service
-    peer: ClientInfo
-    source: SocketAddress | None
-    destination: SocketAddress | None
-    head: RequestHead | None
-    started: float
-    is_turned_away: bool
-    continue_due: bool
-    body_sent: int
-
-    def linger(self) -> None: ...
 
 
 def answer(client: Client) -> bool:

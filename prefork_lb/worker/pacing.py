@@ -16,12 +16,13 @@ from prefork_lb.proxy.reply import Reply
 from prefork_lb.routing.serving import Bandwidth
 from prefork_lb.wire.chunked import encode_chunk, encode_last_chunk
 from prefork_lb.wire.fields import allowed_trailers
-from prefork_lb.worker.sending import Sink, wait_for_room
+from prefork_lb.worker.client import Client
+from prefork_lb.worker.sending import wait_for_room
 
 _PIECE_BYTES = 64 * 1024
 
 
-def send_paced(client: Sink, reply: Reply, block: bytes, bandwidth: Bandwidth, chunked: bool) -> None:
+def send_paced(client: Client, reply: Reply, block: bytes, bandwidth: Bandwidth, chunked: bool) -> None:
     """Send the head's `block` at once, and the body at its pace. Raises ClientGone, TruncatedBody."""
     client.send(block)
     _Sending(client, reply, bandwidth, encode_chunk if chunked else bytes).run()
@@ -32,7 +33,7 @@ def send_paced(client: Sink, reply: Reply, block: bytes, bandwidth: Bandwidth, c
 class _Sending:
     """Of one body."""
 
-    def __init__(self, client: Sink, reply: Reply, bandwidth: Bandwidth, frame: Callable[[bytes], bytes]) -> None:
+    def __init__(self, client: Client, reply: Reply, bandwidth: Bandwidth, frame: Callable[[bytes], bytes]) -> None:
         self._client, self._reply, self._frame = client, reply, frame
         self._hub = client.stream.hub
         self._pace = Pace(bandwidth, self._hub.clock())

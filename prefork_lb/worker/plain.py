@@ -8,32 +8,24 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any
 
 from prefork_lb.errors import ClientGone
 from prefork_lb.gunicorn.internals import MALFORMED_FIELDS, Body, Response, create
 from prefork_lb.log_summary import summary
 from prefork_lb.wire.forwarded import ClientInfo
 from prefork_lb.wire.head import RequestHead
-from prefork_lb.wire.proxy_protocol import SocketAddress
 from prefork_lb.worker.bodies import ClientBody
+from prefork_lb.worker.client import Client
 from prefork_lb.worker.service import Service
 
 log = logging.getLogger("prefork_lb")
 
 
-class _Client(Protocol):
-    peer: ClientInfo
-    source: SocketAddress | None
-    destination: SocketAddress | None
-
-    def send(self, data: bytes) -> bool: ...
-
-
 class _Socket:
     """What gunicorn's Response asks of a socket."""
 
-    def __init__(self, client: _Client) -> None:
+    def __init__(self, client: Client) -> None:
         self._client = client
 
     def sendall(self, data: bytes) -> None:
@@ -75,7 +67,7 @@ class _Request:
 class PlainCall:
     """One call of the application."""
 
-    def __init__(self, client: _Client, head: RequestHead, body: ClientBody | None, service: Service) -> None:
+    def __init__(self, client: Client, head: RequestHead, body: ClientBody | None, service: Service) -> None:
         self._client, self._head, self._body, self._service = client, head, body, service
         self._response: Any = None
 

@@ -13,7 +13,7 @@ For a client that keeps up, no byte waits in the worker. The kernel passes a lar
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final
 
 from prefork_lb.errors import ClientGone, TruncatedBody
 from prefork_lb.green.channel import READABLE
@@ -22,29 +22,15 @@ from prefork_lb.net.stream import Source, Watched
 from prefork_lb.proxy.reply import Reply
 from prefork_lb.wire.chunked import encode_chunk, encode_last_chunk
 from prefork_lb.wire.fields import allowed_trailers
-from prefork_lb.worker.service import Service
+from prefork_lb.worker.client import Client
 
-_SLOW_CLIENT_PIECE_BYTES = 64 * 1024
-_FAST_CLIENT_PIECE_BYTES = 512 * 1024
-_PASSED_ON_BYTES = 64 * 1024  # a smaller rest of a body is copied as cheaply
-_LAGGING_BYTES = 1024 * 1024  # a client with so many unacknowledged bytes does not keep up
-
-
-class Sink(Protocol):
-    """A client's connection, as far as sending needs it."""
-
-    service: Service
-    stream: GreenStream
-    body_sent: int
-
-    def send(self, data: bytes) -> bool:
-        """Send all of `data`. Return whether the client took it at once. Raises ClientGone."""
-
-    def send_now(self, data: bytes) -> int:
-        """Send what the client takes without a wait. Return the number of bytes. Raises ClientGone."""
+_SLOW_CLIENT_PIECE_BYTES: Final = 64 * 1024
+_FAST_CLIENT_PIECE_BYTES: Final = 512 * 1024
+_PASSED_ON_BYTES: Final = 64 * 1024  # a smaller rest of a body is copied as cheaply
+_LAGGING_BYTES: Final = 1024 * 1024  # a client with so many unacknowledged bytes does not keep up
 
 
-def send_plain(client: Sink, reply: Reply, block: bytes) -> None:
+def send_plain(client: Client, reply: Reply, block: bytes) -> None:
     """Send the head's `block` and the body as it is. Raises ClientGone, TruncatedBody."""
     data = reply.whole()
     if data is None:
@@ -76,7 +62,7 @@ def send_plain(client: Sink, reply: Reply, block: bytes) -> None:
         client.send(rest)
 
 
-def send_chunked(client: Sink, reply: Reply, block: bytes) -> None:
+def send_chunked(client: Client, reply: Reply, block: bytes) -> None:
     """Send the head's `block` and the body in chunks. Raises ClientGone, TruncatedBody."""
     if not reply.is_ready:
         client.send(block)
@@ -93,14 +79,14 @@ def send_chunked(client: Sink, reply: Reply, block: bytes) -> None:
             return
 
 
-def _is_passed_on(client: Sink, reply: Reply) -> bool:
+def _is_passed_on(client: Client, reply: Reply) -> bool:
     """Whether the kernel can move the rest of the body, and there is enough of it to be worth it."""
     server = reply.server
     return ((reply.left_bytes or 0) >= _PASSED_ON_BYTES and client.stream.is_plain
             and isinstance(server, GreenStream) and server.is_plain)
 
 
-def _pass_on(client: Sink, reply: Reply, most: int) -> bytes:
+def _pass_on(client: Client, reply: Reply, most: int) -> bytes:
     """Let the kernel move the body's next bytes, `most` at most. Return those that the client has not taken."""
     stream, pipe = client.stream, client.service.pipe
 
@@ -113,12 +99,12 @@ def _pass_on(client: Sink, reply: Reply, most: int) -> bytes:
     return rest[client.send_now(rest):] if rest else rest
 
 
-def _send_or_take(client: Sink, reply: Reply, data: bytes, frame: Callable[[bytes], bytes]) -> bytes:
+def _send_or_take(client: Client, reply: Reply, data: bytes, frame: Callable[[bytes], bytes]) -> bytes:
     sent = client.send_now(data)
     return b"" if sent == len(data) else _take(client, reply, data[sent:], frame)
 
 
-def _take(client: Sink, reply: Reply, rest: bytes, frame: Callable[[bytes], bytes]) -> bytes:
+def _take(client: Client, reply: Reply, rest: bytes, frame: Callable[[bytes], bytes]) -> bytes:
     """Send `rest` to a client that does not take it at once. Meanwhile receive what the server sends.
 
     Returns when the client has taken all, or the server has sent all. Returns what the client has not taken yet.
@@ -153,7 +139,7 @@ def _take(client: Sink, reply: Reply, rest: bytes, frame: Callable[[bytes], byte
     return rest
 
 
-def wait_for_room(client: Sink, server: GreenStream | None) -> None:
+def wait_for_room(client: Client, server: GreenStream | None) -> None:
     """Wait until the client, which has just not taken all, has room, or `server` sends something.
 
     Raises ClientGone when the client has taken no byte for the idle timeout.

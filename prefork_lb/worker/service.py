@@ -4,7 +4,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from email.utils import formatdate
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any, Protocol
 
 from prefork_lb.green.hub import Hub
@@ -12,8 +12,9 @@ from prefork_lb.green.pipe import Pipe
 from prefork_lb.proxy.engine import Engine
 from prefork_lb.proxy.request import Ended, TrustCheck
 from prefork_lb.wire.forwarded import ClientInfo
-from prefork_lb.wire.head import HeadLimits, RequestHead, kept_bytes, parse_request
+from prefork_lb.wire.head import HeadLimits, RequestHead
 from prefork_lb.wire.memo import Memo
+from prefork_lb.wire.parse import kept_bytes, parse_request
 from prefork_lb.worker.overload import Overload
 from prefork_lb.worker.setup import SiblingClients, nothing
 
@@ -66,7 +67,7 @@ class Service:
         self.pipe = Pipe()  # for large bodies
         self._siblings = siblings
         # A request's head, blank line included, from its bytes; raises DownstreamError. The result is shared: do not change it.
-        self.parse = Memo[bytes, RequestHead](partial(parse_request, limits=limits), kept_bytes)
+        self.parse = Memo[bytes, RequestHead](lambda block: parse_request(block, limits), kept_bytes)
         self._date = (0, b"")
 
     def add(self, connection: ClientConnection) -> None:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from prefork_lb.errors import BadRequest, BadResponse, ProxyError, TruncatedBody
 from prefork_lb.wire.chunked import ChunkedDecoder
 from prefork_lb.wire.framing import Framing, request_framing, response_framing
-from prefork_lb.wire.head import Fields, HeadLimits, RequestHead, ResponseHead, head_end, parse_request, parse_response
+from prefork_lb.wire.head import Fields, HeadLimits, RequestHead, ResponseHead
+from prefork_lb.wire.parse import head_end, parse_request, parse_response
 from prefork_lb.wire.target import Destination, destination
 
 DEFAULT = HeadLimits()

@@ -10,7 +10,8 @@ from prefork_lb.proxy.request import Request
 from prefork_lb.upstream.server import Server
 from prefork_lb.wire.forwarded import ClientInfo
 from prefork_lb.wire.framing import NO_BODY
-from prefork_lb.wire.head import HeadLimits, RequestHead, parse_response
+from prefork_lb.wire.head import HeadLimits, RequestHead
+from prefork_lb.wire.parse import parse_response
 from tests.unit.proxy.loopback import Client, Source
 from tests.unit.upstream.parts import new_server
 

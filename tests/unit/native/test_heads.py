@@ -12,8 +12,9 @@ from fuzz.mutation import mutate, seeds
 from prefork_lb.errors import BadRequest, PreforkLBError
 from prefork_lb.native.loader import NativeSection, native_heads
 from prefork_lb.wire import compiled
-from prefork_lb.wire.head import NOTABLE, VIA, FieldSection, HeadLimits, RequestHead, ResponseHead, parse_request, parse_response
+from prefork_lb.wire.head import NOTABLE, VIA, FieldSection, HeadLimits, RequestHead, ResponseHead
 from prefork_lb.wire.lines import Lines
+from prefork_lb.wire.parse import parse_request, parse_response
 
 Parser = Callable[[bytes, HeadLimits], RequestHead] | Callable[[bytes, HeadLimits], ResponseHead]
 LIMITS = HeadLimits(line_bytes=200, fields=12)

@@ -25,7 +25,8 @@ from prefork_lb.shared.transitions import Check
 from prefork_lb.upstream.idle import IdleConnections
 from prefork_lb.upstream.retries import RetryRules
 from prefork_lb.upstream.server import UNLIMITED, Server
-from prefork_lb.wire.head import HeadLimits, RequestHead, parse_response
+from prefork_lb.wire.head import HeadLimits, RequestHead
+from prefork_lb.wire.parse import parse_response
 from tests.unit.proxy.loopback import DEADLINE_S, STRANGER, Client, Connection, Source
 from tests.unit.upstream.parts import make_pool
 

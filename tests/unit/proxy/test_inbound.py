@@ -12,7 +12,8 @@ from prefork_lb.errors import BadResponse, ClientGone, ResponseTimeout, StaleCon
 from prefork_lb.net.stream import Stream
 from prefork_lb.proxy.inbound import BodyReader, HeadReader
 from prefork_lb.wire.framing import CHUNKED, NO_BODY, UNTIL_CLOSE, Framing, Kind
-from prefork_lb.wire.head import HeadLimits, ResponseHead, parse_response
+from prefork_lb.wire.head import HeadLimits, ResponseHead
+from prefork_lb.wire.parse import parse_response
 from tests.support.watched import Watching
 from tests.unit.proxy.loopback import DEADLINE_S, Client, Loopback, PiecewiseStream
 

@@ -13,7 +13,8 @@ from prefork_lb.proxy.outbound import REQUEST_PIECE_BYTES, OutboundBody, request
 from prefork_lb.proxy.request import Request
 from prefork_lb.wire.forwarded import ClientInfo
 from prefork_lb.wire.framing import CHUNKED, NO_BODY, Framing, Kind, request_framing
-from prefork_lb.wire.head import Fields, HeadLimits, RequestHead, parse_request
+from prefork_lb.wire.head import Fields, HeadLimits, RequestHead
+from prefork_lb.wire.parse import parse_request
 from prefork_lb.wire.target import destination
 from tests.unit.proxy.loopback import STRANGER, Client, Source
 

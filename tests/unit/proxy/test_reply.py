@@ -12,7 +12,8 @@ from prefork_lb.proxy.inbound import BodyReader
 from prefork_lb.proxy.reply import Reply
 from prefork_lb.upstream.lease import Lease
 from prefork_lb.wire.framing import response_framing
-from prefork_lb.wire.head import Fields, HeadLimits, parse_response
+from prefork_lb.wire.head import Fields, HeadLimits
+from prefork_lb.wire.parse import parse_response
 from tests.support.watched import Watching
 from tests.unit.proxy.loopback import DEADLINE_S, Loopback
 from tests.unit.proxy.rig import Rig

@@ -10,7 +10,8 @@ from prefork_lb.routing.actions import Actions, field_changes, of_requests, redi
 from prefork_lb.routing.match import Route, Router
 from prefork_lb.routing.template import Facts, Template
 from prefork_lb.wire.forwarded import ClientInfo
-from prefork_lb.wire.head import HeadLimits, parse_request
+from prefork_lb.wire.head import HeadLimits
+from prefork_lb.wire.parse import parse_request
 from prefork_lb.wire.target import destination
 
 

@@ -7,7 +7,8 @@ from prefork_lb.net.networks import lies_in
 from prefork_lb.routing.keys import key_finder
 from prefork_lb.routing.template import Facts
 from prefork_lb.wire.forwarded import ClientInfo
-from prefork_lb.wire.head import HeadLimits, parse_request
+from prefork_lb.wire.head import HeadLimits
+from prefork_lb.wire.parse import parse_request
 
 HEAD = parse_request(b"GET /a?b=c&b=d HTTP/1.1\r\nHost: h\r\nX-Key: one\r\nX-Key: two\r\nCookie: x=1; y=2\r\n\r\n", HeadLimits())
 PEER, NOBODY = ClientInfo("192.0.2.1", b"http", 80, False), lies_in(())

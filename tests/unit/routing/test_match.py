@@ -8,7 +8,8 @@ import pytest
 from prefork_lb.errors import BadRequest, NoRoute
 from prefork_lb.routing.match import Route, Router
 from prefork_lb.wire.forwarded import ClientInfo
-from prefork_lb.wire.head import HeadLimits, parse_request
+from prefork_lb.wire.head import HeadLimits
+from prefork_lb.wire.parse import parse_request
 from prefork_lb.wire.target import destination
 from tests.support.calls import calls_of
 

@@ -9,7 +9,8 @@ import pytest
 from prefork_lb.errors import DownstreamError
 from prefork_lb.routing.match import Route, Router
 from prefork_lb.wire.forwarded import ClientInfo
-from prefork_lb.wire.head import HeadLimits, parse_request
+from prefork_lb.wire.head import HeadLimits
+from prefork_lb.wire.parse import parse_request
 from prefork_lb.wire.target import destination
 from tests.support.lenient_readers import READERS, readers_of
 from tests.support.path_tricks import TRICKS

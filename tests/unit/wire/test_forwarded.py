@@ -6,7 +6,8 @@ import pytest
 
 from prefork_lb.errors import BadRequest
 from prefork_lb.wire.forwarded import ClientInfo, client_scheme, forwarded_lines, is_told_by_proxies, times_passed, via
-from prefork_lb.wire.head import Fields, FieldSection, HeadLimits, parse_fields
+from prefork_lb.wire.head import Fields, FieldSection, HeadLimits
+from prefork_lb.wire.parse import parse_fields
 
 
 def told(client: ClientInfo, *fields: tuple[bytes, bytes], host: bytes | None = b"a.test") -> Fields:

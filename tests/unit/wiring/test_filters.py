@@ -18,7 +18,8 @@ from prefork_lb.proxy.engine import Engine
 from prefork_lb.proxy.filtering import FilteringEngine
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.making import attach_or_create
-from prefork_lb.wire.head import HeadLimits, parse_response
+from prefork_lb.wire.head import HeadLimits
+from prefork_lb.wire.parse import parse_response
 from prefork_lb.wiring.filters import make_engine, make_filters
 from prefork_lb.wiring.pools import obtain_needs
 from prefork_lb.wiring.room import problems_at_reload, room_for

@@ -17,7 +17,8 @@ from prefork_lb.routing.template import Facts
 from prefork_lb.shared.making import remove
 from prefork_lb.shared.rate_uses import RateUses
 from prefork_lb.wire.forwarded import ClientInfo
-from prefork_lb.wire.head import HeadLimits, parse_request
+from prefork_lb.wire.head import HeadLimits
+from prefork_lb.wire.parse import parse_request
 from prefork_lb.wiring.membership import Membership
 from prefork_lb.wiring.room import room_for
 from prefork_lb.wiring.routes import limiters

@@ -9,7 +9,8 @@ from prefork_lb.config import current
 from prefork_lb.errors import OwnAnswer
 from prefork_lb.routing.match import Router
 from prefork_lb.wire.forwarded import ClientInfo
-from prefork_lb.wire.head import HeadLimits, parse_request
+from prefork_lb.wire.head import HeadLimits
+from prefork_lb.wire.parse import parse_request
 from prefork_lb.wire.target import destination
 from prefork_lb.wiring.routes import make_router
 

@@ -21,7 +21,8 @@ from prefork_lb.proxy.engine import Engine
 from prefork_lb.proxy.reply import Reply
 from prefork_lb.proxy.request import Request
 from prefork_lb.wire.framing import request_framing, response_framing
-from prefork_lb.wire.head import HeadLimits, parse_response
+from prefork_lb.wire.head import HeadLimits
+from prefork_lb.wire.parse import parse_response
 from prefork_lb.worker import exchange
 from prefork_lb.worker.connection import Connection
 from prefork_lb.worker.service import Service, Times, client_info

@@ -20,7 +20,8 @@ from prefork_lb.net.stream import StreamClosed
 from prefork_lb.proxy.inbound import BodyReader
 from prefork_lb.proxy.reply import Reply
 from prefork_lb.wire.framing import response_framing
-from prefork_lb.wire.head import HeadLimits, parse_response
+from prefork_lb.wire.head import HeadLimits
+from prefork_lb.wire.parse import parse_response
 from prefork_lb.worker import sending
 from prefork_lb.worker.sending import send_chunked, send_plain
 from prefork_lb.worker.service import Times
