@@ -17,7 +17,7 @@ help:
 	@echo "make gunicorns   a short test with the oldest and the newest gunicorn, from PyPI"
 	@echo "make lint        mypy --strict and ruff"
 	@echo "make coverage    branch coverage by unit tests; wire, balance and shared must reach 95 %"
-	@echo "make native      compile the C anew; an error, a warning, or a module that does not load fails"
+	@echo "make native      compile anew, also what mypyc translates; an error, a warning, or a module that does not load fails"
 	@echo "make wheel       a wheel with the compiled modules, into dist/"
 	@echo "make sanitize    the tests of the C with AddressSanitizer and UndefinedBehaviorSanitizer"
 	@echo "make pure        tests over real workers, and of the loop, with the Python in place of the C"
@@ -89,7 +89,7 @@ coverage: $(VENV)/.test
 
 # The package is usable without a compiler, so a failed build is no failed installation. Here it is one.
 native: $(VENV)/.test
-	@rm -f prefork_lb/native/*.so
+	@rm -rf prefork_lb/native/*.so prefork_lb/translated
 	@PREFORK_LB_NATIVE=required $(RUN) pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@$(VENV)/bin/python -c 'from prefork_lb.native.loader import compiled; assert compiled()'
 
@@ -119,7 +119,7 @@ sanitize: $(VENV)/.test
 	@rm -rf $(SANITIZED)
 	@mkdir -p $(SANITIZED)
 	@cp -r prefork_lb tests fuzz docs pyproject.toml setup.py README.md LICENSE $(SANITIZED)
-	@rm -f $(SANITIZED)/prefork_lb/native/*.so
+	@rm -rf $(SANITIZED)/prefork_lb/native/*.so $(SANITIZED)/prefork_lb/translated
 	@set -e; include=$$($(VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("include"))'); \
 	suffix=$$($(VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_config_var("EXT_SUFFIX"))'); \
 	for name in $(basename $(notdir $(wildcard prefork_lb/native/*.c))); do \
@@ -139,6 +139,6 @@ pure: $(VENV)/.test
 	@PREFORK_LB_PURE=1 $(RUN) pytest -q -ra -n $(JOBS) --dist loadfile $(PURE_TESTS) -k "ProxyWorker or compiled or green" $(ARGS)
 
 clean:
-	rm -rf $(VENV) $(VERSIONS:%=.venv-%) build dist *.egg-info prefork_lb/native/*.so htmlcov .coverage .coverage.* \
+	rm -rf $(VENV) $(VERSIONS:%=.venv-%) build dist *.egg-info prefork_lb/native/*.so prefork_lb/translated htmlcov .coverage .coverage.* \
 	  .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,12 +1,32 @@
 """Packaging of prefork_lb."""
+import hashlib
+import json
+import logging
 import os
 import re
+import shutil
+import sys
+import sysconfig
 from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
+from setuptools.command.build_ext import build_ext
 
 HERE = Path(__file__).resolve().parent
 NATIVE_IS_REQUIRED = os.environ.get("PREFORK_LB_NATIVE") == "required"
+
+# Python that every request passes: mypyc translates it to C (prefork_lb/native/translated.py). Left out are classes that a site
+# may derive from, those whose base is in C already, and what the C takes apart by its slots.
+TRANSLATED = [f"prefork_lb/{name}.py" for name in (
+    "green/hub", "green/turns",
+    "proxy/attempt", "proxy/carried", "proxy/counting", "proxy/engine", "proxy/inbound", "proxy/outbound", "proxy/patience",
+    "proxy/plan", "proxy/reply", "proxy/request",
+    "routing/match",
+    "upstream/idle", "upstream/lease", "upstream/outcomes", "upstream/pool", "upstream/times",
+    "wire/fields", "wire/forwarded", "wire/framing", "wire/lines", "wire/memo", "wire/parse", "wire/target",
+    "worker/bodies", "worker/client", "worker/connection", "worker/exchange", "worker/heads", "worker/sending", "worker/service",
+)]
+TRANSLATED_FOLDER = "prefork_lb.translated"
 
 
 def version() -> str:
@@ -16,6 +36,54 @@ def version() -> str:
     if found is None:
         raise SystemExit(f'{source}: no line `__version__ = "..."`')
     return found[1]
+
+
+def has_compiler():
+    """Whether there is a C compiler. mypyc takes half a minute before it would find out."""
+    return shutil.which(os.environ.get("CC") or (sysconfig.get_config_var("CC") or "cc").split()[0]) is not None
+
+
+def translated():
+    """The extensions that mypyc makes of TRANSLATED. None where it cannot, since the same code runs in Python as well."""
+    if os.environ.get("PREFORK_LB_INTERPRETED") or not (has_compiler() or NATIVE_IS_REQUIRED):
+        return []
+    if {"egg_info", "dist_info", "sdist"}.intersection(sys.argv):  # of four calls of this file pip makes three only to ask
+        return []
+    os.chdir(HERE)
+    try:
+        from mypyc.build import mypycify
+        # One C file a module: a compiler needs gigabytes of memory for all in one.
+        extensions = mypycify(["--ignore-missing-imports", "--follow-imports=silent", f"--cache-dir={HERE / 'build' / 'mypy'}",
+                               *TRANSLATED], opt_level="2", debug_level="0", multi_file=True, group_name="prefork_lb")
+    except (ImportError, SystemExit) as exc:  # it exits where it understands a source no longer
+        if NATIVE_IS_REQUIRED:
+            raise
+        logging.warning("mypyc cannot translate prefork_lb (%s): the same code will run in Python", exc)
+        return []
+    for extension in extensions:
+        extension.name = f"{TRANSLATED_FOLDER}.{extension.name}"
+        extension.optional = not NATIVE_IS_REQUIRED
+        # Other compilers have other warnings, and nobody here can mend what mypyc writes.
+        extension.extra_compile_args = [word for word in extension.extra_compile_args if word != "-Werror"]
+    return extensions
+
+
+class BuildExtensions(build_ext):
+    """Translates modules to C, and notes which sources they were made of."""
+
+    def run(self):
+        suffix = sysconfig.get_config_var("EXT_SUFFIX")  # of this interpreter
+        folder = Path(HERE if self.editable_mode or self.inplace else self.build_lib, *TRANSLATED_FOLDER.split("."))
+        for file in folder.rglob(f"*{suffix}*"):
+            file.unlink()
+        files = [folder.joinpath(*extension.name.removeprefix(TRANSLATED_FOLDER + ".").split(".")).with_suffix(suffix)
+                 for extension in self.extensions if extension.name.startswith(TRANSLATED_FOLDER + ".")]
+        for file in files:
+            file.parent.mkdir(parents=True, exist_ok=True)  # setuptools makes no folders in the tree
+        super().run()
+        if files and all(file.exists() for file in files):  # a compiler may have failed
+            digests = {source: hashlib.sha256((HERE / source).read_bytes()).hexdigest() for source in TRANSLATED}
+            (folder / f"sources{suffix}.json").write_text(json.dumps(digests, indent=1))
 
 
 setup(
@@ -44,7 +112,8 @@ setup(
     ext_modules=[Extension(f"prefork_lb.native.{name}", [f"prefork_lb/native/{name}.c"],
                            depends=[*map(str, Path("prefork_lb/native").glob("*.h"))], optional=not NATIVE_IS_REQUIRED,
                            extra_compile_args=["-O2", *(["-Wall", "-Wextra", "-Werror"] if NATIVE_IS_REQUIRED else [])])
-                 for name in ("claims", "heads", "chunks", "tally", "loop")],
+                 for name in ("claims", "heads", "chunks", "tally", "loop")] + translated(),
+    cmdclass={"build_ext": BuildExtensions},
     package_data={"prefork_lb": ["py.typed", "admin/static/*"]},
     zip_safe=False,
     python_requires=">=3.11",

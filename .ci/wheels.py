@@ -13,7 +13,8 @@ _LOOK = """
 import prefork_lb
 from prefork_lb.cli.main import main
 from prefork_lb.native.loader import compiled
-from prefork_lb.wire.head import HeadLimits, parse_request
+from prefork_lb.wire.head import HeadLimits
+from prefork_lb.wire.parse import parse_request
 parse_request(b"GET / HTTP/1.1\\r\\nHost: a\\r\\n\\r\\n", HeadLimits())
 print(prefork_lb.__file__, compiled())
 """
@@ -40,7 +41,7 @@ def main() -> int:
         sources = shutil.copytree(REPOSITORY, Path(base) / "sources", ignore=left_out)
         for name, expected, what, environment in (
                 ("the wheel", "True", str(wheels[-1]), {}),
-                ("the sources without a compiler", "False", str(sources), {"CC": "/bin/false", "PREFORK_LB_NATIVE": ""})):
+                ("the sources without a compiler", "False", str(sources), {"CC": "/nowhere/cc", "PREFORK_LB_NATIVE": ""})):
             folder = Path(base) / name.replace(" ", "-")
             place, compiled = installed(what, folder, **environment)
             well = place.startswith(str(folder)) and compiled == expected

@@ -6,9 +6,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from prefork_lb.native import translated
+
 __version__ = "0.1.0"
 
 __all__ = ["__version__", "app"]
+
+translated.use()
 
 
 def __getattr__(name: str) -> Any:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 from collections.abc import Generator
 from pathlib import Path
@@ -19,6 +20,12 @@ from tests.support.turns import Turns  # noqa: E402
 
 # Here and not in a hook: the conftest files below import the package, which reads the environment once.
 forget_the_shell()
+# Tests put functions and objects of their own in the place of a module's, and what is translated does not look there. What they
+# start is for itself again.
+os.environ["PREFORK_LB_INTERPRETED"] = "1"
+import prefork_lb  # noqa: E402, F401  # reads it
+
+del os.environ["PREFORK_LB_INTERPRETED"]
 PLACE = Place()
 PLACE.enter()
 TURNS = Turns(Path(REPOSITORY), Path(REPOSITORY) / "tests")

@@ -20,7 +20,8 @@ def on_starting(server: Any) -> None:
     """
     import prefork_lb.wiring.application  # noqa: F401  # loading it is the point
     from prefork_lb.gunicorn.lingering_master import let_workers_linger
-    from prefork_lb.native.loader import compiled, is_pure
+    from prefork_lb.native.loader import compiled
+    from prefork_lb.native.switches import is_pure
     from prefork_lb.shared.lingering import lingering_workers
 
     # A worker's garbage collector writes to every object that it looks at, and the kernel copies each page that is written to:

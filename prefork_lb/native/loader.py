@@ -1,16 +1,15 @@
-"""Loads the compiled modules. They are optional: without them a request costs some microseconds more."""
+"""Loads the modules in C. They are optional: without them a request costs some microseconds more."""
 from __future__ import annotations
 
 import importlib
 import logging
-import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-log = logging.getLogger("prefork_lb")
+from prefork_lb.native import translated
+from prefork_lb.native.switches import is_pure
 
-PURE = "PREFORK_LB_PURE"
-"""An environment variable: any value but the empty one turns the compiled modules off."""
+log = logging.getLogger("prefork_lb")
 
 MODULES = ("chunks", "claims", "heads", "loop", "tally")
 
@@ -168,14 +167,9 @@ def native_loop() -> NativeLoop | None:
     return module
 
 
-def is_pure() -> bool:
-    """Whether the environment turns the compiled modules off."""
-    return bool(os.environ.get(PURE))
-
-
 def compiled() -> bool:
-    """Whether this process has every compiled module."""
-    return all(_load(f"prefork_lb.native.{name}") is not None for name in MODULES)
+    """Whether this process has every compiled module, those of mypyc among them."""
+    return translated.in_use() and all(_load(f"prefork_lb.native.{name}") is not None for name in MODULES)
 
 
 _told: set[str] = set()  # modules that the log has named as broken

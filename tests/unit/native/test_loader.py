@@ -1,21 +1,24 @@
-"""How the compiled modules are found, and what is said when they are not."""
+"""How the modules in C are found, and what is said when they are not."""
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 import prefork_lb.native
-from prefork_lb.native import loader
-from prefork_lb.native.loader import MODULES, PURE, compiled, native, native_chunks, native_heads, native_tally
+from prefork_lb.native import loader, translated
+from prefork_lb.native.loader import MODULES, compiled, native, native_chunks, native_heads, native_tally
+from prefork_lb.native.switches import PURE
 
 
 @pytest.mark.skipif(os.environ.get("PREFORK_LB_NATIVE") != "required", reason="only where they must have been built (CI)")
 def test_the_compiled_modules_are_there() -> None:
     assert native() is not None and native_heads() is not None and native_chunks() is not None and native_tally() is not None
-    assert compiled()
+    assert subprocess.run([sys.executable, "-c", "from prefork_lb.native.loader import compiled; print(compiled())"],
+                          check=True, capture_output=True, text=True).stdout == "True\n"
 
 
 def test_every_c_file_is_a_module() -> None:
@@ -23,6 +26,7 @@ def test_every_c_file_is_a_module() -> None:
 
 
 def test_they_are_left_out_when_they_are_not_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(translated, "in_use", lambda: True)
     monkeypatch.setenv(PURE, "1")
     assert native() is native_heads() is native_chunks() is native_tally() is None
     assert not compiled()
@@ -36,6 +40,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.delattr(prefork_lb.native, name, raising=False)
     monkeypatch.setattr(prefork_lb.native, "__path__", [str(tmp_path)])
     monkeypatch.setattr(loader, "_told", set())
+    monkeypatch.setattr(translated, "in_use", lambda: True)
     monkeypatch.delenv(PURE, raising=False)
     return tmp_path
 

@@ -11,7 +11,8 @@ from collections.abc import Callable
 import pytest
 
 from prefork_lb.errors import InvariantError
-from prefork_lb.native.loader import PURE, native
+from prefork_lb.native.loader import native
+from prefork_lb.native.switches import PURE
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.making import attach_or_create

@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from prefork_lb.native.loader import PURE, native_tally
+from prefork_lb.native.loader import native_tally
+from prefork_lb.native.switches import PURE
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.making import attach_or_create

@@ -18,7 +18,8 @@ from prefork_lb.balance.policy import Policy, PolicyMemory, PolicySetup
 from prefork_lb.balance.registry import make_policy
 from prefork_lb.balance.rotation import MEMORY_ROUNDS, UNIT
 from prefork_lb.clock import Clock, monotonic
-from prefork_lb.native.loader import PURE, native
+from prefork_lb.native.loader import native
+from prefork_lb.native.switches import PURE
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.finding import DIRECTORY
 from prefork_lb.shared.ledger import Ledger

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from prefork_lb.native.loader import PURE, native_chunks, native_heads
+from prefork_lb.native.loader import native_chunks, native_heads
+from prefork_lb.native.switches import PURE
 from prefork_lb.wire import compiled
 
 _PYTHON_ALONE = ("test_cookies", "test_memo", "test_proxy_protocol", "test_proxy_protocol_haproxy")

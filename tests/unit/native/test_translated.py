@@ -1,0 +1,72 @@
+"""When the modules that mypyc has translated are used: all of them while every source is the one that was translated, or none."""
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+
+import pytest
+
+from prefork_lb.native.translated import Finder, found, in_use
+
+SUFFIX = EXTENSION_SUFFIXES[0]
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    """A package of two translated modules."""
+    package, digests = tmp_path / "prefork_lb", {}
+    library = package / "translated" / f"prefork_lb__mypyc{SUFFIX}"
+    for file in (library, *(package / "translated" / "prefork_lb" / "wire" / f"{name}{SUFFIX}" for name in ("memo", "lines"))):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"")
+    for name in ("memo", "lines"):
+        source = package / "wire" / f"{name}.py"
+        source.parent.mkdir(exist_ok=True)
+        source.write_text(name)
+        digests[f"prefork_lb/wire/{name}.py"] = hashlib.sha256(name.encode()).hexdigest()
+    (package / "translated" / f"sources{SUFFIX}.json").write_text(json.dumps(digests))
+    return package
+
+
+def test_they_are_found_by_the_names_of_their_sources(package: Path) -> None:
+    files = found(package)
+    assert sorted(files) == ["prefork_lb.wire.lines", "prefork_lb.wire.memo", "prefork_lb__mypyc"]
+    spec = Finder(files).find_spec("prefork_lb.wire.memo")
+    assert spec is not None and spec.origin == str(files["prefork_lb.wire.memo"])
+    assert Finder(files).find_spec("prefork_lb.wire.head") is None
+
+
+def test_one_changed_source_turns_all_of_them_off(package: Path) -> None:
+    with (package / "wire" / "memo.py").open("a") as source:
+        source.write(" ")
+    assert found(package) == {}
+
+
+@pytest.mark.parametrize("missing", [
+    "wire/memo.py", f"translated/sources{SUFFIX}.json", f"translated/prefork_lb/wire/memo{SUFFIX}",
+    f"translated/prefork_lb__mypyc{SUFFIX}"])
+def test_one_missing_file_turns_all_of_them_off(package: Path, missing: str) -> None:
+    (package / missing).unlink()
+    assert found(package) == {}
+
+
+def test_those_of_another_interpreter_are_left_alone(package: Path) -> None:
+    (package / "translated" / "prefork_lb" / "wire" / "memo.cpython-399-x86_64-linux-gnu.so").write_bytes(b"")
+    (package / "translated" / "sources.cpython-399-x86_64-linux-gnu.so.json").write_text(json.dumps({"prefork_lb/none.py": ""}))
+    assert len(found(package)) == 3
+
+
+@pytest.mark.parametrize("switch", ["PREFORK_LB_PURE", "PREFORK_LB_INTERPRETED"])
+def test_they_are_left_out_when_they_are_not_wanted(switch: str) -> None:
+    code = "import prefork_lb.wire.memo as memo; from prefork_lb.native.translated import in_use; print(in_use(), memo.__file__)"
+    shown = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env={switch: "1"})
+    assert shown.stdout.startswith("False ") and shown.stdout.endswith("/prefork_lb/wire/memo.py\n")
+
+
+def test_tests_run_without_them() -> None:
+    """See tests/conftest.py."""
+    assert not in_use()
