@@ -73,6 +73,8 @@ static PyObject *collect(Rounds *self, PyObject *const *args, Py_ssize_t count) 
     double wait_ms = ceil(wait_s * 1000);
     int timeout_ms = wait_s < 0 ? -1 : wait_ms < INT_MAX ? (int)wait_ms : INT_MAX, found;
     self->count = 0;
+    /* Python looks for signals between two instructions, and a round may have passed without any. */
+    if (PyErr_CheckSignals()) return NULL;
     Py_BEGIN_ALLOW_THREADS
     found = epoll_wait(self->epoll, self->events, (int)most, timeout_ms);
     Py_END_ALLOW_THREADS

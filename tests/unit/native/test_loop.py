@@ -1,11 +1,16 @@
 """The compiled rounds and streams: arguments, errors, and what is left behind. For the rest, tests/unit/green runs over them."""
 from __future__ import annotations
 
+import ctypes
 import gc
+import operator
 import select
+import signal
 import socket
 import sys
+from collections import deque
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 from greenlet import getcurrent
@@ -104,6 +109,18 @@ def test_what_a_watcher_raises_ends_the_round() -> None:
         wrong.collect(10.0, 8)
         with pytest.raises(TypeError, match="Channel"):
             wrong.deliver()
+
+
+def test_a_signal_is_handled_before_a_round_though_no_instruction_of_python_came_between(hub: Hub) -> None:
+    """So it is where translated code ran. The round might wait for ever then."""
+    order: list[str] = []
+    before = signal.signal(signal.SIGUSR1, lambda *_: order.append("handled"))
+    try:
+        raised = partial(ctypes.CDLL(None)["raise"], int(signal.SIGUSR1))
+        deque(map(operator.call, [raised, partial(hub._rounds.collect, 0.0, 1), partial(order.append, "collected")]), maxlen=0)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert order == ["handled", "collected"]
 
 
 @pytest.mark.parametrize("size", [1, 60_000, 70_000, 300_000])
