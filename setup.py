@@ -21,8 +21,9 @@ TRANSLATED = [f"prefork_lb/{name}.py" for name in (
     "green/hub", "green/turns",
     "proxy/attempt", "proxy/carried", "proxy/counting", "proxy/engine", "proxy/inbound", "proxy/outbound", "proxy/patience",
     "proxy/plan", "proxy/reply", "proxy/request",
-    "routing/match",
-    "upstream/idle", "upstream/lease", "upstream/outcomes", "upstream/pool", "upstream/times",
+    "routing/actions", "routing/conditions", "routing/guards", "routing/match", "routing/path", "routing/template",
+    "shared/rate_table",
+    "upstream/idle", "upstream/lease", "upstream/outcomes", "upstream/pool", "upstream/rate_limit", "upstream/times",
     "wire/fields", "wire/forwarded", "wire/framing", "wire/lines", "wire/memo", "wire/parse", "wire/target",
     "worker/bodies", "worker/client", "worker/connection", "worker/exchange", "worker/heads", "worker/sending", "worker/service",
 )]
