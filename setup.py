@@ -16,13 +16,14 @@ HERE = Path(__file__).resolve().parent
 NATIVE_IS_REQUIRED = os.environ.get("PREFORK_LB_NATIVE") == "required"
 
 # Python that every request passes: mypyc translates it to C (prefork_lb/native/translated.py). Left out are classes that a site
-# may derive from, those whose base is in C already, and what the C takes apart by its slots.
+# may derive from, those whose base is in C already, and what the C takes apart by its slots. A class can only derive from a
+# translated one when it is translated itself.
 TRANSLATED = [f"prefork_lb/{name}.py" for name in (
     "green/hub", "green/turns",
-    "proxy/attempt", "proxy/carried", "proxy/counting", "proxy/engine", "proxy/inbound", "proxy/outbound", "proxy/patience",
-    "proxy/plan", "proxy/reply", "proxy/request",
+    "proxy/attempt", "proxy/carried", "proxy/counting", "proxy/engine", "proxy/filtering", "proxy/inbound", "proxy/outbound",
+    "proxy/patience", "proxy/plan", "proxy/reply", "proxy/request",
     "routing/actions", "routing/conditions", "routing/guards", "routing/match", "routing/path", "routing/template",
-    "shared/rate_table",
+    "shared/rate_table", "shared/rate_uses",
     "upstream/idle", "upstream/lease", "upstream/outcomes", "upstream/pool", "upstream/rate_limit", "upstream/times",
     "wire/fields", "wire/forwarded", "wire/framing", "wire/lines", "wire/memo", "wire/parse", "wire/target",
     "worker/bodies", "worker/client", "worker/connection", "worker/exchange", "worker/heads", "worker/sending", "worker/service",

@@ -1,6 +1,7 @@
 """When the modules that mypyc has translated are used: all of them while every source is the one that was translated, or none."""
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import subprocess
@@ -10,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+import prefork_lb
 from prefork_lb.native.translated import Finder, found, in_use
 
+PACKAGE = Path(prefork_lb.__file__).parent
 SUFFIX = EXTENSION_SUFFIXES[0]
 
 
@@ -70,3 +73,29 @@ def test_they_are_left_out_when_they_are_not_wanted(switch: str) -> None:
 def test_tests_run_without_them() -> None:
     """See tests/conftest.py."""
     assert not in_use()
+
+
+def translated_sources() -> set[str]:
+    """TRANSLATED of setup.py, which cannot be imported without building."""
+    for node in ast.parse((PACKAGE.parent / "setup.py").read_text()).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "TRANSLATED":
+            return set(eval(ast.unparse(node.value)))
+    raise AssertionError("setup.py sets no TRANSLATED")
+
+
+def test_what_is_to_be_translated_is_there() -> None:
+    assert [source for source in translated_sources() if not (PACKAGE.parent / source).is_file()] == []
+
+
+def test_no_class_that_runs_in_python_derives_from_a_translated_one() -> None:
+    """The start would end with a TypeError, when the class is made."""
+    translated, found_bases = translated_sources(), []
+    for file in PACKAGE.rglob("*.py"):
+        source, origins = str(file.relative_to(PACKAGE.parent)), {}
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module is not None:
+                origins.update({name.asname or name.name: node.module.replace(".", "/") + ".py" for name in node.names})
+            elif isinstance(node, ast.ClassDef) and source not in translated:
+                bases = [ast.unparse(base).partition("[")[0] for base in node.bases]
+                found_bases += [(source, base) for base in bases if origins.get(base) in translated]
+    assert found_bases == []
