@@ -53,13 +53,14 @@ def run_until(instruction: int, how: Break, run: Callable[[], object]) -> bool:
                 raise Raised
         return trace
 
+    before = sys.gettrace()  # what measures coverage
     sys.settrace(trace)
     try:
         run()
     except Raised:
         return False
     finally:
-        sys.settrace(None)
+        sys.settrace(before)
     return True
 
 
