@@ -19,14 +19,15 @@ NATIVE_IS_REQUIRED = os.environ.get("PREFORK_LB_NATIVE") == "required"
 # may derive from, those whose base is in C already, and what the C takes apart by its slots. A class can only derive from a
 # translated one when it is translated itself.
 TRANSLATED = [f"prefork_lb/{name}.py" for name in (
-    "green/hub", "green/turns",
+    "green/accepting", "green/hub", "green/turns",
     "proxy/attempt", "proxy/carried", "proxy/counting", "proxy/engine", "proxy/filtering", "proxy/inbound", "proxy/outbound",
     "proxy/patience", "proxy/plan", "proxy/reply", "proxy/request",
     "routing/actions", "routing/conditions", "routing/guards", "routing/match", "routing/path", "routing/template",
     "shared/rate_table", "shared/rate_uses",
     "upstream/idle", "upstream/lease", "upstream/outcomes", "upstream/pool", "upstream/rate_limit", "upstream/times",
     "wire/fields", "wire/forwarded", "wire/framing", "wire/lines", "wire/memo", "wire/parse", "wire/target",
-    "worker/bodies", "worker/client", "worker/connection", "worker/exchange", "worker/heads", "worker/sending", "worker/service",
+    "worker/acceptor", "worker/bodies", "worker/client", "worker/connection", "worker/exchange", "worker/fair_share",
+    "worker/heads", "worker/newcomers", "worker/overload", "worker/pacing", "worker/pending", "worker/sending", "worker/service",
 )]
 TRANSLATED_FOLDER = "prefork_lb.translated"
 

@@ -41,14 +41,14 @@ class _Stream(Channel):
     __slots__ = ("_connected", "_receive", "_send")
     is_plain = True  # what its socket carries are the bytes themselves
 
-    def __init__(self, hub: Hub, connected: socket.socket) -> None:
+    def __init__(self, hub: Hub, connected: socket.SocketType) -> None:
         self._connected = connected
         self._receive: Callable[[int], bytes] = connected.recv
         self._send: Callable[..., int] = connected.send
         super().__init__(hub, connected.fileno())
 
     @property
-    def connected(self) -> socket.socket:
+    def connected(self) -> socket.SocketType:
         """The socket."""
         return self._connected
 
@@ -215,7 +215,7 @@ class _Stream(Channel):
         self.owner = None
         self.hub.end(self, self._connected)
 
-    def detach(self) -> socket.socket:
+    def detach(self) -> socket.SocketType:
         """Hand over the open socket. This stream must not be used afterwards."""
         self.owner = None
         self.hub.forget(self)
@@ -242,9 +242,10 @@ class TLSStream(GreenStream):
 
     receive_or, send, send_now, is_quiet = _Stream.receive_or, _Stream.send, _Stream.send_now, _Stream.is_quiet
 
-    def __init__(self, hub: Hub, connected: socket.socket, context: ssl.SSLContext, server_side: bool,
+    def __init__(self, hub: Hub, connected: socket.SocketType, context: ssl.SSLContext, server_side: bool,
                  server_name: str | None = None) -> None:
         """Take over a connected, non-blocking socket. `server_name` is verified, and sent, on the client's side."""
+        assert isinstance(connected, socket.socket)  # `ssl` wraps no other
         self._tls = context.wrap_socket(connected, server_side=server_side, do_handshake_on_connect=False,
                                         suppress_ragged_eofs=False, server_hostname=server_name)
         self._ahead = b""

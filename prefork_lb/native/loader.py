@@ -133,6 +133,9 @@ class NativeLoop(Protocol):
 
     def Rounds(self, epoll: int, channels: dict[int, Any], watchers: dict[int, Callable[[], None]], /) -> NativeRounds: ...
 
+    def accept(self, listener: int, /) -> tuple[int, str, int] | None:
+        """Take a client of this listening descriptor: its own one, which does not block, and its host and port."""
+
     def use(self, stream_closed: type[Exception], stream_timeout: type[Exception], getcurrent: Callable[[], Any], /) -> None:
         """Set what streams need of Python, before the first stream."""
 

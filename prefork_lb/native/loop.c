@@ -1,12 +1,15 @@
-/* The hub's rounds, and the operations of streams on plain sockets, in C.
+/* The hub's rounds, clients taken, and the operations of streams on plain sockets, in C.
  *
  * Optional. prefork_lb.green.rounds and prefork_lb.green.streams do the same in Python, and the same tests run over both. Each event
  * costs a few calls of greenlets and owners, and else no object.
  */
+#define _GNU_SOURCE /* accept4 */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <math.h>
+#include <unistd.h>
 #include "channel.h"
+#include "accept.h"
 
 typedef struct {
     PyObject_HEAD
@@ -189,12 +192,13 @@ static PyObject *use(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssiz
 }
 
 static PyMethodDef methods[] = {
+    {"accept", accept_client, METH_O, accept_doc},
     {"use", (PyCFunction)(void (*)(void))use, METH_FASTCALL, use_doc},
     {NULL, NULL, 0, NULL},
 };
 
 static struct PyModuleDef module_def = {
-    PyModuleDef_HEAD_INIT, "prefork_lb.native.loop", "The hub's rounds and plain streams in C; see loop.c.", -1, methods, NULL, NULL, NULL,
+    PyModuleDef_HEAD_INIT, "prefork_lb.native.loop", "The hub's rounds, accepts and plain streams in C; see loop.c.", -1, methods, NULL, NULL, NULL,
     NULL,
 };
 

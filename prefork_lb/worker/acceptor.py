@@ -6,6 +6,7 @@ import socket
 import ssl
 from typing import Any
 
+from prefork_lb.green.accepting import Listening
 from prefork_lb.log_summary import summary
 from prefork_lb.net.descriptors import Descriptors, is_out_of_descriptors
 from prefork_lb.net.readable import Readable
@@ -36,6 +37,7 @@ class Acceptor:
         self._service = service
         self._hub = service.hub
         self._listener: socket.socket = listener.sock
+        self._listening = Listening(self._listener, socket.socket if context else socket.SocketType)
         self._most = most
         self._descriptors = descriptors
         self._newcomers = Newcomers(service, self._listener, context, expects_header)
@@ -47,7 +49,6 @@ class Acceptor:
         self._stopped = False
         self._pause_number = 0
         self._paused = False
-        self._listener.setblocking(False)
         service.on_end.append(self.look_again)
         self._hub.watch(self._listener.fileno(), self._accept)
 
@@ -65,13 +66,7 @@ class Acceptor:
                 self._standing_since = 0.0  # other workers take the clients
                 return
             try:
-                connected, address = self._listener.accept()
-            except BlockingIOError:
-                self._share.took()
-                self._standing_since = 0.0
-                if self._takes_all:
-                    self._stay_for_a_while()
-                return
+                taken = self._listening.accept()
             except OSError as exc:
                 if is_out_of_descriptors(exc):
                     self._descriptors.free()
@@ -80,7 +75,12 @@ class Acceptor:
                     return
                 continue  # that client has gone already (accept(2), ECONNABORTED)
             self._share.took()
-            connection = self._newcomers.begin(connected, address)
+            if taken is None:  # no client waits
+                self._standing_since = 0.0
+                if self._takes_all:
+                    self._stay_for_a_while()
+                return
+            connection = self._newcomers.begin(*taken)
             if connection is not None:
                 self._serve(connection)
         # The kernel does not show how long a client has waited in the listening socket's queue, and accept(2) gives the oldest

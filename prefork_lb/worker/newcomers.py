@@ -4,7 +4,6 @@ from __future__ import annotations
 import logging
 import socket
 import ssl
-from typing import Any
 
 from prefork_lb.green.streams import GreenStream, TLSStream
 from prefork_lb.net.address import unmapped
@@ -28,20 +27,16 @@ class Newcomers:
         self._scheme = b"https" if context else b"http"
         self._name: SocketAddress | None = None if self._is_unix else listener.getsockname()[:2]
 
-    def begin(self, connected: socket.socket, address: Any) -> Connection | None:
-        """Make the connection of an accepted client; the caller runs its `serve`. None when the client has left.
-
-        `address` is as accept(2) gave it.
-        """
+    def begin(self, connected: socket.SocketType, host: str, port: int) -> Connection | None:
+        """Make the connection of an accepted client; the caller runs its `serve`. None when the client has left."""
         service = self._service
-        connected.setblocking(False)
         source: SocketAddress | None = None
         destination = self._name
         if self._is_unix:
             # Its clients are on this host, with the permission to use the socket.
             peer = client_info("", self._scheme, 0, True)
         else:
-            host, port = unmapped(address[0]), address[1]
+            host = unmapped(host)
             source = host, port
             if self._tells_addresses:  # a listener that is bound to all addresses does not have the one that the client used
                 destination = connected.getsockname()[:2]
