@@ -112,7 +112,7 @@ wheel: $(VENV)/.run
 # The sanitizer looks for the C++ library of greenlet's exceptions when the process begins, so that is loaded before.
 SANITIZED := build/sanitized
 SANITIZED_TESTS := tests/unit/native tests/unit/wire tests/unit/green tests/unit/shared/test_ledger.py \
-  tests/unit/upstream/test_claiming.py
+  tests/unit/upstream/test_compiled_picker.py
 SANITIZERS := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g -O1
 
 sanitize: $(VENV)/.test
@@ -131,7 +131,7 @@ sanitize: $(VENV)/.test
 	  PYTHONMALLOC=malloc PREFORK_LB_NATIVE=required \
 	  ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1 \
 	  $(abspath $(VENV))/bin/python -m pytest -q -p no:cacheprovider -n $(JOBS) --dist loadfile $(SANITIZED_TESTS) \
-	  -k "(native or claiming or green) and not killed_between and not broken_off" $(ARGS)
+	  -k "(native or compiled_picker or green) and not killed_between and not broken_off" $(ARGS)
 
 PURE_TESTS := tests/integration/test_compiled.py tests/integration/test_exactness.py tests/blackbox tests/unit/green
 

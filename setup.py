@@ -7,6 +7,7 @@ import re
 import shutil
 import sys
 import sysconfig
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
@@ -20,14 +21,17 @@ NATIVE_IS_REQUIRED = os.environ.get("PREFORK_LB_NATIVE") == "required"
 # translated one when it is translated itself.
 TRANSLATED = [f"prefork_lb/{name}.py" for name in (
     "green/accepting", "green/hub", "green/turns",
-    "proxy/attempt", "proxy/carried", "proxy/counting", "proxy/engine", "proxy/filtering", "proxy/inbound", "proxy/outbound",
-    "proxy/patience", "proxy/plan", "proxy/reply", "proxy/request",
-    "routing/actions", "routing/conditions", "routing/guards", "routing/match", "routing/path", "routing/template",
+    "proxy/attempt", "proxy/counting", "proxy/engine", "proxy/filtering", "proxy/inbound", "proxy/outbound", "proxy/patience",
+    "proxy/plan", "proxy/reply", "proxy/request", "proxy/response_fields",
+    "routing/actions", "routing/conditions", "routing/guards", "routing/limit_keys", "routing/match", "routing/path",
+    "routing/template",
     "shared/rate_table", "shared/rate_uses",
-    "upstream/idle", "upstream/lease", "upstream/outcomes", "upstream/pool", "upstream/rate_limit", "upstream/times",
-    "wire/fields", "wire/forwarded", "wire/framing", "wire/lines", "wire/memo", "wire/parse", "wire/target",
+    "upstream/idle_connections", "upstream/lease", "upstream/outcomes", "upstream/pool", "upstream/rate_limit",
+    "upstream/response_times",
+    "wire/field_lines", "wire/fields", "wire/forwarded", "wire/framing", "wire/memo", "wire/parse", "wire/target",
     "worker/acceptor", "worker/bodies", "worker/client", "worker/connection", "worker/exchange", "worker/fair_share",
-    "worker/heads", "worker/newcomers", "worker/overload", "worker/pacing", "worker/pending", "worker/sending", "worker/service",
+    "worker/newcomers", "worker/overload", "worker/pacing", "worker/pending", "worker/response_heads", "worker/sending",
+    "worker/service",
 )]
 TRANSLATED_FOLDER = "prefork_lb.translated"
 
@@ -88,6 +92,21 @@ class BuildExtensions(build_ext):
         if files and all(file.exists() for file in files):  # a compiler may have failed
             digests = {source: hashlib.sha256((HERE / source).read_bytes()).hexdigest() for source in TRANSLATED}
             (folder / f"sources{suffix}.json").write_text(json.dumps(digests, indent=1))
+
+    def build_extension(self, ext):
+        # setuptools compiles the files of one extension one after another, and one extension has nearly all of them.
+        compiled_one_by_one = self.compiler.compile
+
+        def compiled_side_by_side(sources, **settings):
+            with ThreadPoolExecutor(os.cpu_count()) as threads:  # each waits for a compiler
+                made = threads.map(lambda source: compiled_one_by_one([source], **settings), sources)
+                return [file for files in made for file in files]
+
+        self.compiler.compile = compiled_side_by_side
+        try:
+            super().build_extension(ext)
+        finally:
+            self.compiler.compile = compiled_one_by_one
 
 
 setup(

@@ -26,14 +26,14 @@ from prefork_lb.balance.registry import KEYED_POLICIES, POLICY_NAMES, make_polic
 from prefork_lb.clock import monotonic
 from prefork_lb.net.address import Address
 from prefork_lb.shared.ledger import Ledger
-from prefork_lb.shared.making import attach_or_create, remove
+from prefork_lb.shared.making import attach_or_create, remove_segment
 from prefork_lb.shared.offsets import Layout
 from prefork_lb.shared.states import States
 from prefork_lb.shared.table import PoolEntry, PoolSlots, ServerEntry, register
 from prefork_lb.upstream.availability import AvailabilityRules
-from prefork_lb.upstream.claiming import fast_claims
+from prefork_lb.upstream.compiled_picker import fast_claims
 from prefork_lb.upstream.ejection import EjectionRules, Ejections
-from prefork_lb.upstream.idle import IdleConnections
+from prefork_lb.upstream.idle_connections import IdleConnections
 from prefork_lb.upstream.outcomes import Outcomes
 from prefork_lb.upstream.pool import Pool
 from prefork_lb.upstream.retries import RetryBudget, RetryRules
@@ -121,7 +121,7 @@ def main() -> None:
     segment = attach_or_create(os.getpid(), Layout(
         rows=4, servers=2 * sum(sizes) * len(POLICY_NAMES), pools=2 * len(sizes) * len(POLICY_NAMES)))
     with contextlib.ExitStack() as at_end:
-        at_end.callback(remove, os.getpid())
+        at_end.callback(remove_segment, os.getpid())
         ledger = Ledger(segment)
         for policy in POLICY_NAMES:
             figures = []

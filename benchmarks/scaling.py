@@ -28,18 +28,18 @@ from pathlib import Path
 from benchmarks.scaling_picture import picture
 from prefork_lb.balance.policy import PolicyMemory, PolicySetup
 from prefork_lb.balance.registry import make_policy
-from prefork_lb.scaling.autoscaler import Autoscaler, Load
+from prefork_lb.scaling.autoscaler import Autoscaler, PoolLoad
 from prefork_lb.scaling.rule import RuleSettings
 from prefork_lb.simulate.figures import percentile
 from prefork_lb.simulate.servers import DescribedServer
-from prefork_lb.simulate.service import parse_service
+from prefork_lb.simulate.service_times import parse_service_times
 from prefork_lb.simulate.simulation import SimulatedServer, Simulation, simulated
 from tests.support.balancer import NO_CONTROL_SOCKET, PROXY, Balancer
 from tests.support.instances import usable
 
 DAY_S, NIGHT, NOON, BURST = 86400.0, 5.0, 400.0, 200.0
 BURSTS_AT_S, BURST_S = (9 * 3600.0, 20 * 3600.0), 600.0
-SERVICE, WORKERS, START_S = parse_service("lognormal:50ms,0.5"), 8, 3.0
+SERVICE, WORKERS, START_S = parse_service_times("lognormal:50ms,0.5"), 8, 3.0
 SETTINGS = RuleSettings(most=8, target=4.0)
 STEP_S, DECIDE_S, SHOWN_S = 0.25, 1.0, 60.0
 
@@ -112,7 +112,7 @@ def live(fixed: int | None, seed: int, speed: float, tell: Callable[[str], None]
             requests += 1
             arrival += rng.expovariate(rate)
         pool.advance(now)
-        autoscaler.note(now, Load(sum(server.claims for server in servers) + pool.waiting, requests))
+        autoscaler.note(now, PoolLoad(sum(server.claims for server in servers) + pool.waiting, requests))
         if fixed is None and now % DECIDE_S == 0:
             wanted = autoscaler.wish(now, fleet.serving, 1).servers
         fleet.step(now, wanted)

@@ -48,26 +48,26 @@ MOST_PAUSE_S = 0.1
 CALM_S = 10.0
 
 RECORDER = """
-import os, select, time
+import os, time
+from prefork_lb.green import hub
 exec(open({settings!r}).read())
-_Epoll = select.epoll
+_make_rounds = hub.make_rounds
 
 class _Recorded:
     def __init__(self, *arguments):
-        self._inner, self._since, self._cpu, self._most = _Epoll(*arguments), 0.0, 0.0, 0.0
-    def poll(self, *arguments):
+        self._rounds, self._since, self._cpu, self._most = _make_rounds(*arguments), 0.0, 0.0, 0.0
+        self.deliver = self._rounds.deliver
+    def collect(self, *arguments):
         now, cpu = time.monotonic(), time.thread_time()
         if self._since and now - self._since > self._most:
             self._most = now - self._since
             with open({folder!r} + "/pauses-%d" % os.getpid(), "a") as file:
                 file.write("%f %f\\n" % (self._most, cpu - self._cpu))
-        found = self._inner.poll(*arguments)
+        found = self._rounds.collect(*arguments)
         self._since, self._cpu = time.monotonic(), time.thread_time()
         return found
-    def __getattr__(self, name):
-        return getattr(self._inner, name)
 
-select.epoll = _Recorded
+hub.make_rounds = _Recorded
 """
 
 CHUNK_FLOOD = """
@@ -308,6 +308,8 @@ def storm(seconds: float, seed: int) -> tuple[dict[str, object], list[str]]:
                 problems.append("no request succeeded")
             log = balancer.log()
             problems += [f"{log.count(word)} x {word!r} in the log" for word in ("Traceback", "internal error") if word in log]
+            if not elapsed:
+                problems.append("no loop told of its pauses")
             if cpu > MOST_PAUSE_S:
                 problems.append(f"a loop was busy for {cpu * 1000:.0f} ms")
             kinds = Counter(re.sub(r" b['\"].*", "", failure.what)[:70] for failure in load.failures)

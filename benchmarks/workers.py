@@ -22,7 +22,7 @@ from rich.table import Table
 
 from benchmarks.policies import AnyRequest, new_pool
 from prefork_lb.shared.ledger import Ledger
-from prefork_lb.shared.making import attach_or_create, remove
+from prefork_lb.shared.making import attach_or_create, remove_segment
 from prefork_lb.shared.offsets import Layout
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.table import PoolEntry, ServerEntry, register
@@ -63,7 +63,7 @@ def measure(processes: int, work_us: float, seconds: float) -> Counts:
     begin, told = context.Barrier(processes), context.SimpleQueue()
     children = [context.Process(target=work, args=(segment, work_us, seconds, begin, told)) for _ in range(processes)]
     with contextlib.ExitStack() as at_end:
-        at_end.callback(remove, os.getpid())
+        at_end.callback(remove_segment, os.getpid())
         for child in children:
             child.start()
         counts = [told.get() for _ in children]

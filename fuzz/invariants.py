@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from prefork_lb.balance.keys import key_finder
+from prefork_lb.balance.keys import policy_key_finder
 from prefork_lb.errors import BadRequest, ProxyError, TruncatedBody
 from prefork_lb.net.stream import Stream
-from prefork_lb.proxy.carried import final_block, final_fields
 from prefork_lb.proxy.outbound import request_block
 from prefork_lb.proxy.request import Request
+from prefork_lb.proxy.response_fields import final_block, final_fields
+from prefork_lb.routing.path import plain_path
 from prefork_lb.wire import compiled
 from prefork_lb.wire.chunked import ChunkedDecoder, encode_chunk, encode_last_chunk
 from prefork_lb.wire.cookies import cookie, without_cookie
@@ -19,14 +20,15 @@ from prefork_lb.wire.forwarded import ClientInfo
 from prefork_lb.wire.framing import request_framing, response_framing
 from prefork_lb.wire.head import Fields, HeadLimits, RequestHead, ResponseHead
 from prefork_lb.wire.parse import head_end, parse_request, parse_response
-from prefork_lb.wire.proxy_protocol import Parsed, header, parse
+from prefork_lb.wire.proxy_protocol import Parsed, parse_proxy_header, proxy_header
 from prefork_lb.wire.target import destination
 from tests.wire.reading import ChunkedReading, read_chunked, read_chunked_pieces, read_request, read_response
 
 T = TypeVar("T")
 
 LIMITS = HeadLimits(head_bytes=4096, line_bytes=512, fields=40)
-URI, PATH, PARAMETER, SOURCE = (key_finder(key, lambda address: address.startswith(("1", "2")))
+LEFT_OUT = frozenset((b"cookie", b"x-a", b"connection", b"content-length", b"via"))
+URI, PATH, PARAMETER, SOURCE = (policy_key_finder(key, lambda address: address.startswith(("1", "2")))
                                 for key in ("uri", "path", "query:a", "source"))
 PEERS = (
     ClientInfo("192.0.2.7", b"http", 8000, False),
@@ -87,6 +89,7 @@ def _told(block: bytes) -> list[object]:
     try:
         asked = parse_request(block, LIMITS)
         told += [asked, asked.is_persistent, asked.section.notable, asked.section.length]
+        told += [plain_path(asked.target), asked.section.without(LEFT_OUT, True).fields, asked.section.without(LEFT_OUT, False)]
         framing, goal = request_framing(asked), destination(asked)
         told += [framing, goal]
         told += [request_block(Request(asked, peer, NoBody(), NoBody()), goal, framing, "web", b"lb") for peer in PEERS]
@@ -144,14 +147,14 @@ def check_proxy_header(data: bytes) -> bool:
         return False
     assert verdict.length == end, f"{end} bytes were read for {verdict!r}"
     for version in (1, 2):
-        again = header(version, verdict.source, verdict.destination)
+        again = proxy_header(version, verdict.source, verdict.destination)
         assert _proxy_header(again + data) == Parsed(verdict.source, verdict.destination, len(again))
     return True
 
 
 def _proxy_header(data: bytes) -> Parsed | str | None:
     try:
-        return parse(data)
+        return parse_proxy_header(data)
     except BadRequest as exc:
         assert len(str(exc)) < 1000, "a message repeats what came without a bound"
         return "refused"

@@ -11,9 +11,9 @@ from werkzeug.wrappers import Response
 from prefork_lb.admin.access import READS, Access
 from prefork_lb.admin.answers import Problem, of_exception, problem_response
 from prefork_lb.admin.changing import Changing
+from prefork_lb.admin.dashboard_files import DashboardFiles
 from prefork_lb.admin.endpoints import Endpoint, Endpoints
 from prefork_lb.admin.events import Events
-from prefork_lb.admin.pages import Pages
 from prefork_lb.admin.publishing import Publisher
 from prefork_lb.admin.reading import Reading
 from prefork_lb.admin.requests import AdminRequest
@@ -44,7 +44,7 @@ class AdminApplication:
         self._access = Access(admin, segment.secret)
         events = Events(segment)
         parts = (Reading(segment, publisher), Changing(segment, publisher), events, Streaming(publisher, events),
-                 SigningIn(self._access), Pages())
+                 SigningIn(self._access), DashboardFiles())
         self.endpoints = Endpoints([endpoint for part in parts for endpoint in part.endpoints()])
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:

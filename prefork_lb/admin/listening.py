@@ -32,7 +32,7 @@ def listen(address: Address) -> socket.socket:
         time.sleep(_AGAIN_S)
 
 
-def remove(address: Address) -> None:
+def remove_listener(address: Address) -> None:
     """Remove what a listener leaves in the file system."""
     if address.is_unix:
         with contextlib.suppress(OSError):

@@ -10,9 +10,9 @@ import os
 import signal
 
 from prefork_lb.admin.application import AdminApplication
-from prefork_lb.admin.listening import listen, remove
+from prefork_lb.admin.http_server import AdminServer
+from prefork_lb.admin.listening import listen, remove_listener
 from prefork_lb.admin.publishing import Publisher
-from prefork_lb.admin.serving import AdminServer
 from prefork_lb.observe.configuration import configuration_of
 from prefork_lb.observe.metrics import prepare
 from prefork_lb.observe.snapshot import Snapshots
@@ -30,7 +30,7 @@ def run(segment: Segment) -> int:
     listener = listen(address)
 
     def end(*_: object) -> None:
-        remove(address)
+        remove_listener(address)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGTERM)
 

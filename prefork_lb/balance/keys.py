@@ -12,7 +12,7 @@ KeyOf = Callable[[RequestInfo], bytes]
 """Finds the key of a request; empty: it has none."""
 
 
-def key_finder(key: str, is_trusted: Callable[[str], bool]) -> KeyOf:
+def policy_key_finder(key: str, is_trusted: Callable[[str], bool]) -> KeyOf:
     """The function for a `key` as the configuration has it; it was checked there. `is_trusted`: whether the proxy at an address
     is believed."""
     kind, _, text = key.partition(":")

@@ -14,9 +14,9 @@ from prefork_lb.config.routes import answer_in_words, route_in_words
 from prefork_lb.discovery.source import ListError
 from prefork_lb.discovery.sources import make_source
 from prefork_lb.errors import ConfigError
-from prefork_lb.shared.saved import folder_problem
-from prefork_lb.shared.saved_lock import describe, holder
 from prefork_lb.shared.segment import SegmentError
+from prefork_lb.shared.state_file import folder_problem
+from prefork_lb.shared.state_file_lock import describe, holder
 from prefork_lb.words import count
 
 

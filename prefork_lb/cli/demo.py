@@ -20,7 +20,7 @@ from types import FrameType
 import click
 import requests
 
-from prefork_lb.cli.demo_plan import CALM, TROUBLE, Plan
+from prefork_lb.cli.demo_plan import CALM, TROUBLE, DemoPlan
 from prefork_lb.cli.traffic import SERVED_BY
 from prefork_lb.errors import PreforkLBError
 from prefork_lb.gunicorn.settings import CONF_FILE
@@ -109,7 +109,7 @@ class _Signals:
             raise _Stopped
 
 
-def run_demo(port: int, workers: int, plan: Plan, say: Callable[[str], None]) -> None:
+def run_demo(port: int, workers: int, plan: DemoPlan, say: Callable[[str], None]) -> None:
     """Run the demo of `plan` until a signal comes, with the balancer on 127.0.0.1:`port` (0: a free one).
 
     Everything that was started has ended when this returns or raises. Raises DemoError.
@@ -218,7 +218,7 @@ def _wait_for_answer(url: str, who: str, check: Callable[[], None], field: str =
     raise DemoError(f"{who} did not answer at {url} within {START_S:g} s; last seen: {seen}")
 
 
-def _invitation(url: str, dashboard: str, plan: Plan, addresses: Mapping[str, str], workers: int, config: Path) -> str:
+def _invitation(url: str, dashboard: str, plan: DemoPlan, addresses: Mapping[str, str], workers: int, config: Path) -> str:
     command = _own_command()
     log = f"    {command} log --status 5xx\n" if plan.traffic else ""
     servers = "\n".join(

@@ -35,7 +35,7 @@ class DemoPool:
 
 
 @dataclass(frozen=True)
-class Plan:
+class DemoPlan:
     """`traffic`: the demo sends requests of its own."""
 
     pools: tuple[DemoPool, ...]
@@ -59,10 +59,10 @@ class Plan:
         return "\n".join(part for part in parts if part)
 
 
-CALM = Plan((DemoPool("demo", (DemoServer("app-1", 10), DemoServer("app-2", 10), DemoServer("app-3-slow", 100))),))
+CALM = DemoPlan((DemoPool("demo", (DemoServer("app-1", 10), DemoServer("app-2", 10), DemoServer("app-3-slow", 100))),))
 
 _WELL = "well:60"
-TROUBLE = Plan(
+TROUBLE = DemoPlan(
     (
         DemoPool(
             "web",

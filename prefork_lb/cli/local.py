@@ -12,15 +12,15 @@ from prefork_lb.cli.running import running_segment, running_segments, who
 from prefork_lb.config.model import Config
 from prefork_lb.errors import SteeringError
 from prefork_lb.observe.configuration import configuration_of
-from prefork_lb.observe.sessions import SessionCounter, Sessions
+from prefork_lb.observe.sessions import ServerSessions, SessionCounter
 from prefork_lb.observe.snapshot import Snapshots
 from prefork_lb.observe.splits import splits_of
 from prefork_lb.shared.events import Event, recent
-from prefork_lb.shared.keys import owner_of, slots_by_key
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import Admin, States, now_ms
 from prefork_lb.shared.steering import Steering
+from prefork_lb.shared.table_lookup import owner_of, slots_by_key
 from prefork_lb.wiring.reloading import ReloadRefused, reload
 
 Changed = TypeVar("Changed")
@@ -140,7 +140,7 @@ class LocalLeftover:
         parts = [f"{in_flight}{' still' if still else ''} in flight"] if in_flight else []
         return ", ".join([*parts, *(sessions.left for sessions in self._sessions() if sessions.left)])
 
-    def _sessions(self) -> list[Sessions]:
+    def _sessions(self) -> list[ServerSessions]:
         config = configuration_of(self._segment)
         return [self._counter.of(config, *key, slot, self._busy_ms) for key, slot in self._slots.items()]
 

@@ -15,7 +15,7 @@ from prefork_lb.cli.running import running_segment
 from prefork_lb.cli.tables import print_table
 from prefork_lb.errors import printable
 from prefork_lb.logs.figures import LogFigures
-from prefork_lb.logs.reading import Entry, Reader, Wanted, duration_s, follow, lines_of, moment, statuses
+from prefork_lb.logs.reading import Entry, Reader, Wanted, duration_s, follow_file, lines_of, moment, statuses
 from prefork_lb.observe.configuration import configuration_of
 
 _MOST_PATHS = 10
@@ -57,20 +57,20 @@ Examples:
 @click.option("--slow", "slow_s", metavar="500ms", callback=_read_by(duration_s), help="Only requests that took so long.")
 @click.option("--request", default="", metavar="ID",
               help="The request with this ID, or of this trace, with all that is known of it.")
-@click.option("--follow", "-f", "follow_file", is_flag=True, help="Go on with what comes, over rotations.")
+@click.option("--follow", "-f", "follows", is_flag=True, help="Go on with what comes, over rotations.")
 @click.option("--summary", "as_summary", is_flag=True, help="Percentiles, slowest paths, errors by server.")
 @click.option("--json", "as_json", is_flag=True, help="The lines as they are in the log.")
 @click.option("--master", type=int, metavar="PID", help="Of which instance, if several run: its gunicorn master.")
 def log(files: tuple[str, ...], wanted_statuses: tuple[range, ...], pool: str, server: str, path: str, client: str,
-        since: str | None, slow_s: float | None, request: str, follow_file: bool, as_summary: bool, as_json: bool,
+        since: str | None, slow_s: float | None, request: str, follows: bool, as_summary: bool, as_json: bool,
         master: int | None) -> None:
     """Read an access log in JSON back: FILEs, also compressed ones and "-", or the log of the instance that runs."""
     names = files or (_log_of_instance(master),)
-    if follow_file and (len(names) > 1 or names[0] == "-" or as_summary):
+    if follows and (len(names) > 1 or names[0] == "-" or as_summary):
         raise click.UsageError("--follow is for one file, and not for a summary")
     wanted = Wanted(wanted_statuses, pool, server, path, client, since or "", (slow_s or 0.0) * 1000, request)
     reader = Reader()
-    found = _matching(_lines(names, follow_file), reader, wanted)
+    found = _matching(_lines(names, follows), reader, wanted)
     if as_summary:
         figures = LogFigures()
         for _, entry in found:
@@ -99,10 +99,10 @@ def _log_of_instance(master: int | None) -> str:
     return os.path.join(f"/proc/{masters[-1]}/cwd", name)  # a path that is not absolute counts from where gunicorn runs
 
 
-def _lines(names: Sequence[str], follow_file: bool) -> Iterator[bytes]:
+def _lines(names: Sequence[str], follows: bool) -> Iterator[bytes]:
     for name in names:
         try:
-            yield from follow(name, _wait) if follow_file else lines_of(name)
+            yield from follow_file(name, _wait) if follows else lines_of(name)
         except OSError as exc:
             raise click.ClickException(f"{name}: {exc.strerror or exc}") from exc
 

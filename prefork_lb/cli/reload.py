@@ -9,7 +9,7 @@ import click
 from prefork_lb.cli.exits import Exit
 from prefork_lb.cli.instances import Document, Instance, InstanceChoice, instance_options
 from prefork_lb.cli.number import Number
-from prefork_lb.shared.events import Event, Kind
+from prefork_lb.shared.events import Event, EventKind
 from prefork_lb.wiring.membership import REFUSED
 from prefork_lb.words import count
 
@@ -64,12 +64,12 @@ def _serving(document: Document) -> set[str]:
 
 def _started(events: list[Event]) -> set[str]:
     """The workers that have put their configuration into force."""
-    return {event.who for event in events if event.kind == Kind.WORKER_STARTED}
+    return {event.who for event in events if event.kind == EventKind.WORKER_STARTED}
 
 
 def _tell(instance: Instance, since: list[Event], workers: int, seconds: float) -> None:
     """Say what a reload that is over has changed. Exits when the configuration was not taken."""
-    told = [event.text for event in since if event.kind == Kind.RELOAD]
+    told = [event.text for event in since if event.kind == EventKind.RELOAD]
     kept = [text for text in told if text.startswith(REFUSED)]
     if kept:
         click.echo(f"{instance.name}: {kept[-1]}", err=True)

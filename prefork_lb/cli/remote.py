@@ -110,7 +110,7 @@ class RemoteInstance:
             answer = self._session.request(method, f"{self.name}/api/v1/{path}", json=body, timeout=_TIMEOUT_S,
                                            allow_redirects=False)
         except requests.RequestException as exc:
-            raise click.ClickException(f"{self.name} cannot be reached: {_reason(exc)}") from exc
+            raise click.ClickException(f"{self.name} cannot be reached: {_innermost_cause(exc)}") from exc
         if answer.status_code >= 300:
             raise click.ClickException(f"{self.name}: {_problem(answer)}")
         return answer
@@ -159,7 +159,7 @@ def _problem(answer: requests.Response) -> str:
         return f"status {answer.status_code} {answer.reason}"
 
 
-def _reason(exc: requests.RequestException) -> str:
+def _innermost_cause(exc: requests.RequestException) -> str:
     """The innermost cause: requests and urllib3 wrap it several times."""
     cause: BaseException = exc
     while (inner := cause.__cause__ or cause.__context__) is not None:

@@ -11,7 +11,7 @@ from prefork_lb.cli.exits import Exit
 from prefork_lb.cli.instances import Document, Instance, InstanceChoice, instance_options
 from prefork_lb.cli.number import Number
 from prefork_lb.scaling.rolling import GONE_BACK
-from prefork_lb.shared.events import Event, Kind
+from prefork_lb.shared.events import Event, EventKind
 
 _LOOK_S = 0.1
 
@@ -71,4 +71,4 @@ def _serving(pool: Document) -> set[str]:
 
 def _outcome(instance: Instance, pool: str, last: int) -> Event | None:
     """The event that tells how the roll ended; None: it goes on."""
-    return next((event for event in instance.events(last) if event.kind == Kind.ROLLED and event.pool == pool), None)
+    return next((event for event in instance.events(last) if event.kind == EventKind.ROLLED and event.pool == pool), None)

@@ -23,13 +23,13 @@ from prefork_lb.config.load import find_and_load
 from prefork_lb.config.pool import PoolConfig
 from prefork_lb.errors import ConfigError
 from prefork_lb.simulate.access_log import LogError, read_log
-from prefork_lb.simulate.comparison import DEFAULT_POLICIES, Recommendation, Scene, averages, choose, compare
+from prefork_lb.simulate.comparison import DEFAULT_POLICIES, Recommendation, Scene, averages, compare, recommend
 from prefork_lb.simulate.ejection import EjectionModel
 from prefork_lb.simulate.figures import Figures
 from prefork_lb.simulate.load import DescribedLoad, Load
 from prefork_lb.simulate.picture import svg
 from prefork_lb.simulate.servers import DescribedServer, Trouble, check_troubles, parse_server, parse_trouble
-from prefork_lb.simulate.service import Service, parse_service
+from prefork_lb.simulate.service_times import ServiceTimes, parse_service_times
 from prefork_lb.words import count
 
 _LARGE = 200_000  # requests of a log beyond which one run is enough
@@ -106,7 +106,7 @@ def simulate(log: str | None, rate: float | None, requests: int, service: str | 
     if runs is None:
         runs = _RUNS if not log or load.requests <= _LARGE else 1
     results = _compare(scene, list(dict.fromkeys(names)), runs)
-    means, choice = averages(results), choose(results)
+    means, choice = averages(results), recommend(results)
     if svg_file:
         try:
             Path(svg_file).write_text(svg(means, _title(scene, troubles), choice.policy))
@@ -127,9 +127,9 @@ def _troubles(texts: Sequence[str], names: Sequence[str]) -> list[Trouble]:
     return troubles
 
 
-def _service(text: str) -> Service:
+def _service(text: str) -> ServiceTimes:
     try:
-        return parse_service(text)
+        return parse_service_times(text)
     except ValueError as exc:
         raise click.ClickException(f"--service: {exc}") from exc
 
@@ -173,7 +173,7 @@ def _letters(number: int) -> str:
     return chr(ord("a") + number) if number < 26 else f"s{number + 1}"
 
 
-def _load(log: str | None, rate: float | None, requests: int, service: Service | None, speed: float) -> Load:
+def _load(log: str | None, rate: float | None, requests: int, service: ServiceTimes | None, speed: float) -> Load:
     if log is None:
         if rate is None or service is None:
             raise click.UsageError("give an access LOG, or --rate and --service")

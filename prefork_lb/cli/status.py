@@ -13,7 +13,7 @@ from rich.table import Table
 from prefork_lb.cli.instances import Document, InstanceChoice, instance_options
 from prefork_lb.cli.split import split_in_words
 from prefork_lb.cli.tables import print_table
-from prefork_lb.cli.words import ago, rate
+from prefork_lb.cli.units import ago, rate
 from prefork_lb.words import count
 
 _SILENT_S = 5.0  # a controller without a sign of life for so long gets a line; it gives one four times a second

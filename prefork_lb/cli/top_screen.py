@@ -11,7 +11,7 @@ from rich.text import Text
 
 from prefork_lb.cli.instances import Document, Instance
 from prefork_lb.cli.number import weight_of
-from prefork_lb.cli.words import rate
+from prefork_lb.cli.units import rate
 from prefork_lb.shared.table import MOST_WEIGHT
 from prefork_lb.words import count
 

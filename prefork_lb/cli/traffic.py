@@ -28,7 +28,7 @@ _INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C ended
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class RequestResult:
     """The outcome of one request. `seconds` is the time until the whole body came; `status` is 0 when `error` is set."""
 
     server: str
@@ -43,7 +43,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Times:
+class TimeSummary:
     """How long requests took, in milliseconds; percentiles by the nearest rank."""
 
     mean_ms: float
@@ -52,7 +52,7 @@ class Times:
     max_ms: float
 
     @classmethod
-    def of(cls, seconds: Iterable[float]) -> Times:
+    def of(cls, seconds: Iterable[float]) -> TimeSummary:
         """Raises ValueError when there is nothing to measure."""
         ordered = sorted(1000 * each for each in seconds)
         if not ordered:
@@ -72,7 +72,7 @@ class TrafficReport:
     `wall_s` is the time from the first request to the last answer, in seconds.
     """
 
-    def __init__(self, answers: Sequence[Answer], wall_s: float) -> None:
+    def __init__(self, answers: Sequence[RequestResult], wall_s: float) -> None:
         self.answers = answers
         self.wall_s = wall_s
 
@@ -86,9 +86,9 @@ class TrafficReport:
         """Why requests had no answer, and how often."""
         return Counter(answer.error for answer in self.answers if answer.error)
 
-    def by_server(self) -> Iterator[tuple[str, list[Answer]]]:
+    def by_server(self) -> Iterator[tuple[str, list[RequestResult]]]:
         """The answers of each server, by name."""
-        groups: dict[str, list[Answer]] = {}
+        groups: dict[str, list[RequestResult]] = {}
         for answer in self.answers:
             if not answer.error:
                 groups.setdefault(answer.server, []).append(answer)
@@ -116,7 +116,7 @@ class TrafficReport:
         if len(groups) > 1:
             groups.append(("all", answered))
         for name, answers in groups:
-            times = Times.of(answer.seconds for answer in answers)
+            times = TimeSummary.of(answer.seconds for answer in answers)
             table.add_row(
                 name, str(len(answers)), f"{len(answers) / len(answered):.1%}",
                 *(f"{ms:.1f}" for ms in (times.mean_ms, times.p50_ms, times.p95_ms, times.max_ms)),
@@ -125,12 +125,12 @@ class TrafficReport:
         return table
 
 
-def _statuses(answers: Iterable[Answer]) -> list[tuple[int, int]]:
+def _statuses(answers: Iterable[RequestResult]) -> list[tuple[int, int]]:
     return sorted(Counter(answer.status for answer in answers).items())
 
 
-def _summary(answers: Sequence[Answer]) -> dict[str, object]:
-    times = Times.of(answer.seconds for answer in answers)
+def _summary(answers: Sequence[RequestResult]) -> dict[str, object]:
+    times = TimeSummary.of(answer.seconds for answer in answers)
     return {
         "requests": len(answers),
         "mean_ms": round(times.mean_ms, 3),
@@ -160,15 +160,15 @@ def send_traffic(
     clients: int,
     *,
     timeout_s: float = 30.0,
-    on_answer: Callable[[Answer], None] = lambda answer: None,
+    on_answer: Callable[[RequestResult], None] = lambda answer: None,
 ) -> TrafficReport:
     """Send `count` GET requests from `clients` threads, each with a connection of its own, and wait for all.
 
     `timeout_s` bounds the connect and each wait for bytes. `on_answer` is called in the calling thread. A
     KeyboardInterrupt ends the run early: the report then has the answers until then.
     """
-    answers: list[Answer] = []
-    arrived: queue.SimpleQueue[Answer | Exception] = queue.SimpleQueue()
+    answers: list[RequestResult] = []
+    arrived: queue.SimpleQueue[RequestResult | Exception] = queue.SimpleQueue()
     tickets = iter(range(count))
     handing_out, stop = threading.Lock(), threading.Event()
 
@@ -203,18 +203,18 @@ def send_traffic(
     return TrafficReport(answers, time.perf_counter() - start)
 
 
-def _ask(session: requests.Session, url: str, timeout_s: float) -> Answer:
+def _ask(session: requests.Session, url: str, timeout_s: float) -> RequestResult:
     start = time.perf_counter()
     try:
         with session.get(url, timeout=timeout_s, allow_redirects=False, stream=True) as response:
             for _ in response.iter_content(65536):
                 pass  # read to its end, however large, and not kept
     except requests.RequestException as exc:
-        return Answer("", 0, time.perf_counter() - start, _reason(exc))
-    return Answer(response.headers.get(SERVED_BY) or UNNAMED, response.status_code, time.perf_counter() - start)
+        return RequestResult("", 0, time.perf_counter() - start, _failure_in_words(exc))
+    return RequestResult(response.headers.get(SERVED_BY) or UNNAMED, response.status_code, time.perf_counter() - start)
 
 
-def _reason(exc: requests.RequestException) -> str:
+def _failure_in_words(exc: requests.RequestException) -> str:
     """The innermost cause. The exceptions that `requests` wraps around it name objects and addresses in memory."""
     cause: BaseException = exc
     while True:

@@ -6,17 +6,17 @@ from collections.abc import Mapping, Sequence
 from prefork_lb.clock import Clock
 from prefork_lb.cluster.parts import divide, part_alone, rounded_need
 from prefork_lb.cluster.report import Key
-from prefork_lb.cluster.servers import Counts, Servers
-from prefork_lb.shared.keys import server_at
+from prefork_lb.cluster.server_list import Counts, Servers
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import States
+from prefork_lb.shared.table_lookup import server_at
 
 _PEAK_S = 1.0  # a need is the greatest of this time: parts must not change with every request
 _AGAIN_S = 2.0  # a part is confirmed after so long: the store may have lost it
 
 
-class Limits:
+class SharedLimits:
     """This balancer's parts."""
 
     def __init__(self, segment: Segment, ledger: Ledger, states: States, counts: Counts, clock: Clock) -> None:

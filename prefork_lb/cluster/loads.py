@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from prefork_lb.cluster.leveling import Leveling
 from prefork_lb.cluster.report import Key, Report, decode_keys
-from prefork_lb.cluster.servers import Counts, Servers
+from prefork_lb.cluster.server_list import Counts, Servers
 
 _AGAIN = 20  # reports after which a table is sent again: the store may have lost it
 
@@ -47,7 +47,7 @@ class Tables:
         return [known.get(key, 0) for key in servers.keys]
 
 
-class Loads:
+class Levelings:
     """One `Leveling` a pool."""
 
     def __init__(self, counts: Counts, tables: Tables) -> None:

@@ -12,17 +12,17 @@ import socket
 import threading
 
 from prefork_lb.clock import monotonic
-from prefork_lb.cluster.rates import Rates
+from prefork_lb.cluster.rates import SharedRates
 from prefork_lb.cluster.redis_store import RedisStore
-from prefork_lb.cluster.sessions import Sessions
+from prefork_lb.cluster.sessions import SharedSessions
 from prefork_lb.cluster.sharing import Sharing
 from prefork_lb.cluster.store import StoreError
 from prefork_lb.config.cluster import ClusterConfig
 from prefork_lb.config.published import decode_published
 from prefork_lb.shared import layout as at
-from prefork_lb.shared.desired import published
 from prefork_lb.shared.identity import myself
 from prefork_lb.shared.ledger import Ledger
+from prefork_lb.shared.published_config import published
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import States
 
@@ -43,9 +43,9 @@ def run(segment: Segment) -> int:
     ledger = Ledger(segment, takes_row=False)
     with ledger.locked():
         segment.cells[at.H_CLUSTER], segment.cells[at.H_CLUSTER + 1] = myself()
-    sessions = Sessions(segment, ledger) if segment.layout.sessions and config.secret_file else None
+    sessions = SharedSessions(segment, ledger) if segment.layout.sessions and config.secret_file else None
     sharing = Sharing(config.balancer or _own_name(segment), segment, ledger, States(segment), RedisStore(config),
-                      sessions=sessions, rates=Rates(segment, ledger, monotonic) if segment.layout.rate_uses else None)
+                      sessions=sessions, rates=SharedRates(segment, ledger, monotonic) if segment.layout.rate_uses else None)
     share(sharing, config.interval, stop)
     return 0
 

@@ -52,7 +52,7 @@ class _Heard:
     used_us: Mapping[int, int]
 
 
-class Rates:
+class SharedRates:
     """This balancer's part."""
 
     def __init__(self, segment: Segment, ledger: Ledger, clock: Clock) -> None:

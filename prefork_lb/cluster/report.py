@@ -29,6 +29,14 @@ class Setting(Struct, array_like=True, frozen=True):
     stamp: int  # when, in milliseconds of the store's clock
 
 
+class SplitSetting(Struct, array_like=True, frozen=True):
+    """The weights of a route's split that operators have set; pools that are not there have those of the configuration."""
+
+    route: int
+    weights: dict[str, int]
+    stamp: int  # as of a Setting
+
+
 class Ejected(Struct, array_like=True, frozen=True):
     """A server that this balancer has ejected."""
 
@@ -54,6 +62,7 @@ class Report(Struct, array_like=True, frozen=True):
     settings: list[Setting]
     ejected: list[Ejected]
     rates: list[tuple[_Cell, _Used]] = []  # by key of a limit, microseconds of its rate that were used here
+    splits: list[SplitSetting] = []
 
 
 class Checked(Struct, array_like=True, frozen=True):
@@ -74,12 +83,12 @@ class Results(Struct, array_like=True, frozen=True):
     checked: list[Checked]
 
 
-def encode(report: Report) -> bytes:
+def encode_report(report: Report) -> bytes:
     """As the store keeps it."""
     return msgspec.msgpack.encode(report)
 
 
-def decode(data: bytes) -> Report | None:
+def decode_report(data: bytes) -> Report | None:
     """None: another version wrote it."""
     try:
         report = msgspec.msgpack.decode(data, type=Report)

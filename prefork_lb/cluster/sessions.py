@@ -21,7 +21,7 @@ _MOST = 256  # are looked at, at an exchange, under the ledger's lock: 0.5 ms
 _REMEMBERED = 100_000  # of those that were passed on
 
 
-class Passed(Struct, array_like=True, frozen=True):
+class SessionPlace(Struct, array_like=True, frozen=True):
     """A session, and where it is."""
 
     pool: str
@@ -31,7 +31,7 @@ class Passed(Struct, array_like=True, frozen=True):
     age_ms: int  # since it was last used
 
 
-class Sessions:
+class SharedSessions:
     """This balancer's part."""
 
     def __init__(self, segment: Segment, ledger: Ledger) -> None:
@@ -50,7 +50,7 @@ class Sessions:
             server = by_hash.get(place.server)
             if server is not None and self._told.get(key) != place.server:
                 self._told[key] = place.server
-                found.append(Passed(*server, *key, max(0, now - place.used_ms)))
+                found.append(SessionPlace(*server, *key, max(0, now - place.used_ms)))
         self._since_ms = now - 1
         while len(self._told) > _REMEMBERED:
             self._told.pop(next(iter(self._told)))
@@ -63,7 +63,7 @@ class Sessions:
         for passed_ms, message in received.sessions:
             waited_ms = max(0, received.now_ms - passed_ms)
             try:
-                passed = msgspec.msgpack.decode(message, type=list[Passed])
+                passed = msgspec.msgpack.decode(message, type=list[SessionPlace])
             except msgspec.MsgspecError:
                 continue  # of another version
             for each in passed:

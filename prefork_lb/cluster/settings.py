@@ -14,20 +14,23 @@ from prefork_lb.errors import PreforkLBError
 from prefork_lb.shared.states import Admin, States
 from prefork_lb.shared.steering import FROM_CONFIGURATION, Change, Steering
 
-_UNTOUCHED = 0  # the stamp of a server for which nobody has set anything
-_FROM_BEFORE = 1  # of what was set before this process ran: every setting of another balancer is newer
+UNTOUCHED = 0
+"""The stamp of what nobody has set."""
+FROM_BEFORE = 1
+"""Of what was set before this process ran: every setting of another balancer is newer."""
 
 log = logging.getLogger("prefork_lb")
 
 
-class Settings:
+class SharedSettings:
     """As one balancer keeps them."""
 
     def __init__(self, states: States, steering: Steering) -> None:
         self._states = states
         self._steering = steering
         self._known: dict[Key, Setting] = {}
-        self._newest = _FROM_BEFORE
+        self._refused: dict[Key, Setting] = {}  # what could not be set, and was logged
+        self._newest = FROM_BEFORE
 
     def look(self, servers: Mapping[Key, int], now_ms: int) -> list[Setting]:
         """Take over what operators have set here since the last look; all settings that others are to know.
@@ -41,7 +44,7 @@ class Settings:
                 continue
             present = self._setting(key, slot)
             if known is None:
-                stamp = _UNTOUCHED if present == _default(key) else _FROM_BEFORE
+                stamp = UNTOUCHED if present == _default(key) else FROM_BEFORE
                 known = _stamped(present, stamp)
             elif _stamped(known, 0) != present:
                 self._newest = max(now_ms, self._newest + 1)
@@ -58,11 +61,14 @@ class Settings:
             known = self._known.get(key)
             if known is None or key not in servers or _order(setting) <= _order(known):
                 continue
-            self._known[key] = setting
             try:
                 self._steering.change(*key, _change(known, setting), f"balancer {balancer}")
-            except (PreforkLBError, ValueError) as exc:
-                log.warning("pool %s: server %s: what balancer %s tells cannot be set: %s", *key, balancer, exc)
+            except (PreforkLBError, ValueError) as exc:  # it is told again with each exchange, and tried again
+                if self._refused.get(key) != setting:
+                    self._refused[key] = setting
+                    log.warning("pool %s: server %s: what balancer %s tells cannot be set: %s", *key, balancer, exc)
+            else:
+                self._known[key] = setting
 
     def _setting(self, key: Key, slot: int) -> Setting:
         limit = self._states.limit_set(slot)

@@ -6,19 +6,20 @@ import random
 from collections.abc import Sequence
 
 from prefork_lb.clock import Clock, monotonic
-from prefork_lb.cluster.limits import Limits
-from prefork_lb.cluster.loads import Loads, Tables
+from prefork_lb.cluster.limits import SharedLimits
+from prefork_lb.cluster.loads import Levelings, Tables
 from prefork_lb.cluster.others import Others
-from prefork_lb.cluster.rates import Rates
-from prefork_lb.cluster.report import VERSION, Report, decode, decode_results, encode, encode_results
-from prefork_lb.cluster.servers import Counts, ServerList, Servers
-from prefork_lb.cluster.sessions import Sessions
-from prefork_lb.cluster.settings import Settings
+from prefork_lb.cluster.rates import SharedRates
+from prefork_lb.cluster.report import VERSION, Report, decode_report, decode_results, encode_report, encode_results
+from prefork_lb.cluster.server_list import Counts, ServerList, Servers
+from prefork_lb.cluster.sessions import SharedSessions
+from prefork_lb.cluster.settings import SharedSettings
+from prefork_lb.cluster.splits import SharedSplits
 from prefork_lb.cluster.store import Received, Sent, Store, StoreError
-from prefork_lb.cluster.verdicts import Checks, Ejections
+from prefork_lb.cluster.verdicts import SharedChecks, SharedEjections
 from prefork_lb.shared.balancers import Balancer, write_balancers
 from prefork_lb.shared.elsewhere import Elsewhere
-from prefork_lb.shared.events import Kind, record
+from prefork_lb.shared.events import EventKind, record_event
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import States
@@ -33,7 +34,8 @@ class Sharing:
     """This balancer's part. `exchange` is to be called again and again, from one thread."""
 
     def __init__(self, name: str, segment: Segment, ledger: Ledger, states: States, store: Store, clock: Clock = monotonic,
-                 rng: random.Random | None = None, sessions: Sessions | None = None, rates: Rates | None = None) -> None:
+                 rng: random.Random | None = None, sessions: SharedSessions | None = None,
+                 rates: SharedRates | None = None) -> None:
         """`name` is this balancer's, which no other one has. `sessions`: None when learned ones are not shared; `rates`: None
         when there are no limits of a rate."""
         self._sessions, self._rates = sessions, rates
@@ -44,12 +46,13 @@ class Sharing:
         self._counts = Counts(segment, states)
         self._others = Others(clock)
         self._tables = Tables()
-        self._loads = Loads(self._counts, self._tables)
-        self._settings = Settings(states, Steering(segment, ledger, states))
-        self._ejections = Ejections(segment, ledger, states)
-        self._checks = Checks(name, segment, ledger, states)
+        self._loads = Levelings(self._counts, self._tables)
+        steering = Steering(segment, ledger, states)
+        self._settings, self._splits = SharedSettings(states, steering), SharedSplits(segment, ledger, steering)
+        self._ejections = SharedEjections(segment, ledger, states)
+        self._checks = SharedChecks(name, segment, ledger, states)
         self._results_at = 0.0
-        self._limits = Limits(segment, ledger, states, self._counts, clock)
+        self._limits = SharedLimits(segment, ledger, states, self._counts, clock)
         self._run, self._number, self._round_us = (rng or random.Random()).getrandbits(62), 0, 0
         self._store_ahead_ms = 0.0  # the store's clock against this host's monotonic one
         self._present: dict[str, Report] = {}
@@ -70,7 +73,7 @@ class Sharing:
         self._round_us = int((ended - begun) * 1e6)
         self._store_ahead_ms = received.now_ms - ended * 1000
         if not self._elsewhere.is_together:
-            self._tell(Kind.BALANCER_JOINED, self.name, "shares with others from now on")
+            self._tell(EventKind.BALANCER_JOINED, self.name, "shares with others from now on")
         # Before what others tell is written: the controller takes that back only from a balancer that has shared.
         self._elsewhere.note_round(self._round_us)
         self._take(servers, in_flight, received)
@@ -84,7 +87,7 @@ class Sharing:
         if self._elsewhere.is_together:
             self._elsewhere.go_alone()
             log.error("this balancer goes on by itself: %s", why)
-            self._tell(Kind.BALANCER_LEFT, self.name, f"goes on by itself: {why}")
+            self._tell(EventKind.BALANCER_LEFT, self.name, f"goes on by itself: {why}")
         self._present = {}
         self._write_balancers()
 
@@ -108,8 +111,8 @@ class Sharing:
         self._number += 1
         report = Report(VERSION, self.name, self._run, self._number, servers.digest, list(in_flight), needs, self._round_us,
                         can_check, self._checks.number, self._settings.look(slots, now_ms), self._ejections.look(slots),
-                        self._rates.look(balancers) if self._rates is not None else [])
-        sent = Sent(self.name, encode(report), results=encode_results(results) if results is not None else None,
+                        self._rates.look(balancers) if self._rates is not None else [], self._splits.look(now_ms))
+        sent = Sent(self.name, encode_report(report), results=encode_results(results) if results is not None else None,
                     gone=self._others.gone())
         sent.tables, sent.wanted_tables = self._tables.to_send(servers, self._number), self._tables.unknown(others)
         checker = self._checker(can_check, others)
@@ -125,7 +128,8 @@ class Sharing:
 
     def _take(self, servers: Servers, in_flight: Sequence[int], received: Received) -> None:
         self._tables.take(received.tables)
-        reports = [report for data in received.reports if (report := decode(data)) is not None and report.balancer != self.name]
+        reports = [report for data in received.reports
+                   if (report := decode_report(data)) is not None and report.balancer != self.name]
         self._others.hear(reports)
         present = self._others.present()
         self._note_presence(present)
@@ -135,6 +139,7 @@ class Sharing:
         self._elsewhere.set(self._loads.of(servers, in_flight, present, place))
         self._limits.take(servers, received.parts, len(names), place)
         self._settings.adopt(slots, [(report.balancer, setting) for report in present for setting in report.settings])
+        self._splits.adopt((report.balancer, setting) for report in present for setting in report.splits)
         self._ejections.adopt(slots, present)
         if self._rates is not None:
             self._rates.adopt(present)
@@ -156,14 +161,14 @@ class Sharing:
     def _note_presence(self, present: Sequence[Report]) -> None:
         now = {report.balancer: report for report in present}
         for name in sorted(now.keys() - self._present.keys()):
-            self._tell(Kind.BALANCER_JOINED, name, "shares with this one")
+            self._tell(EventKind.BALANCER_JOINED, name, "shares with this one")
         for name in sorted(self._present.keys() - now.keys()):
-            self._tell(Kind.BALANCER_LEFT, name, "is silent, or has ended")
+            self._tell(EventKind.BALANCER_LEFT, name, "is silent, or has ended")
         self._present = now
 
-    def _tell(self, kind: Kind, name: str, text: str) -> None:
+    def _tell(self, kind: EventKind, name: str, text: str) -> None:
         with self._ledger.locked():
-            record(self._segment, kind, f"{name} {text}")
+            record_event(self._segment, kind, f"{name} {text}")
 
     def _write_balancers(self) -> None:
         others, slots = list(self._present.values()), self._list.read().slots

@@ -5,11 +5,11 @@ import logging
 from collections.abc import Iterable, Mapping
 
 from prefork_lb.cluster.report import Checked, Ejected, Key, Report, Results
-from prefork_lb.shared.keys import server_at
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import States, now_ms
-from prefork_lb.shared.transitions import Check, Ejection, Event
+from prefork_lb.shared.table_lookup import server_at
+from prefork_lb.shared.transitions import Check, Ejection, StateEvent
 
 # A balancer that hears nothing for so long of the one that checks makes its own checks.
 _HOLDS_MS = 1500
@@ -19,7 +19,7 @@ _LEAST_MS = 100  # the rest of an ejection that is worth telling
 log = logging.getLogger("prefork_lb")
 
 
-class Ejections:
+class SharedEjections:
     """A server that one balancer has ejected is ejected on all, for what is left of the time. Each then makes its own trial."""
 
     def __init__(self, segment: Segment, ledger: Ledger, states: States) -> None:
@@ -55,11 +55,12 @@ class Ejections:
                     if server_at(self._segment, slot) != key:
                         continue  # the slot was freed since `servers` was read, and may be another server's
                     if states.ejection[slot] == Ejection.NONE and any(map(states.is_usable, others)):
-                        states.eject(slot, Event.FAILED, now_ms() + ejected.left_ms, f"balancer {report.balancer} has ejected it")
+                        states.eject(slot, StateEvent.FAILED, now_ms() + ejected.left_ms,
+                                     f"balancer {report.balancer} has ejected it")
                         self._adopted[slot] = states.times_ejected[slot]
 
 
-class Checks:
+class SharedChecks:
     """One balancer's checks hold for all: those of the first one by name that has any. The others go by what it tells."""
 
     def __init__(self, name: str, segment: Segment, ledger: Ledger, states: States) -> None:

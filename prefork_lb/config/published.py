@@ -13,7 +13,7 @@ from msgspec import inspect
 from prefork_lb.config.model import Config
 
 
-def encode(config: Config) -> bytes:
+def encode_published(config: Config) -> bytes:
     """The configuration as it is published."""
     return msgspec.json.encode(config)
 

@@ -17,7 +17,7 @@ from prefork_lb.errors import shown
 from prefork_lb.net.networks import lies_in
 from prefork_lb.routing.conditions import rank
 from prefork_lb.routing.path import compared
-from prefork_lb.routing.pattern import compiled
+from prefork_lb.routing.pattern import compile_pattern
 from prefork_lb.wire import grammar
 
 _PATH = re.compile(r"/[\x21-\x7e]*")
@@ -126,7 +126,7 @@ def _path_problem(path: str) -> str:
     """Why a route cannot have this path; empty: it can."""
     if path.startswith("~"):
         try:
-            compiled(path[1:])
+            compile_pattern(path[1:])
         except ValueError as exc:
             return str(exc)
         return ""
@@ -142,7 +142,7 @@ def _path_problem(path: str) -> str:
 
 def _pattern(value: str, place: Path, report: ReportProblem) -> None:
     try:
-        compiled(value[1:])
+        compile_pattern(value[1:])
     except ValueError as exc:
         report(place, str(exc))
 

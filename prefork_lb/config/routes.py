@@ -1,7 +1,6 @@
 """Which requests go where, `[[routes]]`, and what becomes of them on the way. See `config.model`."""
 from __future__ import annotations
 
-import hashlib
 from typing import Annotated, Literal
 
 from msgspec import field
@@ -188,6 +187,8 @@ def route_in_words(route: RouteConfig) -> str:
 
 def route_number(route: RouteConfig) -> int:
     """A number that the route's conditions make, never 0: the same in every process, and as long as the conditions stay."""
+    import hashlib  # OpenSSL comes with it: 1 MiB of a controller that has no such route
+
     return int.from_bytes(hashlib.blake2b(route_in_words(route).encode(), digest_size=8).digest()) >> 1 or 1
 
 

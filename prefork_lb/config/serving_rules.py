@@ -43,6 +43,7 @@ def check_serving(route: RouteConfig, place: Path, pools: Pools, report: ReportP
         _passes_on(route, "mirror", route.mirror.pool, place, pools, report)
     if route.timeouts is not None and route.pool == "" and route.split == {}:
         report((*place, "timeouts"), "has no meaning without pool or split")
+    _by_redirects(route, place, pools, report)
     if route.cors is not None:
         _cors(route.cors, (*place, "cors"), report)
     if route.https is not None and route.scheme == "http":
@@ -86,6 +87,16 @@ def _passes_on(route: RouteConfig, key: str, other: str, place: Path, pools: Poo
         pool = pools.get(name or "")
         if pool is not None and pool.mode == "redirect":
             report((*place, key), f'the pool {name} has mode = "redirect", which has no {key}')
+
+
+def _by_redirects(route: RouteConfig, place: Path, pools: Pools, report: ReportProblem) -> None:
+    """Report what only requests to servers have, when every pool of the route sends clients elsewhere."""
+    named = [pools.get(name) for name in (route.pool, *(route.split or ())) if name]
+    if named and all(pool is not None and pool.mode == "redirect" for pool in named):
+        for key in ("request", "bandwidth", "timeouts"):
+            if getattr(route, key):
+                report((*place, key), 'has no meaning with mode = "redirect" in the pool: clients ask the servers themselves; '
+                       "leave it out")
 
 
 def _pool(name: str, place: Path, pools: Pools, report: ReportProblem) -> None:

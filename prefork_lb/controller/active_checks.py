@@ -1,25 +1,31 @@
-"""Active checks: which servers are checked, by the configuration, and the results, into shared memory."""
+"""Active checks: which servers are checked, by the configuration, and the results, into shared memory.
+
+What makes the checks is imported when there is a server to check: 4 MiB that other instances do without.
+"""
 from __future__ import annotations
 
 import logging
 import threading
 from collections.abc import Hashable, Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from prefork_lb.config.added import added_server
 from prefork_lb.config.model import Config
-from prefork_lb.config.pool import HealthConfig, PoolConfig, ServerConfig, TLSConfig
-from prefork_lb.config.statuses import parse_statuses
-from prefork_lb.controller.probe import CheckOutcome, Probe, Prober
-from prefork_lb.controller.schedule import CheckRules, CheckSchedule, Target
+from prefork_lb.config.pool import ServerConfig
 from prefork_lb.controller.streak import CheckState
-from prefork_lb.net.address import parse_address
-from prefork_lb.shared.keys import server_at, slots_by_key
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import Admin, States, now_ms
 from prefork_lb.shared.table import Standing
+from prefork_lb.shared.table_lookup import server_at, slots_by_key
 from prefork_lb.shared.transitions import Check
-from prefork_lb.wire.head import HeadLimits
+
+if TYPE_CHECKING:
+    from prefork_lb.controller.probe import CheckOutcome
+    from prefork_lb.controller.schedule import CheckSchedule
+
+Checked = dict[tuple[str, str], tuple[ServerConfig, int, Check]]
+"""By pool and address: the server, its slot, and what is known of it."""
 
 log = logging.getLogger("prefork_lb")
 
@@ -38,10 +44,9 @@ class ActiveChecks:
         self._seen = -1
         self._seen_elsewhere: frozenset[int] = frozenset()
         self._slots: Mapping[Hashable, int] = {}  # written and read under the ledger's lock
-        self._checks = CheckSchedule(Prober(), self._report)
+        self._schedule: CheckSchedule | None = None  # None: there was no server to check yet
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._checks.run, args=(self._stop,), name="prefork_lb checks", daemon=True)
-        self._thread.start()
+        self._thread: threading.Thread | None = None
 
     def use(self, config: Config) -> None:
         """Check as this configuration says, from the next look on."""
@@ -53,9 +58,7 @@ class ActiveChecks:
         changes, elsewhere = self._states.changes, self._checked_elsewhere()
         if self._config is None or (changes == self._seen and elsewhere == self._seen_elsewhere):
             return
-        targets: list[Target] = []
-        checked: dict[Hashable, int] = {}
-        limits = self._config.proxy.limits.head
+        checked: Checked = {}
         with self._ledger.locked():
             for key, server, slot in self._servers(self._config):
                 pool = self._config.pools[key[0]]
@@ -63,11 +66,24 @@ class ActiveChecks:
                     # The first worker forgot it when the checks ended, but the result of one under way may have come after that.
                     self._states.forget_check(slot)
                 elif self._states.admin[slot] != Admin.MAINTENANCE and slot not in elsewhere:
-                    checked[key] = slot
-                    targets.append(_target(key, server, pool, limits, Check(self._states.check[slot])))
-            self._slots = checked
-        self._checks.set_targets(targets)
+                    checked[key] = server, slot, Check(self._states.check[slot])
+            self._slots = {key: slot for key, (_, slot, _) in checked.items()}
+        if checked or self._schedule is not None:
+            self._hand_out(self._config, checked)
         self._seen, self._seen_elsewhere = changes, elsewhere  # last: what failed is made again at the next look
+
+    def _hand_out(self, config: Config, checked: Checked) -> None:
+        from prefork_lb.controller.check_targets import target_for
+        from prefork_lb.controller.probe import Prober
+        from prefork_lb.controller.schedule import CheckSchedule
+
+        if self._schedule is None:
+            self._schedule = CheckSchedule(Prober(), self._report)
+            self._thread = threading.Thread(target=self._schedule.run, args=(self._stop,), name="prefork_lb checks", daemon=True)
+            self._thread.start()
+        limits = config.proxy.limits.head
+        self._schedule.set_targets([target_for(key, server, config.pools[key[0]], limits, _KNOWN.get(known))
+                                    for key, (server, _, known) in checked.items()])
 
     def _checked_elsewhere(self) -> frozenset[int]:
         """The slots of servers that another balancer checks for this one."""
@@ -86,8 +102,10 @@ class ActiveChecks:
     def close(self) -> None:
         """End the checks."""
         self._stop.set()
-        self._thread.join()
-        self._checks.close()
+        if self._thread is not None:
+            self._thread.join()
+        if self._schedule is not None:
+            self._schedule.close()
 
     def _report(self, key: Hashable, state: CheckState, outcome: CheckOutcome) -> None:
         found = _STATES[state]
@@ -102,18 +120,3 @@ class ActiveChecks:
         if before != found:
             assert isinstance(key, tuple)
             log.warning("pool %s: server %s is %s: %s", key[0], key[1], state.value, outcome.reason)
-
-
-def probe_for(server: ServerConfig, pool: PoolConfig, limits: HeadLimits) -> Probe:
-    """The check of a server. `limits` are those of the traffic."""
-    health, tls = pool.health or HealthConfig(type="tcp"), pool.tls or TLSConfig()
-    return Probe(
-        health.type, parse_address(server.address), health.method, health.path, health.host, tuple(health.headers.items()),
-        parse_statuses(health.statuses), health.text, health.pattern, health.timeout, health.port, tls.verify, tls.ca_file,
-        tls.certificate, tls.key, tls.server_name, server.proxy_protocol, limits)
-
-
-def _target(key: tuple[str, str], server: ServerConfig, pool: PoolConfig, limits: HeadLimits, known: Check) -> Target:
-    health = pool.health or HealthConfig()
-    return Target(key, probe_for(server, pool, limits),
-                  CheckRules(health.interval, health.fast_interval, health.rise, health.fall, health.start), _KNOWN.get(known))

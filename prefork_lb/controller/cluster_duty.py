@@ -8,7 +8,7 @@ from prefork_lb.config.cluster import ClusterConfig
 from prefork_lb.controller.supervisor import Supervisor, command_of
 from prefork_lb.shared.balancers import balancers
 from prefork_lb.shared.elsewhere import Elsewhere
-from prefork_lb.shared.events import Kind, record
+from prefork_lb.shared.events import EventKind, record_event
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import States
@@ -38,7 +38,7 @@ class ClusterDuty:
             log.error("this balancer goes on by itself: %s", why)
             name = next((each.name for each in balancers(self._segment) if each.is_self), "this balancer")
             with self._ledger.locked():
-                record(self._segment, Kind.BALANCER_LEFT, f"{name} goes on by itself: {why}")
+                record_event(self._segment, EventKind.BALANCER_LEFT, f"{name} goes on by itself: {why}")
         self._process.look()
 
     def close(self) -> None:

@@ -12,14 +12,14 @@ from prefork_lb.controller.duties import Duties
 from prefork_lb.discovery.finder import Finder, Outcome
 from prefork_lb.discovery.sources import make_source
 from prefork_lb.shared import layout as at
-from prefork_lb.shared.discovered import Discovered, State, discovered_of, write_discovered
-from prefork_lb.shared.events import Kind, record
-from prefork_lb.shared.following import Followed, follow
-from prefork_lb.shared.keys import pool_number, slots_by_key
+from prefork_lb.shared.discovered import Discovered, DiscoveryState, discovered_of, write_discovered
+from prefork_lb.shared.events import EventKind, record_event
+from prefork_lb.shared.following import Followed, follow_list
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import States
-from prefork_lb.shared.table import Source
+from prefork_lb.shared.table import AddedBy
+from prefork_lb.shared.table_lookup import pool_number, slots_by_key
 from prefork_lb.shared.text import as_note
 
 # At most one event of changes, and one of a failure, of a pool in so many seconds: the ring of events is for everybody.
@@ -74,7 +74,7 @@ class DiscoveryDuty:
     def _look_at(self, name: str, pool: _Pool) -> None:
         outcome, mark = pool.finder.outcome, self._segment.cells[at.H_MEMBERS]
         if outcome.servers is not None and (outcome.servers is not pool.in_force or mark != pool.mark or not pool.is_done):
-            followed = follow(self._segment, self._ledger, self._states, name, outcome.servers)
+            followed = follow_list(self._segment, self._ledger, self._states, name, outcome.servers)
             pool.in_force, pool.is_done, pool.problems = outcome.servers, followed.is_done, "; ".join(followed.problems)
             pool.mark = self._segment.cells[at.H_MEMBERS]
             pool.telling.note(followed)
@@ -86,7 +86,7 @@ class DiscoveryDuty:
         for kind, text in pool.telling.due(f"{outcome.error}; its servers stay as they are" if outcome.error else pool.problems):
             log.warning("pool %s: %s", name, text)
             with self._ledger.locked():
-                record(self._segment, kind, text, name, who="discovery")
+                record_event(self._segment, kind, text, name, who="discovery")
 
     def _write(self, number: int, found: Discovered | None) -> None:
         with self._ledger.locked():
@@ -97,8 +97,8 @@ class DiscoveryDuty:
         if (number := pool_number(self._segment, name)) is not None and discovered_of(self._segment, number) is not None:
             self._write(number, None)
         sources = self._states.source
-        if any(pool == name and sources[slot] == Source.DISCOVERY for (pool, _), slot in slots_by_key(self._segment).items()):
-            follow(self._segment, self._ledger, self._states, name, {})
+        if any(pool == name and sources[slot] == AddedBy.DISCOVERY for (pool, _), slot in slots_by_key(self._segment).items()):
+            follow_list(self._segment, self._ledger, self._states, name, {})
 
 
 class _Pool:
@@ -116,7 +116,7 @@ class _Pool:
     def discovered(self, outcome: Outcome, before: Discovered | None) -> Discovered:
         """How the discovery goes, as shared memory keeps it. Until there is a good list the facts of `before` stay: a controller
         before this one may have written them."""
-        state = State.FAILING if outcome.error else State.GOOD if outcome.number else State.WAITING
+        state = DiscoveryState.FAILING if outcome.error else DiscoveryState.GOOD if outcome.number else DiscoveryState.WAITING
         good_at, servers = (before.good_at, before.servers) if before is not None else (0.0, 0)
         if outcome.servers is not None:
             good_at, servers = int(outcome.good_at * 1000) / 1000, len(outcome.servers)
@@ -136,14 +136,14 @@ class _Telling:
         """Add changes to those that the next event tells."""
         self._untold.add(followed)
 
-    def due(self, failure: str) -> list[tuple[Kind, str]]:
+    def due(self, failure: str) -> list[tuple[EventKind, str]]:
         """The events that are due. `failure`: what is wrong with the list, or with its servers; empty: all is well."""
         found, now = [], self._clock()
         if self._untold.in_words and now >= self._changes_at:
-            found.append((Kind.DISCOVERED, self._untold.in_words))
+            found.append((EventKind.DISCOVERED, self._untold.in_words))
             self._untold, self._changes_at = Followed(), now + _CHANGES_S
         if failure != self._told and (not failure or now >= self._failures_at):
-            found.append((Kind.DISCOVERY_FAILED, failure) if failure else (Kind.DISCOVERED, "the list is good again"))
+            found.append((EventKind.DISCOVERY_FAILED, failure) if failure else (EventKind.DISCOVERED, "the list is good again"))
             self._told = failure
             if failure:
                 self._failures_at = now + _FAILURES_S

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-from prefork_lb.controller.words import ranges, short
+from prefork_lb.controller.check_words import ranges, short
 from prefork_lb.errors import BadResponse, ConnectFailed, ResponseTimeout, StaleConnection, TruncatedBody
 from prefork_lb.net.sockets import SocketStream
 from prefork_lb.net.stream import StreamClosed, StreamTimeout, Watched

@@ -8,12 +8,12 @@ from prefork_lb.config.model import Config
 from prefork_lb.errors import Refused
 from prefork_lb.observe.sessions import SessionCounter
 from prefork_lb.shared import layout as at
-from prefork_lb.shared.keys import server_at
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.members import Changes
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import Admin, States, now_ms
-from prefork_lb.shared.table import Source, Standing
+from prefork_lb.shared.table import AddedBy, Standing
+from prefork_lb.shared.table_lookup import server_at
 
 _AT_ONCE = 32  # servers; all workers wait for the lock meanwhile
 
@@ -63,7 +63,7 @@ class LeavingDuty:
         with self._ledger.locked():
             changes = Changes(self._segment, self._ledger, self._states, pool)
             for slot in filter(self._is_idle, slots):
-                key, source = server_at(self._segment, slot), Source(self._states.source[slot])
+                key, source = server_at(self._segment, slot), AddedBy(self._states.source[slot])
                 # Refused: the pool's last server. A reload has given the pool other ones, and no worker has entered them yet.
                 with contextlib.suppress(Refused):
                     if key is not None and key[0] == pool:

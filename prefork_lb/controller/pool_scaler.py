@@ -13,14 +13,23 @@ from prefork_lb.scaling.autoscaler import Autoscaler
 from prefork_lb.scaling.driver import Driver
 from prefork_lb.scaling.fleet import Fleet
 from prefork_lb.scaling.fleet_pool import FleetPool, Readiness
-from prefork_lb.scaling.member import State
 from prefork_lb.scaling.rolling import RollRequest
 from prefork_lb.scaling.rule import Wish
-from prefork_lb.shared.events import Kind
-from prefork_lb.shared.keys import pool_number
+from prefork_lb.scaling.scaled_server import ScaledState
+from prefork_lb.shared.events import EventKind
 from prefork_lb.shared.ledger import Ledger
-from prefork_lb.shared.scales import Mode, Scaling, asked_roll, asked_servers, end_roll, forget_scaling, scaling_of, write_scaling
+from prefork_lb.shared.scaling_state import (
+    Mode,
+    Scaling,
+    asked_roll,
+    asked_servers,
+    end_roll,
+    forget_scaling,
+    scaling_of,
+    write_scaling,
+)
 from prefork_lb.shared.segment import Segment
+from prefork_lb.shared.table_lookup import pool_number
 
 _DECIDE_S = 1.0
 
@@ -92,32 +101,32 @@ class PoolScaler:
     def _cpu_s(self) -> dict[int, float]:
         if not self._scaling.cpu:
             return {}
-        found = {member.n: self._driver.cpu_s(member.n) for member in self._fleet.servers if member.state is State.SERVING}
+        found = {member.n: self._driver.cpu_s(member.n) for member in self._fleet.servers if member.state is ScaledState.SERVING}
         return {n: seconds for n, seconds in found.items() if seconds is not None}
 
     def _decide(self, now: float, number: int) -> None:
         """Decide how many servers there should be, and tell what is new."""
         asked, before = asked_servers(self._segment, number), self._wish.servers
         # The rule is asked even if an operator has set the number: it remembers each moment.
-        wish = self._autoscaler.wish(now, self._fleet.count(State.SERVING), least_servers(self._scaling, self._wall()))
+        wish = self._autoscaler.wish(now, self._fleet.count(ScaledState.SERVING), least_servers(self._scaling, self._wall()))
         self._wish = Wish(min(asked, self._scaling.max), "an operator has set it") if asked is not None else wish
         if self._wish.servers != before:
             log.info("pool %s: %d servers wanted, before: %d: %s", self._name, self._wish.servers, before, self._wish.why)
-            self._fleet_pool.tell(Kind.SCALED, "", f"{before} -> {self._wish.servers}: {self._wish.why}")
+            self._fleet_pool.tell(EventKind.SCALED, "", f"{before} -> {self._wish.servers}: {self._wish.why}")
 
     def _publish(self, number: int) -> None:
         """Write how the pool scales for operators to see, when it has changed."""
         count, fleet = self._fleet.count, self._fleet
         mode = Mode.FIXED if asked_servers(self._segment, number) is not None else Mode.AUTO
         why = f"{self._wish.why}; no server is started for a while, too many have failed" if fleet.is_given_up else self._wish.why
-        scaling = Scaling(mode, self._scaling.max, self._wish.servers, count(State.SERVING), count(State.STARTING),
-                          count(State.DRAINING, State.PARKED, State.STOPPING), why)
+        scaling = Scaling(mode, self._scaling.max, self._wish.servers, count(ScaledState.SERVING), count(ScaledState.STARTING),
+                          count(ScaledState.DRAINING, ScaledState.PARKED, ScaledState.STOPPING), why)
         outcome = fleet.roll_outcome
         if outcome is None and scaling == self._written:
             return
         if outcome is not None:
             # Before the roll ends in shared memory: a command that sees the end then finds the event.
-            self._fleet_pool.tell(Kind.ROLLED, "", outcome.text)
+            self._fleet_pool.tell(EventKind.ROLLED, "", outcome.text)
         with self._ledger.locked():
             write_scaling(self._segment, number, scaling)
             if outcome is not None:

@@ -11,11 +11,11 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from prefork_lb.controller.check_words import duration, why
 from prefork_lb.controller.http_check import CheckRequest, HTTPCheck
-from prefork_lb.controller.words import duration, why
 from prefork_lb.errors import OutOfDescriptors
 from prefork_lb.net.address import Address
-from prefork_lb.net.dial import Dialer
+from prefork_lb.net.dial import SocketDialer
 from prefork_lb.net.tls import ClientTLS, upstream_context
 from prefork_lb.wire import proxy_protocol
 from prefork_lb.wire.head import HeadLimits
@@ -71,7 +71,7 @@ class Prober:
     """Makes checks, from any number of threads, and keeps connections to the servers between them."""
 
     def __init__(self) -> None:
-        self._dialer = Dialer()
+        self._dialer = SocketDialer()
         self._lock = threading.Lock()
         self._idle: dict[Probe, list[HTTPCheck]] = {}
         self._wanted: frozenset[Probe] | None = None  # None: all
@@ -132,7 +132,7 @@ class Prober:
             tls = ClientTLS(context, probe.server_name or address.tls_name)
         # A port of its own is another service, which need not know that there is a proxy.
         told = probe.proxy_protocol and not probe.has_port_of_its_own
-        preamble = proxy_protocol.header(probe.proxy_protocol, None, None) if told else b""
+        preamble = proxy_protocol.proxy_header(probe.proxy_protocol, None, None) if told else b""
         request = CheckRequest(probe.method, probe.path, probe.host or _host_field(address), probe.headers)
         return HTTPCheck(request, probe.statuses, probe.text, probe.pattern, probe.limits,
                          lambda timeout_s: self._dialer.dial(address, timeout_s, tls, preamble))

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 
+from prefork_lb import memory
 from prefork_lb.config.published import decode_published
 from prefork_lb.controller.active_checks import ActiveChecks
 from prefork_lb.controller.cluster_duty import ClusterDuty
@@ -27,11 +28,11 @@ from prefork_lb.controller.statsd_sender import StatsDSender
 from prefork_lb.controller.supervisor import Supervisor, command_of
 from prefork_lb.error_log import log_to
 from prefork_lb.shared import layout as at
-from prefork_lb.shared.desired import published
-from prefork_lb.shared.events import Kind, record
+from prefork_lb.shared.events import EventKind, record_event
 from prefork_lb.shared.finding import open_inherited
 from prefork_lb.shared.identity import myself
 from prefork_lb.shared.ledger import Ledger
+from prefork_lb.shared.published_config import published
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import States, now_ms
 from prefork_lb.shared.sweeping import Sweeper
@@ -98,7 +99,7 @@ class Controller:
         self._to_use: list[Callable[[], None]] = []  # what is left to do until all duties go by it
         with self._ledger.locked():
             segment.cells[at.H_CONTROLLER], segment.cells[at.H_CONTROLLER + 1] = myself()
-            record(segment, Kind.CONTROLLER_STARTED, f"controller {os.getpid()} started")
+            record_event(segment, EventKind.CONTROLLER_STARTED, f"controller {os.getpid()} started")
 
     def run(self, stop: threading.Event) -> None:
         """Go on until `stop` is set or the instance has ended."""
@@ -143,6 +144,8 @@ class Controller:
         """Let each duty go by the configuration in force. One that cannot is asked again at the next look."""
         if self._segment.cells[at.H_CONFIGURATION] != self._mark:
             self._read_configuration()
+        if not self._to_use:
+            return
         failure: Exception | None = None
         for use in list(self._to_use):
             try:
@@ -153,6 +156,7 @@ class Controller:
                 self._to_use.remove(use)
         if failure is not None:
             raise failure
+        memory.give_back()
 
     def _read_configuration(self) -> None:
         mark, data = published(self._segment)

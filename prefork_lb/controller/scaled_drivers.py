@@ -53,7 +53,7 @@ def _hooks(pool: str, scaling: ScalingConfig, config: Config) -> ConfiguredDrive
 
 def _processes(segment: Segment, error_log: str, pool: str, scaling: ScalingConfig) -> ConfiguredDriver:
     from prefork_lb.scaling.addresses import AUTO, Addresses
-    from prefork_lb.scaling.drivers.process import Instance, ProcessDriver, ProcessSettings
+    from prefork_lb.scaling.drivers.process import InstanceSegment, ProcessDriver, ProcessSettings
 
     def settings(scaling: ScalingConfig) -> ProcessSettings:
         return ProcessSettings(
@@ -61,6 +61,6 @@ def _processes(segment: Segment, error_log: str, pool: str, scaling: ScalingConf
             scaling.environment, int(scaling.umask, 8) if scaling.umask else None, scaling.limits, scaling.log or error_log,
             scaling.stop_timeout)
 
-    instance = Instance(segment.name, segment.descriptor, (at.H_MASTERS * at.CELL, at.MASTERS))
+    instance = InstanceSegment(segment.name, segment.descriptor, (at.H_MASTERS * at.CELL, at.MASTERS))
     driver = ProcessDriver(instance, pool, settings(scaling))
     return ConfiguredDriver(driver, lambda scaling: driver.use(settings(scaling)))

@@ -3,12 +3,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from prefork_lb.scaling.autoscaler import Load
+from prefork_lb.scaling.autoscaler import PoolLoad
 from prefork_lb.shared import layout as at
-from prefork_lb.shared.keys import owner_of
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import Segment
-from prefork_lb.shared.table import Source
+from prefork_lb.shared.table import AddedBy
+from prefork_lb.shared.table_lookup import owner_of
 
 CpuTimes = Callable[[], Mapping[int, float]]
 """The CPU time that each server has used so far, in seconds, by its number. Asked for about once a second: it takes a while."""
@@ -23,20 +23,20 @@ class ScaledLoad:
         self._found_at = (-1, -1)  # the counts of changes of the table when the slots were found
         self._cpu = CpuRate()
 
-    def read(self, number: int, now: float, cpu_s: CpuTimes) -> Load:
+    def read(self, number: int, now: float, cpu_s: CpuTimes) -> PoolLoad:
         """The load at this moment. `number` is the pool's in the server table."""
         cells, layout = self._segment.cells, self._segment.layout
         slots, start, own = self._own_slots(), layout.pool(number), layout.column(at.C_OWN_WAITING).start
         waiting = cells[start + at.P_WAITING] + sum(cells[own + slot] for slot in slots)
-        return Load(sum(self._ledger.totals[slot] for slot in slots) + waiting, self._ledger.requests(slots),
-                    self._cpu.cores(now, cpu_s), cells[start + at.P_QUEUED], cells[start + at.P_QUEUED_US] / 1e6)
+        return PoolLoad(sum(self._ledger.totals[slot] for slot in slots) + waiting, self._ledger.requests(slots),
+                        self._cpu.cores(now, cpu_s), cells[start + at.P_QUEUED], cells[start + at.P_QUEUED_US] / 1e6)
 
     def _own_slots(self) -> list[int]:
         cells, layout = self._segment.cells, self._segment.layout
         changes = cells[at.H_GENERATION], cells[at.H_MEMBERS]
         if changes != self._found_at:
             sources = cells[layout.column(at.C_SOURCE)].tolist()
-            self._slots = [slot for slot, source in enumerate(sources) if source == Source.SCALING
+            self._slots = [slot for slot, source in enumerate(sources) if source == AddedBy.SCALING
                            and (owner := owner_of(self._segment, slot)) is not None and owner[0] == self._pool]
             self._found_at = changes
         return self._slots

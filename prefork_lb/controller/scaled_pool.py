@@ -6,13 +6,13 @@ from collections.abc import Mapping
 
 from prefork_lb.errors import NotThere
 from prefork_lb.scaling.fleet_pool import PooledServer
-from prefork_lb.shared.events import Kind, record
-from prefork_lb.shared.keys import slots_by_key
+from prefork_lb.shared.events import EventKind, record_event
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import Admin, States
 from prefork_lb.shared.steering import Steering
-from prefork_lb.shared.table import Source, Standing
+from prefork_lb.shared.table import AddedBy, Standing
+from prefork_lb.shared.table_lookup import slots_by_key
 from prefork_lb.shared.transitions import Check
 
 _WHO = "scaling"
@@ -38,7 +38,7 @@ class ScaledPool:
             if states.changes != self._changes:  # else the servers are the same as before
                 self._slots = {address: slot for (pool, address), slot in slots_by_key(self._segment).items()
                                if pool == self._pool and states.standing[slot] == Standing.ADDED
-                               and states.source[slot] == Source.SCALING}
+                               and states.source[slot] == AddedBy.SCALING}
                 self._changes = states.changes
             return {address: self._look_at(slot) for address, slot in self._slots.items()}
 
@@ -48,7 +48,7 @@ class ScaledPool:
         return PooledServer(self._ledger.requests([slot]), bool(states.leaving[slot]), states.is_usable(slot), is_down)
 
     def add(self, address: str) -> None:
-        self._steering.add_server(self._pool, address, max_connections=self.max_connections, who=_WHO, source=Source.SCALING)
+        self._steering.add_server(self._pool, address, max_connections=self.max_connections, who=_WHO, source=AddedBy.SCALING)
 
     def let_go(self, address: str) -> None:
         with contextlib.suppress(NotThere):
@@ -59,8 +59,8 @@ class ScaledPool:
 
     def remove(self, address: str) -> None:
         with contextlib.suppress(NotThere):
-            self._steering.remove_server(self._pool, address, who=_WHO, source=Source.SCALING)
+            self._steering.remove_server(self._pool, address, who=_WHO, source=AddedBy.SCALING)
 
-    def tell(self, kind: Kind, address: str, text: str) -> None:
+    def tell(self, kind: EventKind, address: str, text: str) -> None:
         with self._ledger.locked():
-            record(self._segment, kind, text, self._pool, address, _WHO)
+            record_event(self._segment, kind, text, self._pool, address, _WHO)

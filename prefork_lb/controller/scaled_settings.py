@@ -5,7 +5,7 @@ from prefork_lb.config.pool import PoolConfig
 from prefork_lb.config.scaling import ScalingConfig
 from prefork_lb.scaling.fleet import FleetSettings
 from prefork_lb.scaling.rule import RuleSettings
-from prefork_lb.scaling.timetable import in_force, parse_time
+from prefork_lb.scaling.timetable import parse_time, time_in_force
 
 
 def rule_settings(scaling: ScalingConfig) -> RuleSettings:
@@ -22,5 +22,5 @@ def fleet_settings(pool: PoolConfig, scaling: ScalingConfig) -> FleetSettings:
 
 def least_servers(scaling: ScalingConfig, wall: float) -> int:
     """The smallest number of servers at this time, in seconds of the epoch."""
-    number = in_force([parse_time(schedule.at) for schedule in scaling.schedules], wall)
+    number = time_in_force([parse_time(schedule.at) for schedule in scaling.schedules], wall)
     return scaling.min if number is None else scaling.schedules[number].min

@@ -11,11 +11,11 @@ from prefork_lb.controller.duties import Duties, do_at_the_end
 from prefork_lb.controller.scaled_drivers import ConfiguredDriver, make_driver
 from prefork_lb.scaling.driver import Driver
 from prefork_lb.scaling.keepers import keepers
-from prefork_lb.shared.keys import pool_number
 from prefork_lb.shared.ledger import Ledger
-from prefork_lb.shared.scales import scaling_of
+from prefork_lb.shared.scaling_state import scaling_of
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import States
+from prefork_lb.shared.table_lookup import pool_number
 
 if TYPE_CHECKING:
     from prefork_lb.controller.pool_scaling import PoolScaling
@@ -37,6 +37,7 @@ class ScalingDuty:
         self._segment, self._ledger, self._states, self._beat = segment, ledger, states, beat
         self._make: MakeDriver = make or partial(make_driver, segment, error_log)
         self._config: Config | None = None
+        self._is_matched = True  # each pool that is to scale has its scaler
         self._pools: dict[str, PoolScaling] = {}
         self._duties = Duties({})
         self._closing: list[Driver] = []
@@ -55,7 +56,8 @@ class ScalingDuty:
         over = [name for name, pool in self._pools.items() if pool.scaler.is_over]
         for name in over:
             self._pools.pop(name).checks.close()
-        if over and self._config is not None:
+            self._is_matched = False
+        if not self._is_matched and self._config is not None:
             self._match_scalers(self._config)
 
     def close(self, has_ended: bool) -> None:
@@ -89,12 +91,19 @@ class ScalingDuty:
         return number is not None and scaling_of(self._segment, number) is not None
 
     def _match_scalers(self, config: Config) -> None:
-        """Have a scaler for each pool that scales. The scalers of other pools end their servers."""
-        scaled = _scaled(config)
+        """Have a scaler for each pool that scales. The scalers of other pools end their servers.
+
+        Raises the first error of those that cannot be made, when the others are. They are made again at the next look.
+        """
+        self._is_matched, scaled = False, _scaled(config)
+        problems: list[Exception] = []
         for name, scaling in scaled.items():
             known = self._pools.get(name)
             if known is None:
-                self._pools[name] = self._new_pool(name, config, scaling)
+                try:
+                    self._pools[name] = self._new_pool(name, config, scaling)
+                except Exception as exc:
+                    problems.append(exc)
             elif known.driver_kind == scaling.driver:
                 known.use(config, scaling)
         for name, known in self._pools.items():
@@ -102,6 +111,9 @@ class ScalingDuty:
             if name not in scaled or scaled[name].driver != known.driver_kind:
                 known.scaler.retire()
         self._duties = Duties({f"scale the pool {name}": partial(self._scale, pool) for name, pool in self._pools.items()})
+        if problems:
+            raise problems[0]
+        self._is_matched = True
 
     def _scale(self, pool: PoolScaling) -> None:
         self._beat()

@@ -5,7 +5,7 @@ from collections.abc import Collection, Hashable
 
 from prefork_lb.config.added import added_server
 from prefork_lb.config.model import Config
-from prefork_lb.controller.active_checks import probe_for
+from prefork_lb.controller.check_targets import probe_for
 from prefork_lb.controller.probe import CheckOutcome, Prober
 from prefork_lb.controller.schedule import CheckRules, CheckSchedule, Target
 from prefork_lb.controller.streak import CheckState

@@ -5,8 +5,8 @@ import threading
 from pathlib import Path
 
 from prefork_lb.controller.duties import Duties
-from prefork_lb.shared.saved import StateFile
 from prefork_lb.shared.segment import Segment
+from prefork_lb.shared.state_file import StateFile
 from prefork_lb.shared.states import States
 
 _EVERY_S = 0.25

@@ -38,7 +38,7 @@ class StatsDSender:
 
             statsd = StatsD(settings.prefix)
             self._stop = threading.Event()
-            arguments = lambda: statsd.lines(view(self._segment)), settings, self._stop
+            arguments = (lambda: statsd.lines(view(self._segment))), settings, self._stop
             self._thread = threading.Thread(target=_run, args=arguments, name="StatsD", daemon=True)
             self._thread.start()
 

@@ -9,9 +9,9 @@ import threading
 import time
 from pathlib import Path
 
-from prefork_lb.discovery.listing import parse
+from prefork_lb.discovery.file_watch import Watch
+from prefork_lb.discovery.listing import parse_listing
 from prefork_lb.discovery.source import MOST_BYTES, ListError, Listing
-from prefork_lb.discovery.watching import Watch
 
 # Many programs write a file in place, or replace it in two steps: what cannot be used is read again after this time.
 _SETTLES_S = 0.3
@@ -36,7 +36,7 @@ class FileSource:
         for tries_left in reversed(range(_TRIES)):
             self._begin()
             try:
-                servers = parse(_content(self._path), Path(self._path).suffix.lower())
+                servers = parse_listing(_content(self._path), Path(self._path).suffix.lower())
             except ListError:
                 before = self._mark
                 time.sleep(_SETTLES_S)

@@ -11,7 +11,7 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool, PoolManager
 
-from prefork_lb.discovery.listing import parse
+from prefork_lb.discovery.listing import parse_listing
 from prefork_lb.discovery.source import MOST_BYTES, ListError, Listing
 
 _READ_S = 5.0  # to connect, and between two reads
@@ -73,7 +73,7 @@ class HTTPSource:
                     raise ListError(f"longer than {MOST_BYTES >> 20} MiB, the most that is read")
             self._check_time()  # the end of the body may be the watchdog's
             etag = answer.headers.get("ETag", "")
-        servers = parse(data, ".json")
+        servers = parse_listing(data, ".json")
         self._etag, self._last = etag, Listing(servers, self._interval_s)
         return self._last
 
@@ -114,13 +114,47 @@ class _Adapter(HTTPAdapter):
 
 def _noting(pool: type[HTTPConnectionPool], note: _Note) -> type[HTTPConnectionPool]:
     """This kind of pool, with connections that tell of their sockets."""
-    plain = pool.ConnectionCls
+    plain: Any = pool.ConnectionCls
 
     def connect(connection: Any) -> None:
         plain.connect(connection)
         note(connection.sock)
 
-    return type(pool.__name__, (pool,), {"ConnectionCls": type(plain.__name__, (plain,), {"connect": connect})})
+    own: dict[str, Any] = {"connect": connect}
+    if plain.__module__ == "urllib3.contrib.socks":
+        own |= _by_socks(plain, note)
+    return type(pool.__name__, (pool,), {"ConnectionCls": type(plain.__name__, (plain,), own)})
+
+
+def _by_socks(plain: Any, note: _Note) -> dict[str, Any]:
+    """What makes a SOCKSConnection of urllib3 tell of its socket before the handshake with the proxy."""
+    import socks  # type: ignore[import-untyped]  # there are such connections, so PySocks is there
+
+    def begin(connection: Any, *arguments: Any, **more: Any) -> None:
+        connection.by = more["_socks_options"]
+        plain.__init__(connection, *arguments, **more)
+
+    def connected(connection: Any) -> Any:
+        by = connection.by
+        proxy, failure = (by["proxy_host"], by["proxy_port"]), OSError("the proxy has no address")
+        for family, kind, protocol, _, _ in socket.getaddrinfo(*proxy, 0, socket.SOCK_STREAM):
+            made = socks.socksocket(family, kind, protocol)
+            try:
+                made.settimeout(connection.timeout)
+                made.set_proxy(by["socks_version"], *proxy, by["rdns"], by["username"], by["password"])
+                note(made)
+                made.connect((connection.host, connection.port))
+            except OSError as exc:
+                made.close()
+                failure = exc
+            except BaseException:
+                made.close()
+                raise
+            else:
+                return made
+        raise failure
+
+    return {"__init__": begin, "_new_conn": connected}
 
 
 def _end(sockets: list[socket.socket]) -> None:

@@ -54,7 +54,7 @@ _PARSERS: Mapping[str, Callable[[str], object]] = {
 }
 
 
-def parse(data: bytes, ending: str) -> dict[str, ServerEntry]:
+def parse_listing(data: bytes, ending: str) -> dict[str, ServerEntry]:
     """The servers of a list in the format that this ending of a name stands for. Raises ListError."""
     try:
         values = _PARSERS[ending](data.decode())

@@ -46,16 +46,6 @@ class _Attributes:
 
     __slots__ = ("deadline", "descriptor", "hub", "looked_at", "owner", "reader", "ready", "writer")
 
-
-if not TYPE_CHECKING and compiled.loop is not None:
-    _Attributes = compiled.loop.Channel
-
-
-class Channel(_Attributes):
-    """A registered descriptor, and the greenlets that wait for it."""
-
-    __slots__ = ()
-
     def __init__(self, hub: Hub, descriptor: int) -> None:
         self.hub = hub
         self.descriptor = descriptor  # -1 after the end
@@ -65,7 +55,17 @@ class Channel(_Attributes):
         self.owner: Owner | None = None
         self.deadline = NEVER  # of the present wait
         self.looked_at = NEVER  # when the timers check the deadline next; NEVER: no entry
-        hub.register(self)
+        hub.register(self)  # type: ignore[arg-type]  # it is a Channel
+
+
+if not TYPE_CHECKING and compiled.loop is not None:
+    _Attributes = compiled.loop.Channel
+
+
+class Channel(_Attributes):
+    """A registered descriptor, and the greenlets that wait for it."""
+
+    __slots__ = ()
 
     def wait_readable(self, deadline: float) -> bool:
         """Wait until something can be received; False when the deadline came first."""

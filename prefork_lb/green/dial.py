@@ -15,7 +15,7 @@ from prefork_lb.green.streams import GreenStream, TLSStream
 from prefork_lb.net.address import Address
 from prefork_lb.net.failures import connect_error, connect_timeout
 from prefork_lb.net.happy_eyeballs import Attempts, Failure
-from prefork_lb.net.names import Endpoint, known_endpoint
+from prefork_lb.net.name_lookup import Endpoint, known_endpoint
 from prefork_lb.net.resolver import Name, Resolver
 from prefork_lb.net.stream import Stream, StreamClosed, StreamTimeout, Unneeded
 from prefork_lb.net.tls import ClientTLS
@@ -24,7 +24,7 @@ _FULL_QUEUE_PAUSE_S = 0.005
 _LEAST_PAUSE_S = 0.001
 
 
-class Dialer:
+class GreenDialer:
     """Connects to servers."""
 
     def __init__(self, hub: Hub, resolver: Resolver | None = None) -> None:

@@ -77,7 +77,7 @@ class Hub:
         self._soon: deque[Job] = deque()
         self.turns = Turns(self)
         self._calls: deque[Job] = deque()  # from other threads
-        self._ended: list[SocketLike] = []
+        self._ended: list[SocketLike | int] = []
         self._spare: list[greenlet] = []
         self._watchers: dict[int, Job] = {}
         self._rounds = make_rounds(self._epoll, self._channels, self._watchers)
@@ -94,12 +94,14 @@ class Hub:
         self._epoll.register(channel.descriptor, _EVERYTHING)
         self._channels[channel.descriptor] = channel
 
-    def end(self, channel: Channel, connected: SocketLike) -> None:
-        """Close the channel's socket at the end of this round. Greenlets that wait for the channel are resumed."""
-        if channel.descriptor >= 0:
-            self._channels.pop(channel.descriptor, None)
+    def end(self, channel: Channel, connected: SocketLike | None) -> None:
+        """Close the channel's socket, or its descriptor where it has none, at the end of this round. Greenlets that wait for the
+        channel are resumed."""
+        descriptor = channel.descriptor
+        if descriptor >= 0:
+            self._channels.pop(descriptor, None)
             channel.descriptor = -1
-            self._ended.append(connected)
+            self._ended.append(descriptor if connected is None else connected)
             if channel.looked_at < NEVER:
                 self._forgotten += 1
                 if self._forgotten > _MOST_FORGOTTEN and self._forgotten > len(self._timers) // 2:
@@ -252,7 +254,10 @@ class Hub:
                 self.turns.run(2 * clock() - began)
             if ended:
                 for connected in ended:
-                    connected.close()
+                    if isinstance(connected, int):
+                        os.close(connected)
+                    else:
+                        connected.close()
                 ended.clear()
 
     def _run_timers(self, is_round_full: bool) -> None:

@@ -11,8 +11,10 @@ Facts of the world and what they force on us:
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import functools
+import os
 import socket
 import ssl
 import struct
@@ -38,18 +40,28 @@ _WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 class _Stream(Channel):
     """A connected, non-blocking socket: a Stream for its users, a Channel for the hub."""
 
-    __slots__ = ("_connected", "_receive", "_send")
+    __slots__ = ("_connected",)
     is_plain = True  # what its socket carries are the bytes themselves
 
-    def __init__(self, hub: Hub, connected: socket.SocketType) -> None:
-        self._connected = connected
-        self._receive: Callable[[int], bytes] = connected.recv
-        self._send: Callable[..., int] = connected.send
-        super().__init__(hub, connected.fileno())
+    def __init__(self, hub: Hub, connected: socket.SocketType | int) -> None:
+        """`connected`: the socket, or its descriptor, which is the stream's from then on."""
+        if isinstance(connected, int):
+            self._connected: socket.SocketType | None = None
+            super().__init__(hub, connected)
+        else:
+            self._connected = connected
+            super().__init__(hub, connected.fileno())
 
     @property
     def connected(self) -> socket.SocketType:
-        """The socket."""
+        """The socket. Where only its descriptor is known an object is made, which costs a system call.
+
+        Raises OSError when the stream is closed.
+        """
+        if self._connected is None:
+            if self.descriptor < 0:
+                raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+            self._connected = socket.SocketType(-1, socket.SOCK_STREAM | socket.SOCK_NONBLOCK, 0, self.descriptor)
         return self._connected
 
     def fileno(self) -> int:
@@ -61,7 +73,7 @@ class _Stream(Channel):
         Raises StreamClosed.
         """
         try:
-            data = self._receive(limit)
+            data = self.connected.recv(limit)
         except BlockingIOError:
             self.ready &= ~READ
             return None
@@ -113,7 +125,7 @@ class _Stream(Channel):
 
     def send(self, data: bytes, timeout_s: float) -> bool:
         try:
-            sent = self._send(data)
+            sent = self.connected.send(data)
         except _WOULD_BLOCK:
             sent = 0
         except OSError as exc:
@@ -123,10 +135,14 @@ class _Stream(Channel):
         self._send_rest(data, sent, timeout_s)
         return False
 
+    def send_last(self, data: bytes, timeout_s: float) -> bool:
+        """As `send`, when `close` comes next. In C the bytes leave with this side's end, in one packet: the peer wakes once."""
+        return self.send(data, timeout_s)
+
     def send_now(self, data: bytes) -> int:
         """Send what the peer takes without a wait; the number of bytes. Raises StreamClosed."""
         try:
-            return self._send(data)
+            return self.connected.send(data)
         except _WOULD_BLOCK:
             return 0
         except OSError as exc:
@@ -157,7 +173,7 @@ class _Stream(Channel):
 
     def _send_some(self, view: memoryview) -> int:
         try:
-            return self._send(view)
+            return self.connected.send(view)
         except _WOULD_BLOCK:
             return 0
         except OSError as exc:
@@ -181,7 +197,7 @@ class _Stream(Channel):
             return bool(ready)
         # READ may be stale: a full read does not show whether more bytes wait.
         try:
-            self._connected.recv(1, socket.MSG_PEEK)
+            self.connected.recv(1, socket.MSG_PEEK)
         except BlockingIOError:
             self.ready &= ~READ
             return False
@@ -195,16 +211,16 @@ class _Stream(Channel):
     def shut_down(self) -> None:
         """End this side. The peer sees the end; what the peer still sends can be received."""
         with contextlib.suppress(OSError):  # the peer has gone, so this side has ended already
-            self._connected.shutdown(socket.SHUT_WR)
+            self.connected.shutdown(socket.SHUT_WR)
 
     def reset_at_close(self, resets: bool) -> None:
         """Whether a close of the socket is a reset (TCP): the peer cannot take it for an ordinary end.
 
         The kernel obeys this whenever it closes the socket, also after a SIGKILL of the worker.
         """
-        if self._connected.family != socket.AF_UNIX:
-            with contextlib.suppress(OSError):  # the peer has gone
-                self._connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_0 if resets else _LINGER_OFF)
+        with contextlib.suppress(OSError):  # the peer has gone
+            if self.connected.family != socket.AF_UNIX:
+                self.connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_0 if resets else _LINGER_OFF)
 
     def reset(self) -> None:
         """End the connection so that the peer cannot take it for an ordinary end."""
@@ -218,8 +234,9 @@ class _Stream(Channel):
     def detach(self) -> socket.SocketType:
         """Hand over the open socket. This stream must not be used afterwards."""
         self.owner = None
+        connected = self.connected
         self.hub.forget(self)
-        return self._connected
+        return connected
 
 
 class GreenStream(_Stream):
@@ -229,7 +246,7 @@ class GreenStream(_Stream):
 
     if not TYPE_CHECKING and compiled.loop is not None:
         receive_now, receive_or = compiled.loop.Channel.receive_now, compiled.loop.Channel.receive_or
-        send, send_now = compiled.loop.Channel.send, compiled.loop.Channel.send_now
+        send, send_last, send_now = compiled.loop.Channel.send, compiled.loop.Channel.send_last, compiled.loop.Channel.send_now
         has_input, is_quiet = compiled.loop.Channel.has_input, compiled.loop.Channel.is_quiet
         compiled.loop.use(StreamClosed, StreamTimeout, getcurrent)
 
@@ -240,7 +257,8 @@ class TLSStream(GreenStream):
     __slots__ = ("_ahead", "_may_say_end", "_tls", "is_secured")
     is_plain = False
 
-    receive_or, send, send_now, is_quiet = _Stream.receive_or, _Stream.send, _Stream.send_now, _Stream.is_quiet
+    receive_or, is_quiet = _Stream.receive_or, _Stream.is_quiet
+    send, send_last, send_now = _Stream.send, _Stream.send_last, _Stream.send_now
 
     def __init__(self, hub: Hub, connected: socket.SocketType, context: ssl.SSLContext, server_side: bool,
                  server_name: str | None = None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 import logging
 
 from prefork_lb.config.model import Config
-from prefork_lb.net.listening import why_not_bound
+from prefork_lb.net.bind_check import why_not_bound
 
 _bound: list[str] = []  # what this master listens on
 

@@ -19,6 +19,7 @@ def on_starting(server: Any) -> None:
     keep a copy of them to itself. So one master's workers are of one version: a new version is taken over by USR2, not by HUP.
     """
     import prefork_lb.wiring.application  # noqa: F401  # loading it is the point
+    from prefork_lb import memory
     from prefork_lb.gunicorn.lingering_master import let_workers_linger
     from prefork_lb.native.loader import compiled
     from prefork_lb.native.switches import is_pure
@@ -28,6 +29,7 @@ def on_starting(server: Any) -> None:
     # 5 to 15 MiB a worker at the first full run. The collector does not look at what is frozen.
     gc.collect()
     gc.freeze()
+    memory.give_back()
     if not compiled() and not is_pure():
         server.log.info("the compiled modules are not in use, so a request costs more; a wheel or a C compiler brings them")
     problem = let_workers_linger(server, lambda: lingering_workers(server.pid))

@@ -9,10 +9,10 @@ version 23 to 27. `make gunicorns` runs the oldest and the newest version that s
 | `Worker` | `worker.proxy_worker`, `wiring` | documented; `ppid`, `PIPE`, `alive`, `tmp`, `sockets`, `timeout` |
 | `Worker.handle_quit`, `tpool` | `gunicorn.quick_end` | see there |
 | `ssl_context` | `worker.client_tls` | makes the context by the settings, with the hook `ssl_context` applied |
-| `parse_address` | `net.listening` | how `bind` is read |
+| `parse_address` | `net.bind_check` | how `bind` is read |
 | `Logger` | `gunicorn.json_logger` | documented; `setup` gives `error_log` its handlers |
 | `AppImportError` | `wiring` | raised while the application is made, it ends the start with its message |
-| `create`, `Response`, `Body` | `worker.plain` | environ and answer of an application that is not ours |
+| `create`, `Response`, `Body` | `worker.wsgi_call` | environ and answer of an application that is not ours |
 | `ChunkedReader`, `NoMoreData`, `ParseException` | `wsgi.body` | what reads `wsgi.input`, and what that raises; see there |
 """
 from __future__ import annotations

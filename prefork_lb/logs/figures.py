@@ -12,7 +12,7 @@ OTHER_PATHS = "(other paths)"
 
 
 @dataclass(slots=True)
-class Times:
+class RequestTimes:
     """Milliseconds of requests."""
 
     all: array[float] = field(default_factory=lambda: array("d"))
@@ -38,7 +38,7 @@ class ServerFigures:
     errors: int = 0  # answers with 5xx, and those that it broke off
     failures: int = 0  # attempts that came to nothing
     last: str = ""  # what was last said of a failure
-    times: Times = field(default_factory=Times)
+    times: RequestTimes = field(default_factory=RequestTimes)
 
 
 @dataclass(slots=True)
@@ -50,8 +50,8 @@ class LogFigures:
     last: str = ""
     classes: Counter[str] = field(default_factory=Counter)
     endings: Counter[str] = field(default_factory=Counter)
-    times: Times = field(default_factory=Times)
-    paths: dict[str, Times] = field(default_factory=dict)
+    times: RequestTimes = field(default_factory=RequestTimes)
+    paths: dict[str, RequestTimes] = field(default_factory=dict)
     servers: dict[tuple[str, str], ServerFigures] = field(default_factory=dict)
 
     def add(self, entry: Entry) -> None:
@@ -65,7 +65,7 @@ class LogFigures:
         path = str(entry.get("target", "-")).partition("?")[0]
         if path not in self.paths and len(self.paths) >= _MOST_PATHS:
             path = OTHER_PATHS
-        self.paths.setdefault(path, Times()).note(total_ms)
+        self.paths.setdefault(path, RequestTimes()).note(total_ms)
         self._add_server(entry, status, total_ms)
 
     def _add_server(self, entry: Entry, status: int, total_ms: float) -> None:
@@ -87,6 +87,6 @@ class LogFigures:
     def _server(self, pool: str, name: str) -> ServerFigures:
         return self.servers.setdefault((pool, name), ServerFigures())
 
-    def slowest_paths(self, most: int) -> list[tuple[str, Times]]:
+    def slowest_paths(self, most: int) -> list[tuple[str, RequestTimes]]:
         """The paths with the highest 99th percentile, the slowest first."""
         return sorted(self.paths.items(), key=lambda item: (-item[1].percentile(0.99), item[0]))[:most]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from prefork_lb.clock import monotonic
 from prefork_lb.log_schema import PRESETS, template_parts
-from prefork_lb.logs.texts import quoted, shown
+from prefork_lb.logs.texts import line_text, quoted
 from prefork_lb.logs.values import TARGET_BYTES, VALUES, Value, fields_named, response_index
 from prefork_lb.proxy.request import FINISHED, Request
 from prefork_lb.upstream.server import Server
@@ -181,16 +181,16 @@ def _local(second: int) -> bytes:
 
 
 def _joined(found: Sequence[tuple[bytes, bytes]]) -> str:
-    return shown(found[0][1]) if found else "-"
+    return line_text(found[0][1]) if found else "-"
 
 
 def _text(value: Value, most: int) -> str:
     if value is None:
         return "-"
     if isinstance(value, bytes):
-        return shown(value, most)
+        return line_text(value, most)
     if isinstance(value, int):
         return str(value)
     if isinstance(value, float):
         return f"{value:.3f}"
-    return "; ".join([shown(each, most) for each in value])
+    return "; ".join([line_text(each, most) for each in value])

@@ -112,7 +112,7 @@ def lines_of(name: str) -> Iterator[bytes]:
         yield from file
 
 
-def follow(name: str, wait: Callable[[float], None]) -> Iterator[bytes]:
+def follow_file(name: str, wait: Callable[[float], None]) -> Iterator[bytes]:
     """The lines of a file, and those that come, also when it is moved away or cut and a new one is begun. Never ends.
 
     `wait` is called, with seconds, when there is nothing more for now. Raises OSError when the file is not there at the start.

@@ -1,7 +1,7 @@
 """Bytes of heads as they go into lines. They may hold anything above 0x7f, and whatever commands a terminal."""
 from __future__ import annotations
 
-from prefork_lb.proxy.logged import printable
+from prefork_lb.proxy.logged_text import log_text
 
 
 def quoted(value: bytes, most: int = 512) -> bytes:
@@ -23,6 +23,6 @@ def _json_character(character: str) -> str:
     return f"\\u{code:04x}" if code < 0x10000 else f"\\u{0xd800 + (code - 0x10000 >> 10):04x}\\u{0xdc00 + (code & 0x3ff):04x}"
 
 
-def shown(value: bytes, most: int = 512) -> str:
+def line_text(value: bytes, most: int = 512) -> str:
     """The same in a line of text, between double quotes or not."""
-    return printable((value[:most] + b"..." if len(value) > most else value).decode("latin-1"))
+    return log_text((value[:most] + b"..." if len(value) > most else value).decode("latin-1"))

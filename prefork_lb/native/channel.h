@@ -18,7 +18,7 @@ static char buffer[BUFFER_BYTES]; /* of a receive, until its bytes are copied */
 /* What Python has and this needs; `use` sets them. */
 static PyObject *stream_closed, *stream_timeout, *get_current;
 
-static PyObject *str_arm, *str_is_gone, *str_now, *str_on_events, *str_send_rest, *str_share, *str_switch, *str_turns, *str_waiting;
+static PyObject *str_arm, *str_is_gone, *str_now, *str_on_events, *str_register, *str_send_rest, *str_share, *str_switch, *str_turns, *str_waiting;
 
 typedef struct {
     PyObject_HEAD
@@ -35,6 +35,21 @@ static PyObject *channel_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyOb
     self->descriptor = -1;
     self->deadline = self->looked_at = Py_HUGE_VAL;
     return (PyObject *)self;
+}
+
+/* As _Attributes.__init__. */
+static int channel_init(Channel *self, PyObject *args, PyObject *names) {
+    PyObject *hub;
+    int descriptor;
+    if ((names && PyDict_GET_SIZE(names)) || !PyArg_ParseTuple(args, "Oi", &hub, &descriptor)) {
+        if (!PyErr_Occurred()) PyErr_SetString(PyExc_TypeError, "Channel(hub, descriptor: int)");
+        return -1;
+    }
+    Py_XSETREF(self->hub, Py_NewRef(hub));
+    self->descriptor = descriptor;
+    PyObject *done = PyObject_CallMethodOneArg(hub, str_register, (PyObject *)self);
+    Py_XDECREF(done);
+    return done ? 0 : -1;
 }
 
 static int channel_traverse(Channel *self, visitproc visit, void *arg) {
@@ -98,9 +113,9 @@ static PyObject *receive_some(Channel *self, Py_ssize_t limit) {
 }
 
 /* How many bytes went; -1 with an exception. */
-static Py_ssize_t send_some(Channel *self, const Py_buffer *data) {
+static Py_ssize_t send_some(Channel *self, const Py_buffer *data, int flags) {
     ssize_t count;
-    while ((count = send(self->descriptor, data->buf, (size_t)data->len, MSG_NOSIGNAL)) < 0 && errno == EINTR)
+    while ((count = send(self->descriptor, data->buf, (size_t)data->len, MSG_NOSIGNAL | flags)) < 0 && errno == EINTR)
         if (PyErr_CheckSignals()) return -1;
     if (count >= 0) return count;
     if (would_block(errno)) return 0;
@@ -116,19 +131,19 @@ static PyObject *receive_now(Channel *self, PyObject *limit) {
 static PyObject *send_now(Channel *self, PyObject *data) {
     Py_buffer view;
     if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)) return NULL;
-    Py_ssize_t sent = send_some(self, &view);
+    Py_ssize_t sent = send_some(self, &view, 0);
     PyBuffer_Release(&view);
     return sent < 0 ? NULL : PyLong_FromSsize_t(sent);
 }
 
-static PyObject *send_all(Channel *self, PyObject *const *args, Py_ssize_t count) {
+static PyObject *send_with(Channel *self, PyObject *const *args, Py_ssize_t count, int flags) {
     Py_buffer view;
     if (count != 2) {
-        PyErr_SetString(PyExc_TypeError, "send(data, timeout_s)");
+        PyErr_SetString(PyExc_TypeError, "send and send_last take (data, timeout_s)");
         return NULL;
     }
     if (PyObject_GetBuffer(args[0], &view, PyBUF_SIMPLE)) return NULL;
-    Py_ssize_t sent = send_some(self, &view), all = view.len;
+    Py_ssize_t sent = send_some(self, &view, flags), all = view.len;
     PyBuffer_Release(&view);
     if (sent < 0) return NULL;
     if (sent == all) Py_RETURN_TRUE;
@@ -138,6 +153,15 @@ static PyObject *send_all(Channel *self, PyObject *const *args, Py_ssize_t count
     if (!done) return NULL;
     Py_DECREF(done);
     Py_RETURN_FALSE;
+}
+
+static PyObject *send_all(Channel *self, PyObject *const *args, Py_ssize_t count) { return send_with(self, args, count, 0); }
+
+/* The bytes wait for the end, which leaves at once: a close with bytes of the peer unread would drop them. */
+static PyObject *send_last(Channel *self, PyObject *const *args, Py_ssize_t count) {
+    PyObject *all_went = send_with(self, args, count, MSG_MORE);
+    if (all_went == Py_True) shutdown(self->descriptor, SHUT_WR); /* fails when the peer has gone */
+    return all_went;
 }
 
 static int found_input(Channel *self) {
@@ -233,6 +257,7 @@ static PyMethodDef channel_methods[] = {
     {"receive_now", (PyCFunction)receive_now, METH_O, NULL},
     {"receive_or", (PyCFunction)(void (*)(void))receive_or, METH_FASTCALL, NULL},
     {"send", (PyCFunction)(void (*)(void))send_all, METH_FASTCALL, NULL},
+    {"send_last", (PyCFunction)(void (*)(void))send_last, METH_FASTCALL, NULL},
     {"send_now", (PyCFunction)send_now, METH_O, NULL},
     {"has_input", (PyCFunction)has_input, METH_NOARGS, NULL},
     {"is_quiet", (PyCFunction)is_quiet, METH_NOARGS, NULL},
@@ -258,6 +283,7 @@ static PyTypeObject ChannelType = {
     .tp_basicsize = sizeof(Channel),
     .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
     .tp_new = channel_new,
+    .tp_init = (initproc)channel_init,
     .tp_traverse = (traverseproc)channel_traverse,
     .tp_clear = (inquiry)channel_clear,
     .tp_dealloc = (destructor)channel_dealloc,

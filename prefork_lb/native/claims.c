@@ -1,9 +1,10 @@
-/* The hottest step in C: picks a server by least connections, counts the claim under the ledger's lock, and releases it.
+/* The hottest step in C: picks a server by least connections, counts the claim under the ledger's lock, and releases it. And what
+ * else requests count under that lock.
  *
- * The lock, this worker's row and the release are in this file, the pick and the claim in least_connections.h, and the times of
- * answers in answers.h.
+ * The lock, this worker's row and the release are in this file, the pick and the claim in least_connections.h, the times of answers
+ * in answers.h, and limits of a rate in rates.h.
  *
- * Optional. prefork_lb.shared.ledger, prefork_lb.balance.least_connections and prefork_lb.balance.rotation do the same in Python;
+ * Optional. prefork_lb.shared (ledger, rate_table) and prefork_lb.balance (least_connections, rotation) do the same in Python;
  * both must give the same numbers, and the same tests run over both. It has two advantages. The Python code costs 5 us more a
  * request. And the lock is held for 0.3 us instead of 4 us, so other workers rarely wait and its owner is rarely preempted.
  *
@@ -196,6 +197,7 @@ static PyType_Spec claims_spec = {
 
 #include "answers.h"
 #include "least_connections.h"
+#include "rates.h"
 
 /* ---- The module ---- */
 
@@ -217,7 +219,7 @@ PyMODINIT_FUNC PyInit_claims(void) {
     if (!module) return NULL;
     claims_type = add_type(module, "Claims", &claims_spec);
     if (claims_type) answers_type = add_type(module, "Answers", &answers_spec);
-    if (!answers_type || !add_type(module, "LeastConnections", &picker_spec) ||
+    if (!answers_type || !add_type(module, "LeastConnections", &picker_spec) || !add_type(module, "Rates", &rates_spec) ||
         PyModule_AddIntConstant(module, "MOST_SERVERS", MOST_SERVERS) < 0) {
         Py_DECREF(module);
         return NULL;

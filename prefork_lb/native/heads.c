@@ -1,6 +1,6 @@
 /* Reads heads, and writes the fields that travel on as lines, in C.
  *
- * Optional. prefork_lb.wire.head and prefork_lb.wire.lines do the same in Python; both must give the same bytes, and the same tests
+ * Optional. prefork_lb.wire.head and prefork_lb.wire.field_lines do the same in Python; both must give the same bytes, and the same tests
  * run over both. This code never reports an error of the peer: for a head that does not match the grammar or is beyond a limit it
  * returns None, and the Python code refuses it with the right message.
  */
@@ -196,10 +196,30 @@ static PyObject *join_fields(PyObject *Py_UNUSED(module), PyObject *const *args,
     return joined;
 }
 
+PyDoc_STRVAR(plain_path_doc,
+"plain_path(target) -> int\n\n"
+"The length of a target's path if that is its own normal form and nothing in it is read in different ways; else -1.");
+
+static PyObject *plain_path(PyObject *Py_UNUSED(module), PyObject *target) {
+    if (!PyBytes_Check(target)) {
+        PyErr_SetString(PyExc_TypeError, "plain_path(target: bytes)");
+        return NULL;
+    }
+    const char *begin = PyBytes_AS_STRING(target), *end = begin + PyBytes_GET_SIZE(target), *at = begin;
+    if (*at != '/') return PyLong_FromLong(-1);
+    for (; at < end && *at != '?'; at++) {
+        char next = at[1]; /* the NUL at the end, at worst */
+        if (*at == '%' || *at == ';' || *at == '\\' || (*at == '/' && (next == '/' || next == '.' || next == '(')))
+            return PyLong_FromLong(-1);
+    }
+    return PyLong_FromSsize_t(at - begin);
+}
+
 static PyMethodDef methods[] = {
     {"read_request", (PyCFunction)(void (*)(void))read_request, METH_FASTCALL, read_request_doc},
     {"read_response", (PyCFunction)(void (*)(void))read_response, METH_FASTCALL, read_response_doc},
     {"use", (PyCFunction)(void (*)(void))use, METH_FASTCALL, use_doc},
+    {"plain_path", plain_path, METH_O, plain_path_doc},
     {"join_fields", (PyCFunction)(void (*)(void))join_fields, METH_FASTCALL, join_fields_doc},
     {NULL, NULL, 0, NULL},
 };

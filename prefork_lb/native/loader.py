@@ -41,6 +41,13 @@ class FastClaims(Protocol):
         """Count a claim on this server, the one of a session. False, with nothing done, when that is for the Python to do."""
 
 
+class NativeRates(Protocol):
+    """Limits of a rate, `shared.rate_table`."""
+
+    def take(self, key: int, interval_ns: int, ahead_ns: int, now_ns: int) -> int:
+        """As `RateTable.take`. -1, with nothing done, when Python must count."""
+
+
 class Native(Protocol):
     """One of the compiled modules, `claims.c`."""
 
@@ -58,6 +65,8 @@ class Native(Protocol):
                 back: memoryview, totals: memoryview, waiting: memoryview, pool_cell: int, weight: int, pool_weight: int,
                 noise: int, failure: int) -> NativeAnswers: ...
 
+    def Rates(self, claims: NativeClaims, first: int, sets: int, in_set: int) -> NativeRates: ...
+
 
 class NativeSection(Mapping[bytes, list[bytes]]):
     """The fields of a head: values by name in lower case. Objects are made of what is asked for, and each time anew.
@@ -71,6 +80,10 @@ class NativeSection(Mapping[bytes, list[bytes]]):
 
     def join(self, travels: dict[bytes, bool], before: bytes, behind: bytes, /) -> bytes | None:
         """The lines of the fields whose names are True in `travels`, between two pieces; None when a name is not in it."""
+
+    def without(self, names: frozenset[bytes], either_spelling: bool, /) -> NativeSection:
+        """As `wire.head.FieldSection.without`."""
+        raise NotImplementedError
 
 
 class NativeHeads(Protocol):
@@ -87,6 +100,9 @@ class NativeHeads(Protocol):
 
     def read_response(self, block: bytes, most_bytes: int, most_fields: int, /) -> Any:
         """The ResponseHead of a whole head, likewise."""
+
+    def plain_path(self, target: bytes, /) -> int:
+        """As `routing.path.plain_path`."""
 
     def join_fields(self, fields: list[tuple[bytes, bytes]], travels: dict[bytes, bool]) -> bytes | None:
         """The lines of the fields whose names are True in `travels`; None when a name is not in it, or a byte is invalid."""

@@ -207,7 +207,7 @@ static int intern_names(void) {
         PyObject **place;
         const char *text;
     } names[] = {{&str_arm, "arm"}, {&str_is_gone, "is_gone"}, {&str_now, "now"}, {&str_on_events, "on_events"},
-                 {&str_send_rest, "_send_rest"}, {&str_share, "share"}, {&str_switch, "switch"}, {&str_turns, "turns"},
+                 {&str_register, "register"}, {&str_send_rest, "_send_rest"}, {&str_share, "share"}, {&str_switch, "switch"}, {&str_turns, "turns"},
                  {&str_waiting, "waiting"}};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (!*names[i].place && !(*names[i].place = PyUnicode_InternFromString(names[i].text))) return -1;

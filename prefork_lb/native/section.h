@@ -266,6 +266,79 @@ failed:
     return NULL;
 }
 
+/* 1 if a name (in lower case) is one of `names`; 0, or -1 with an exception. */
+static int is_among(PyObject *name, PyObject *names, int either_spelling) {
+    if (!either_spelling || !memchr(PyBytes_AS_STRING(name), '_', (size_t)PyBytes_GET_SIZE(name))) return PySet_Contains(names, name);
+    PyObject *spelled = lower_case(PyBytes_AS_STRING(name), PyBytes_GET_SIZE(name));
+    if (!spelled) return -1;
+    for (char *at = PyBytes_AS_STRING(spelled); *at; at++) /* no name has a NUL */
+        if (*at == '_') *at = '-';
+    int result = PySet_Contains(names, spelled);
+    Py_DECREF(spelled);
+    return result;
+}
+
+static int is_line_among(Section *self, const Line *line, PyObject *names, int either_spelling) {
+    PyObject *name, *in_lower_case;
+    if (find_name(bytes_of(self) + line->name, line->name_bytes, line->hash, &name, &in_lower_case)) return -1;
+    int result = is_among(in_lower_case, names, either_spelling);
+    Py_DECREF(name);
+    Py_DECREF(in_lower_case);
+    return result;
+}
+
+static void note(Section *self);
+
+PyDoc_STRVAR(without_doc,
+"without(names, either_spelling) -> section\n\n"
+"The section without the fields of these names, a frozenset of names in lower case; itself, when it has none of them.\n"
+"`either_spelling`: an underscore in a field's name counts as a hyphen.");
+
+/* A bit for each of the names, by its hash: most lines have none of these bits, and are none of the names. 0 with an exception. */
+static uint64_t bits_of(PyObject *names) {
+    uint64_t bits = 0;
+    PyObject *name, *left = PyObject_GetIter(names);
+    while (left && (name = PyIter_Next(left))) {
+        if (PyBytes_Check(name)) bits |= (uint64_t)1 << hash_of(PyBytes_AS_STRING(name), PyBytes_GET_SIZE(name)) % 64;
+        Py_DECREF(name);
+    }
+    Py_XDECREF(left);
+    return bits;
+}
+
+static PyObject *section_without(PyObject *object, PyObject *const *args, Py_ssize_t count) {
+    Section *self = (Section *)object;
+    if (count != 2 || !PyFrozenSet_Check(args[0]) || !PyBool_Check(args[1])) {
+        PyErr_SetString(PyExc_TypeError, "without(names: frozenset, either_spelling: bool)");
+        return NULL;
+    }
+    int either_spelling = args[1] == Py_True;
+    uint64_t bits = bits_of(args[0]);
+    if (PyErr_Occurred()) return NULL;
+    Section *left = NULL; /* NULL as long as all fields stay */
+    Py_ssize_t stay = 0;
+    for (Py_ssize_t i = 0; i < Py_SIZE(self); i++) {
+        const Line *line = &self->lines[i];
+        int may_go = bits >> line->hash % 64 & 1 || (either_spelling && memchr(bytes_of(self) + line->name, '_', line->name_bytes));
+        int goes = may_go ? is_line_among(self, line, args[0], either_spelling) : 0;
+        if (goes > 0 && !left) {
+            if (!(left = PyObject_NewVar(Section, &SectionType, Py_SIZE(self) - 1))) return NULL;
+            left->block = Py_NewRef(self->block);
+            memcpy(left->lines, self->lines, (size_t)i * sizeof(Line));
+            stay = i;
+        } else if (goes < 0) {
+            Py_XDECREF(left);
+            return NULL;
+        } else if (!goes && left) {
+            left->lines[stay++] = *line;
+        }
+    }
+    if (!left) return Py_NewRef(object);
+    Py_SET_SIZE(left, stay);
+    note(left);
+    return (PyObject *)left;
+}
+
 static PyObject *section_compare(PyObject *self, PyObject *other, int operator) {
     if (operator != Py_EQ && operator != Py_NE) Py_RETURN_NOTIMPLEMENTED;
     PyObject *left = section_index(self), *right = NULL, *result = NULL;
@@ -285,6 +358,7 @@ static void section_dealloc(PyObject *object) {
 static PyMethodDef section_methods[] = {
     {"get", (PyCFunction)(void (*)(void))section_get, METH_FASTCALL, get_doc},
     {"items", section_items, METH_NOARGS, "All names in lower case, each with its values."},
+    {"without", (PyCFunction)(void (*)(void))section_without, METH_FASTCALL, without_doc},
     {"join", (PyCFunction)(void (*)(void))section_join, METH_FASTCALL, join_doc},
     {NULL, NULL, 0, NULL},
 };

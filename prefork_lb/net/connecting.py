@@ -8,7 +8,7 @@ import socket
 import ssl
 from collections.abc import Generator
 
-from prefork_lb.net.names import Endpoint
+from prefork_lb.net.name_lookup import Endpoint
 from prefork_lb.net.tls import ClientTLS
 
 FULL_QUEUE_PAUSE_S = 0.005

@@ -36,7 +36,7 @@ def is_out_of_descriptors(exc: OSError) -> bool:
     return exc.errno in _SHORTAGES
 
 
-def limit() -> int:
+def descriptor_limit() -> int:
     """The descriptors that this process may have."""
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
@@ -48,7 +48,7 @@ class Descriptors:
         """`free_idle` closes idle connections to servers, and returns how many. It may close them a moment later."""
         self._free_idle = free_idle
         self._clock = clock
-        self._first_of_last = limit() - _LAST
+        self._first_of_last = descriptor_limit() - _LAST
         self._freed_at = -_A_MOMENT_S
 
     def are_short(self, newest: int) -> bool:

@@ -12,7 +12,7 @@ from prefork_lb.net.address import Address
 from prefork_lb.net.connecting import FULL_QUEUE, FULL_QUEUE_PAUSE_S, Connecting
 from prefork_lb.net.failures import connect_error, connect_timeout
 from prefork_lb.net.happy_eyeballs import Attempts
-from prefork_lb.net.names import Endpoint, known_endpoint
+from prefork_lb.net.name_lookup import Endpoint, known_endpoint
 from prefork_lb.net.resolver import Name, Resolver
 from prefork_lb.net.sockets import SocketStream
 from prefork_lb.net.stream import Stream, Unneeded
@@ -34,7 +34,7 @@ class Dial(Protocol):
         """
 
 
-class Dialer:
+class SocketDialer:
     """Connects to servers, from any thread."""
 
     def __init__(self, resolver: Resolver | None = None) -> None:

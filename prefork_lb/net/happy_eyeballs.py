@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from itertools import chain, zip_longest
 
 from prefork_lb.errors import ConnectFailed, ConnectTimeout, OutOfDescriptors
-from prefork_lb.net.names import Endpoint
+from prefork_lb.net.name_lookup import Endpoint
 
 # RFC 8305 8: the recommended delay between two attempts, and the smallest one. The delay is below the recommended one only when
 # the time is too short for all addresses.

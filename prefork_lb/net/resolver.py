@@ -15,7 +15,7 @@ from prefork_lb.clock import Clock, monotonic
 from prefork_lb.errors import ConnectFailed, ConnectTimeout, OutOfDescriptors
 from prefork_lb.net.address import Address
 from prefork_lb.net.happy_eyeballs import Failure, in_order
-from prefork_lb.net.names import Endpoint, look_up
+from prefork_lb.net.name_lookup import Endpoint, look_up
 
 # Short enough to follow a change, long enough that a busy pool does not ask for every connection.
 _FRESH_S = 5.0

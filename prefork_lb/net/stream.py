@@ -27,7 +27,7 @@ class Watched(Protocol):
         """Whether the other side has left. Does not wait."""
 
 
-class Source(Protocol):
+class ReceiveStream(Protocol):
     """The receiving half of a connection. All times are seconds."""
 
     def receive(self, limit: int, timeout_s: float) -> bytes:
@@ -43,7 +43,7 @@ class Source(Protocol):
         """Like `receive`, but ends with None when `watched` is gone before anything came."""
 
 
-class Stream(Source, Protocol):
+class Stream(ReceiveStream, Protocol):
     """A connection. All times are seconds."""
 
     def send(self, data: bytes, timeout_s: float) -> bool:

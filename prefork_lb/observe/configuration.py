@@ -7,7 +7,7 @@ import msgspec
 
 from prefork_lb.config.model import Config
 from prefork_lb.config.published import decode_published
-from prefork_lb.shared.desired import published
+from prefork_lb.shared.published_config import published
 from prefork_lb.shared.segment import Segment
 
 log = logging.getLogger("prefork_lb")

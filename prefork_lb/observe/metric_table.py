@@ -6,9 +6,9 @@ from itertools import accumulate
 from typing import NamedTuple
 
 from prefork_lb import __version__
-from prefork_lb.observe.conditions import condition
+from prefork_lb.observe.server_condition import condition
 from prefork_lb.shared.balancers import Balancer
-from prefork_lb.shared.discovered import State
+from prefork_lb.shared.discovered import DiscoveryState
 from prefork_lb.shared.statistics import BOUNDS_S
 from prefork_lb.shared.view import InstanceView, PoolView, ServerView
 
@@ -148,7 +148,7 @@ def _scaling_servers(seen: InstanceView) -> Samples:
 def _discovery_up(seen: InstanceView) -> Samples:
     for pool in seen.pools:
         if pool.discovery is not None:
-            yield "", (pool.name,), pool.discovery.state is State.GOOD
+            yield "", (pool.name,), pool.discovery.state is DiscoveryState.GOOD
 
 
 def _discovery_servers(seen: InstanceView) -> Samples:

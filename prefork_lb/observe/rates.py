@@ -9,7 +9,7 @@ from prefork_lb.clock import Clock, monotonic
 Counters = Mapping[Hashable, float]
 
 
-class Growth:
+class CounterRates:
     """Remembers the counters of some seconds."""
 
     def __init__(self, seconds: float, clock: Clock = monotonic) -> None:

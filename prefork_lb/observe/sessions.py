@@ -22,7 +22,7 @@ _SHARE = 20  # a count of the table that took a second is good for 20
 
 
 @dataclass(frozen=True, slots=True)
-class Sessions:
+class ServerSessions:
     """Of one server."""
 
     count: int | None = None  # stored ones, or requests of others in the last minute; None: it is not known
@@ -37,18 +37,18 @@ class SessionCounter:
         self._segment, self._states, self._clock = segment, states, clock
         self._stored: dict[float, tuple[float, Counter[int]]] = {}  # by `idle`: until when it is good, numbers by server
 
-    def of(self, config: Config | None, pool: str, address: str, slot: int, busy_ms: int = 0) -> Sessions:
+    def of(self, config: Config | None, pool: str, address: str, slot: int, busy_ms: int = 0) -> ServerSessions:
         """Those of the server in this slot. `busy_ms` is when a request was last in flight, if that is known: its visitor may
         come again."""
         sticky = config.pools[pool].sticky if config is not None and pool in config.pools else None
         if sticky is None or sticky.mode not in ("cookie", "route", "learn"):
-            return Sessions()
+            return ServerSessions()
         keeps = self._keeps_drained(sticky, slot)
         if sticky.mode == "learn":
             stored = self._count_stored(sticky, pool, address)
-            return Sessions(stored, (count(stored, "session") if stored else "") if keeps else None)
+            return ServerSessions(stored, (count(stored, "session") if stored else "") if keeps else None)
         if not keeps:
-            return Sessions()
+            return ServerSessions()
         states, quiet_s = self._states, sticky.idle or SESSIONS_WINDOW_MS / 1000
         quiet_ms = now_ms() - max(states.drained[slot], states.session_at[slot], busy_ms)
         lately = states.session_requests_lately(slot)
@@ -58,7 +58,7 @@ class SessionCounter:
             left = f"{count(lately, 'request')} of sessions in the last minute"
         else:
             left = f"sessions that may come back (no request of one for {quiet_ms // 1000} s, of {quiet_s:g} s)"
-        return Sessions(lately, left, quiet_s)
+        return ServerSessions(lately, left, quiet_s)
 
     def _keeps_drained(self, sticky: StickyConfig, slot: int) -> bool:
         """Whether the server is drained and still keeps its sessions."""

@@ -9,15 +9,15 @@ from prefork_lb import __version__
 from prefork_lb.clock import Clock, monotonic
 from prefork_lb.config.model import Config
 from prefork_lb.config.pool import PoolConfig
-from prefork_lb.observe.conditions import condition
 from prefork_lb.observe.configuration import configuration_of
 from prefork_lb.observe.percentiles import percentile_ms
-from prefork_lb.observe.rates import Growth
+from prefork_lb.observe.rates import CounterRates
+from prefork_lb.observe.server_condition import condition
 from prefork_lb.observe.sessions import SessionCounter
 from prefork_lb.observe.splits import splits_in_force
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.discovered import Discovered
-from prefork_lb.shared.scales import Scaling
+from prefork_lb.shared.scaling_state import Scaling
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.split_weights import SplitView
 from prefork_lb.shared.states import States, now_ms
@@ -36,7 +36,7 @@ class Snapshots:
 
     def __init__(self, segment: Segment, clock: Clock = monotonic) -> None:
         self._segment = segment
-        self._recent, self._times = Growth(_RATES_S, clock), Growth(_TIMES_S, clock)
+        self._recent, self._times = CounterRates(_RATES_S, clock), CounterRates(_TIMES_S, clock)
         self._mark = 0
         self._config: Config | None = None
         self._states = States(segment)

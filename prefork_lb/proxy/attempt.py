@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from prefork_lb.clock import Clock
 from prefork_lb.errors import BadResponse, SendTimeout, StaleConnection
-from prefork_lb.net.aside import Aside, in_a_thread
+from prefork_lb.net.background import Aside, in_a_thread
 from prefork_lb.net.dial import Dial
 from prefork_lb.net.sockets import wait_any
 from prefork_lb.net.stream import Stream, StreamClosed, StreamTimeout, WaitAny
@@ -33,7 +33,7 @@ class Timeouts:
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class AttemptSettings:
     """What every attempt goes by."""
 
     timeouts: Timeouts
@@ -51,7 +51,7 @@ class Settings:
     tells_times: bool = False  # clients get Server-Timing
 
 
-def attempt(lease: Lease, request: Request, block: bytes, body: OutboundBody, fresh: bool, settings: Settings) -> Reply:
+def attempt(lease: Lease, request: Request, block: bytes, body: OutboundBody, fresh: bool, settings: AttemptSettings) -> Reply:
     """Send the request to the lease's server and receive the head of its response; the reply then owns the lease.
 
     With `fresh` no kept-alive connection is used. Raises UpstreamError, or DownstreamError for what the client did; the lease has
@@ -65,7 +65,7 @@ def attempt(lease: Lease, request: Request, block: bytes, body: OutboundBody, fr
         raise
 
 
-def begin(lease: Lease, request: Request, block: bytes, body: OutboundBody, fresh: bool, settings: Settings,
+def begin(lease: Lease, request: Request, block: bytes, body: OutboundBody, fresh: bool, settings: AttemptSettings,
           ) -> tuple[HeadReader, ResponseHead | None]:
     """The first half of an attempt: send the request. There may be a final response before all of it is out."""
     server, identity = lease.server, request.identity
@@ -90,7 +90,7 @@ def begin(lease: Lease, request: Request, block: bytes, body: OutboundBody, fres
     return reader, early
 
 
-def finish(lease: Lease, request: Request, reader: HeadReader, early: ResponseHead | None, settings: Settings) -> Reply:
+def finish(lease: Lease, request: Request, reader: HeadReader, early: ResponseHead | None, settings: AttemptSettings) -> Reply:
     """The second half: receive the head of the response."""
     stream = lease.stream
     assert stream is not None
@@ -113,7 +113,7 @@ def _retry_after_s(head: ResponseHead) -> float:
     return float(values[0]) if len(values) == 1 and len(values[0]) < 10 and values[0].isdigit() else 0.0
 
 
-def _connect(server: Server, request: Request, settings: Settings) -> Stream:
+def _connect(server: Server, request: Request, settings: AttemptSettings) -> Stream:
     begun = settings.clock()
     try:
         return settings.dial(server.address, settings.timeouts.connect, server.tls, _preamble(server, request))
@@ -124,11 +124,11 @@ def _connect(server: Server, request: Request, settings: Settings) -> Stream:
 def _preamble(server: Server, request: Request) -> bytes:
     if not server.proxy_protocol:
         return b""
-    return proxy_protocol.header(server.proxy_protocol, request.source, request.destination)
+    return proxy_protocol.proxy_header(server.proxy_protocol, request.source, request.destination)
 
 
 def _send(stream: Stream, reader: HeadReader, request: Request, block: bytes, body: OutboundBody,
-          settings: Settings) -> ResponseHead | None:
+          settings: AttemptSettings) -> ResponseHead | None:
     """Send head and body. Returns the head of a final response that came before all was sent (RFC 9112 9.3: a server may
     answer early, and the rest of the body is of no use then), else None."""
     timeout_s = settings.timeouts.idle
@@ -157,11 +157,11 @@ def _send(stream: Stream, reader: HeadReader, request: Request, block: bytes, bo
     return None
 
 
-def _took_nothing(settings: Settings) -> SendTimeout:
+def _took_nothing(settings: AttemptSettings) -> SendTimeout:
     return SendTimeout(f"the server took no byte of the request for {settings.timeouts.idle:g} s")
 
 
-def _last_words(reader: HeadReader, request: Request, settings: Settings, cause: StreamClosed) -> ResponseHead:
+def _last_words(reader: HeadReader, request: Request, settings: AttemptSettings, cause: StreamClosed) -> ResponseHead:
     """What a server answered before it hung up, as servers do with a body that they do not want."""
     try:
         return reader.read_final(request.downstream, settings.timeouts.response, settings.clock)

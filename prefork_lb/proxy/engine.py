@@ -9,7 +9,7 @@ from typing import Final
 
 from prefork_lb.errors import DownstreamError, LoopDetected, MethodNotAllowed, NoUsableServer, UpstreamError
 from prefork_lb.log_summary import summary
-from prefork_lb.proxy.attempt import Settings, Timeouts, attempt
+from prefork_lb.proxy.attempt import AttemptSettings, Timeouts, attempt
 from prefork_lb.proxy.hedging import hedged, may_hedge
 from prefork_lb.proxy.mirroring import Mirroring
 from prefork_lb.proxy.outbound import EMPTY, OutboundBody, request_block
@@ -25,9 +25,9 @@ from prefork_lb.routing.serving import OwnPages, ServerTimeouts, Serving
 from prefork_lb.upstream.pool import Pool
 from prefork_lb.upstream.server import Server
 from prefork_lb.upstream.sticky.session import Sticky
+from prefork_lb.wire.field_lines import field_lines
 from prefork_lb.wire.forwarded import client_scheme, times_passed
 from prefork_lb.wire.framing import BY_LENGTH, NO_BODY, Framing, request_framing
-from prefork_lb.wire.lines import field_lines
 from prefork_lb.wire.target import Destination, destination
 
 # A request may pass several balancers of the same name in a row, but not go in circles.
@@ -39,7 +39,7 @@ _NOT_TOLD: Final[tuple[Sticky | None, object]] = None, None
 class Engine:
     """Takes requests to servers. Has no state of its own but its pools."""
 
-    def __init__(self, router: Router, pools: Mapping[str, Pool], settings: Settings, copied: Ended | None = None) -> None:
+    def __init__(self, router: Router, pools: Mapping[str, Pool], settings: AttemptSettings, copied: Ended | None = None) -> None:
         """`copied` hears of copies of requests that are over (`proxy.mirroring`); None: nobody wants to know."""
         self._router = router
         self.pools = pools
@@ -47,7 +47,7 @@ class Engine:
         self._identities, self._tells_times = settings.identities, settings.tells_times
         self._own_cookies = frozenset((*(pool.sticky.cookie for pool in pools.values() if pool.sticky and pool.sticky.cookie),
                                        *router.own_cookies))
-        self._with_timeouts: dict[ServerTimeouts, Settings] = {}
+        self._with_timeouts: dict[ServerTimeouts, AttemptSettings] = {}
         self._mirroring = Mirroring(self._attempts, settings, copied)
         # Whether a server wants the addresses of the client's connection (`Request.source`, `destination`).
         self.tells_addresses = any(server.proxy_protocol for pool in pools.values() for server in pool.servers)
@@ -86,7 +86,8 @@ class Engine:
         if self._tells_times:
             reply.added = (*reply.added, _times(request))
         if plan.changes is not None:
-            reply.change_fields(*plan.changes)
+            removed, written = plan.changes
+            reply.change_fields(removed, written)
         return reply
 
     def _serve(self, first: Plan, serving: Serving, request: Request) -> Reply:
@@ -211,9 +212,7 @@ class Engine:
     def plan_for(self, request: Request, route: Route, pool: Pool, goal: Destination, framing: Framing,
                  applied: Applied | None) -> Plan:
         """What is to be done for a request that has taken a route, and goes to this pool. Raises ProxyError."""
-        block = request_block(request, goal, framing, pool.name, self._settings.pseudonym, self._own_cookies)
-        if applied is not None:
-            block = applied.changed(block)
+        block = request_block(request, goal, framing, pool.name, self._settings.pseudonym, self._own_cookies, applied)
         if pool.redirect_status:
             check_redirectable(goal.target)
         told = _NOT_TOLD if pool.sticky is None else self._told(pool, request)

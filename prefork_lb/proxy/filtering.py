@@ -21,7 +21,7 @@ from prefork_lb.filters.message import Fields
 from prefork_lb.log_summary import summary
 from prefork_lb.net.networks import LiesIn
 from prefork_lb.own_code import place_of, told
-from prefork_lb.proxy.attempt import Settings
+from prefork_lb.proxy.attempt import AttemptSettings
 from prefork_lb.proxy.engine import Engine
 from prefork_lb.proxy.plan import Plan
 from prefork_lb.proxy.reply import Reply
@@ -117,7 +117,7 @@ class Filtering:
 class FilteringEngine(Engine):
     """An engine with filters on routes and pools."""
 
-    def __init__(self, router: Router, pools: Mapping[str, Pool], settings: Settings, filters: Mapping[str, LoadedFilter],
+    def __init__(self, router: Router, pools: Mapping[str, Pool], settings: AttemptSettings, filters: Mapping[str, LoadedFilter],
                  of_pools: Mapping[str, Sequence[str]], is_trusted: LiesIn, copied: Ended | None = None) -> None:
         """`filters` by the names that routes have them by, and those of pools in `of_pools`."""
         super().__init__(router, pools, settings, copied)

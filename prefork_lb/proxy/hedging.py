@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from prefork_lb.errors import CapacityError, ClientGone, ResponseTimeout, Retry, UpstreamError
 from prefork_lb.log_summary import summary
 from prefork_lb.net.stream import Stream, StreamTimeout, Unneeded
-from prefork_lb.proxy.attempt import Settings, begin, finish
+from prefork_lb.proxy.attempt import AttemptSettings, begin, finish
 from prefork_lb.proxy.inbound import HeadReader
 from prefork_lb.proxy.outbound import EMPTY
 from prefork_lb.proxy.reply import Reply
@@ -46,7 +46,7 @@ def may_hedge(pool: Pool, request: Request) -> bool:
     return pool.retries.hedge and len(pool.servers) > 1 and request.is_idempotent and not request.upgrade and not has_session
 
 
-def hedged(pool: Pool, lease: Lease, request: Request, block: bytes, settings: Settings, failed: list[Server]) -> Reply:
+def hedged(pool: Pool, lease: Lease, request: Request, block: bytes, settings: AttemptSettings, failed: list[Server]) -> Reply:
     """Like `attempt`, for requests that `may_hedge`; the reply owns the lease of the server that answered first.
 
     Servers that failed are added to `failed`, but for the one that the reply is from. When it raises UpstreamError, that is the
@@ -67,7 +67,7 @@ def hedged(pool: Pool, lease: Lease, request: Request, block: bytes, settings: S
 class _Race:
     """An exchange whose first server takes unusually long, so that a second one is asked."""
 
-    def __init__(self, pool: Pool, request: Request, settings: Settings, failed: list[Server]) -> None:
+    def __init__(self, pool: Pool, request: Request, settings: AttemptSettings, failed: list[Server]) -> None:
         self._pool = pool
         self._request = request
         self._settings = settings
@@ -172,11 +172,11 @@ class _Race:
                      pool, server, self._request.method.decode("latin-1"), failure.phase, failure)
 
 
-def _begin(lease: Lease, request: Request, block: bytes, settings: Settings) -> _Side:
+def _begin(lease: Lease, request: Request, block: bytes, settings: AttemptSettings) -> _Side:
     reader, early = begin(lease, request, block, EMPTY, False, settings)
     assert lease.stream is not None
     return _Side(lease, lease.stream, reader, early, settings.clock() + settings.timeouts.response)
 
 
-def _finish(side: _Side, request: Request, settings: Settings) -> Reply:
+def _finish(side: _Side, request: Request, settings: AttemptSettings) -> Reply:
     return finish(side.lease, request, side.reader, side.early, settings)

@@ -6,8 +6,8 @@ from typing import Final, Protocol
 
 from prefork_lb.clock import Clock
 from prefork_lb.errors import BadResponse, ClientGone, ResponseTimeout, StaleConnection, TruncatedBody
-from prefork_lb.net.stream import Source, StreamClosed, StreamTimeout, Watched
-from prefork_lb.proxy.carried import interim_fields
+from prefork_lb.net.stream import ReceiveStream, StreamClosed, StreamTimeout, Watched
+from prefork_lb.proxy.response_fields import interim_fields
 from prefork_lb.wire.chunked import ChunkedDecoder
 from prefork_lb.wire.framing import BY_CHUNKS, BY_CLOSE, BY_LENGTH, BY_NOTHING, Framing
 from prefork_lb.wire.head import Fields, HeadLimits, ResponseHead
@@ -17,7 +17,7 @@ from prefork_lb.wire.parse import head_end, kept_bytes, parse_response
 ResponseParser = Callable[[bytes], ResponseHead]
 """From a whole head to its values, as `parse_response` does; raises BadResponse. Callers share the result; none may change it."""
 
-Move = Callable[[Source, int, float, Watched], tuple[int, bytes] | None]
+Move = Callable[[ReceiveStream, int, float, Watched], tuple[int, bytes] | None]
 """Moves what a stream gives next to the client: stream, the most bytes, seconds until the first one, the client.
 
 Returns how many bytes that were, and those that the client has not taken; (0, b"") when the stream has ended, None when the
@@ -64,7 +64,8 @@ class HeadReader:
 
     __slots__ = ("_interim", "_limits", "_may_switch", "_parse", "_reused", "_stream", "rest")
 
-    def __init__(self, stream: Source, limits: HeadLimits, reused: bool, parse: ResponseParser, may_switch: bool = False) -> None:
+    def __init__(self, stream: ReceiveStream, limits: HeadLimits, reused: bool, parse: ResponseParser,
+                 may_switch: bool = False) -> None:
         """`reused` tells that the connection has served an exchange before, `may_switch` that the request had an Upgrade."""
         self._stream = stream
         self._limits = limits
@@ -151,7 +152,7 @@ class BodyReader:
 
     __slots__ = ("_decoder", "_idle_timeout_s", "_kind", "_left", "_ready", "_stream", "_watched", "excess", "is_received")
 
-    def __init__(self, stream: Source, framing: Framing, rest: bytes, limits: HeadLimits, idle_timeout_s: float,
+    def __init__(self, stream: ReceiveStream, framing: Framing, rest: bytes, limits: HeadLimits, idle_timeout_s: float,
                  watched: Watched) -> None:
         """`rest` is what was received behind the head; `watched` is the client, who may leave.
 

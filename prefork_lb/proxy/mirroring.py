@@ -13,11 +13,11 @@ from collections.abc import Callable
 from functools import partial
 
 from prefork_lb.log_summary import summary
-from prefork_lb.proxy.attempt import Settings
+from prefork_lb.proxy.attempt import AttemptSettings
 from prefork_lb.proxy.inbound import NO_CLIENT
 from prefork_lb.proxy.outbound import NOTHING, OutboundBody
 from prefork_lb.proxy.plan import Plan
-from prefork_lb.proxy.refusals import tell_refusal
+from prefork_lb.proxy.refusal_log import tell_refusal
 from prefork_lb.proxy.reply import Reply
 from prefork_lb.proxy.request import Ended, Request
 from prefork_lb.routing.mirror import Mirror
@@ -33,7 +33,7 @@ Send = Callable[[Plan, Request, bytes, OutboundBody], Reply]
 class Mirroring:
     """The copies that one worker makes."""
 
-    def __init__(self, send: Send, settings: Settings, ended: Ended | None) -> None:
+    def __init__(self, send: Send, settings: AttemptSettings, ended: Ended | None) -> None:
         """`ended` hears of copies that are over; None: nobody wants to know."""
         self._send = send
         self._settings = settings

@@ -12,14 +12,15 @@ from prefork_lb.log_summary import summary
 from prefork_lb.net.stream import Stream
 from prefork_lb.proxy import tracing
 from prefork_lb.proxy.request import BodySource, Request
+from prefork_lb.routing.actions import NO_CHANGES, Applied
 from prefork_lb.wire import grammar
 from prefork_lb.wire.chunked import encode_chunk, encode_last_chunk
 from prefork_lb.wire.cookies import without_cookie
+from prefork_lb.wire.field_lines import Lines, check_fields
 from prefork_lb.wire.fields import HOP_BY_HOP, allowed_trailers, cgi_name, nominated
 from prefork_lb.wire.forwarded import is_told_by_proxies, told_lines
 from prefork_lb.wire.framing import BY_CHUNKS, BY_LENGTH, BY_NOTHING, NO_BODY, Framing
 from prefork_lb.wire.head import EXPECT, MAX_FORWARDS, Fields, FieldSection, Section
-from prefork_lb.wire.lines import Lines, check_fields
 from prefork_lb.wire.target import Destination
 
 REQUEST_PIECE_BYTES: Final = 64 * 1024  # of a request's body, read at a time
@@ -29,13 +30,13 @@ _NOT_COPIED: Final = HOP_BY_HOP | {b"host", b"content-length", b"expect", b"via"
 
 
 _SELDOM: Final = EXPECT | MAX_FORWARDS
-_NO_COOKIES: Final[frozenset[bytes]] = frozenset()
+_NO_NAMES: Final[frozenset[bytes]] = frozenset()
 
 
 def request_block(request: Request, destination: Destination, framing: Framing, default_host: str, pseudonym: bytes,
-                  own_cookies: frozenset[bytes] = _NO_COOKIES) -> bytes:
+                  own_cookies: frozenset[bytes] = _NO_NAMES, applied: Applied | None = None) -> bytes:
     """The head to send; the same for every server. `default_host` is for an HTTP/1.0 client that gave none, `own_cookies` are the
-    names of cookies that are for this proxy alone.
+    names of cookies that are for this proxy alone. `applied`: whose changes of fields it has.
 
     Raises BadRequest, ExpectationFailed, FinalRecipient.
     """
@@ -46,11 +47,18 @@ def request_block(request: Request, destination: Destination, framing: Framing, 
         rest = _seldom_lines(request, framing)
     before = b"%b %b HTTP/1.1\r\nHost: %b\r\n" % (
         head.method, destination.target, default_host.encode() if host is None else host)
-    behind = b"%b%b\r\n" % (told_lines(section, head.minor, request.peer, host, pseudonym), rest)
+    behind = b"%b%b" % (told_lines(section, head.minor, request.peer, host, pseudonym), rest)
+    removed = _NO_NAMES
+    if applied is not None and (changes := applied.actions.request) is not NO_CHANGES:
+        removed = changes.removed
+        if changes.own_lines is not None:
+            before, behind = changes.own_lines.sub(b"", before), changes.own_lines.sub(b"", behind)
+        behind += changes.lines(applied.facts)
+    behind += b"\r\n"
     travelling = _LINES if request.identity is None else _UNNAMED_LINES
     if own_cookies or isinstance(section, FieldSection):
-        return b"%b%b%b" % (before, _carried(section, own_cookies, travelling), behind)
-    return travelling.join(section, before, behind)
+        return b"%b%b%b" % (before, _carried(section, own_cookies, removed, travelling), behind)
+    return travelling.join(section.without(removed, True) if removed else section, before, behind)
 
 
 def _seldom_lines(request: Request, framing: Framing) -> bytes:
@@ -82,22 +90,24 @@ _LINES: Final = Lines(_travels, BadRequest)
 _UNNAMED_LINES: Final = Lines(lambda name: _travels(name) and cgi_name(name) not in tracing.FIELDS, BadRequest)
 
 
-def _carried(section: Section, own_cookies: frozenset[bytes], travelling: Lines) -> bytes:
-    """The lines of the fields that travel on unchanged. A front end whose sections come again keeps them with the section.
+def _carried(section: Section, own_cookies: frozenset[bytes], removed: frozenset[bytes], travelling: Lines) -> bytes:
+    """The lines of the fields that travel on unchanged, without the `removed` ones. A front end whose sections come again keeps
+    them with the section.
 
     Raises BadRequest.
     """
     kept = section.kept if isinstance(section, FieldSection) else None
-    # The names with the lines: a worker has one engine, so they are always the same; a test may have several.
-    if isinstance(kept, tuple) and kept[0] == own_cookies and kept[2] is travelling:
-        lines: bytes = kept[1]
+    # With what they depend on: it is the same as long as the section's requests take the same route.
+    if isinstance(kept, tuple) and kept[0] == own_cookies and kept[1] == removed and kept[2] is travelling:
+        lines: bytes = kept[3]
         return lines
-    if own_cookies and b"cookie" in section:
-        lines = travelling.join_fields(_without_cookies(section.fields, own_cookies), nominated(section))
+    left = section.without(removed, True) if removed else section
+    if own_cookies and b"cookie" in left:
+        lines = travelling.join_fields(_without_cookies(left.fields, own_cookies), nominated(left))
     else:
-        lines = travelling.join(section)
+        lines = travelling.join(left)
     if isinstance(section, FieldSection):
-        section.kept = own_cookies, lines, travelling
+        section.kept = own_cookies, removed, travelling, lines
     return lines
 
 

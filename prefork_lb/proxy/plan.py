@@ -13,7 +13,7 @@ from prefork_lb.wire.forwarded import ClientInfo
 from prefork_lb.wire.framing import Framing
 
 if TYPE_CHECKING:
-    from prefork_lb.proxy.attempt import Settings
+    from prefork_lb.proxy.attempt import AttemptSettings
     from prefork_lb.proxy.outbound import OutboundBody
     from prefork_lb.proxy.request import Request
 
@@ -43,7 +43,7 @@ class Plan:
         self.changes: FieldWork | None = None  # of the response's fields
         self.serving: Serving | None = None  # None: by the pool alone, in the usual way
         self.pages = NO_PAGES
-        self.settings: Settings | None = None  # None: the engine's
+        self.settings: AttemptSettings | None = None  # None: the engine's
         self.bandwidth: Bandwidth | None = None  # of the response; None: as fast as can be
         self.mirror: Copy | None = None  # copies a request that is sent; None: there are no copies
         self.others: dict[str, Plan] | None = None  # the same for other pools of the route, once one was needed

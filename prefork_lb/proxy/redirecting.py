@@ -6,15 +6,15 @@ the configuration, so no client chooses where it leads to. A byte that could end
 from __future__ import annotations
 
 from prefork_lb.errors import FinalRecipient
-from prefork_lb.proxy.carried import notes_on
+from prefork_lb.proxy.error_pages import reason
 from prefork_lb.proxy.outbound import REQUEST_PIECE_BYTES
-from prefork_lb.proxy.pages import reason
 from prefork_lb.proxy.reply import Reply
 from prefork_lb.proxy.request import BodySource
+from prefork_lb.proxy.response_fields import notes_on
 from prefork_lb.upstream.lease import Lease
+from prefork_lb.wire.field_lines import field_lines
 from prefork_lb.wire.framing import BY_LENGTH, NO_BODY, Framing
 from prefork_lb.wire.head import ResponseHead
-from prefork_lb.wire.lines import field_lines
 
 # A redirect is the choice for one request, so no cache may keep it. Clients keep a permanent one for as long as they like unless
 # they are told otherwise (RFC 9110 15.4.2, 15.4.9): here for a minute. A cache for many clients would send all to one server.

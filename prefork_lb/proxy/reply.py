@@ -6,8 +6,8 @@ from typing import TypeVar
 
 from prefork_lb.errors import TruncatedBody
 from prefork_lb.net.stream import Stream
-from prefork_lb.proxy.carried import final_block, final_fields
 from prefork_lb.proxy.inbound import RESPONSE_PIECE_BYTES, BodyReader, Move
+from prefork_lb.proxy.response_fields import final_block, final_fields
 from prefork_lb.upstream.lease import Lease
 from prefork_lb.upstream.server import Server
 from prefork_lb.wire.framing import BY_CLOSE, BY_LENGTH, BY_NOTHING, Framing, content_length
@@ -50,10 +50,10 @@ class Reply:
     def change_fields(self, removed: frozenset[bytes], written: Sequence[tuple[bytes, bytes]]) -> None:
         """Take the fields of these names (in lower case) out of the response, and write others."""
         head = self.head
-        if any(name in head.index for name in removed):  # else the head stays as it was read, which is cheaper to pass on
-            self.head = ResponseHead(head.status, head.reason, head.minor,
-                                     [field for field in head.fields if field[0].lower() not in removed])
-        self.added = (*self.added, *written)
+        section = head.section.without(removed, False) if removed else head.section
+        if section is not head.section:  # else the head stays, with what was worked out from it
+            self.head = head.with_section(section)
+        self.added = (*self.added, *written) if self.added else written
 
     def rewrite(self, status: int, fields: Fields) -> None:
         """Give the response another status, if it has one with content, and other fields in the place of the server's."""

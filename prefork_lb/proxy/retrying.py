@@ -7,7 +7,7 @@ from collections.abc import Collection
 
 from prefork_lb.errors import CapacityError, Retry, UpstreamError
 from prefork_lb.log_summary import summary
-from prefork_lb.proxy.attempt import Settings, attempt
+from prefork_lb.proxy.attempt import AttemptSettings, attempt
 from prefork_lb.proxy.outbound import OutboundBody
 from prefork_lb.proxy.reply import Reply
 from prefork_lb.proxy.request import Request
@@ -27,7 +27,7 @@ class Retrying:
     an answer with a status that is a failure, which owns its server's claim.
     """
 
-    def __init__(self, pool: Pool, request: Request, block: bytes, body: OutboundBody, settings: Settings) -> None:
+    def __init__(self, pool: Pool, request: Request, block: bytes, body: OutboundBody, settings: AttemptSettings) -> None:
         self._pool = pool
         self._request = request
         self._block = block

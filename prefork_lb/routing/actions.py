@@ -5,13 +5,12 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from prefork_lb.errors import ContentTooLarge, Forbidden, NotFound, OwnAnswer
 from prefork_lb.routing.guards import Guard, Guarded
 from prefork_lb.routing.template import Facts, Template
 from prefork_lb.wire.fields import cgi_name
-from prefork_lb.wire.lines import field_lines
+from prefork_lb.wire.forwarded import is_told_by_proxies
 
 _MOST_FILE_BYTES = 1 << 20
 # A place that touches the host, as in `https://example.org{rest}`, could go on with `.evil.net`. {path} begins with a slash, and
@@ -26,9 +25,10 @@ Answer = Callable[[Facts], OwnAnswer]
 class FieldChanges:
     """Changes of a head's fields. A name in `sets` or `removed` loses the fields it had."""
 
-    removed: frozenset[bytes] = frozenset()  # in lower case, those of `sets` too
+    removed: frozenset[bytes] = frozenset()  # in lower case, those of `sets` too; of requests with hyphens for underscores
     written: Sequence[tuple[bytes, Template]] = ()  # of `sets` and `adds`
-    removed_lines: re.Pattern[bytes] | None = None  # of requests: finds the lines of `removed`, each with the line end before it
+    lines: Template = Template("")  # the same as lines
+    own_lines: re.Pattern[bytes] | None = None  # of requests: finds the lines of `removed` that this proxy itself writes
 
     def values(self, facts: Facts) -> list[tuple[bytes, bytes]]:
         """The fields to write for a request."""
@@ -38,10 +38,14 @@ class FieldChanges:
 def field_changes(sets: Mapping[str, str], adds: Mapping[str, str], removes: Sequence[str]) -> FieldChanges:
     """The changes as values. Raises ValueError for a template that is none."""
     removed = frozenset(name.lower().encode() for name in (*sets, *removes))
-    return FieldChanges(removed, [(name.encode(), Template(text)) for name, text in (*sets.items(), *adds.items())])
+    written = [*sets.items(), *adds.items()]
+    return FieldChanges(removed, [(name.encode(), Template(text)) for name, text in written],
+                        Template("".join(f"{name}: {text}\r\n" for name, text in written)))
 
 
 NO_CHANGES = FieldChanges()
+
+_OWN = frozenset((b"host", b"max-forwards"))  # written anew for the server, as is what tells it about the client
 
 
 def of_requests(changes: FieldChanges, names: Sequence[str]) -> FieldChanges:
@@ -49,8 +53,9 @@ def of_requests(changes: FieldChanges, names: Sequence[str]) -> FieldChanges:
     removed = frozenset(map(cgi_name, (*changes.removed, *(name.encode() for name in names))))
     if not removed:
         return changes
-    spellings = b"|".join(b"[-_]".join(map(re.escape, name.split(b"-"))) for name in sorted(removed))
-    return FieldChanges(removed, changes.written, re.compile(rb"\r\n(?:%b):[^\r\n]*" % spellings, re.IGNORECASE))
+    own = sorted(name for name in removed if name in _OWN or is_told_by_proxies(name))
+    lines = rb"^(?:%b):[^\r\n]*\r\n" % b"|".join(map(re.escape, own))
+    return FieldChanges(removed, changes.written, changes.lines, re.compile(lines, re.IGNORECASE | re.MULTILINE) if own else None)
 
 
 Take = Callable[[], None]
@@ -93,26 +98,19 @@ class Actions:
         return Applied(self, facts, target, take)
 
 
-class Applied(NamedTuple):
+class Applied:
     """What the actions of a route make of one request, and of all with the same head from the same client."""
 
-    actions: Actions
-    facts: Facts
-    target: bytes  # that a server gets
-    take: Take | None  # counts the next of these requests; None: they are not limited
+    __slots__ = ("actions", "facts", "take", "target")
+
+    def __init__(self, actions: Actions, facts: Facts, target: bytes, take: Take | None) -> None:
+        self.actions, self.facts = actions, facts
+        self.target = target  # that a server gets
+        self.take = take  # counts the next of these requests; None: they are not limited
 
     def guarded(self) -> Guarded | None:
         """What each of these requests has to pass; None: nothing."""
         return Guarded(self.actions.guards, self.facts) if self.actions.guards else None
-
-    def changed(self, block: bytes) -> bytes:
-        """A request's head with the changes of its fields."""
-        changes = self.actions.request
-        if changes is NO_CHANGES:
-            return block
-        if changes.removed_lines is not None:
-            block = changes.removed_lines.sub(b"", block)
-        return b"%b%b\r\n" % (block[:-2], field_lines(changes.values(self.facts)))
 
     def of_response(self) -> tuple[frozenset[bytes], Sequence[tuple[bytes, bytes]]] | None:
         """The names, in lower case, whose fields a response loses, and the fields that it gets; None: no changes."""

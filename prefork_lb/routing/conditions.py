@@ -2,22 +2,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from prefork_lb.net.networks import LiesIn, lies_in
-from prefork_lb.routing.pattern import Matches, compiled
+from prefork_lb.routing.pattern import Matches, compile_pattern
 from prefork_lb.wire.cookies import cookies
 from prefork_lb.wire.forwarded import ClientInfo, client_scheme, told_client
 from prefork_lb.wire.head import RequestHead
 from prefork_lb.wire.query import parameters
 
 
-class Asked(NamedTuple):
+class Asked:
     """A request as conditions see it."""
 
-    head: RequestHead
-    target: bytes  # in origin-form
-    peer: ClientInfo
+    __slots__ = ("head", "peer", "target")
+
+    def __init__(self, head: RequestHead, target: bytes, peer: ClientInfo) -> None:
+        self.head, self.peer = head, peer
+        self.target = target  # in origin-form
 
 
 Condition = Callable[[Asked], bool]
@@ -81,7 +83,7 @@ def _value_test(value: str) -> Matches:
     if value == "*":
         return lambda _: True
     if value.startswith("~"):
-        return compiled(value[1:])
+        return compile_pattern(value[1:])
     return value.encode().__eq__
 
 

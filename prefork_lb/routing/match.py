@@ -22,8 +22,8 @@ from prefork_lb.errors import BadRequest, NoRoute
 from prefork_lb.net.networks import LiesIn, lies_in
 from prefork_lb.routing.actions import Actions
 from prefork_lb.routing.conditions import Asked, Condition, conditions, rank
-from prefork_lb.routing.path import compared
-from prefork_lb.routing.pattern import Matches, compiled
+from prefork_lb.routing.path import compared, plain_path
+from prefork_lb.routing.pattern import Matches, compile_pattern
 from prefork_lb.routing.serving import Serving
 from prefork_lb.routing.template import Facts
 from prefork_lb.wire.forwarded import ClientInfo
@@ -85,23 +85,45 @@ class Router:
 
         Raises NoRoute, and BadRequest for a path that servers may read in another way than this one.
         """
-        target = goal.target
+        target, host = goal.target, goal.name
         if self._only is not None:
             return self._only, target
         path = b""
         if self._compares_paths:
-            raw, mark, query = target.partition(b"?")
-            path, sent, doubt = compared(raw)
-            if doubt and not self._passes_doubtful:
-                raise BadRequest(f"the path has {doubt}; routes compare paths, so it is refused (proxy.doubtful_paths)")
-            if sent != raw:
-                target = sent + mark + query
+            length = plain_path(target)
+            if length < 0:
+                path, target = self._compared(target)
+            else:
+                path = target[:length]
         asked = Asked(head, target, peer)
-        for paths in self._tables(goal.name):
-            route = paths.find(path, asked)
+        paths = self._hosts.get(host)
+        route = paths.find(path, asked) if paths is not None else None
+        if route is None and self._below:
+            route = self._find_below(host, path, asked)
+        if route is None:
+            route = self._any.find(path, asked)
+        if route is None:
+            raise NoRoute(f"no route for host {host!r} and path {goal.target[:80]!r}")
+        return route, target
+
+    def _compared(self, target: bytes) -> tuple[bytes, bytes]:
+        """The path of a target in the form in which it is compared, and the target with the path that is sent."""
+        raw, mark, query = target.partition(b"?")
+        path, sent, doubt = compared(raw)
+        if doubt and not self._passes_doubtful:
+            raise BadRequest(f"the path has {doubt}; routes compare paths, so it is refused (proxy.doubtful_paths)")
+        return path, sent + mark + query
+
+    def _find_below(self, host: str, path: bytes, asked: Asked) -> Route | None:
+        """The route of the longest wildcard that a host lies below."""
+        dot = host.find(".")
+        while dot >= 0:
+            paths = self._below.get(host[dot:])
+            route = paths.find(path, asked) if paths is not None else None
             if route is not None:
-                return route, target
-        raise NoRoute(f"no route for host {goal.name!r} and path {goal.target[:80]!r}")
+                return route
+            dot = host.find(".", dot + 1)
+        return None
 
     @property
     def own_cookies(self) -> frozenset[bytes]:
@@ -120,18 +142,6 @@ class Router:
         for host in sorted(self._below, key=lambda host: (-host.count("."), host)):
             yield from self._below[host].in_order(f"*{host}")
         yield from self._any.in_order("")
-
-    def _tables(self, host: str) -> Iterator[_Paths]:
-        """The tables for a host, the most specific one first."""
-        if host in self._hosts:
-            yield self._hosts[host]
-        if self._below:
-            dot = host.find(".")
-            while dot >= 0:
-                if host[dot:] in self._below:
-                    yield self._below[host[dot:]]
-                dot = host.find(".", dot + 1)
-        yield self._any
 
 
 _Candidates = list[tuple[Route, Sequence[Condition]]]
@@ -155,7 +165,7 @@ class _Paths:
                 self._whole.setdefault(path[1:].encode(), []).append(entry)
             elif path.startswith("~"):
                 if path not in self._patterns:
-                    self._patterns[path] = compiled(path[1:]), []
+                    self._patterns[path] = compile_pattern(path[1:]), []
                 self._patterns[path][1].append(entry)
             else:
                 self._prefixes.setdefault(path.encode(), []).append(entry)

@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from prefork_lb.wire import compiled
+
 # A path without any of these is its own normal form.
 _UNUSUAL = re.compile(rb"[%;\\]|//|/[.(]")
 _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})?")
@@ -44,6 +46,15 @@ class ComparedPath(NamedTuple):
     path: bytes
     sent: bytes  # to the server: the same with all slashes
     doubt: str  # why servers may read it in another way; empty: they all read it alike
+
+
+def plain_path(target: bytes) -> int:
+    """The length of the path of a target, where that is its own normal form and nothing in it is doubted; else -1."""
+    heads = compiled.heads
+    if heads is not None:
+        return heads.plain_path(target)
+    path = target.partition(b"?")[0]
+    return len(path) if path.startswith(b"/") and _UNUSUAL.search(path) is None else -1
 
 
 def compared(path: bytes) -> ComparedPath:

@@ -8,7 +8,7 @@ Matches = Callable[[bytes], bool]
 """Whether a text has the pattern somewhere in it."""
 
 
-def compiled(pattern: str) -> Matches:
+def compile_pattern(pattern: str) -> Matches:
     """The test for a regular expression. Raises ValueError, in words, when it is none or RE2 is not installed."""
     try:
         import re2  # only who uses patterns needs the package

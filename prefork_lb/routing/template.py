@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import string
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
 
 from prefork_lb.net.networks import LiesIn
 from prefork_lb.routing.path import compared
@@ -15,14 +14,17 @@ from prefork_lb.wire.head import RequestHead
 class Facts:
     """What a text can hold of a request, each worked out when somebody looks at it."""
 
+    __slots__ = ("_client", "_is_trusted", "_path", "_peer", "_prefixes", "head", "host", "target")
+
     def __init__(self, head: RequestHead, target: bytes, host: str, prefixes: Sequence[str], peer: ClientInfo,
                  is_trusted: LiesIn) -> None:
         """`target` is in origin-form, `host` without its port. `prefixes` are the paths of the route, `is_trusted` says whether
         the proxy at an address is believed."""
         self.head, self.host = head, host
-        self._raw, mark, query = target.partition(b"?")
-        self.query = mark + query  # with its question mark; empty: there is none
+        self.target = target  # path and query as they go on
         self._prefixes, self._peer, self._is_trusted = prefixes, peer, is_trusted
+        self._path: bytes | None = None
+        self._client: str | None = None
 
     @property
     def certificate(self) -> ClientCertificate | None:
@@ -30,16 +32,18 @@ class Facts:
         return self._peer.certificate
 
     @property
-    def target(self) -> bytes:
-        """Path and query as they go on."""
-        return self._raw + self.query
+    def query(self) -> bytes:
+        """With its question mark; empty: there is none."""
+        return b"".join(self.target.partition(b"?")[1:])
 
-    @cached_property
+    @property
     def path(self) -> bytes:
         """The path in its normal form."""
-        return compared(self._raw).path
+        if self._path is None:
+            self._path = compared(self.target.partition(b"?")[0]).path
+        return self._path
 
-    @cached_property
+    @property
     def rest(self) -> bytes:
         """What follows the longest prefix of the route that the path has, without a slash at its begin, with the query. The whole
         path where it has none."""
@@ -50,12 +54,14 @@ class Facts:
                 best = len(bare)
         return path[best:].removeprefix(b"/") + self.query
 
-    @cached_property
+    @property
     def client(self) -> str:
         """The client's address, as trusted proxies tell it."""
-        return told_client(self.head.index, self._peer.address, self._is_trusted)
+        if self._client is None:
+            self._client = told_client(self.head.index, self._peer.address, self._is_trusted)
+        return self._client
 
-    @cached_property
+    @property
     def scheme(self) -> bytes:
         """http or https, as `client_scheme` has it."""
         return client_scheme(self.head.index, self._peer)
@@ -96,7 +102,10 @@ class Template:
                                      f"{', '.join(f'{{{known}}}' for known in _VALUES)}")
                 self._parts.append(_VALUES[name])
                 self.names.append(name)
+        self._only = _VALUES[self.names[0]] if self.names and len(self._parts) == 1 else None  # the text is one place
 
     def __call__(self, facts: Facts) -> bytes:
         """The text for a request. No place has a control character, so none can end a field."""
+        if self._only is not None:
+            return self._only(facts)
         return b"".join([part if isinstance(part, bytes) else part(facts) for part in self._parts])

@@ -4,14 +4,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from prefork_lb.scaling.rule import Rule, RuleSettings, Wish
+from prefork_lb.scaling.rule import RuleSettings, ScalingRule, Wish
 from prefork_lb.scaling.windows import Average, Growth, Largest
 
 _ROUNDING = 1e-9  # of an average: 8.0000000001 requests need no third server
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class PoolLoad:
     """What a pool has to do at an instant."""
 
     in_flight: int  # with those that wait
@@ -27,7 +27,7 @@ class Autoscaler:
     def __init__(self, settings: RuleSettings, now: float, running: int) -> None:
         """`running` servers are there already."""
         self._settings = settings
-        self._rule = Rule(settings, now, running)
+        self._rule = ScalingRule(settings, now, running)
         self._busy_at = now
         self._requests = -1
         self._in_flight = Average(), Average()  # stable, panic
@@ -39,7 +39,7 @@ class Autoscaler:
         """Go by these settings from now on; what was measured stays."""
         self._settings = self._rule.settings = settings
 
-    def note(self, now: float, load: Load) -> None:
+    def note(self, now: float, load: PoolLoad) -> None:
         """Take a sample; a few in a second are good."""
         for average in self._in_flight:
             average.add(now, load.in_flight)

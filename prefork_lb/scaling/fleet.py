@@ -13,15 +13,16 @@ from prefork_lb.errors import SteeringError
 from prefork_lb.scaling.backoff import Backoff
 from prefork_lb.scaling.driver import Driver, Ended, StartFailed
 from prefork_lb.scaling.fleet_pool import FleetPool, PooledServer, Readiness
-from prefork_lb.scaling.member import Member, MemberEvent, State
 from prefork_lb.scaling.rolling import Rolling, RollOutcome, RollRequest
-from prefork_lb.shared.events import Kind
+from prefork_lb.scaling.scaled_server import ScaledEvent, ScaledServer, ScaledState
+from prefork_lb.shared.events import EventKind
 from prefork_lb.words import count
 
 _STARTS_A_TICK = 4  # each takes the controller some milliseconds
 _MEMORY_LOOK_S = 1.0  # at one server's memory, which takes milliseconds
 # Of one that is to serve, and cannot join its pool.
-_UNWELCOME = {State.STARTING: MemberEvent.LATE, State.DRAINING: MemberEvent.DRAINED, State.PARKED: MemberEvent.DISMISSED}
+_UNWELCOME = {ScaledState.STARTING: ScaledEvent.LATE, ScaledState.DRAINING: ScaledEvent.DRAINED,
+              ScaledState.PARKED: ScaledEvent.DISMISSED}
 
 log = logging.getLogger("prefork_lb")
 
@@ -51,13 +52,13 @@ class Fleet:
         self._fleet_pool = fleet_pool
         self._readiness = readiness
         self._clock = clock
-        self._members: dict[int, Member] = {}
+        self._members: dict[int, ScaledServer] = {}
         self._is_adopted = False
         self._backoff = Backoff()
         self._rolling = Rolling()
         self._seen: dict[str, PooledServer] = {}
         self._look_at = 0.0  # when a server's memory is looked at again
-        self._looked_at: Member | None = None  # in this tick
+        self._looked_at: ScaledServer | None = None  # in this tick
         self._last_looked_at = 0  # its number
         self._now = 0.0
 
@@ -67,11 +68,11 @@ class Fleet:
         self._backoff.forget()
 
     @property
-    def servers(self) -> list[Member]:
+    def servers(self) -> list[ScaledServer]:
         """All that have not ended, by number."""
         return [self._members[n] for n in sorted(self._members)]
 
-    def count(self, *states: State) -> int:
+    def count(self, *states: ScaledState) -> int:
         """How many are in one of these states."""
         return sum(1 for member in self._members.values() if member.state in states)
 
@@ -109,7 +110,7 @@ class Fleet:
         if self._rolling.is_under_way:
             self._judge_roll(wanted)
         self._remove_strangers()
-        self._readiness.watch({member.address for member in self._in(State.STARTING) if member.address})
+        self._readiness.watch({member.address for member in self._in(ScaledState.STARTING) if member.address})
 
     # -- the life of one ----------------------------------------------------------------------------------------
 
@@ -118,30 +119,30 @@ class Fleet:
         for n, (address, since, stop_timeout_s) in self._driver.adopt().items():
             seen = self._seen.get(address)
             if seen is not None:
-                state = State.DRAINING if seen.is_leaving else State.SERVING
+                state = ScaledState.DRAINING if seen.is_leaving else ScaledState.SERVING
             else:
-                state = State.PARKED if roll is not None and since < roll.before else State.STARTING
-            self._members[n] = Member(n, since, state, since if state is State.SERVING else self._now,
-                                      self._settings.stop_timeout_s if stop_timeout_s is None else stop_timeout_s,
-                                      address, "taken up")
+                state = ScaledState.PARKED if roll is not None and since < roll.before else ScaledState.STARTING
+            self._members[n] = ScaledServer(n, since, state, since if state is ScaledState.SERVING else self._now,
+                                            self._settings.stop_timeout_s if stop_timeout_s is None else stop_timeout_s,
+                                            address, "taken up")
         self._is_adopted = True
 
-    def _look_after(self, member: Member) -> None:
+    def _look_after(self, member: ScaledServer) -> None:
         """Let time, its check and its requests do their work on one server."""
         age_s = self._now - member.state_since
-        if member.state is State.STARTING:
+        if member.state is ScaledState.STARTING:
             member.address = member.address or self._driver.address(member.n)
             if member.address and self._readiness.is_ready(member.address):
-                self._join(member, MemberEvent.READY, f"ready after {self._now - member.since:.1f} s")
+                self._join(member, ScaledEvent.READY, f"ready after {self._now - member.since:.1f} s")
             elif age_s >= self._settings.start_timeout_s:
                 self._note_late(member)
-        elif member.state is State.SERVING:
+        elif member.state is ScaledState.SERVING:
             self._backoff.note_well(member.since, age_s)
             self._note_check(member)
-        elif member.state is State.DRAINING:
+        elif member.state is ScaledState.DRAINING:
             if member.address not in self._seen or age_s >= self._settings.drain_timeout_s:
                 self._leave(member)
-        elif member.state is State.STOPPING and age_s >= member.stop_timeout_s and not member.is_killed:
+        elif member.state is ScaledState.STOPPING and age_s >= member.stop_timeout_s and not member.is_killed:
             member.is_killed = True
             log.warning("%s has not ended within %g s; it is killed", self._name(member), member.stop_timeout_s)
             self._driver.stop(member.n, hard=True)
@@ -154,12 +155,12 @@ class Fleet:
         except StartFailed as exc:
             self._note_failure(None, f"cannot be started: {exc}")
             return False
-        self._members[n] = Member(n, self._now, State.STARTING, self._now, self._settings.stop_timeout_s,
-                                  self._driver.address(n), "started")
+        self._members[n] = ScaledServer(n, self._now, ScaledState.STARTING, self._now, self._settings.stop_timeout_s,
+                                        self._driver.address(n), "started")
         log.info("%s is started", self._name(self._members[n]))
         return True
 
-    def _join(self, member: Member, event: MemberEvent, why: str) -> None:
+    def _join(self, member: ScaledServer, event: ScaledEvent, why: str) -> None:
         """Let a server serve."""
         try:
             if member.address in self._seen:
@@ -172,29 +173,29 @@ class Fleet:
             return
         member.go_on(event, self._now, why)
         log.info("%s serves: %s", self._name(member), why)
-        if event is MemberEvent.READY:
-            self._fleet_pool.tell(Kind.STARTED, member.address, why)
+        if event is ScaledEvent.READY:
+            self._fleet_pool.tell(EventKind.STARTED, member.address, why)
 
-    def _dismiss(self, member: Member, why: str) -> None:
+    def _dismiss(self, member: ScaledServer, why: str) -> None:
         """Let a server end that is not needed."""
-        if member.state is State.SERVING:
+        if member.state is ScaledState.SERVING:
             self._fleet_pool.let_go(member.address)
-            member.go_on(MemberEvent.DISMISSED, self._now, why)
+            member.go_on(ScaledEvent.DISMISSED, self._now, why)
             log.info("%s is drained: %s", self._name(member), why)
         else:
-            self._stop(member, MemberEvent.DISMISSED, why)
+            self._stop(member, ScaledEvent.DISMISSED, why)
 
-    def _leave(self, member: Member) -> None:
+    def _leave(self, member: ScaledServer) -> None:
         """A drained server leaves the pool."""
         if member.address in self._seen:
             log.warning("%s still has requests after %g s; it is ended", self._name(member), self._settings.drain_timeout_s)
             self._remove(member.address)
         if self._rolling.is_old(member):
-            member.go_on(MemberEvent.SPARED, self._now, "kept until the roll is over")
+            member.go_on(ScaledEvent.SPARED, self._now, "kept until the roll is over")
         else:
-            self._stop(member, MemberEvent.DRAINED, member.why)
+            self._stop(member, ScaledEvent.DRAINED, member.why)
 
-    def _stop(self, member: Member, event: MemberEvent, why: str) -> None:
+    def _stop(self, member: ScaledServer, event: ScaledEvent, why: str) -> None:
         member.go_on(event, self._now, why)
         self._driver.stop(member.n, hard=False)
 
@@ -203,20 +204,21 @@ class Fleet:
         member = self._members.pop(ended.n)
         if member.address in self._seen:
             self._remove(member.address)
-        if member.state is State.STOPPING or (member.state is State.PARKED and not self._rolling.is_going_back):
+        if member.state is ScaledState.STOPPING or (member.state is ScaledState.PARKED and not self._rolling.is_going_back):
             log.info("%s has ended: %s", self._name(member), ended.why)
             return
-        in_words = {State.STARTING: "has not started", State.SERVING: "has ended by itself"}.get(member.state, "has ended early")
+        in_words = {ScaledState.STARTING: "has not started",
+                    ScaledState.SERVING: "has ended by itself"}.get(member.state, "has ended early")
         self._note_failure(member, f"{in_words}: {ended.why}", ended.last_lines)
 
-    def _note_late(self, member: Member) -> None:
+    def _note_late(self, member: ScaledServer) -> None:
         """A server has not become ready in time."""
         reason = self._readiness.why_not(member.address) if member.address else "its address is not known"
         why = f"was not ready {self._settings.start_timeout_s:g} s after its start: {reason}"
         self._note_failure(member, why, self._driver.last_lines(member.n))
-        self._stop(member, MemberEvent.LATE, why)
+        self._stop(member, ScaledEvent.LATE, why)
 
-    def _note_failure(self, member: Member | None, what: str, last_lines: str = "") -> None:
+    def _note_failure(self, member: ScaledServer | None, what: str, last_lines: str = "") -> None:
         """Note what has become of a server that is not well; without a server, that none could be started."""
         if member is None or self._rolling.is_new(member):
             self._rolling.fail(f"a new server {what}")
@@ -224,64 +226,65 @@ class Fleet:
         place = f"{self._name(member)}: it" if member else f"pool {self._pool}: a server"
         output = f"; its last output:\n{last_lines}" if last_lines else ""
         log.error("%s %s; %s%s", place, what, follows, output)
-        self._fleet_pool.tell(Kind.EXITED, member.address if member else "", f"{what}; {follows}")
+        self._fleet_pool.tell(EventKind.EXITED, member.address if member else "", f"{what}; {follows}")
         if self._backoff.is_given_up:
-            self._fleet_pool.tell(Kind.GIVEN_UP, "", follows)
+            self._fleet_pool.tell(EventKind.GIVEN_UP, "", follows)
 
-    def _name(self, member: Member) -> str:
+    def _name(self, member: ScaledServer) -> str:
         return f"pool {self._pool}: server {member.address or member.n}"
 
     # -- how many -----------------------------------------------------------------------------------------------
 
-    def _in(self, *states: State) -> list[Member]:
+    def _in(self, *states: ScaledState) -> list[ScaledServer]:
         return [member for member in self.servers if member.state in states]
 
-    def _is_outgoing(self, member: Member) -> bool:
+    def _is_outgoing(self, member: ScaledServer) -> bool:
         return bool(member.worn or member.lost) or self._rolling.is_outgoing(member)
 
-    def _is_warm(self, member: Member) -> bool:
+    def _is_warm(self, member: ScaledServer) -> bool:
         """Whether it can do the work of one that is drained."""
         seen = self._seen.get(member.address)
-        return (member.state is State.SERVING and seen is not None and seen.is_usable and not seen.is_leaving
+        return (member.state is ScaledState.SERVING and seen is not None and seen.is_usable and not seen.is_leaving
                 and self._now - member.state_since >= self._settings.warm_s)
 
-    def _may_become_warm(self, member: Member) -> bool:
+    def _may_become_warm(self, member: ScaledServer) -> bool:
         """Whether it is worth to wait for a server: it has not been unfit for requests for longer than a start may take."""
         age_s = self._now - member.state_since
         return not self._is_warm(member) and age_s < self._settings.start_timeout_s + self._settings.warm_s
 
     def _end_surplus(self, wanted: int) -> None:
         """Let servers end that are not needed. Outgoing ones go as far as others have come up in their place."""
-        staying = [member for member in self._in(State.STARTING, State.SERVING) if not self._is_outgoing(member)]
+        staying = [member for member in self._in(ScaledState.STARTING, ScaledState.SERVING) if not self._is_outgoing(member)]
         # Lost ones first: they do no work.
-        outgoing = sorted((member for member in self._in(State.SERVING) if self._is_outgoing(member)), key=lambda it: not it.lost)
-        for member in self._in(State.STARTING):
+        outgoing = sorted((member for member in self._in(ScaledState.SERVING) if self._is_outgoing(member)),
+                          key=lambda it: not it.lost)
+        for member in self._in(ScaledState.STARTING):
             if self._is_outgoing(member):
                 self._dismiss(member, "it is to be replaced")
         spare = sum(map(self._is_warm, staying)) + len(outgoing) - wanted
         for member in outgoing[:max(0, spare)]:
             self._dismiss(member, member.worn or member.lost or "it is replaced")
         # Those that do not serve yet first, then those with the highest numbers: so numbers, and addresses, stay few.
-        staying.sort(key=lambda member: (member.state is State.SERVING, -member.n))
+        staying.sort(key=lambda member: (member.state is ScaledState.SERVING, -member.n))
         for member in staying[:max(0, len(staying) - wanted)]:
             self._dismiss(member, f"{wanted} wanted")
 
     def _start_missing(self, wanted: int) -> None:
         """Have back those that were let go, and start others, until there are enough."""
-        staying = sum(1 for member in self._in(State.STARTING, State.SERVING) if not self._is_outgoing(member))
-        outgoing = sum(1 for member in self._in(State.SERVING) if self._is_outgoing(member))
-        for member in self._in(State.DRAINING, State.PARKED):
+        staying = sum(1 for member in self._in(ScaledState.STARTING, ScaledState.SERVING) if not self._is_outgoing(member))
+        outgoing = sum(1 for member in self._in(ScaledState.SERVING) if self._is_outgoing(member))
+        for member in self._in(ScaledState.DRAINING, ScaledState.PARKED):
             if staying < wanted and not self._is_outgoing(member):
-                self._join(member, MemberEvent.RECALLED, "it is needed again")
+                self._join(member, ScaledEvent.RECALLED, "it is needed again")
                 staying += 1
         if self._rolling.is_going_back:
             return  # a new one would be one of those that it goes back from
         most = wanted + (self._rolling.surge if outgoing else 0)
         for _ in range(min(wanted - staying, most - staying - outgoing, _STARTS_A_TICK)):
-            if not self._backoff.may_start(self._now, self.count(State.STARTING)) or not self._start():
+            if not self._backoff.may_start(self._now, self.count(ScaledState.STARTING)) or not self._start():
                 return
 
-    def _note_check(self, member: Member) -> None:
+    def _note_check(self, member: ScaledServer) -> None:
         """Mark a server whose check has failed for too long. It stays until another one has come up in its place: what makes
         checks fail may be common to all servers, and then it is had back as soon as its check passes."""
         seen = self._seen.get(member.address)
@@ -298,7 +301,7 @@ class Fleet:
 
     def _notice_wear(self) -> None:
         """Mark one server that is to be replaced, unless that goes on with another."""
-        serving = self._in(State.SERVING)
+        serving = self._in(ScaledState.SERVING)
         if any(map(self._is_outgoing, serving)):
             return
         for member in serving:
@@ -307,7 +310,7 @@ class Fleet:
                 log.info("%s is to be replaced: %s", self._name(member), worn)
                 return
 
-    def _wear(self, member: Member) -> str:
+    def _wear(self, member: ScaledServer) -> str:
         """The limit that a server has come to; empty: none."""
         settings = self._settings
         seen = self._seen.get(member.address)
@@ -320,9 +323,9 @@ class Fleet:
             return f"it uses {memory >> 20} MiB of memory"
         return ""
 
-    def _next_to_look_at(self) -> Member | None:
+    def _next_to_look_at(self) -> ScaledServer | None:
         """The server whose memory is looked at in this tick: one a second, in turns."""
-        serving = self._in(State.SERVING)
+        serving = self._in(ScaledState.SERVING)
         if not self._settings.max_memory_bytes or not serving or self._now < self._look_at:
             return None
         self._look_at = self._now + _MEMORY_LOOK_S
@@ -332,7 +335,7 @@ class Fleet:
 
     def _judge_roll(self, wanted: int) -> None:
         """See whether the roll has failed, or is over."""
-        serving = self._in(State.STARTING, State.SERVING)
+        serving = self._in(ScaledState.STARTING, ScaledState.SERVING)
         patience_s = 2 * self._settings.start_timeout_s + self._settings.warm_s
         for member in serving:
             if self._rolling.is_new(member) and self._now - member.since > patience_s and not self._is_warm(member):
@@ -342,14 +345,14 @@ class Fleet:
         warm = sum(map(self._is_warm, staying))
         if self._rolling.is_going_back:
             # Of new ones, as many stay as are needed beside the old ones that are fit for requests.
-            kept = any(not self._rolling.is_outgoing(member) for member in self._in(State.DRAINING, State.PARKED))
+            kept = any(not self._rolling.is_outgoing(member) for member in self._in(ScaledState.DRAINING, ScaledState.PARKED))
             is_complete = not outgoing or warm + outgoing <= wanted and (not kept or len(staying) >= wanted)
             is_over = is_complete and not any(map(self._may_become_warm, staying))
         else:
             is_over = not outgoing and warm >= wanted
         if is_over:
             self._rolling.end(count(len(staying), "new server"))
-            for member in self._in(State.PARKED):
+            for member in self._in(ScaledState.PARKED):
                 self._dismiss(member, "the roll is over")
 
     def _remove_strangers(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import NamedTuple, Protocol
 
-from prefork_lb.shared.events import Kind
+from prefork_lb.shared.events import EventKind
 
 
 class PooledServer(NamedTuple):
@@ -34,7 +34,7 @@ class FleetPool(Protocol):
     def remove(self, address: str) -> None:
         """Remove it at once."""
 
-    def tell(self, kind: Kind, address: str, text: str) -> None:
+    def tell(self, kind: EventKind, address: str, text: str) -> None:
         """Record an event; with an empty address, one of the pool."""
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from prefork_lb.scaling.member import Member
+from prefork_lb.scaling.scaled_server import ScaledServer
 
 GONE_BACK = "gone back: "
 """How the text of a roll begins that has failed."""
@@ -56,15 +56,15 @@ class Rolling:
     def surge(self) -> int:
         return self.request.surge if self.is_under_way and self.request else 1
 
-    def is_old(self, member: Member) -> bool:
+    def is_old(self, member: ScaledServer) -> bool:
         """Whether the roll has found this server running."""
         return self.is_under_way and self.request is not None and member.since < self.request.before
 
-    def is_new(self, member: Member) -> bool:
+    def is_new(self, member: ScaledServer) -> bool:
         """Whether it was started since the roll began."""
         return self.is_under_way and self.request is not None and member.since >= self.request.before
 
-    def is_outgoing(self, member: Member) -> bool:
+    def is_outgoing(self, member: ScaledServer) -> bool:
         """Whether the server is to be replaced."""
         return self.is_new(member) if self.failure else self.is_old(member)
 

@@ -40,7 +40,7 @@ class Wish(NamedTuple):
     why: str
 
 
-class Rule:
+class ScalingRule:
     """The rule for one pool. Times are seconds of the caller's clock."""
 
     def __init__(self, settings: RuleSettings, now: float, running: int) -> None:

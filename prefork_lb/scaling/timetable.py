@@ -48,7 +48,7 @@ def parse_time(text: str) -> TimeOfWeek:
     return TimeOfWeek(frozenset(days), int(match[2]), int(match[3]))
 
 
-def in_force(times: Sequence[TimeOfWeek], now: float) -> int | None:
+def time_in_force(times: Sequence[TimeOfWeek], now: float) -> int | None:
     """Which of these times was last, at `now` in seconds of the epoch; of two at the same instant the later in the list.
 
     None only if there are none.

@@ -10,8 +10,8 @@ import time
 
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.identity import is_alive
-from prefork_lb.shared.making import remove
-from prefork_lb.shared.scales import scaling_of
+from prefork_lb.shared.making import remove_segment
+from prefork_lb.shared.scaling_state import scaling_of
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import now_ms
 
@@ -24,7 +24,7 @@ _LOOK_S = 0.05
 def end_instance(master: int) -> None:
     """Remove the shared memory of the instance whose only living gunicorn master is `master`, and return when its scaled servers
     have ended."""
-    segment = remove(master)
+    segment = remove_segment(master)
     if segment is None:
         return
     if any(scaling_of(segment, number) is not None for number in range(segment.layout.pools)):

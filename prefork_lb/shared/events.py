@@ -22,7 +22,7 @@ _WHO_CHARACTERS = 40
 _CUT = "…".encode()
 
 
-class Kind(enum.StrEnum):
+class EventKind(enum.StrEnum):
     """What happened."""
 
     SERVER_UP = "server-up"
@@ -60,14 +60,14 @@ class Event:
 
     seq: int  # counts from 1, without gaps
     at: float  # seconds since the epoch
-    kind: str  # a `Kind`
+    kind: str  # an `EventKind`
     pool: str
     server: str
     text: str  # in plain words, with the reason
     who: str  # an operator's name, "controller" or "worker PID"
 
 
-def record(segment: Segment, kind: Kind, text: str, pool: str = "", server: str = "", who: str = "") -> None:
+def record_event(segment: Segment, kind: EventKind, text: str, pool: str = "", server: str = "", who: str = "") -> None:
     """Add an event. The ledger's lock must be held. `text` is cut where it is too long."""
     cells = segment.cells
     number = cells[at.H_EVENTS] + 1
@@ -84,10 +84,10 @@ def record(segment: Segment, kind: Kind, text: str, pool: str = "", server: str 
     cells[at.H_EVENTS] = number
 
 
-def record_of_server(segment: Segment, slot: int, kind: Kind, text: str, who: str = "") -> None:
-    """Like `record`, of the server in this slot. Without `who` this process did it."""
+def record_server_event(segment: Segment, slot: int, kind: EventKind, text: str, who: str = "") -> None:
+    """Like `record_event`, of the server in this slot. Without `who` this process did it."""
     pool, _, address = read_text(segment.text, segment.layout.server_key_byte(slot)).partition("\n")
-    record(segment, kind, text, pool, address, who or this_process(segment))
+    record_event(segment, kind, text, pool, address, who or this_process(segment))
 
 
 def this_process(segment: Segment) -> str:

@@ -18,7 +18,7 @@ from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.members import Changes, member
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import Admin, States
-from prefork_lb.shared.table import ServerEntry, Source, Standing
+from prefork_lb.shared.table import AddedBy, ServerEntry, Standing
 from prefork_lb.shared.transitions import Check
 
 _AT_ONCE = 32
@@ -48,7 +48,7 @@ class Followed:
             mine.extend(more)
 
 
-def follow(segment: Segment, ledger: Ledger, states: States, pool: str, wanted: Mapping[str, ServerEntry]) -> Followed:
+def follow_list(segment: Segment, ledger: Ledger, states: States, pool: str, wanted: Mapping[str, ServerEntry]) -> Followed:
     """Let the pool have these servers, by their canonical addresses, beside those of its configuration and of operators.
 
     Raises NotThere when there is no such pool. Takes the lock, several times for many changes.
@@ -103,7 +103,7 @@ class _Steps:
         if self._is_full and self._changes.table.find(self._pool, rules.address) is None:
             return False
         try:
-            slot = self._changes.add(rules, "", Source.DISCOVERY)
+            slot = self._changes.add(rules, "", AddedBy.DISCOVERY)
         except NoRoom as exc:
             self._is_full, self._done.is_done = True, False
             self._note(str(exc))
@@ -139,7 +139,7 @@ class _Steps:
             states.check[slot] == Check.CHECKING and states.admin[slot] == Admin.READY for slot in found)
 
     def _is_ours(self, slot: int) -> bool:
-        return bool(self._states.standing[slot] == Standing.ADDED and self._states.source[slot] == Source.DISCOVERY)
+        return bool(self._states.standing[slot] == Standing.ADDED and self._states.source[slot] == AddedBy.DISCOVERY)
 
 
 @functools.lru_cache(4096)

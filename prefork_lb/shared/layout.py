@@ -226,7 +226,7 @@ ROW_HEAD_CELLS = 10
 # By slot.
 A_CLAIMS, A_REQUESTS, A_FAILURES, A_PENALTIES, A_UNANSWERED = range(5)
 # By pool: retries under way, requests that wait, and of those the one that came first: its ticket, and its bell with the
-# instant until which it is believed to answer (see `shared.line`).
+# instant until which it is believed to answer (see `shared.waiting_line`).
 A_RETRIES, A_WAITING, A_TICKET, A_BELL = range(5, 9)
 SERVER_ARRAYS, ROW_ARRAYS = 5, 9
 

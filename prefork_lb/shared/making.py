@@ -52,7 +52,7 @@ def attach_or_create(master: int, room: Layout, predecessor: int = 0) -> Segment
         return found
 
 
-def remove(master: int) -> Segment | None:
+def remove_segment(master: int) -> Segment | None:
     """Remove the segment of the instance whose only living gunicorn master is `master`; None: there is none.
 
     Processes that still run keep the memory that they have mapped, and so does the caller, who gets the segment.

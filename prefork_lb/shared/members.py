@@ -20,12 +20,12 @@ from typing import NamedTuple
 
 from prefork_lb.errors import NoRoom, NotThere, Refused
 from prefork_lb.shared import layout as at
-from prefork_lb.shared.events import Kind, record_of_server
-from prefork_lb.shared.keys import owner_of, slots_by_key
+from prefork_lb.shared.events import EventKind, record_server_event
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import NOT_CHECKED_YET, States
-from prefork_lb.shared.table import ServerEntry, Source, Standing, Table
+from prefork_lb.shared.table import AddedBy, ServerEntry, Standing, Table
+from prefork_lb.shared.table_lookup import owner_of, slots_by_key
 from prefork_lb.shared.text import fits
 from prefork_lb.shared.transitions import Check
 
@@ -38,7 +38,7 @@ class Member(NamedTuple):
     rules: ServerEntry
     standing: Standing
     moved: int  # the number of the change by which it last joined or left; 0: there was none
-    source: Source = Source.OPERATOR  # of a server that was added
+    source: AddedBy = AddedBy.OPERATOR  # of a server that was added
 
 
 def moved_since(segment: Segment, pool: str, number: int) -> Iterator[Member]:
@@ -63,7 +63,7 @@ def member(segment: Segment, slot: int, address: str) -> Member:
     weight, limit, backup, standing, moved, source = (
         segment.cells[segment.layout.cell(column, slot)]
         for column in (at.C_WEIGHT, at.C_MAX_CONNECTIONS, at.C_BACKUP, at.C_STANDING, at.C_MOVED, at.C_SOURCE))
-    return Member(slot, address, ServerEntry(address, weight, limit, bool(backup)), Standing(standing), moved, Source(source))
+    return Member(slot, address, ServerEntry(address, weight, limit, bool(backup)), Standing(standing), moved, AddedBy(source))
 
 
 class Changes:
@@ -80,7 +80,7 @@ class Changes:
         start = segment.layout.pool(number)
         self._block = segment.cells[start:start + at.POOL_HEAD_CELLS]
 
-    def add(self, server: ServerEntry, who: str, source: Source = Source.OPERATOR) -> int:
+    def add(self, server: ServerEntry, who: str, source: AddedBy = AddedBy.OPERATOR) -> int:
         """Let a server join the pool; its slot. `who` did it.
 
         Raises Refused when the server is there already, cannot be of use or has no room.
@@ -108,7 +108,7 @@ class Changes:
             states.set_check(slot, first, NOT_CHECKED_YET)
             states.checked[slot] = 0
         table.appear(slot, Standing.ADDED, self._next_number())
-        self._tell(slot, Kind.SERVER_ADDED, _in_words(server), who, source)
+        self._tell(slot, EventKind.SERVER_ADDED, _in_words(server), who, source)
         return slot
 
     def change(self, slot: int, rules: ServerEntry) -> None:
@@ -117,7 +117,7 @@ class Changes:
         self._states.moved[slot] = self._next_number()
         self.table.write(slot, rules)
 
-    def remove(self, address: str, who: str, source: Source = Source.OPERATOR) -> int:
+    def remove(self, address: str, who: str, source: AddedBy = AddedBy.OPERATOR) -> int:
         """Let a server leave the pool: it gets no new request; its slot. `who` did it.
 
         Raises NotThere when there is no such server, Refused when another source has added it, or when no other server would be
@@ -134,12 +134,12 @@ class Changes:
         self._block[at.P_REQUESTS] -= self._ledger.requests([slot])
         table.appear(slot, Standing.REMOVED, self._next_number())
         table.forget(slot)
-        self._tell(slot, Kind.SERVER_REMOVED, f"with {self._ledger.totals[slot]} in flight", who, source)
+        self._tell(slot, EventKind.SERVER_REMOVED, f"with {self._ledger.totals[slot]} in flight", who, source)
         return slot
 
-    def _tell(self, slot: int, kind: Kind, text: str, who: str, source: Source) -> None:
-        if source is not Source.DISCOVERY:  # which tells of many at once
-            record_of_server(self._segment, slot, kind, text, who)
+    def _tell(self, slot: int, kind: EventKind, text: str, who: str, source: AddedBy) -> None:
+        if source is not AddedBy.DISCOVERY:  # which tells of many at once
+            record_server_event(self._segment, slot, kind, text, who)
 
     def _next_number(self) -> int:
         """The number of the change that follows, which workers look at from now on, as soon as the lock is free.
@@ -151,7 +151,7 @@ class Changes:
         return int(self._segment.cells[at.H_MEMBERS])
 
 
-_WORDS = {Source.OPERATOR: "an operator", Source.DISCOVERY: "discovery", Source.SCALING: "scaling"}
+_WORDS = {AddedBy.OPERATOR: "an operator", AddedBy.DISCOVERY: "discovery", AddedBy.SCALING: "scaling"}
 
 
 def _in_words(server: ServerEntry) -> str:

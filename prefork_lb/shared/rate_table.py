@@ -17,8 +17,10 @@ import hashlib
 import struct
 from collections.abc import Mapping
 
+from prefork_lb.native.loader import NativeRates, native
 from prefork_lb.shared.layout import RATE_CELLS, RATES_IN_SET
 from prefork_lb.shared.ledger import Ledger
+from prefork_lb.shared.rate_uses import ToldUses
 from prefork_lb.shared.segment import Segment
 
 _SET_CELLS = RATE_CELLS * RATES_IN_SET
@@ -28,17 +30,24 @@ _TOGETHER = 32  # keys that are raised under the lock at a time: 60 us
 class RateTable:
     """A process' hand on the table; `segment.layout.rates` is its room, which must not be 0."""
 
-    def __init__(self, segment: Segment, ledger: Ledger) -> None:
+    def __init__(self, segment: Segment, ledger: Ledger, told: ToldUses | None = None) -> None:
+        """`told`: where other balancers are to know what keys use here."""
         self._ledger = ledger
+        self._told = told
         self._cells = segment.cells
         self._start = segment.layout.rates_start
         self._sets = segment.layout.rates // RATES_IN_SET
+        self._native = _native(ledger, self._start, self._sets) if told is None else None
 
     def take(self, key: int, interval_ns: int, ahead_ns: int, now_ns: int) -> int:
         """Count a request of a key that may make one every `interval_ns` nanoseconds, and be `ahead_ns` ahead of that.
 
         Return 0 when it may be made; else how many nanoseconds the key has to wait, and nothing is counted.
         """
+        if self._native is not None:
+            wait_ns = self._native.take(key, interval_ns, ahead_ns, now_ns)
+            if wait_ns >= 0:
+                return wait_ns
         cells, begin = self._cells, self._start + key % self._sets * _SET_CELLS
         ledger = self._ledger
         ledger.acquire()
@@ -57,10 +66,11 @@ class RateTable:
             if due - now_ns > ahead_ns:
                 return int(due - now_ns - ahead_ns)
             cells[begin + place + 1] = due + interval_ns
+            if self._told is not None:
+                self._told.tell(key, interval_ns)
             return 0
         finally:
             ledger.release_lock()
-
 
     def raise_to(self, dues: Mapping[int, int], now_ns: int) -> None:
         """Let keys be ahead at least as far as the instants say that are given for them. Takes the lock for some at a time."""
@@ -83,6 +93,13 @@ class RateTable:
             cells[first + 1] = 0
             cells[first] = key
         cells[first + 1] = due
+
+
+def _native(ledger: Ledger, start: int, sets: int) -> NativeRates | None:
+    """What counts requests in C; None: Python does. Other balancers are told of uses by the Python alone."""
+    module = native()
+    claims = ledger.native_claims
+    return module.Rates(claims, start, sets, RATES_IN_SET) if module is not None and claims is not None else None
 
 
 class LimitKeys:

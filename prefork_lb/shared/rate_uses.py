@@ -7,30 +7,23 @@ a second; what is above 8,192 uses between two reads is not told to other balanc
 from __future__ import annotations
 
 from prefork_lb.shared import layout as at
-from prefork_lb.shared.ledger import Ledger
-from prefork_lb.shared.rate_table import RateTable
 from prefork_lb.shared.segment import Segment
 
 
-class ToldRateTable(RateTable):
-    """The table of an instance that tells other balancers what its keys use; `segment.layout.rate_uses` must not be 0."""
+class ToldUses:
+    """A worker's hand on the ring; `segment.layout.rate_uses` must not be 0."""
 
-    def __init__(self, segment: Segment, ledger: Ledger) -> None:
-        super().__init__(segment, ledger)
-        self._told_ledger, self._told_cells = ledger, segment.cells
+    def __init__(self, segment: Segment) -> None:
+        self._cells = segment.cells
         self._first, self._room = segment.layout.rate_uses_start, segment.layout.rate_uses
 
-    def take(self, key: int, interval_ns: int, ahead_ns: int, now_ns: int) -> int:
-        """As RateTable.take."""
-        wait_ns = super().take(key, interval_ns, ahead_ns, now_ns)
-        if not wait_ns:
-            cells = self._told_cells
-            with self._told_ledger.locked():
-                number = cells[at.H_RATES_USED]
-                start = self._first + number % self._room * at.RATE_USE_CELLS
-                cells[start], cells[start + 1] = key, interval_ns
-                cells[at.H_RATES_USED] = number + 1
-        return wait_ns
+    def tell(self, key: int, interval_ns: int) -> None:
+        """Add a use of so many nanoseconds of the key's rate. The lock must be held."""
+        cells = self._cells
+        number = cells[at.H_RATES_USED]
+        start = self._first + number % self._room * at.RATE_USE_CELLS
+        cells[start], cells[start + 1] = key, interval_ns
+        cells[at.H_RATES_USED] = number + 1
 
 
 class RateUses:

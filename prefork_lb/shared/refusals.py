@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from prefork_lb.shared import layout as at
-from prefork_lb.shared.events import Kind, record
+from prefork_lb.shared.events import EventKind, record_event
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import now_ms
 from prefork_lb.shared.text import read_text
@@ -19,4 +19,4 @@ def count_refusal(segment: Segment, pool: int, text: str) -> None:
     cells[block + at.P_REFUSED] += 1
     last, cells[block + at.P_REFUSED_AT] = cells[block + at.P_REFUSED_AT], now
     if now - last > _QUIET_MS or not last:
-        record(segment, Kind.LIMIT_REACHED, text, read_text(segment.text, segment.layout.pool_key_byte(pool)))
+        record_event(segment, EventKind.LIMIT_REACHED, text, read_text(segment.text, segment.layout.pool_key_byte(pool)))

@@ -11,7 +11,7 @@ from itertools import repeat
 from typing import NamedTuple
 
 from prefork_lb.shared import layout as at
-from prefork_lb.shared.events import Kind, record
+from prefork_lb.shared.events import EventKind, record_event
 from prefork_lb.shared.identity import is_alive, myself
 from prefork_lb.shared.segment import Segment, SegmentError
 from prefork_lb.shared.sessions_repair import repair_sessions
@@ -146,9 +146,9 @@ class Rows:
 
     def _tell_of_end(self, pid: int, is_orderly: bool, claims: int) -> None:
         """Record that a worker is gone. The lock must be held."""
-        kind, how = (Kind.WORKER_ENDED, "ended") if is_orderly else (Kind.WORKER_DIED, "died")
+        kind, how = (EventKind.WORKER_ENDED, "ended") if is_orderly else (EventKind.WORKER_DIED, "died")
         left = f" with {count(claims, 'request')} in flight" if claims else ""
-        record(self._segment, kind, f"worker {pid} {how}{left}")
+        record_event(self._segment, kind, f"worker {pid} {how}{left}")
 
     def recount(self) -> None:
         """Recount the totals from the rows, which are right when the totals are not. The lock must be held."""

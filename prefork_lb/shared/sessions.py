@@ -20,7 +20,6 @@ chains and list anew from the entries: a change writes an entry's hash last, and
 """
 from __future__ import annotations
 
-import hashlib
 import platform
 import struct
 from collections import Counter
@@ -50,6 +49,8 @@ class SessionKeys:
 
     def __init__(self, secret: bytes, pool: str, shared: bytes = b"") -> None:
         """`shared` is a secret that other balancers have, too: a session has the same hash there. Without, `secret` hashes it."""
+        import hashlib  # OpenSSL comes with it: 1 MiB of a controller without learned sessions
+
         key = hashlib.blake2b(shared, digest_size=32).digest() if shared else secret
         self._session = hashlib.blake2b(b"session\0%b\0" % pool.encode(), key=key, digest_size=16)
         self._server = hashlib.blake2b(b"server\0%b\0" % pool.encode(), key=secret, digest_size=8)

@@ -13,10 +13,10 @@ import time
 from collections.abc import Collection
 
 from prefork_lb.shared import layout as at
-from prefork_lb.shared.events import Kind, record_of_server
+from prefork_lb.shared.events import EventKind, record_server_event
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.text import read_note, write_note
-from prefork_lb.shared.transitions import Check, Ejection, Event, after
+from prefork_lb.shared.transitions import Check, Ejection, StateEvent, after
 
 # The other processes believe for so long that a trial's worker runs. It renews this four times a second; a busy loop may be late.
 _BELIEVED_MS = 5000
@@ -27,7 +27,8 @@ SESSIONS_WINDOW_MS = 60_000
 NOT_CHECKED_YET = "not checked yet"
 """The note of a server whose checks begin."""
 
-_EVENT_OF = {Check.UP: Event.ROSE, Check.DOWN: Event.FELL, Check.CHECKING: Event.CHECKS_BEGAN, Check.NONE: Event.CHECKS_ENDED}
+_EVENT_OF = {Check.UP: StateEvent.ROSE, Check.DOWN: StateEvent.FELL, Check.CHECKING: StateEvent.CHECKS_BEGAN,
+             Check.NONE: StateEvent.CHECKS_ENDED}
 
 
 class Admin(enum.IntEnum):
@@ -166,7 +167,8 @@ class States:
             self.check[slot] = step.after
             self.count_change()
             if state is Check.DOWN or step.rises:
-                record_of_server(self._segment, slot, Kind.SERVER_DOWN if state is Check.DOWN else Kind.SERVER_UP, note)
+                kind = EventKind.SERVER_DOWN if state is Check.DOWN else EventKind.SERVER_UP
+                record_server_event(self._segment, slot, kind, note)
 
     def count_check(self, slot: int, passed: bool) -> None:
         """Count a check that has ended. The lock must be held."""
@@ -175,23 +177,23 @@ class States:
     def forget_check(self, slot: int) -> None:
         """Note that the server is no longer checked. The lock must be held."""
         if self.check[slot] != Check.NONE:
-            self.check[slot] = after(Check(self.check[slot]), Event.CHECKS_ENDED).after
+            self.check[slot] = after(Check(self.check[slot]), StateEvent.CHECKS_ENDED).after
             write_note(self._segment.text, self._segment.layout.server_note_byte(slot), "")
             self.count_change()
 
-    def eject(self, slot: int, event: Event, until_ms: int, reason: str = "") -> None:
+    def eject(self, slot: int, event: StateEvent, until_ms: int, reason: str = "") -> None:
         """Eject a server for `event` until that instant. The lock must be held. Raises InvariantError where the table lacks
         the step. Without a `reason` that of the table is told."""
         step = after(Ejection(self.ejection[slot]), event)
         # Before the state: if the worker is killed between the two writes, the old state stays, which ignores this cell.
         self.ejected_until[slot] = until_ms
         reason = reason or step.cause
-        if event is not Event.TRIAL_LEFT:  # that says nothing of the server: it stays out for the reason of before
+        if event is not StateEvent.TRIAL_LEFT:  # that says nothing of the server: it stays out for the reason of before
             write_note(self._segment.text, self._segment.layout.server_reason_byte(slot), reason)
             self.times_ejected[slot] += 1
         self._set_ejection(slot, step.after)
         seconds = max(0, until_ms - now_ms()) / 1000
-        record_of_server(self._segment, slot, Kind.SERVER_EJECTED, f"for {seconds:.1f} s: {reason}")
+        record_server_event(self._segment, slot, EventKind.SERVER_EJECTED, f"for {seconds:.1f} s: {reason}")
 
     def note_failure(self, slot: int, why: str) -> None:
         """Note why a request got no whole answer from the server, in words. The lock must be held."""
@@ -203,11 +205,11 @@ class States:
 
         The worker has to renew it a few times a second, until the trial is over.
         """
-        step = after(Ejection(self.ejection[slot]), Event.TRIAL_BEGAN)
+        step = after(Ejection(self.ejection[slot]), StateEvent.TRIAL_BEGAN)
         # Before the state: these cells are read only when the state says ON_TRIAL.
         self.trial[slot], self.trial_until[slot] = row + 1, now_ms() + _BELIEVED_MS
         self._set_ejection(slot, step.after)
-        record_of_server(self._segment, slot, Kind.SERVER_TRIAL, step.cause)
+        record_server_event(self._segment, slot, EventKind.SERVER_TRIAL, step.cause)
 
     def has_trial(self, slot: int, row: int) -> bool:
         """Whether the server is on trial by a request of the worker in this row. Certain only while the lock is held."""
@@ -226,19 +228,19 @@ class States:
 
         Raises InvariantError when the server is not on trial.
         """
-        step = after(Ejection(self.ejection[slot]), Event.TRIAL_PASSED)
+        step = after(Ejection(self.ejection[slot]), StateEvent.TRIAL_PASSED)
         self.returned[slot] = now_ms()
         self._rise(slot)
         self.streak[slot] = 0
         self._set_ejection(slot, step.after)
         self.ejected_until[slot] = 0
-        record_of_server(self._segment, slot, Kind.SERVER_RETURNED, step.cause)
+        record_server_event(self._segment, slot, EventKind.SERVER_RETURNED, step.cause)
 
     def end_trials_of(self, rows: Collection[int]) -> None:
         """Make a new trial due for servers whose trial's worker, in one of these rows, has died. The lock must be held."""
         for slot, owner in enumerate(self.trial):
             if owner - 1 in rows and self.ejection[slot] == Ejection.ON_TRIAL:
-                self._set_ejection(slot, after(Ejection.ON_TRIAL, Event.TRIAL_DIED).after)
+                self._set_ejection(slot, after(Ejection.ON_TRIAL, StateEvent.TRIAL_DIED).after)
 
     def count_session_request(self, slot: int) -> None:
         """A session's request goes to a drained server. The lock must be held."""
@@ -295,13 +297,13 @@ class States:
         """Whether `let_time_pass` would find anything; needs no lock."""
         return any(self.ejection) and bool(self._events_of_time())
 
-    def _events_of_time(self) -> list[tuple[int, Event]]:
+    def _events_of_time(self) -> list[tuple[int, StateEvent]]:
         now, found = now_ms(), []
         for slot, state in enumerate(self.ejection):
             if state == Ejection.EJECTED and self.ejected_until[slot] <= now:
-                found.append((slot, Event.TIME_OVER))
+                found.append((slot, StateEvent.TIME_OVER))
             elif state == Ejection.ON_TRIAL and self.trial_until[slot] <= now:
-                found.append((slot, Event.TRIAL_STALLED))
+                found.append((slot, StateEvent.TRIAL_STALLED))
         return found
 
     def _set_ejection(self, slot: int, state: Check | Ejection) -> None:

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 
 from prefork_lb.errors import BadValue, NotThere, Outdated, Refused, shown
 from prefork_lb.net.address import parse_address
-from prefork_lb.shared.events import Kind, record, record_of_server
-from prefork_lb.shared.keys import owner_of, pool_number, slots_by_key
+from prefork_lb.shared.events import EventKind, record_event, record_server_event
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.members import Changes
-from prefork_lb.shared.scales import Roll, Scaling, ask_for_roll, ask_for_servers, asked_servers, scaling_of
+from prefork_lb.shared.scaling_state import Roll, Scaling, ask_for_roll, ask_for_servers, asked_servers, scaling_of
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.split_weights import (
     MOST_SPLIT_WEIGHT,
@@ -25,7 +24,8 @@ from prefork_lb.shared.split_weights import (
     write_set_weights,
 )
 from prefork_lb.shared.states import Admin, States, now_ms
-from prefork_lb.shared.table import MOST_CONNECTIONS, MOST_WEIGHT, ServerEntry, Source
+from prefork_lb.shared.table import MOST_CONNECTIONS, MOST_WEIGHT, AddedBy, ServerEntry
+from prefork_lb.shared.table_lookup import owner_of, pool_number, slots_by_key
 from prefork_lb.words import count
 
 FROM_CONFIGURATION = -1
@@ -78,10 +78,10 @@ class Steering:
             self._expect(slot, is_expected)
             done = list(self._apply(slot, change))
             for kind, text in done:
-                record_of_server(self._segment, slot, kind, text, who)
+                record_server_event(self._segment, slot, kind, text, who)
         return [f"{kind} {text}" for kind, text in done]
 
-    def _apply(self, slot: int, change: Change) -> Iterator[tuple[Kind, str]]:
+    def _apply(self, slot: int, change: Change) -> Iterator[tuple[EventKind, str]]:
         """Change the server in this slot; a kind of event and words for each thing that was another before."""
         states = self._states
         if change.admin is not None and states.leaving[slot]:
@@ -89,15 +89,15 @@ class Steering:
                           "left on it")
         if change.admin is not None and (admin := Admin(states.admin[slot])) is not change.admin:
             states.set_admin(slot, change.admin)
-            yield Kind.ADMIN, f"{change.admin.name.lower()}, before: {admin.name.lower()}"
+            yield EventKind.ADMIN, f"{change.admin.name.lower()}, before: {admin.name.lower()}"
         if change.weight is not None and (weight := states.weight_set[slot]) != (wanted := max(change.weight, 0)):
             states.set_weight(slot, wanted)
-            yield Kind.WEIGHT, f"{wanted or _DEFAULT}, before: {weight or _DEFAULT}"
+            yield EventKind.WEIGHT, f"{wanted or _DEFAULT}, before: {weight or _DEFAULT}"
         if change.max_connections is not None:
             limit, wanted_limit = states.limit_set(slot), _configurable(change.max_connections)
             if limit != wanted_limit:
                 states.set_limit(slot, wanted_limit)
-                yield Kind.LIMIT, f"{_limit_in_words(wanted_limit)}, before: {_limit_in_words(limit)}"
+                yield EventKind.LIMIT, f"{_limit_in_words(wanted_limit)}, before: {_limit_in_words(limit)}"
 
     def _expect(self, slot: int, is_expected: Expectation | None) -> None:
         version = self._states.version(slot)
@@ -105,7 +105,7 @@ class Steering:
             raise Outdated(f"the server was changed meanwhile: it is {version} now (state, weight and limit that were set)")
 
     def add_server(self, pool: str, address: str, weight: int = 1, max_connections: int = 0, backup: bool = False, *,
-                   who: str, source: Source = Source.OPERATOR) -> str:
+                   who: str, source: AddedBy = AddedBy.OPERATOR) -> str:
         """Add a server to a pool; its address as the table has it. 0 connections: no limit. `source` alone may remove it.
 
         Raises BadValue, and Refused when it is there already, needs what only a configuration can give, or there is no room.
@@ -119,7 +119,7 @@ class Steering:
         return name
 
     def remove_server(self, pool: str, address: str, *, who: str, is_expected: Expectation | None = None,
-                      only_idle: bool = False, source: Source = Source.OPERATOR) -> int:
+                      only_idle: bool = False, source: AddedBy = AddedBy.OPERATOR) -> int:
         """Remove a server from a pool: it gets no new request, and those that it has finish. Its slot, where they are counted
         for as long as `keys.owner_of` says that the slot is its own.
 
@@ -160,7 +160,7 @@ class Steering:
             if servers != before:
                 ask_for_servers(self._segment, number, servers)
                 told = f"{_servers_in_words(servers)}, before: {_servers_in_words(before)}"
-                record(self._segment, Kind.SCALED, told, pool, who=who)
+                record_event(self._segment, EventKind.SCALED, told, pool, who=who)
 
     def roll(self, pool: str, surge: int, who: str) -> None:
         """Replace the servers of a pool that scales by new ones, `surge` at a time.
@@ -173,7 +173,7 @@ class Steering:
             if scaling.is_rolling:
                 raise Refused(f"the servers of the pool {pool} are being replaced already")
             ask_for_roll(self._segment, number, Roll(now_ms(), surge))
-            record(self._segment, Kind.AUDIT, f"roll, {count(surge, 'new server')} at a time", pool, who=who)
+            record_event(self._segment, EventKind.AUDIT, f"roll, {count(surge, 'new server')} at a time", pool, who=who)
 
     def set_split(self, split: ConfiguredSplit, weights: Mapping[str, int | None], who: str,
                   is_expected: Expectation | None = None) -> str:
@@ -199,7 +199,7 @@ class Steering:
             if after == before:
                 return ""
             told = f"{_split_in_words(after)}, before: {_split_in_words(before)}"
-            record(self._segment, Kind.SPLIT, f"{told} (route {split.place}: {split.asks})", who=who)
+            record_event(self._segment, EventKind.SPLIT, f"{told} (route {split.place}: {split.asks})", who=who)
         return told
 
     def _scaled(self, pool: str) -> tuple[int, Scaling]:

@@ -16,7 +16,7 @@ from prefork_lb.shared import layout as at
 from prefork_lb.shared.discovered import write_discovered
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.rows import Rows
-from prefork_lb.shared.scales import forget_scaling
+from prefork_lb.shared.scaling_state import forget_scaling
 from prefork_lb.shared.segment import Segment, SegmentError
 from prefork_lb.shared.states import States, now_ms
 from prefork_lb.shared.statistics import start_pool, start_server
@@ -34,7 +34,7 @@ class Standing(enum.IntEnum):
     REMOVED = 2  # none: it was removed at run time, though a configuration may name it
 
 
-class Source(enum.IntEnum):
+class AddedBy(enum.IntEnum):
     """What has added a server to its pool at run time, and alone may remove it."""
 
     OPERATOR = 0

@@ -12,13 +12,13 @@ from prefork_lb.shared.balancers import Balancer, balancers, is_together
 from prefork_lb.shared.discovered import Discovered, discovered_of
 from prefork_lb.shared.filter_blocks import FilterCounts, filter_counts
 from prefork_lb.shared.identity import is_alive
-from prefork_lb.shared.keys import owner_of
 from prefork_lb.shared.rows import Rows
-from prefork_lb.shared.scales import Scaling, scaling_of
+from prefork_lb.shared.scaling_state import Scaling, scaling_of
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import Admin, States, now_ms
 from prefork_lb.shared.statistics import InstanceNumbers, Numbers, PoolNumbers, ServerNumbers
-from prefork_lb.shared.table import Source, Standing
+from prefork_lb.shared.table import AddedBy, Standing
+from prefork_lb.shared.table_lookup import owner_of
 from prefork_lb.shared.text import read_text
 from prefork_lb.shared.transitions import Check, Ejection
 
@@ -158,7 +158,7 @@ def view(segment: Segment, sessions: Mapping[tuple[str, str], int] = MappingProx
                 max(0, states.ejected_until[slot] - now) / 1000, states.is_usable(slot),
                 _EJECTIONS[Ejection(states.ejection[slot])], states.ejection_reason(slot) if states.is_ejected(slot) else "",
                 get(at.C_WEIGHT, slot), limit, "runtime" if is_added else "configuration",
-                Source(states.source[slot]).name.lower() if is_added else "configuration",
+                AddedBy(states.source[slot]).name.lower() if is_added else "configuration",
                 states.failed_at[slot] / 1000 if states.failed_at[slot] else None,
                 states.failure(slot) if states.failed_at[slot] else "", bool(states.leaving[slot]),
                 states.times_ejected[slot], states.checks_passed[slot], states.checks_failed[slot],

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from prefork_lb.simulate.load import ReplayedLoad
-from prefork_lb.simulate.service import Service
+from prefork_lb.simulate.service_times import ServiceTimes
 
 _QUOTED = r'"([^"\\]*(?:\\.[^"\\]*)*)"'
 _LINE = re.compile(rf'(\S+) \S+ .*?\[([^\]]{{1,64}})\] {_QUOTED} \d{{3}} \S+(?: {_QUOTED} {_QUOTED})?(?: "?(.*))?')
@@ -54,7 +54,7 @@ class ReadLog:
         lines = ", ".join(map(str, self.first_bad)) + (", ..." if self.bad > len(self.first_bad) else "")
         return f"{self.bad} {'line is' if self.bad == 1 else 'lines are'} no line of an access log and left out: {lines}"
 
-    def load(self, service: Service | None, speed: float = 1.0) -> ReplayedLoad:
+    def load(self, service: ServiceTimes | None, speed: float = 1.0) -> ReplayedLoad:
         """The load. `service` is how long requests take, in place of what the log says. Raises LogError."""
         if not self.times:
             raise LogError(f"no line of an access log among {self.bad} lines; expected the common or combined format, or JSON"

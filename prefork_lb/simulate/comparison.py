@@ -51,7 +51,7 @@ class Scene:
         return self.load.rate * self.load.mean_service_s / sum(server.workers for server in primaries)
 
 
-def run(scene: Scene, policy: str, seed: int, requests: Requests | None = None) -> Figures:
+def run_policy(scene: Scene, policy: str, seed: int, requests: Requests | None = None) -> Figures:
     """One policy, one draw of the load. `requests` are what the load draws for this seed, if that is known already.
 
     Raises ValueError when there is no such policy.
@@ -98,7 +98,7 @@ class _Draws:
     def run(self, policy: str, seed: int) -> Figures:
         if seed != self._seed:
             self._seed, self._requests = seed, self._scene.load.draw(seed)
-        return run(self._scene, policy, seed, self._requests)
+        return run_policy(self._scene, policy, seed, self._requests)
 
 
 _draws: _Draws | None = None  # in a process of `compare`
@@ -161,7 +161,7 @@ class Recommendation:
     equal: tuple[str, ...]  # the others that are as good
 
 
-def choose(runs: Mapping[str, Sequence[Figures]]) -> Recommendation:
+def recommend(runs: Mapping[str, Sequence[Figures]]) -> Recommendation:
     """The policy with the fewest errors; of those the one with the lowest p99, then mean, then spread; of equals the simplest.
 
     Two policies are equal in a measure when their difference is within twice its standard error over the seeds, or below 5 %.

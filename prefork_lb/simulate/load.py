@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from prefork_lb.simulate.service import Service
+from prefork_lb.simulate.service_times import ServiceTimes
 
 _CLIENTS = 1000  # of a described load; the n-th is n times rarer than the first (Zipf)
 
@@ -46,7 +46,7 @@ class DescribedLoad:
     """Requests that come at random, `rate` a second on average, whatever the servers do (Poisson)."""
 
     rate: float
-    service: Service
+    service: ServiceTimes
     requests: int
 
     @property
@@ -78,7 +78,7 @@ class ReplayedLoad:
     clients: Sequence[str]
     targets: Sequence[bytes]
     is_whole_seconds: bool  # times have no fraction: each request is put somewhere into its second, by chance
-    service: Service | None
+    service: ServiceTimes | None
     speed: float = 1.0  # the log goes by so many times as fast
 
     @property

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from prefork_lb.errors import shown
-from prefork_lb.simulate.service import parse_seconds
+from prefork_lb.simulate.service_times import parse_seconds
 
 UNLIMITED = 1 << 40
 

@@ -22,7 +22,7 @@ class AvailabilityRules:
     panic_percent: int = 50
 
 
-class Choice(NamedTuple):
+class UsableServers(NamedTuple):
     """The servers that a pick may choose from."""
 
     primaries: tuple[Server, ...]
@@ -34,7 +34,7 @@ class Choice(NamedTuple):
     keeping: tuple[Server, ...] = ()  # drained: no pick chooses them, and sessions that they have may stay, or try an ejected one
 
 
-def choose(servers: Sequence[Server], states: States, rules: AvailabilityRules, now_ms: int) -> Choice:
+def choose_usable(servers: Sequence[Server], states: States, rules: AvailabilityRules, now_ms: int) -> UsableServers:
     """The servers that may be picked now; sets each server's weight and limit."""
     ready = [server for server in servers if states.admin[server.slot] == Admin.READY]
     up = [server for server in ready if states.check[server.slot] <= Check.UP]
@@ -52,8 +52,8 @@ def choose(servers: Sequence[Server], states: States, rules: AvailabilityRules, 
     keeping = tuple(server for server in drained if (is_panic or states.check[server.slot] <= Check.UP)
                     and states.ejection[server.slot] in (Ejection.NONE, Ejection.TRIAL_DUE))
     is_ramping = _set_weights(servers, states, rules, now_ms)
-    return Choice(tuple(server for server in here if not server.backup), tuple(server for server in here if server.backup),
-                  trials, is_panic, is_ramping, bool(here) and not is_well, keeping)
+    return UsableServers(tuple(server for server in here if not server.backup), tuple(server for server in here if server.backup),
+                         trials, is_panic, is_ramping, bool(here) and not is_well, keeping)
 
 
 def _set_weights(servers: Sequence[Server], states: States, rules: AvailabilityRules, now_ms: int) -> bool:

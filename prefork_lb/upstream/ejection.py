@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.states import States, now_ms
-from prefork_lb.shared.transitions import Event
+from prefork_lb.shared.transitions import StateEvent
 from prefork_lb.upstream.server import Server
 
 log = logging.getLogger("prefork_lb")
@@ -83,7 +83,7 @@ class Ejections:
         elif rules.share:
             reason = self._share_reason(slot)
         if reason and self._may_eject(server):
-            self._eject(server, Event.FAILED, reason)
+            self._eject(server, StateEvent.FAILED, reason)
 
     def begin_trial(self, server: Server) -> Trial:
         """The request that has just claimed the server is its trial. The lock must be held; a trial must be due."""
@@ -104,7 +104,7 @@ class Ejections:
     def fail_trial(self, trial: Trial, why: str) -> None:
         """The server failed: it is out for longer. The lock must be held. Nothing happens when the trial was judged before."""
         if self._judge(trial):
-            self._eject(trial.server, Event.TRIAL_FAILED, f"its trial failed: {why}")
+            self._eject(trial.server, StateEvent.TRIAL_FAILED, f"its trial failed: {why}")
 
     def leave_trial(self, trial: Trial) -> None:
         """The request ended before the server's answer, and not because of the server: another trial is due in a moment.
@@ -114,7 +114,7 @@ class Ejections:
         if self._judge(trial):
             now = now_ms()
             pause_ms = min(max(_LEAST_PAUSE_MS, _PAUSE_TIMES * (now - trial.began_ms)), self._rules.max_ms)
-            self._states.eject(trial.server.slot, Event.TRIAL_LEFT, now + pause_ms)
+            self._states.eject(trial.server.slot, StateEvent.TRIAL_LEFT, now + pause_ms)
 
     def tick(self) -> None:
         """Judge trials whose responses have gone on for long enough, and show that this worker runs, for the sake of the others.
@@ -160,9 +160,9 @@ class Ejections:
         # The first one may always go, if another is left (Envoy's rule, with the limit reached counted as allowed).
         return is_left and (not out or 100 * (out + 1) <= self._rules.max_ejected * len(self._servers))
 
-    def _eject(self, server: Server, event: Event, reason: str) -> None:
+    def _eject(self, server: Server, event: StateEvent, reason: str) -> None:
         rules, states, slot, now = self._rules, self._states, server.slot, now_ms()
-        well_ms = now - states.returned[slot] if event is Event.FAILED and states.returned[slot] else 0
+        well_ms = now - states.returned[slot] if event is StateEvent.FAILED and states.returned[slot] else 0
         number = max(0, states.ejections[slot] - well_ms // rules.ms) + 1
         ms = min(rules.ms * number, rules.max_ms)
         ms += int(ms * _JITTER * self._rng.random())

@@ -95,10 +95,11 @@ class Lease:
         """The exchange is over and the server did its part; `reusable`: its connection can serve another one."""
         if not self.is_open:
             return
-        self._end(reusable, bool(self._failure))
         if self._failure is not None:
-            self._tell_failure()
-        elif self.trial is not None or self._outcomes.streaks[self.server.slot]:
+            self._end_failed(reusable)
+            return
+        self._end(reusable, False)
+        if self.trial is not None or self._outcomes.streaks[self.server.slot]:
             self._outcomes.succeeded(self.server, self._seen, self.trial)
 
     def fail(self, why: str) -> None:
@@ -109,23 +110,29 @@ class Lease:
                 # While the claim stands: without one a server that was removed gives its slot to another server.
                 self._outcomes.note_failure(self.server, why)
             finally:
-                self._end(reusable=False, failed=True)
-            self._tell_failure()
+                self._end_failed(reusable=False)
 
     def abandon(self) -> None:
         """The exchange ends early, and not because of the server: the client has left, for example. The connection is closed."""
-        if self.is_open:
-            self._end(False, bool(self._failure), Ending.LEFT)
-            if self._failure is not None:
-                self._tell_failure()
-            elif self.trial is not None:
-                self._outcomes.left(self.trial)
+        if not self.is_open:
+            return
+        if self._failure is not None:
+            self._end_failed(False)
+            return
+        self._end(False, False, Ending.LEFT)
+        if self.trial is not None:
+            self._outcomes.left(self.trial)
 
-    def _tell_failure(self) -> None:
+    def _end_failed(self, reusable: bool) -> None:
+        """End with the failure that is noted."""
+        try:
+            self._outcomes.penalise(self.server, self._penalty_s)
+        finally:
+            self._end(reusable, bool(self._failure), Ending.FAILED)
         if self._failure:
-            self._outcomes.failed(self.server, self._failure, self._penalty_s, self._seen, self.trial)
+            self._outcomes.failed(self.server, self._failure, self._seen, self.trial)
         else:
-            self._outcomes.refused(self.server, self._penalty_s, self.trial)
+            self._outcomes.refused(self.trial)
 
     def _end(self, reusable: bool, failed: bool, ending: Ending = Ending.ANSWERED) -> None:
         self.is_open = False
@@ -138,7 +145,7 @@ class Lease:
                     stream.close()
         finally:
             if self._begun_us and (answering := self._outcomes.answering) is not None:
-                answering.release(self.server.slot, failed, self._begun_us, ending if self._failure is None else Ending.FAILED)
+                answering.release(self.server.slot, failed, self._begun_us, ending)
             else:
                 self._ledger.release(self.server.slot, failed)
             if (queue := self.server.queue) is not None:

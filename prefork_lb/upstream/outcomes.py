@@ -9,8 +9,8 @@ from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.states import States, now_ms
 from prefork_lb.upstream.answering import Answering
 from prefork_lb.upstream.ejection import EjectionRules, Ejections, Trial
+from prefork_lb.upstream.response_times import ResponseTimes
 from prefork_lb.upstream.server import Server
-from prefork_lb.upstream.times import ResponseTimes
 
 # A failure counts as load for so many times the usual response time. A server that fails at once would else look idle and attract
 # requests; this way it gets a twentieth of its share at most.
@@ -52,9 +52,8 @@ class Outcomes:
             elif self._counts(server, seen):
                 self._states.streak[server.slot] = 0
 
-    def failed(self, server: Server, why: str, penalty_s: float, seen: int, trial: Trial | None) -> None:
-        """A request has failed. It counts as load for `penalty_s` seconds at least, if the pool has `ejection.penalty`."""
-        self._penalise(server, penalty_s)
+    def failed(self, server: Server, why: str, seen: int, trial: Trial | None) -> None:
+        """A request has failed."""
         with self._ledger.locked():
             if trial is not None and not trial.is_judged:
                 self.ejections.fail_trial(trial, why)
@@ -66,9 +65,17 @@ class Outcomes:
         with self._ledger.locked():
             self._states.note_failure(server.slot, why)
 
-    def refused(self, server: Server, penalty_s: float, trial: Trial | None) -> None:
+    def penalise(self, server: Server, penalty_s: float) -> None:
+        """Let a request that failed, or was told to come later, count as load for `penalty_s` seconds at least, if the pool has
+        `ejection.penalty`. To be called while the claim stands: without one a server that was removed gives its slot away."""
+        if not self._rules.penalty_s:
+            return
+        seconds = max(self._rules.penalty_s, penalty_s, _TIMES_USUAL * self.times.median())
+        self._ledger.penalise(server.slot, 1)
+        self._penalties.append((now_ms() + int(1000 * min(seconds, _LONGEST_PENALTY_S)), server.slot))
+
+    def refused(self, trial: Trial | None) -> None:
         """A server has told a client to come again later (429): it works, but it is not idle."""
-        self._penalise(server, penalty_s)
         if trial is not None:
             with self._ledger.locked():
                 self.ejections.pass_trial(trial)
@@ -97,10 +104,3 @@ class Outcomes:
 
     def _counts(self, server: Server, seen: int) -> bool:
         return not self._states.is_ejected(server.slot) and seen >= self._states.risen_change[server.slot]
-
-    def _penalise(self, server: Server, penalty_s: float) -> None:
-        if not self._rules.penalty_s:
-            return
-        seconds = max(self._rules.penalty_s, penalty_s, _TIMES_USUAL * self.times.median())
-        self._ledger.penalise(server.slot, 1)
-        self._penalties.append((now_ms() + int(1000 * min(seconds, _LONGEST_PENALTY_S)), server.slot))

@@ -16,7 +16,7 @@ from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.states import States, now_ms
 from prefork_lb.shared.transitions import Ejection
 from prefork_lb.upstream.answering import now_us
-from prefork_lb.upstream.availability import AvailabilityRules, Choice, choose
+from prefork_lb.upstream.availability import AvailabilityRules, UsableServers, choose_usable
 from prefork_lb.upstream.in_flight_limit import InFlightLimit
 from prefork_lb.upstream.keyed_loads import KeyedLoads
 from prefork_lb.upstream.lease import Lease
@@ -37,9 +37,9 @@ changes is the number given. None: there is no compiled picker."""
 MakeSticky = Callable[[Sequence[Server]], Sticky | None]
 """Makes what keeps sessions with these servers; None: the pool has no sessions."""
 
-_View = tuple[int, Choice, FastClaims | None, KeyedLoads | None]
+_View = tuple[int, UsableServers, FastClaims | None, KeyedLoads | None]
 
-_NOTHING_SEEN: Final[_View] = (-1, Choice((), ()), None, None)
+_NOTHING_SEEN: Final[_View] = (-1, UsableServers((), ()), None, None)
 
 _HEDGE_SHARE: Final = 0.95
 
@@ -161,7 +161,7 @@ class Pool:
                 ledger.release_lock()
 
     @staticmethod
-    def _claim_own(fast_claims: FastClaims, choice: Choice, own: Server, begun_us: int) -> int:
+    def _claim_own(fast_claims: FastClaims, choice: UsableServers, own: Server, begun_us: int) -> int:
         """The index of a session's server that the compiled picker has claimed; -1: it has not."""
         if own not in choice.primaries:
             return -1
@@ -262,7 +262,7 @@ class Pool:
         return view[1].has_failed
 
     @property
-    def choice(self) -> Choice:
+    def choice(self) -> UsableServers:
         """The servers that a pick may choose from at this moment, whether they are full or not."""
         return self._look_anew()[1]
 
@@ -295,7 +295,7 @@ class Pool:
                 self._roster.look()
                 self._use(self._roster.servers)
             self._divide_keys()
-        choice = choose(self.servers, self._states, self._rules, now_ms())
+        choice = choose_usable(self.servers, self._states, self._rules, now_ms())
         # The compiled picker knows no trials, so it is not used while one is due.
         fast_claims = self._make_fast_claims(choice.primaries, changes) if choice.primaries and not choice.trials else None
         loads = None
@@ -334,7 +334,7 @@ class Pool:
         self.sticky = self._make_sticky(servers)
         self._key_weights = {}  # which no pool has: the keys are divided anew
 
-    def _due_for_trial(self, choice: Choice, tried: Collection[Server]) -> Server | None:
+    def _due_for_trial(self, choice: UsableServers, tried: Collection[Server]) -> Server | None:
         """An ejected server whose time is over and that has room for a request, if there is one. The lock must be held."""
         states, totals = self._states, self._ledger.totals
         for server in choice.trials:
@@ -358,13 +358,13 @@ class Pool:
             return servers
         return [server for server in servers if totals[server.slot] < server.max_connections and server not in tried]
 
-    def _has_room(self, choice: Choice) -> bool:
+    def _has_room(self, choice: UsableServers) -> bool:
         """Whether one more request may find a server; the lock must be held."""
         totals = self._ledger.totals
         return bool(any(totals[server.slot] < server.own_limit for server in (*choice.primaries, *choice.backups))
                     or (choice.trials and self._due_for_trial(choice, ())))
 
-    def _none_left(self, choice: Choice, tried: Collection[Server]) -> PoolFull | NoUsableServer:
+    def _none_left(self, choice: UsableServers, tried: Collection[Server]) -> PoolFull | NoUsableServer:
         left = [server for server in (*choice.primaries, *choice.backups) if server not in tried]
         if left:
             return PoolFull(f"pool {self.name}: every server is at its max_connections")

@@ -9,7 +9,7 @@ from prefork_lb.clock import Clock
 from prefork_lb.errors import ClientGone, OutOfDescriptors, QueueFull, QueueTimeout
 from prefork_lb.net.stream import Stream, StreamClosed, StreamTimeout, Watched
 from prefork_lb.shared.ledger import Ledger
-from prefork_lb.shared.line import Line
+from prefork_lb.shared.waiting_line import WaitingLine
 
 MakeStream = Callable[[socket.socket], Stream]
 """Makes the stream by which the worker waits for a socket."""
@@ -55,10 +55,11 @@ class WaitingRequest:
 class Queue:
     """First come, first served, over all workers. A release wakes the first request; newcomers go behind those that wait.
 
-    Requests of a worker that does not run are passed over (`shared.line`).
+    Requests of a worker that does not run are passed over (`shared.waiting_line`).
     """
 
-    def __init__(self, pool: str, line: Line, ledger: Ledger, rules: QueueRules, make_stream: MakeStream, clock: Clock) -> None:
+    def __init__(self, pool: str, line: WaitingLine, ledger: Ledger, rules: QueueRules, make_stream: MakeStream,
+                 clock: Clock) -> None:
         self.clock = clock
         self._pool = pool
         self._line = line

@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from prefork_lb.net.aside import Aside, in_a_thread
-from prefork_lb.net.dial import Dial, Dialer
+from prefork_lb.net.background import Aside, in_a_thread
+from prefork_lb.net.dial import Dial, SocketDialer
 from prefork_lb.net.sockets import SocketStream, wait_any
 from prefork_lb.net.stream import WaitAny
 from prefork_lb.upstream.housekeeping import Housekeeping
@@ -48,5 +48,6 @@ def _in_this_thread(function: Callable[[], bool]) -> bool:
         return function()
 
 
-BLOCKING = Runtime(Dialer().dial, _in_a_thread, one_thread=False, stream=SocketStream, wait_any=wait_any, compute=_in_this_thread)
+BLOCKING = Runtime(SocketDialer().dial, _in_a_thread, one_thread=False, stream=SocketStream, wait_any=wait_any,
+                   compute=_in_this_thread)
 """Ordinary sockets and threads; gevent's, where it has patched them."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from prefork_lb.net.address import Address
 from prefork_lb.net.tls import ClientTLS
-from prefork_lb.upstream.idle import IdleConnections
+from prefork_lb.upstream.idle_connections import IdleConnections
 
 if TYPE_CHECKING:
     from prefork_lb.upstream.queue import Queue

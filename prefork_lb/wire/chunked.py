@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from prefork_lb.errors import ProxyError
 from prefork_lb.wire import compiled, grammar
+from prefork_lb.wire.field_lines import field_lines
 from prefork_lb.wire.head import Fields, HeadLimits
-from prefork_lb.wire.lines import field_lines
 from prefork_lb.wire.parse import head_end, parse_fields
 
 LAST_CHUNK = b"0\r\n\r\n"

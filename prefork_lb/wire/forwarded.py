@@ -11,9 +11,9 @@ from functools import lru_cache
 from typing import Final
 
 from prefork_lb.wire.certificates import ClientCertificate
+from prefork_lb.wire.field_lines import field_lines
 from prefork_lb.wire.fields import cgi_name
 from prefork_lb.wire.head import VIA, Index, Section
-from prefork_lb.wire.lines import field_lines
 
 _LONGEST_ADDRESS: Final = 45  # an IPv6 address with an IPv4 one at its end
 _ADDRESS: Final = re.compile(r"[0-9a-f:.]*[:.][0-9a-f:.]*")

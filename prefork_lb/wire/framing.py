@@ -10,7 +10,7 @@ from prefork_lb.wire import grammar
 from prefork_lb.wire.head import CONTENT_LENGTH, FRAMES_BODY, Index, RequestHead, ResponseHead
 
 
-class Kind(enum.Enum):
+class FramingKind(enum.Enum):
     NONE = "none"
     LENGTH = "length"
     CHUNKED = "chunked"
@@ -19,22 +19,22 @@ class Kind(enum.Enum):
 
 # How a body is ended. Python 3.11 looks a member up through the metaclass of its Enum, which costs as much as several calls:
 # these names are for what is done for every request.
-BY_NOTHING: Final = Kind.NONE
-BY_LENGTH: Final = Kind.LENGTH
-BY_CHUNKS: Final = Kind.CHUNKED
-BY_CLOSE: Final = Kind.CLOSE
+BY_NOTHING: Final = FramingKind.NONE
+BY_LENGTH: Final = FramingKind.LENGTH
+BY_CHUNKS: Final = FramingKind.CHUNKED
+BY_CLOSE: Final = FramingKind.CLOSE
 
 
 class Framing(NamedTuple):
-    kind: Kind
+    kind: FramingKind
     length: int = 0  # of Kind.LENGTH, in bytes
 
 
 _new = tuple.__new__  # what the class does, at half the price: every new head comes by
 
-NO_BODY: Final = Framing(Kind.NONE)
-CHUNKED = Framing(Kind.CHUNKED)
-UNTIL_CLOSE: Final = Framing(Kind.CLOSE)
+NO_BODY: Final = Framing(FramingKind.NONE)
+CHUNKED = Framing(FramingKind.CHUNKED)
+UNTIL_CLOSE: Final = Framing(FramingKind.CLOSE)
 
 
 def request_framing(head: RequestHead) -> Framing:

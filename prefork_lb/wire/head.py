@@ -51,6 +51,13 @@ class FieldSection(dict[bytes, list[bytes]]):
         self.length = _one_length(self.get(b"content-length", ()))  # the one Content-Length; -1: none, several, or no number
         self.kept: object = None  # as of RequestHead: what `proxy` computed from the fields alone
 
+    def without(self, names: frozenset[bytes], either_spelling: bool) -> FieldSection:
+        """The section without the fields of these names (in lower case); itself, when it has none of them. `either_spelling`: an
+        underscore in a field's name counts as a hyphen."""
+        fields = [field for field in self.fields
+                  if (field[0].lower().replace(b"_", b"-") if either_spelling else field[0].lower()) not in names]
+        return self if len(fields) == len(self.fields) else FieldSection(fields)
+
 
 def _one_length(values: Sequence[bytes]) -> int:
     # A regular expression costs more than all of this, and bytes.isdigit knows ASCII only.
@@ -129,6 +136,14 @@ class ResponseHead(_Head):
         # The framing of its body when the request's method was not HEAD. `wire.framing` computes it on demand.
         self.framing: Framing | None = None
         self.is_persistent = is_persistent(section, minor)  # the connection can be used again (RFC 9112 9.3)
+
+    def with_section(self, section: Section) -> ResponseHead:
+        """This head with other fields, which say the same of the connection and of the body's framing."""
+        other = ResponseHead.__new__(ResponseHead)
+        other.status, other.reason, other.minor = self.status, self.reason, self.minor
+        other.section = other.index = section
+        other.kept, other.framing, other.is_persistent = None, self.framing, self.is_persistent
+        return other
 
 
 if compiled.heads is not None:

@@ -48,7 +48,7 @@ class Parsed:
     length: int  # bytes that the header takes
 
 
-def parse(data: bytes) -> Parsed | None:
+def parse_proxy_header(data: bytes) -> Parsed | None:
     """The header at the front of `data`, in either version; None when more bytes are needed. 107 bytes (version 1) or 4112 bytes
     (version 2) are always enough.
 
@@ -61,7 +61,7 @@ def parse(data: bytes) -> Parsed | None:
     raise BadRequest(f"no PROXY header: the connection begins with {data[:20]!r}; does the proxy in front send the header?")
 
 
-def header(version: int, source: SocketAddress | None, destination: SocketAddress | None) -> bytes:
+def proxy_header(version: int, source: SocketAddress | None, destination: SocketAddress | None) -> bytes:
     """The header for a connection with these addresses. None stands for an address that is not TCP/IP, such as a unix
     socket's; the header then names none. When only one is IPv4, both are written as IPv6 (RFC 4291 2.5.5.2).
 

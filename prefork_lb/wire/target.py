@@ -46,7 +46,8 @@ def destination(head: RequestHead) -> Destination:
             raise BadRequest("the target * is for OPTIONS")
     if _HASH in target:
         raise BadRequest("a fragment in the request target")
-    # Whatever the front end let through: the target goes to a server, and into answers of routes. `wire.lines` checks the fields.
+    # Whatever the front end let through: the target goes to a server, and into answers of routes. `wire.field_lines` checks the
+    # fields.
     if not head.is_parsed and grammar.request_line.fullmatch(b"%b %b HTTP/1.1" % (method, target)) is None:
         raise BadRequest(f"not a request line: {method[:40]!r} {target[:80]!r}")
     return _new(Destination, (target, host, host_name(host)))

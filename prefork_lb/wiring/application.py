@@ -14,7 +14,7 @@ from prefork_lb.gunicorn.internals import AppImportError
 from prefork_lb.upstream.runtime import BLOCKING, Runtime
 from prefork_lb.wiring import host
 from prefork_lb.wiring.filters import make_filters
-from prefork_lb.wiring.membership import Membership, has_other_workers, in_force
+from prefork_lb.wiring.membership import Membership, config_in_force, has_other_workers
 from prefork_lb.wiring.pools import obtain_needs
 from prefork_lb.wiring.room import room_for
 from prefork_lb.wiring.serving import check_for_sync
@@ -107,7 +107,7 @@ class Application:
         try:
             return self._make_worker_for(self._config, runtime)
         except PreforkLBError as exc:
-            before = in_force(self._master())
+            before = config_in_force(self._master())
             if before is None or before == self._config:
                 raise
             log.error("the configuration cannot be put into force, the one before stays:\n%s", exc)
@@ -126,7 +126,7 @@ class Application:
     def _join(self, config: Config, runtime: Runtime) -> Membership:
         """Join the instance, once for this worker. One that does not exist yet is made, with room for `config`."""
         if self._membership is None:
-            room = room_for(config, host.worker_count())
+            room = room_for(config, host.configured_workers())
             self._membership = Membership(self._master(), host.predecessor(), room, runtime.one_thread, read_at())
         return self._membership
 

@@ -33,7 +33,7 @@ from prefork_lb.shared.states import Admin, States, now_ms
 from prefork_lb.shared.table import PoolSlots, enter
 from prefork_lb.shared.transitions import Check, Ejection
 from prefork_lb.upstream.answering import now_us
-from prefork_lb.upstream.availability import Choice
+from prefork_lb.upstream.availability import UsableServers
 from prefork_lb.upstream.pool import Pool
 from prefork_lb.upstream.runtime import BLOCKING
 from prefork_lb.upstream.server import UNLIMITED, Server
@@ -44,7 +44,8 @@ from prefork_lb.wire.target import destination
 from prefork_lb.wiring.pools import PoolNeeds, make_pool
 from prefork_lb.wiring.room import pool_entries
 from prefork_lb.wiring.routes import make_router, weights_of
-from prefork_lb.wiring.rules_in_force import Rule, rules_of_pool, rules_of_route, rules_toward_servers
+from prefork_lb.wiring.rules_in_force import RuleInForce, rules_of_pool, rules_of_route, rules_toward_servers
+from prefork_lb.wiring.serving import WeightsOf
 from prefork_lb.wiring.sessions import secrets_of
 from prefork_lb.wiring.worker import make_settings
 
@@ -78,7 +79,7 @@ class Explanation:
     session: str = ""
     server: str = ""
     notes: list[str] = field(default_factory=list)
-    rules: list[Rule] = field(default_factory=list)
+    rules: list[RuleInForce] = field(default_factory=list)
     servers: list[ServerExplained] = field(default_factory=list)
 
 
@@ -99,8 +100,9 @@ def explain(segment: Segment, config: Config, block: bytes, client: str, scheme:
         head = parse_request(block, config.proxy.limits.head)
         peer = ClientInfo(client, scheme.encode(), port, is_trusted(client))
         request = Request(head, peer, NOTHING, NO_CLIENT)
-        router = make_router(config, weights=weights_of(copy, ledger))
-        place = _take_route(config, router, head, peer, found)
+        weights = weights_of(copy, ledger)
+        router = make_router(config, weights=weights)
+        place = _take_route(config, router, weights, head, peer, found)
         settings = make_settings(config, BLOCKING)
         engine = Engine(router, pools, settings)
         plan = _served(engine, engine.plan(request), request, found)
@@ -123,7 +125,8 @@ def _make_pool(name: str, config: Config, slots: PoolSlots, ledger: Ledger, stat
     return make_pool(name, pool, config, PoolNeeds(None, secrets_of(name, pool, config)), slots, ledger, states, BLOCKING)
 
 
-def _take_route(config: Config, router: Router, head: RequestHead, peer: ClientInfo, found: Explanation) -> str:
+def _take_route(config: Config, router: Router, weights: WeightsOf, head: RequestHead, peer: ClientInfo,
+                found: Explanation) -> str:
     """Tell the route that is taken, and its rules. Return its key. Raises ProxyError when there is none."""
     if not config.routes:
         found.route = "none: everything goes to the only pool"
@@ -133,6 +136,8 @@ def _take_route(config: Config, router: Router, head: RequestHead, peer: ClientI
     number = router.routes.index(route)
     taken, place = config.routes[number], f"routes[{number}]"
     found.route = f"{number + 1}: {route_in_words(taken)}"
+    if taken.split:
+        taken = msgspec.structs.replace(taken, split=dict(weights(taken).in_force(taken.split)))
     found.rules += rules_of_route(taken, place, router.facts(route, goal, target, head, peer))
     return place
 
@@ -249,7 +254,7 @@ class _Times:
 class _Why:
     """Why a server is picked or passed over, in words."""
 
-    def __init__(self, pool: Pool, states: States, choice: Choice, request: Request, picked: Server | None,
+    def __init__(self, pool: Pool, states: States, choice: UsableServers, request: Request, picked: Server | None,
                  due: set[Server], totals: Sequence[int], policy: str, times: _Times) -> None:
         self._states = states
         self._choice = choice

@@ -10,10 +10,10 @@ from prefork_lb.errors import ConfigError
 from prefork_lb.filters import Filter, Memory, Setup
 from prefork_lb.filters.loading import filter_class, make_filter
 from prefork_lb.net.networks import lies_in
-from prefork_lb.proxy.asking import Asking
-from prefork_lb.proxy.attempt import Settings
+from prefork_lb.proxy.attempt import AttemptSettings
 from prefork_lb.proxy.engine import Engine
 from prefork_lb.proxy.filtering import FilteringEngine, LoadedFilter
+from prefork_lb.proxy.own_requests import OwnRequests
 from prefork_lb.proxy.request import Ended
 from prefork_lb.routing.match import Router
 from prefork_lb.shared.filter_blocks import enter_filters
@@ -39,21 +39,21 @@ def import_filters(config: Config) -> None:
             raise ConfigError([f"{config.source}: {place}: {exc}"]) from exc
 
 
-def make_filters(config: Config, settings: Settings) -> dict[str, MadeFilter]:
+def make_filters(config: Config, settings: AttemptSettings) -> dict[str, MadeFilter]:
     """The filters of a configuration, by what tells them apart. Nothing is shared yet. Raises ConfigError."""
     found = {}
     for key, (each, place) in filters_of(config).items():
         memory = Memory()
         try:
-            made = make_filter(each.use, Setup(each.settings, memory, Asking(settings), settings.clock))
+            made = make_filter(each.use, Setup(each.settings, memory, OwnRequests(settings), settings.clock))
         except ValueError as exc:
             raise ConfigError([f"{config.source}: {place}: {exc}"]) from exc
         found[key] = MadeFilter(each.use, settings_key(each), made, memory)
     return found
 
 
-def make_engine(config: Config, router: Router, pools: Mapping[str, Pool], settings: Settings, made: Mapping[str, MadeFilter],
-                ledger: Ledger, copied: Ended | None) -> Engine:
+def make_engine(config: Config, router: Router, pools: Mapping[str, Pool], settings: AttemptSettings,
+                made: Mapping[str, MadeFilter], ledger: Ledger, copied: Ended | None) -> Engine:
     """The engine of a worker; `copied` as of `Engine`. The instance has room for the filters."""
     if not made:
         return Engine(router, pools, settings, copied)

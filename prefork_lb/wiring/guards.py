@@ -11,20 +11,20 @@ from prefork_lb.config.access import BasicAuthConfig
 from prefork_lb.config.current import passwords_in
 from prefork_lb.config.routes import RouteConfig, route_in_words
 from prefork_lb.errors import ConfigError
-from prefork_lb.proxy.asking import Asking
-from prefork_lb.proxy.attempt import Settings
+from prefork_lb.proxy.attempt import AttemptSettings
+from prefork_lb.proxy.own_requests import OwnRequests
 from prefork_lb.routing.guards import Guard
-from prefork_lb.routing.keys import key_finder
+from prefork_lb.routing.limit_keys import limit_key_finder
 from prefork_lb.shared.key_claims import KeyClaims
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.rate_table import LimitKeys
 from prefork_lb.shared.segment import Segment
-from prefork_lb.upstream.concurrency import Concurrency
+from prefork_lb.upstream.concurrency_limit import Concurrency
 from prefork_lb.upstream.runtime import Runtime
 from prefork_lb.wiring.routes import MakeGuards
 
 
-def guards(segment: Segment, ledger: Ledger, runtime: Runtime, settings: Settings) -> MakeGuards:
+def guards(segment: Segment, ledger: Ledger, runtime: Runtime, settings: AttemptSettings) -> MakeGuards:
     """Makes the guards of routes, those first that cost least."""
     claims = KeyClaims(segment, ledger) if segment.layout.keys else None
 
@@ -34,11 +34,12 @@ def guards(segment: Segment, ledger: Ledger, runtime: Runtime, settings: Setting
             key = route.concurrency.key
             # Without the limit: a reload that changes it goes on with what is in flight.
             keys = LimitKeys(segment.secret, f"{route_in_words(route)}\nconcurrency\n{key}")
-            found.append(Concurrency(claims, keys, key_finder(key), route.concurrency.limit))
+            found.append(Concurrency(claims, keys, limit_key_finder(key), route.concurrency.limit))
         if route.basic_auth is not None:
             found.append(_basic(route.basic_auth, runtime))
         if (forward := route.forward_auth) is not None:
-            found.append(ForwardAuth(Asking(settings), forward.url, forward.fields, forward.timeout, forward.cache, monotonic))
+            found.append(ForwardAuth(OwnRequests(settings), forward.url, forward.fields, forward.timeout, forward.cache,
+                                     monotonic))
         return found
 
     return make

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 from prefork_lb.gunicorn.internals import Worker as GunicornWorker
-from prefork_lb.proxy.logged import make_printable
+from prefork_lb.proxy.logged_text import make_printable
 
 log = logging.getLogger("prefork_lb")
 
@@ -34,7 +34,7 @@ def predecessor() -> int:
     return int(pid) if pid.isdigit() else 0
 
 
-def worker_count() -> int:
+def configured_workers() -> int:
     """How many workers gunicorn's settings ask for: its command line wins over ours. 1 without gunicorn."""
     worker = gunicorn_worker()
     return int(worker.cfg.workers) if worker is not None else 1

@@ -12,20 +12,20 @@ from prefork_lb.config.model import Config
 from prefork_lb.observe.configuration import configuration_of
 from prefork_lb.observe.splits import splits_of
 from prefork_lb.shared import layout as at
-from prefork_lb.shared.desired import check_room, lay_down, pack, published
-from prefork_lb.shared.events import Kind, recent, record, this_process
+from prefork_lb.shared.events import EventKind, recent, record_event, this_process
 from prefork_lb.shared.finding import find
-from prefork_lb.shared.keys import slots_by_key
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.making import attach_or_create
 from prefork_lb.shared.offsets import Layout
+from prefork_lb.shared.published_config import check_room, lay_down, pack, published
 from prefork_lb.shared.rows import Rows
-from prefork_lb.shared.saved import restore
 from prefork_lb.shared.segment import SegmentError
 from prefork_lb.shared.split_weights import forget_other_routes
+from prefork_lb.shared.state_file import restore
 from prefork_lb.shared.states import NOT_CHECKED_YET, States
 from prefork_lb.shared.sweeping import Sweeper
 from prefork_lb.shared.table import PoolSlots, enter
+from prefork_lb.shared.table_lookup import slots_by_key
 from prefork_lb.shared.transitions import Check
 from prefork_lb.wiring.room import first_check, packed, pool_entries, problems_of_extras
 
@@ -77,9 +77,10 @@ class Membership:
                 forget_other_routes(self.segment, routes)
             self._begin_checks(config)
             if lay_down(self.segment, data):
-                record(self.segment, Kind.RELOAD, f"{config.source} is in force: {changes or 'it says the same as before'}")
+                record_event(self.segment, EventKind.RELOAD,
+                             f"{config.source} is in force: {changes or 'it says the same as before'}")
             # After the event of the configuration: who waits for this worker finds that one, too.
-            record(self.segment, Kind.WORKER_STARTED, f"worker {os.getpid()} started", who=this_process(self.segment))
+            record_event(self.segment, EventKind.WORKER_STARTED, f"worker {os.getpid()} started", who=this_process(self.segment))
             # Last: if this worker is killed before, the next one does it again.
             self.segment.cells[at.H_READ] = max(self._read_at, self.segment.cells[at.H_READ])
         if config.state.file:
@@ -94,7 +95,7 @@ class Membership:
         with self.ledger.locked():
             since = time.time() - _SAME_RELOAD_S
             if not any(event.text == text and event.at >= since for event in recent(self.segment)):
-                record(self.segment, Kind.RELOAD, text)
+                record_event(self.segment, EventKind.RELOAD, text)
 
     def _is_reload(self, packed_config: bytes) -> bool:
         """Whether the configuration was read after the one in force was. The lock must be held."""
@@ -117,7 +118,7 @@ class Membership:
                 states.checked[slot] = 0
 
 
-def in_force(master: int) -> Config | None:
+def config_in_force(master: int) -> Config | None:
     """The configuration in force in the instance of this gunicorn master; None if there is none yet. Raises SegmentError."""
     segment = find(master)
     if segment is None:

@@ -7,7 +7,7 @@ import ssl
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from prefork_lb.balance.keys import KeyOf, key_finder
+from prefork_lb.balance.keys import KeyOf, policy_key_finder
 from prefork_lb.balance.policy import Policy, PolicyMemory, PolicyOptions, PolicySetup
 from prefork_lb.balance.registry import make_policy
 from prefork_lb.clock import monotonic
@@ -21,12 +21,12 @@ from prefork_lb.net.networks import lies_in
 from prefork_lb.proxy.filtering import chosen_key
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.ledger import Ledger
-from prefork_lb.shared.line import Line, pool_spots, server_spots
 from prefork_lb.shared.states import States
 from prefork_lb.shared.table import PoolSlots
+from prefork_lb.shared.waiting_line import WaitingLine, pool_spots, server_spots
 from prefork_lb.upstream.answering import answering_of
 from prefork_lb.upstream.availability import AvailabilityRules
-from prefork_lb.upstream.claiming import fast_claims
+from prefork_lb.upstream.compiled_picker import fast_claims
 from prefork_lb.upstream.ejection import EjectionRules, Ejections
 from prefork_lb.upstream.in_flight_limit import InFlightLimit
 from prefork_lb.upstream.outcomes import Outcomes
@@ -117,7 +117,7 @@ def make_pool(name: str, pool: PoolConfig, config: Config, needs: PoolNeeds, slo
 
 
 def _key_of(key: str, config: Config) -> KeyOf:
-    found = key_finder(key, lies_in(config.proxy.trusted_proxies))
+    found = policy_key_finder(key, lies_in(config.proxy.trusted_proxies))
     return chosen_key(found) if filters_of(config) else found
 
 
@@ -128,10 +128,10 @@ def _queues(name: str, pool: PoolConfig, servers_have_own: bool, slots: PoolSlot
     if pool.queue is None:
         return None, lambda slot: None
     rules, layout = QueueRules(pool.queue.size, pool.queue.timeout), ledger.segment.layout
-    line = Line(ledger, pool_spots(layout, slots.number))
+    line = WaitingLine(ledger, pool_spots(layout, slots.number))
 
     def own(slot: int) -> Queue:
-        own_line = Line(ledger, server_spots(layout, slots.number, slot), line.ringer)
+        own_line = WaitingLine(ledger, server_spots(layout, slots.number, slot), line.ringer)
         return Queue(name, own_line, ledger, rules, runtime.stream, monotonic)
 
     return Queue(name, line, ledger, rules, runtime.stream, monotonic), own if servers_have_own else lambda slot: None

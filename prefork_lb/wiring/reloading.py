@@ -8,7 +8,7 @@ from prefork_lb.config.load import find_and_load
 from prefork_lb.config.model import Config
 from prefork_lb.errors import ConfigError, PreforkLBError
 from prefork_lb.observe.configuration import configuration_of
-from prefork_lb.shared.events import Kind, record
+from prefork_lb.shared.events import EventKind, record_event
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import Segment
 from prefork_lb.wiring.room import problems_at_reload
@@ -48,4 +48,4 @@ def reload(segment: Segment, ledger: Ledger, who: str) -> None:
     except OSError as exc:
         raise ReloadRefused(f"gunicorn's master (pid {masters[-1]}) cannot be signalled: {exc.strerror}") from exc
     with ledger.locked():
-        record(segment, Kind.AUDIT, "reload", who=who)
+        record_event(segment, EventKind.AUDIT, "reload", who=who)

@@ -8,10 +8,10 @@ from __future__ import annotations
 from prefork_lb.config.filter_rules import filters_of
 from prefork_lb.config.model import Config
 from prefork_lb.config.pool import PoolConfig, ServerConfig
-from prefork_lb.config.published import encode
-from prefork_lb.shared.desired import check_room, pack
+from prefork_lb.config.published import encode_published
 from prefork_lb.shared.layout import RATE_USES
 from prefork_lb.shared.offsets import Layout
+from prefork_lb.shared.published_config import check_room, pack
 from prefork_lb.shared.segment import Segment, SegmentError
 from prefork_lb.shared.table import PoolEntry, ServerEntry, problems_of_room
 from prefork_lb.shared.transitions import Check
@@ -118,7 +118,7 @@ def problems_of_extras(config: Config, segment: Segment) -> list[str]:
 
 def packed(config: Config) -> bytes:
     """The configuration as it lies in shared memory."""
-    return pack(encode(config))
+    return pack(encode_published(config))
 
 
 def pool_entries(config: Config) -> list[PoolEntry]:

@@ -1,7 +1,6 @@
 """From the routes of a configuration to the objects that find and serve them."""
 from __future__ import annotations
 
-import functools
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,7 +19,6 @@ from prefork_lb.routing.actions import (
     Answer,
     FieldChanges,
     Limiter,
-    Take,
     field_changes,
     of_requests,
     redirecting,
@@ -28,12 +26,12 @@ from prefork_lb.routing.actions import (
     responding_from,
 )
 from prefork_lb.routing.guards import Guard
-from prefork_lb.routing.keys import key_finder
+from prefork_lb.routing.limit_keys import limit_key_finder
 from prefork_lb.routing.match import Route, Router
-from prefork_lb.routing.template import Facts, Template
+from prefork_lb.routing.template import Template
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.rate_table import LimitKeys, RateTable
-from prefork_lb.shared.rate_uses import ToldRateTable
+from prefork_lb.shared.rate_uses import ToldUses
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.split_weights import RouteWeights
 from prefork_lb.upstream.rate_limit import RateLimit
@@ -59,20 +57,14 @@ def limiters(config: Config, segment: Segment, ledger: Ledger, clock: Clock) -> 
     if not segment.layout.rates:
         return None
     cluster = config.cluster if segment.layout.rate_uses else None
-    table = ToldRateTable(segment, ledger) if cluster is not None else RateTable(segment, ledger)
+    table = RateTable(segment, ledger, ToldUses(segment) if cluster is not None else None)
     secret = _secret_of_all(cluster, config.source) if cluster is not None else segment.secret
 
     def make(route: RouteConfig, rate: RateConfig) -> Limiter:
         # By its words: a reload that leaves the route as it is leaves its counts, too.
         name = f"{route_in_words(route)}\n{rate.key}\n{rate.per_second}\n{rate.burst}"
-        limit = RateLimit(table, LimitKeys(secret, name), rate.per_second, rate.burst, clock)
-        key_of = key_finder(rate.key)
-
-        def limiter(facts: Facts) -> Take | None:
-            key = key_of(facts)
-            return functools.partial(limit.take, limit.hash(key)) if key else None
-
-        return limiter
+        keys = LimitKeys(secret, name)
+        return RateLimit(table, keys, limit_key_finder(rate.key), rate.per_second, rate.burst, clock).of_request
 
     return make
 
@@ -117,7 +109,7 @@ def _actions(config: Config, index: int, route: RouteConfig, make_limiter: MakeL
     limit = make_limiter(route, route.rate) if route.rate is not None and make_limiter is not None else None
     request = of_requests(_changes(route.request), _fields_of_guards(route))
     actions = Actions(_may_come(route), answer, path, request, _changes(route.response), route.body_limit, limit,
-                      make_guards(route) if make_guards is not None else ())
+                      tuple(make_guards(route)) if make_guards is not None else ())
     return actions if actions != Actions() else None
 
 

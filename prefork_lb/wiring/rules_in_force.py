@@ -8,13 +8,13 @@ from prefork_lb.config.filters import FilterConfig
 from prefork_lb.config.pool import PoolConfig
 from prefork_lb.config.routes import RouteConfig
 from prefork_lb.proxy.attempt import Timeouts
-from prefork_lb.routing.keys import key_finder
+from prefork_lb.routing.limit_keys import limit_key_finder
 from prefork_lb.routing.serving import ServerTimeouts
 from prefork_lb.routing.template import Facts
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class RuleInForce:
     """One that holds for a request."""
 
     name: str
@@ -22,22 +22,22 @@ class Rule:
     place: str  # its key in the configuration
 
 
-def rules_of_route(route: RouteConfig, place: str, facts: Facts) -> list[Rule]:
+def rules_of_route(route: RouteConfig, place: str, facts: Facts) -> list[RuleInForce]:
     """Those that a request meets on its route, in the order in which it meets them. `place` is the route's key."""
-    return [Rule(name, value, f"{place}.{name}") for name, in_words in _IN_WORDS if (value := in_words(route, facts))]
+    return [RuleInForce(name, value, f"{place}.{name}") for name, in_words in _IN_WORDS if (value := in_words(route, facts))]
 
 
-def rules_of_pool(pool: PoolConfig, name: str) -> list[Rule]:
+def rules_of_pool(pool: PoolConfig, name: str) -> list[RuleInForce]:
     """Those that hold since the pool of this name gets the request."""
-    return [Rule("filters", _names(pool.filters), f"pools.{name}.filters")] if pool.filters else []
+    return [RuleInForce("filters", _names(pool.filters), f"pools.{name}.filters")] if pool.filters else []
 
 
-def rules_toward_servers(timeouts: Timeouts, own: ServerTimeouts, place: str) -> list[Rule]:
+def rules_toward_servers(timeouts: Timeouts, own: ServerTimeouts, place: str) -> list[RuleInForce]:
     """The timeouts in force; `own` are those of the route, whose key is `place`."""
     found = []
     for name in ("connect", "response", "idle"):
         where = place if getattr(own, name) else "proxy"
-        found.append(Rule(f"timeouts.{name}", f"{getattr(timeouts, name):g} s", f"{where}.timeouts.{name}"))
+        found.append(RuleInForce(f"timeouts.{name}", f"{getattr(timeouts, name):g} s", f"{where}.timeouts.{name}"))
     return found
 
 
@@ -46,7 +46,7 @@ def _names(filters: Sequence[FilterConfig]) -> str:
 
 
 def _not_limited(key: str, facts: Facts) -> str:
-    return "" if key_finder(key)(facts) else "; not this request, which has none"
+    return "" if limit_key_finder(key)(facts) else "; not this request, which has none"
 
 
 def _rate(route: RouteConfig, facts: Facts) -> str:

@@ -15,7 +15,7 @@ from prefork_lb.net.address import parse_address
 from prefork_lb.net.tls import ClientTLS, upstream_context
 from prefork_lb.shared.members import Member
 from prefork_lb.shared.table import Standing
-from prefork_lb.upstream.idle import IdleConnections
+from prefork_lb.upstream.idle_connections import IdleConnections
 from prefork_lb.upstream.queue import Queue
 from prefork_lb.upstream.server import UNLIMITED, Server
 

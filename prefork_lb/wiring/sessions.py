@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from prefork_lb.balance.hashed import Hash
-from prefork_lb.balance.keys import key_finder
+from prefork_lb.balance.keys import policy_key_finder
 from prefork_lb.balance.policy import PolicyMemory, PolicySetup
 from prefork_lb.config.current import secrets_in
 from prefork_lb.config.model import Config
@@ -21,10 +21,10 @@ from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.sessions import SessionKeys, SessionTable
 from prefork_lb.upstream.pool import MakeSticky
 from prefork_lb.upstream.server import Server
-from prefork_lb.upstream.sticky.cookie import Cookie, CookieRules
-from prefork_lb.upstream.sticky.keyed import Keyed
-from prefork_lb.upstream.sticky.learn import Learn
-from prefork_lb.upstream.sticky.route import Route
+from prefork_lb.upstream.sticky.cookie import CookieRules, CookieSticky
+from prefork_lb.upstream.sticky.keyed import KeyedSticky
+from prefork_lb.upstream.sticky.learn import LearnedSticky
+from prefork_lb.upstream.sticky.route import RouteSticky
 from prefork_lb.upstream.sticky.session import OnFailure, SessionRules, Sticky
 
 log = logging.getLogger("prefork_lb")
@@ -54,17 +54,17 @@ def sticky_maker(name: str, pool: PoolConfig, secrets: Sequence[bytes], ledger: 
     rules = SessionRules(OnFailure(sticky.on_failure), int(sticky.drain_timeout * 1000))
     segment = ledger.segment
     if sticky.mode == "route":
-        return lambda servers: Route(servers, rules, sticky.cookie, sticky.parameter)
+        return lambda servers: RouteSticky(servers, rules, sticky.cookie, sticky.parameter)
     if sticky.mode == "learn":
         table, keys = SessionTable(segment, ledger), SessionKeys(segment.secret, name, secrets[0] if secrets else b"")
-        return lambda servers: Learn(servers, table, keys, rules, sticky.cookie, sticky.header,
-                                     sticky.idle or DEFAULT_LEARNED_IDLE_S)
+        return lambda servers: LearnedSticky(servers, table, keys, rules, sticky.cookie, sticky.header,
+                                             sticky.idle or DEFAULT_LEARNED_IDLE_S)
     if sticky.mode == "cookie":
         return lambda servers: _cookie(name, sticky, servers, secrets, rules, segment)
     slots, columns = segment.layout.servers, len(at.POLICY_COLUMNS) + 1
     nowhere = PolicyMemory([0] * at.POLICY_CELLS, tuple([0] * slots for _ in range(columns)))
-    key_of, leaving = key_finder(sticky.mode, is_trusted), replace(rules, keeps_drained=False)
-    return lambda servers: Keyed(Hash(PolicySetup(random.Random(), nowhere, servers)), key_of, leaving)
+    key_of, leaving = policy_key_finder(sticky.mode, is_trusted), replace(rules, keeps_drained=False)
+    return lambda servers: KeyedSticky(Hash(PolicySetup(random.Random(), nowhere, servers)), key_of, leaving)
 
 
 def _cookie(name: str, sticky: StickyConfig, servers: Sequence[Server], secrets: Sequence[bytes], rules: SessionRules,
@@ -75,6 +75,6 @@ def _cookie(name: str, sticky: StickyConfig, servers: Sequence[Server], secrets:
             segment.cells[at.H_SECRET_TOLD] = 1
             log.warning("pool %s: sticky.secret_file is not set: a restart forgets the sessions; reloads and upgrades keep them",
                         name)
-    return Cookie(name, servers, secrets, rules, CookieRules(
+    return CookieSticky(name, servers, secrets, rules, CookieRules(
         sticky.cookie or DEFAULT_COOKIE, sticky.path, sticky.domain, sticky.max_age, sticky.idle, sticky.http_only,
         sticky.same_site, sticky.secure))

@@ -14,7 +14,7 @@ from prefork_lb.controller.launch import Launcher
 from prefork_lb.log_summary import summary
 from prefork_lb.net.networks import lies_in
 from prefork_lb.net.tls import Certificate
-from prefork_lb.proxy.attempt import Settings, Timeouts
+from prefork_lb.proxy.attempt import AttemptSettings, Timeouts
 from prefork_lb.proxy.counting import counting
 from prefork_lb.proxy.filtering import tell_filters
 from prefork_lb.proxy.inbound import response_parser
@@ -109,10 +109,10 @@ class Worker:
         self._membership.ledger.adopt_members(min(pool.seen_members for pool in self._pools.values()))
 
 
-def make_settings(config: Config, runtime: Runtime) -> Settings:
+def make_settings(config: Config, runtime: Runtime) -> AttemptSettings:
     """What attempts go by."""
     timeouts, limits = config.proxy.timeouts, config.proxy.limits.head
-    return Settings(
+    return AttemptSettings(
         Timeouts(timeouts.connect, timeouts.response, timeouts.idle), limits, config.proxy.via.encode(), monotonic,
         response_parser(limits), runtime.dial, runtime.sleep,
         runtime.wait_any, runtime.aside, config.proxy.buffers.request, config.proxy.buffers.chunked,

@@ -37,7 +37,7 @@ class Acceptor:
         self._service = service
         self._hub = service.hub
         self._listener: socket.socket = listener.sock
-        self._listening = Listening(self._listener, socket.socket if context else socket.SocketType)
+        self._listening = Listening(self._listener)
         self._most = most
         self._descriptors = descriptors
         self._newcomers = Newcomers(service, self._listener, context, expects_header)
@@ -126,7 +126,7 @@ class Acceptor:
         """A connection has ended. A pause that waited for this is over."""
         if self._paused:
             count = len(self._service.connections)
-            if count < self._most and not self._share.is_reached(count):
+            if count < self._most and not self._share.is_reached(count, self._hub.now):
                 self._go_on(self._pause_number)
 
     def _pause(self, seconds: float) -> None:
@@ -148,7 +148,7 @@ class Acceptor:
         elif self._takes_all:
             self._pending.enter(connection)
         else:
-            self._hub.run_job(connection.serve)
+            self._hub.soon(connection.serve)  # its request comes while the round's events are handled
 
 
 def _tell_short(why: str) -> None:

@@ -10,7 +10,7 @@ from prefork_lb.wire.chunked import ChunkedDecoder
 from prefork_lb.wire.framing import BY_CHUNKS, BY_LENGTH, Framing
 from prefork_lb.wire.head import Fields, HeadLimits
 from prefork_lb.worker.client import Client
-from prefork_lb.worker.service import Times
+from prefork_lb.worker.service import ClientTimeouts
 
 # A client that asked for 100 Continue and got none sends its body after a while anyway; curl after one second.
 _CONTINUE_AFTER_S = 1.0
@@ -21,7 +21,8 @@ _SILENT = "the client sent nothing of its body for too long"
 class ClientBody:
     """A body with a length or chunked, as the engine's body source."""
 
-    def __init__(self, connection: Client, framing: Framing, limits: HeadLimits, times: Times, expects_continue: bool) -> None:
+    def __init__(self, connection: Client, framing: Framing, limits: HeadLimits, times: ClientTimeouts,
+                 expects_continue: bool) -> None:
         self._connection = connection
         self._left = framing.length
         self._decoder = ChunkedDecoder(BadRequest, limits) if framing.kind is BY_CHUNKS else None

@@ -46,6 +46,10 @@ class Client:
         idle timeout."""
         raise NotImplementedError
 
+    def send_last(self, data: bytes) -> None:
+        """Send all of `data`, after which this side closes the connection. Raises ClientGone."""
+        raise NotImplementedError
+
     def send_now(self, data: bytes) -> int:
         """Send what the client takes without a wait. Return the number of bytes. Raises ClientGone."""
         raise NotImplementedError

@@ -10,17 +10,17 @@ from prefork_lb.green.channel import BROKEN, HALF_CLOSED, READABLE
 from prefork_lb.green.streams import GreenStream, TLSStream
 from prefork_lb.net.address import unmapped
 from prefork_lb.net.stream import StreamClosed, StreamTimeout
-from prefork_lb.proxy.refusals import tell_refusal
+from prefork_lb.proxy.refusal_log import tell_refusal
 from prefork_lb.wire import proxy_protocol
 from prefork_lb.wire.certificates import client_certificate
+from prefork_lb.wire.field_lines import field_lines
 from prefork_lb.wire.forwarded import ClientInfo
 from prefork_lb.wire.head import ResponseHead
-from prefork_lb.wire.lines import field_lines
 from prefork_lb.wire.parse import head_end
 from prefork_lb.wire.proxy_protocol import SocketAddress
 from prefork_lb.worker.client import Client
 from prefork_lb.worker.exchange import answer, refuse
-from prefork_lb.worker.heads import status_line
+from prefork_lb.worker.response_heads import status_line
 from prefork_lb.worker.service import Service, client_info
 
 _RECEIVE_BYTES: Final = 16 * 1024
@@ -121,6 +121,15 @@ class Connection(Client):
         """
         try:
             return self.stream.send(data, self.service.times.idle)
+        except StreamTimeout as exc:
+            raise ClientGone("the client took no byte of the response for too long") from exc
+        except StreamClosed as exc:
+            raise ClientGone(f"the client left: {exc}") from exc
+
+    def send_last(self, data: bytes) -> None:
+        """Send the last bytes before `close`. Raises ClientGone as `send`."""
+        try:
+            self.stream.send_last(data, self.service.times.idle)
         except StreamTimeout as exc:
             raise ClientGone("the client took no byte of the response for too long") from exc
         except StreamClosed as exc:
@@ -296,7 +305,7 @@ class Connection(Client):
 
     def _proxy_header_length(self, data: bytes) -> int | None:
         """Go by the PROXY header at the front of `data`. Return how long it is, None while it is not whole."""
-        found = proxy_protocol.parse(data)
+        found = proxy_protocol.parse_proxy_header(data)
         if found is None:
             return None
         self._expects_header = False

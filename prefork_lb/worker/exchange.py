@@ -8,21 +8,21 @@ from prefork_lb.errors import ClientGone, DownstreamError, Overloaded, ProxyErro
 from prefork_lb.green.streams import GreenStream
 from prefork_lb.log_summary import summary
 from prefork_lb.net.stream import StreamClosed, StreamTimeout
+from prefork_lb.proxy.error_pages import error_page
 from prefork_lb.proxy.outbound import NOTHING
-from prefork_lb.proxy.pages import error_page
-from prefork_lb.proxy.refusals import tell_refusal
+from prefork_lb.proxy.refusal_log import tell_refusal
 from prefork_lb.proxy.reply import Reply
 from prefork_lb.proxy.request import NO_HEAD, BodySource, FieldPairs, Request
+from prefork_lb.wire.field_lines import field_lines
 from prefork_lb.wire.framing import BY_CHUNKS, BY_CLOSE, BY_NOTHING, NO_BODY, request_framing
 from prefork_lb.wire.head import CONNECTION, EXPECT, FRAMES_BODY, UPGRADE, RequestHead
-from prefork_lb.wire.lines import field_lines
 from prefork_lb.worker.bodies import ClientBody
 from prefork_lb.worker.client import Client
-from prefork_lb.worker.heads import reply_block, status_line
 from prefork_lb.worker.pacing import send_paced
-from prefork_lb.worker.plain import PlainCall
+from prefork_lb.worker.response_heads import reply_block, status_line
 from prefork_lb.worker.sending import send_chunked, send_plain
 from prefork_lb.worker.tunnel import offered, run_tunnel, switch_block
+from prefork_lb.worker.wsgi_call import WSGICall
 
 # When the answer comes before the whole request body, the worker drops up to this much of the body to keep the connection.
 _DROPPED_BYTES: Final = 64 * 1024
@@ -104,7 +104,8 @@ def _respond(client: Client, request: Request, reply: Reply, body: ClientBody | 
         elif chunked:
             send_chunked(client, reply, block)
         else:
-            send_plain(client, reply, block)
+            # The end leaves with the last bytes where the client has said that it sends nothing more.
+            send_plain(client, reply, block, not goes_on and body is None and not ends_with_connection and not head.is_persistent)
         if ends_with_connection:
             client.stream.reset_at_close(False)
     except TruncatedBody as exc:
@@ -207,7 +208,7 @@ def _tunnel(client: Client, request: Request, reply: Reply) -> bool:
 
 def _call_wsgi(client: Client, head: RequestHead, body: ClientBody | None) -> bool:
     service = client.service
-    call = PlainCall(client, head, body, service)
+    call = WSGICall(client, head, body, service)
     try:
         goes_on = call.run(head.is_persistent and service.keeps)
     except ClientGone:

@@ -25,17 +25,22 @@ class FairShare:
         self._siblings = siblings
         self._look_again_at = look_again_at
         self._yields_until = 0.0  # 0: no new client waits for a sibling
+        self._fewest: int | None = None
+        self._looked_at = -1.0
 
-    def is_reached(self, count: int) -> bool:
-        """Whether a worker with `count` clients has so many more than a sibling that the next one should be the sibling's."""
+    def is_reached(self, count: int, now: float) -> bool:
+        """Whether a worker with `count` clients has so many more than a sibling that the next one should be the sibling's, at the
+        instant `now`: the siblings are looked at once for all calls of one instant."""
         if self._siblings is None:
             return False
-        fewest = self._siblings.fewest_clients()
+        if now != self._looked_at:
+            self._fewest, self._looked_at = self._siblings.fewest_clients(), now
+        fewest = self._fewest
         return fewest is not None and count > fewest + _SLACK + (fewest >> 5)
 
     def leaves_it(self, count: int, now: float) -> bool:
         """Whether a new client is left to a sibling, at the instant `now`: for a short time at most."""
-        if not self.is_reached(count):
+        if not self.is_reached(count, now):
             return False
         if not self._yields_until:
             self._yields_until = now + _MOST_YIELD_S

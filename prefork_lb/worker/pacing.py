@@ -1,8 +1,8 @@
 """A response's body on its way to a client whose route limits its bandwidth.
 
 The response waits by itself, so no time limit runs meanwhile: that of a slow client begins when the client does not take what is
-sent. As for a slow client the worker receives ahead, up to `Times.ahead` bytes, and gives the server back when it has all. The
-kernel passes nothing on by itself here: it knows no pace.
+sent. As for a slow client the worker receives ahead, up to `ClientTimeouts.ahead` bytes, and gives the server back when it has
+all. The kernel passes nothing on by itself here: it knows no pace.
 """
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class _Sending:
 
     def __init__(self, client: Client, reply: Reply, bandwidth: Bandwidth, frame: Callable[[bytes], bytes]) -> None:
         self._client, self._reply, self._frame = client, reply, frame
-        self._hub = client.stream.hub
+        self._hub = client.hub
         self._pace = Pace(bandwidth, self._hub.clock())
         self._waiting = bytearray()  # received, and not sent
         self._broken: TruncatedBody | None = None  # the server broke off behind what is waiting

@@ -5,40 +5,38 @@ The worker does what gunicorn's master expects of every worker: it obeys the sig
 """
 from __future__ import annotations
 
-import ctypes
 import gc
 import os
 import socket
 from types import FrameType
 from typing import Any
 
+from prefork_lb import memory
 from prefork_lb.errors import OutOfDescriptors
 from prefork_lb.green.computing import Computing
-from prefork_lb.green.dial import Dialer
+from prefork_lb.green.dial import GreenDialer
 from prefork_lb.green.hub import Hub
 from prefork_lb.green.streams import GreenStream, wait_any
 from prefork_lb.gunicorn.internals import Worker
 from prefork_lb.net.address import Address
-from prefork_lb.net.descriptors import Descriptors, limit, most_clients
+from prefork_lb.net.descriptors import Descriptors, descriptor_limit, most_clients
 from prefork_lb.net.stream import Stream
 from prefork_lb.net.tls import ClientTLS
 from prefork_lb.proxy.request import Ended, tell_all
 from prefork_lb.upstream.runtime import Runtime
 from prefork_lb.wire.head import HeadLimits
 from prefork_lb.worker.acceptor import Acceptor
-from prefork_lb.worker.access import AccessLog
 from prefork_lb.worker.client_tls import client_context, ticket_context
+from prefork_lb.worker.gunicorn_access_log import GunicornAccessLog
 from prefork_lb.worker.retirement import Order, Retirement
-from prefork_lb.worker.service import Service, Times
+from prefork_lb.worker.service import ClientTimeouts, Service
 from prefork_lb.worker.setup import ProxyApplication, ProxySetup, nothing
 
 _HEARTBEAT_S = 1.0
 _GRACE_S = 1.0  # a retired worker that still has clients after this time lingers
 _PLAIN_TIMEOUT_S = 60.0
+_AHEAD_S = 0.5  # gunicorn's master counts graceful_timeout from before its SIGTERM, and then kills: a worker has to be quicker
 _CLOSED_S = 0.001  # the hub closes descriptors at the end of a round
-# glibc gives free memory at the top of its heap back to the kernel above this size; its default is 128 KiB. With the default,
-# every large read gets new pages, at one page fault each.
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _KEPT_BYTES = 4 << 20
 
 
@@ -62,7 +60,7 @@ class ProxyWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
 
     def load_wsgi(self) -> None:
         self.hub = Hub()
-        self._dialer = Dialer(self.hub)
+        self._dialer = GreenDialer(self.hub)
         self._descriptors = Descriptors(self._free_idle)
         self.runtime = Runtime(self._dial, self.hub.every, True, self._stream, wait_any, Computing(self.hub).run, self.hub.sleep,
                                self.hub.soon)
@@ -101,7 +99,8 @@ class ProxyWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         gc.freeze()
         # Connections are thousands of long-lived objects. At the usual threshold the collector would scan them far too often.
         gc.set_threshold(20_000, 20, 50)
-        _keep_freed_memory()
+        memory.give_back()
+        memory.keep(_KEPT_BYTES)
         try:
             hub.run()
         finally:
@@ -119,13 +118,13 @@ class ProxyWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         line_bytes = min(filter(None, (limits.line_bytes, cfg.limit_request_field_size, cfg.limit_request_line)))
         limits = HeadLimits(limits.head_bytes, line_bytes, min(limits.fields, cfg.limit_request_fields or limits.fields))
         if setup:
-            times = Times(setup.head_timeout_s, cfg.keepalive, setup.idle_timeout_s, setup.body_timeout_s, setup.body_rate,
-                          setup.ahead_bytes)
+            times = ClientTimeouts(setup.head_timeout_s, cfg.keepalive, setup.idle_timeout_s, setup.body_timeout_s,
+                                   setup.body_rate, setup.ahead_bytes)
         else:
-            times = Times(_PLAIN_TIMEOUT_S, cfg.keepalive, _PLAIN_TIMEOUT_S)
+            times = ClientTimeouts(_PLAIN_TIMEOUT_S, cfg.keepalive, _PLAIN_TIMEOUT_S)
         is_logged = cfg.accesslog or cfg.logconfig or cfg.logconfig_dict or cfg.logconfig_json or (
             cfg.syslog and not cfg.disable_redirect_access_to_syslog)
-        listeners: list[Ended] = [AccessLog(self.log).write] if is_logged else []
+        listeners: list[Ended] = [GunicornAccessLog(self.log).write] if is_logged else []
         if setup and setup.ended is not None:
             listeners.append(setup.ended)
         return Service(self.hub, setup.engine if setup else None, self.wsgi, setup.is_trusted if setup else lambda _: False,
@@ -138,7 +137,7 @@ class ProxyWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         siblings = setup.siblings if setup else None
         if siblings is not None:
             siblings.note_clients(0)
-        most = min(cfg.worker_connections, most_clients(limit()))
+        most = min(cfg.worker_connections, most_clients(descriptor_limit()))
         return [Acceptor(self._service, listener, context, siblings, most, setup.proxy_protocol if setup else False,
                          self._descriptors) for listener in self.sockets]
 
@@ -199,12 +198,12 @@ class ProxyWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
             self._begin_to_end()
         elif self._may_linger and self.retirement.order is Order.STOP:
             self._may_linger = False
-            self._end_by(self.cfg.graceful_timeout)
+            self._end_by(self._grace_s())
 
     def _begin_to_end(self) -> None:
         linger_s = self._setup.linger_s if self._setup is not None else 0.0
         self._may_linger = self.retirement.order is Order.RETIRE and linger_s > 0
-        self._end_by(linger_s if self._may_linger else self.cfg.graceful_timeout)
+        self._end_by(linger_s if self._may_linger else self._grace_s())
         for acceptor in self._acceptors:
             acceptor.stop()
         self._acceptors = []
@@ -213,6 +212,10 @@ class ProxyWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         if self._may_linger:
             self.hub.call_at(self.hub.now + _GRACE_S, self._linger)
         self._end_if_done()
+
+    def _grace_s(self) -> float:
+        graceful_timeout: float = self.cfg.graceful_timeout
+        return max(graceful_timeout - _AHEAD_S, 0.75 * graceful_timeout)
 
     def _end_by(self, seconds: float) -> None:
         """Break off the connections that are left after `seconds`, unless an earlier deadline is set."""
@@ -239,10 +242,3 @@ class ProxyWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
             self.log.warning("%d connections broken off at the end of %s", left,
                              "listen.linger" if self._may_linger else f"graceful_timeout ({self.cfg.graceful_timeout} s)")
             self.hub.stop()
-
-
-def _keep_freed_memory() -> None:
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:  # musl has none
-        mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
-        mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES)

@@ -3,8 +3,8 @@
 Facts of the world and what they force on us:
 
 - A response holds its lease until its last byte has come from the server. So a client that reads slowly would hold the lease
-  for as long as it likes. While the client takes nothing, the worker receives ahead, up to `Times.ahead` bytes. A response that
-  ends within this limit gives its lease back, and the worker sends the rest from memory.
+  for as long as it likes. While the client takes nothing, the worker receives ahead, up to `ClientTimeouts.ahead` bytes. A
+  response that ends within this limit gives its lease back, and the worker sends the rest from memory.
 - The kernel takes data for a client until the socket's buffer is full, and reports room again when a third of it is free. For a
   slow client that may take longer than the idle timeout. So the worker counts acknowledged bytes before it gives a client up.
 
@@ -18,7 +18,7 @@ from typing import Final
 from prefork_lb.errors import ClientGone, TruncatedBody
 from prefork_lb.green.channel import READABLE
 from prefork_lb.green.streams import GreenStream
-from prefork_lb.net.stream import Source, Watched
+from prefork_lb.net.stream import ReceiveStream, Watched
 from prefork_lb.proxy.reply import Reply
 from prefork_lb.wire.chunked import encode_chunk, encode_last_chunk
 from prefork_lb.wire.fields import allowed_trailers
@@ -30,8 +30,8 @@ _PASSED_ON_BYTES: Final = 64 * 1024  # a smaller rest of a body is copied as che
 _LAGGING_BYTES: Final = 1024 * 1024  # a client with so many unacknowledged bytes does not keep up
 
 
-def send_plain(client: Client, reply: Reply, block: bytes) -> None:
-    """Send the head's `block` and the body as it is. Raises ClientGone, TruncatedBody."""
+def send_plain(client: Client, reply: Reply, block: bytes, closes: bool) -> None:
+    """Send the head's `block` and the body as it is. `closes`: the close comes next. Raises ClientGone, TruncatedBody."""
     data = reply.whole()
     if data is None:
         if not reply.is_ready:
@@ -40,7 +40,10 @@ def send_plain(client: Client, reply: Reply, block: bytes) -> None:
         data = reply.read()
     client.body_sent += len(data)
     if reply.is_received:
-        client.send(block + data)
+        if closes:
+            client.send_last(block + data)
+        else:
+            client.send(block + data)
         return
     rest = _send_or_take(client, reply, block + data, bytes)
     fast = not rest
@@ -90,7 +93,7 @@ def _pass_on(client: Client, reply: Reply, most: int) -> bytes:
     """Let the kernel move the body's next bytes, `most` at most. Return those that the client has not taken."""
     stream, pipe = client.stream, client.service.pipe
 
-    def move(server: Source, left: int, timeout_s: float, watched: Watched) -> tuple[int, bytes] | None:
+    def move(server: ReceiveStream, left: int, timeout_s: float, watched: Watched) -> tuple[int, bytes] | None:
         assert isinstance(server, GreenStream)
         return pipe.pass_on(server, stream, timeout_s, watched, min(left, most))
 

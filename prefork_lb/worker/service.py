@@ -21,7 +21,7 @@ from prefork_lb.worker.setup import SiblingClients, nothing
 WSGIApp = Callable[[dict[str, Any], Callable[..., Any]], Any]
 
 
-class Times:
+class ClientTimeouts:
     """The time limits of a client's connection, in seconds unless a comment says otherwise."""
 
     def __init__(self, head: float, keepalive: float, idle: float, body: float = 0.0, body_rate: int = 500,
@@ -45,9 +45,9 @@ class ClientConnection(Protocol):
 class Service:
     """One worker's settings for its client connections, and the connections."""
 
-    def __init__(self, hub: Hub, engine: Engine | None, app: WSGIApp, is_trusted: TrustCheck, limits: HeadLimits, times: Times,
-                 ended: Ended | None, settings: Any, siblings: SiblingClients | None, most_lag_s: float = 0.0,
-                 note_shed: Callable[[], None] = nothing) -> None:
+    def __init__(self, hub: Hub, engine: Engine | None, app: WSGIApp, is_trusted: TrustCheck, limits: HeadLimits,
+                 times: ClientTimeouts, ended: Ended | None, settings: Any, siblings: SiblingClients | None,
+                 most_lag_s: float = 0.0, note_shed: Callable[[], None] = nothing) -> None:
         """Without an engine all requests go to the WSGI application. `ended` hears of exchanges; None: nobody wants to know of
         them. `settings` are gunicorn's."""
         self.hub = hub

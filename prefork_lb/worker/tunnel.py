@@ -5,9 +5,9 @@ from prefork_lb.green.event import OneShotEvent
 from prefork_lb.green.streams import GreenStream
 from prefork_lb.net.stream import StreamClosed, StreamTimeout
 from prefork_lb.proxy.reply import Reply
+from prefork_lb.wire.field_lines import field_lines
 from prefork_lb.wire.head import RequestHead, list_members
-from prefork_lb.wire.lines import field_lines
-from prefork_lb.worker.heads import status_line
+from prefork_lb.worker.response_heads import status_line
 
 _RECEIVE_BYTES = 64 * 1024
 # Over these protocols the client could send further requests that this proxy would not check.

@@ -15,10 +15,10 @@ from prefork_lb.net.address import unmapped
 from prefork_lb.net.readable import Readable
 from prefork_lb.net.stream import Stream
 from prefork_lb.net.timeouts import set_receive_timeout, set_send_timeout
-from prefork_lb.proxy.pages import reason
+from prefork_lb.proxy.error_pages import reason
 from prefork_lb.wire.certificates import ClientCertificate, client_certificate
+from prefork_lb.wire.field_lines import field_lines
 from prefork_lb.wire.head import HeadLimits, ResponseHead
-from prefork_lb.wire.lines import field_lines
 from prefork_lb.wire.proxy_protocol import SocketAddress
 
 log = logging.getLogger("prefork_lb")

@@ -16,9 +16,9 @@ from prefork_lb.clock import monotonic
 from prefork_lb.errors import ClientGone, DownstreamError, InvariantError, ProxyError, TruncatedBody
 from prefork_lb.log_summary import summary
 from prefork_lb.proxy.engine import Engine
+from prefork_lb.proxy.error_pages import error_page, reason
 from prefork_lb.proxy.outbound import NOTHING
-from prefork_lb.proxy.pages import error_page, reason
-from prefork_lb.proxy.refusals import tell_refusal
+from prefork_lb.proxy.refusal_log import tell_refusal
 from prefork_lb.proxy.reply import Reply
 from prefork_lb.proxy.request import NO_HEAD, Ended, Request, TrustCheck
 from prefork_lb.wire.framing import BY_LENGTH

@@ -8,8 +8,8 @@ import pytest
 
 from prefork_lb.cli.running import running_segment
 from prefork_lb.shared import layout as at
-from prefork_lb.shared.keys import slots_by_key
 from prefork_lb.shared.states import Admin
+from prefork_lb.shared.table_lookup import slots_by_key
 from prefork_lb.shared.view import InstanceView
 from tests.support.balancer import PROXY, Balancer, pool_text
 from tests.support.client import Burst

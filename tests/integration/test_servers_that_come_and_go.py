@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from prefork_lb.shared.finding import open_segment
-from prefork_lb.shared.keys import owner_of
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.states import States
 from prefork_lb.shared.steering import Steering
+from prefork_lb.shared.table_lookup import owner_of
 from tests.support.balancer import GTHREAD, PROXY, Balancer, FrontEnd, pool_text
 from tests.support.client import Burst, fetch
 from tests.support.instances import instance_of

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from prefork_lb.shared.finding import visible_segments
-from prefork_lb.shared.keys import slots_by_key
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.states import Admin, States
+from prefork_lb.shared.table_lookup import slots_by_key
 from tests.support import processes
 from tests.support.balancer import PROXY, Balancer, FrontEnd
 from tests.support.instances import instances

@@ -7,9 +7,9 @@ import pytest
 
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.finding import visible_segments
-from prefork_lb.shared.keys import slots_by_key
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.states import Admin, States
+from prefork_lb.shared.table_lookup import slots_by_key
 from tests.support.balancer import GEVENT, GTHREAD, PROXY, Balancer, FrontEnd
 from tests.support.client import Connection, Fields, Response, fetch, request_bytes
 from tests.support.rig import Rig

@@ -27,10 +27,12 @@ class Load:
 
 
 class Balancers:
-    """`how`: "strangers", "sharing", "adding" (the others' counts as they are) or "one ledger"."""
+    """`how`: "strangers", "sharing", "adding" (the others' counts as they are), "one ledger", or "telling": each claim and each
+    end is told to all others by itself, and is known there after `sent_s`; turns go by all picks that are known."""
 
-    def __init__(self, count: int, servers: int, how: str, interval_s: float = 0.05, seed: int = 1) -> None:
-        self.how, self.count, self.servers, self._interval_s = how, count, servers, interval_s
+    def __init__(self, count: int, servers: int, how: str, interval_s: float = 0.05, seed: int = 1,
+                 sent_s: float = SENT_S) -> None:
+        self.how, self.count, self.servers, self._interval_s, self._sent_s = how, count, servers, interval_s, sent_s
         self._rng = random.Random(seed)
         self.now = 0.0
         self.totals = [0] * servers
@@ -42,6 +44,8 @@ class Balancers:
         # Balancers that have run for a while: each one's turns are somewhere else.
         self._last = [self._rng.sample(range(servers), servers) for _ in range(ledgers)]
         self._picks = servers
+        self._told = [[0] * servers for _ in range(count)]  # by balancer, what the others know of it
+        self._told_last = [[0] * servers for _ in range(count)]
         self._busy, self._waiting = [0] * servers, [list[int]() for _ in range(servers)]
         self._events: list[tuple[float, int, str, Any]] = []
         self._number = self._arrived = 0
@@ -67,15 +71,36 @@ class Balancers:
         """A request that stays; the server that the balancer picks for it, unless one is given."""
         own = self._own[balancer]
         if server is None:
-            loads = self.totals if self.how == "one ledger" else [mine + more for mine, more in
-                                                                  zip(own, self._added[balancer], strict=True)]
-            last, least = self._last[balancer % len(self._last)], min(loads)
+            loads, last = self._known(balancer)
+            least = min(loads)
             server = min((index for index, load in enumerate(loads) if load == least), key=last.__getitem__)
             self._picks += 1
-            last[server] = self._picks
+            self._last[balancer % len(self._last)][server] = self._picks
         own[server] += 1
         self.totals[server] += 1
+        self._tell(balancer, server, 1, self._picks)
         return server
+
+    def _known(self, balancer: int) -> tuple[list[int], list[int]]:
+        """The loads of the servers, and when each one had its last turn, as a balancer knows them."""
+        last = self._last[balancer % len(self._last)]
+        if self.how == "one ledger":
+            return self.totals, last
+        loads = [mine + more for mine, more in zip(self._own[balancer], self._added[balancer], strict=True)]
+        if self.how == "telling":
+            others = [other for other in range(self.count) if other != balancer]
+            loads = [load + sum(self._told[other][index] for other in others) for index, load in enumerate(loads)]
+            last = [max(turn, *(self._told_last[other][index] for other in others)) for index, turn in enumerate(last)]
+        return loads, last
+
+    def _tell(self, balancer: int, server: int, change: int, turn: int) -> None:
+        if self.how == "telling":
+            self._at(self.now + self._sent_s, "known_to_others", (balancer, server, change, turn))
+
+    def _known_to_others(self, what: tuple[int, int, int, int]) -> None:
+        balancer, server, change, turn = what
+        self._told[balancer][server] += change
+        self._told_last[balancer][server] = max(turn, self._told_last[balancer][server])
 
     def run(self, seconds: float, load: Load | None = None) -> None:
         """Go on for so long."""
@@ -114,13 +139,14 @@ class Balancers:
         self._busy[server] -= 1
         self._own[balancer][server] -= 1
         self.totals[server] -= 1
+        self._tell(balancer, server, -1, 0)
         if self._waiting[server]:
             self._begin(load, server, self._waiting[server].pop(0))
 
     def _report(self, balancer: int) -> None:
         self._at(self.now + self._interval_s * self._rng.uniform(0.9, 1.1), "report", balancer)
         self._reports[balancer] = own = list(self._own[balancer])
-        self._at(self.now + SENT_S, "news", (balancer, own))
+        self._at(self.now + self._sent_s, "news", (balancer, own))
 
     def _news(self, what: tuple[int, list[int]]) -> None:
         balancer, own = what
@@ -143,9 +169,10 @@ def burst(how: str, count: int = 3, servers: int = 4, ahead: int = 6, seed: int 
     return spreads[9], max(spreads[9:])
 
 
-def steady(how: str, count: int, servers: int, load: Load, seconds: float = 20.0, seed: int = 1) -> float:
+def steady(how: str, count: int, servers: int, load: Load, seconds: float = 20.0, seed: int = 1, sent_s: float = SENT_S
+           ) -> float:
     """The average spread."""
-    found = Balancers(count, servers, how, seed=seed)
+    found = Balancers(count, servers, how, seed=seed, sent_s=sent_s)
     found.run(seconds / 10, load)
     found.begin_counting()
     found.run(seconds)
@@ -197,6 +224,9 @@ def main() -> None:
         row = [f"{how} {steady(how, 3, 4, load):.2f}" for how in ("one ledger", "strangers", "adding", "sharing")]
         print(f"  {load}: {', '.join(row)}")
     print(f"  without news at best {least_without_news():.2f}")
+    for sent_s in (0.0, 0.0003, 0.001, 0.002, 0.004):
+        found = [steady("telling", 3, 4, Load(400, 0.030, slots=4, in_turn=in_turn), sent_s=sent_s) for in_turn in (False, True)]
+        print(f"  each claim and end is known after {1000 * sent_s:g} ms: {found[0]:.2f}, in turn {found[1]:.2f}")
     print("lasting imbalance of 10, 1000 servers: spread left, by balancers and interval")
     for count in (2, 4, 16, 64):  # takes minutes
         row = [f"{interval:g} s: {lasting('sharing', count, 1000, interval)[1]:.0f}" for interval in (0.05, 0.2, 1.0)]

@@ -7,18 +7,18 @@ from dataclasses import dataclass
 
 from prefork_lb.balance.policy import PolicyOptions
 from prefork_lb.simulate.servers import DescribedServer
-from prefork_lb.simulate.service import Draw, parse_service
+from prefork_lb.simulate.service_times import Draw, parse_service_times
 from prefork_lb.simulate.simulation import SimulatedServer, simulated
 from prefork_lb.simulate.simulation import Simulation as Core
 from tests.unit.balance.candidates import OPTIONS, new_policy
 
 
 def fixed(seconds: float) -> Draw:
-    return parse_service(f"constant:{seconds}").draw
+    return parse_service_times(f"constant:{seconds}").draw
 
 
 def exponential(mean_s: float) -> Draw:
-    return parse_service(f"exponential:{mean_s}").draw
+    return parse_service_times(f"exponential:{mean_s}").draw
 
 
 @dataclass

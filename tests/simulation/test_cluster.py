@@ -26,6 +26,14 @@ def test_sharing_spoils_nothing_where_it_cannot_help() -> None:
     assert adding >= 2 * strangers
 
 
+def test_news_that_is_older_than_two_milliseconds_does_not_help_short_requests() -> None:
+    """Were each claim and each end told by itself: three balancers are one ledger when it is known at once, and strangers soon.
+    So no interval of reports can make requests of 30 ms level."""
+    strangers = steady("strangers", 3, 4, SHORT, seconds=10)
+    at_once, late = (steady("telling", 3, 4, SHORT, seconds=10, sent_s=sent_s) for sent_s in (0.0, 0.002))
+    assert at_once <= 0.8 and late >= 0.95 * strangers
+
+
 @pytest.mark.parametrize("parts", [EVEN, UNEVEN], ids=["even", "uneven"])
 @pytest.mark.parametrize(("per_second", "burst"), [(50, 1), (50, 20), (1000, 20)])
 def test_a_meter_of_all_uses_keeps_a_rate_and_wastes_none(per_second: int, burst: int, parts: Sequence[float]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from prefork_lb.simulate.service import Draw
+from prefork_lb.simulate.service_times import Draw
 from tests.simulation.simulator import Outcome, Simulation, exponential, fixed
 from tests.unit.balance.candidates import counts
 

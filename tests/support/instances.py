@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from prefork_lb.cli.running import running_segment
-from prefork_lb.shared.events import Kind, recent
+from prefork_lb.shared.events import EventKind, recent
 from prefork_lb.shared.finding import open_segment, removed_segments, segment_names
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import Segment
@@ -31,7 +31,7 @@ def standing() -> set[int]:
 
 
 def _standing(segment: Segment) -> set[int]:
-    told = {event.who for event in recent(segment) if event.kind == Kind.WORKER_STARTED}
+    told = {event.who for event in recent(segment) if event.kind == EventKind.WORKER_STARTED}
     return {worker.pid for worker in view(segment).workers if f"worker {worker.pid}" in told}
 
 

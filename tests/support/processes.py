@@ -8,6 +8,7 @@ import os
 import re
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 from prefork_lb.shared.finding import DIRECTORY, open_segment
@@ -113,13 +114,22 @@ def waited_for_cpu(pid: int) -> float:
 
 def threads_waited_for_cpu(pid: int) -> float:
     """The same, added up over the threads that the process has now."""
-    waited = 0.0
+    return sum(waited for _, waited in _times_of_threads(pid))
+
+
+def threads_busy(pid: int) -> float:
+    """Seconds that the threads, which the process has now, ran or were ready to run."""
+    return sum(ran + waited for ran, waited in _times_of_threads(pid))
+
+
+def _times_of_threads(pid: int) -> Iterator[tuple[float, float]]:
+    """Seconds that each thread ran, and was ready to run (sched-stats in the kernel's documentation)."""
     for thread in threads(pid):
         try:
-            waited += int(Path(f"/proc/{pid}/task/{thread}/schedstat").read_text().split()[1]) / 1e9
+            ran, waited, _ = Path(f"/proc/{pid}/task/{thread}/schedstat").read_text().split()
         except (FileNotFoundError, ProcessLookupError):
-            pass  # it has ended
-    return waited
+            continue  # it has ended
+        yield int(ran) / 1e9, int(waited) / 1e9
 
 
 def holds_a_ledger(pid: int) -> bool:

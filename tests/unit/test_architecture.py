@@ -152,7 +152,7 @@ def test_only_one_room_knows_gunicorns_modules() -> None:
 def test_only_one_module_writes_the_line_of_a_field_that_came() -> None:
     """How a field line is written is one rule. Lines with a fixed name, such as Via, may stand where they are made."""
     writers = [name for name, source in MODULES.items() if r'b"%b: %b\r\n"' in source]
-    assert writers == ["wire.lines"]
+    assert writers == ["wire.field_lines"]
 
 
 def test_the_package_itself_imports_only_what_decides_how_modules_are_loaded() -> None:

@@ -26,7 +26,7 @@ from prefork_lb.shared.identity import start_time
 _NOT_INHERITED = ("GUNICORN_", "LISTEN_", "PREFORK_LB_", "WATCHDOG_", "NOTIFY_SOCKET", "SERVER_SOFTWARE")
 
 
-class Instance(NamedTuple):
+class InstanceSegment(NamedTuple):
     """The instance whose servers these are."""
 
     segment: str  # name
@@ -53,7 +53,7 @@ class ProcessSettings:
 class ProcessDriver:
     """See `driver.Driver`."""
 
-    def __init__(self, instance: Instance, pool: str, settings: ProcessSettings) -> None:
+    def __init__(self, instance: InstanceSegment, pool: str, settings: ProcessSettings) -> None:
         self._instance = instance
         self._pool = pool
         self._settings = settings
@@ -149,6 +149,7 @@ class _Kept:
     def signal(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._pidfd, number)
+            signal.pidfd_send_signal(self._pidfd, signal.SIGCONT)  # a keeper that is stopped would not obey
 
     def cell(self, number: int) -> int:
         return int.from_bytes(os.pread(self._status, at.CELL, number * at.CELL), sys.byteorder, signed=True)

@@ -99,11 +99,13 @@ class SystemdDriver:
                 for n, unit in self._units.items()}
 
     def close(self) -> None:
-        if self._units:
-            try:
-                _ask(["stop", "--no-block", *(unit.name for unit in self._units.values())], _TIMEOUT_S)
-            except (OSError, subprocess.SubprocessError) as exc:
-                log.error("units of the instance that has ended could not be stopped: %s", exc)
+        names = [unit.name for unit in self._units.values()]
+        try:
+            # A unit that has just ended cannot be stopped either. So a failure is told when one of the units goes on.
+            if names and (why := _refusal(names)) and (left := _going_on(names)):
+                log.error("units of the instance that has ended could not be stopped: %s: %s", ", ".join(left), why)
+        except (OSError, subprocess.SubprocessError) as exc:
+            log.error("units of the instance that has ended could not be stopped: %s", exc)
 
     @property
     def is_closed(self) -> bool:
@@ -205,6 +207,22 @@ class _Unit:
 def _ask(arguments: Sequence[str], timeout_s: float = _WAIT_S) -> str:
     return subprocess.run(["systemctl", *arguments], check=True, stdin=subprocess.DEVNULL, capture_output=True,
                           timeout=timeout_s, text=True).stdout
+
+
+def _refusal(names: Sequence[str]) -> str:
+    """Have these units stopped; what systemctl says when it cannot have all of them stopped."""
+    try:
+        _ask(["stop", "--no-block", *names], _TIMEOUT_S)
+    except subprocess.CalledProcessError as exc:
+        return str(exc.stderr).strip() or str(exc)
+    return ""
+
+
+def _going_on(names: Sequence[str]) -> list[str]:
+    """Those of these units that neither have ended nor are to: no job of systemd's is there for them."""
+    blocks = _blocks(_ask(["show", f"{_SHOW},Job", *names], _TIMEOUT_S))
+    return [block["Id"] for block in blocks
+            if "Id" in block and block.get("ActiveState") not in (*_OVER, "deactivating") and block.get("Job", "0") == "0"]
 
 
 def _blocks(output: str) -> list[dict[str, str]]:

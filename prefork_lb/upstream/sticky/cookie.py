@@ -81,7 +81,7 @@ class _Told:
         self.session = Session(value.server if value is not None else None, self)
 
 
-class Cookie:
+class CookieSticky:
     """The mode `cookie`."""
 
     keyed = None

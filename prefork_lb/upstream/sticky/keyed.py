@@ -16,7 +16,7 @@ from prefork_lb.upstream.sticky.session import NOTHING, Pairs, Session, SessionR
 from prefork_lb.wire.head import Index
 
 
-class Keyed:
+class KeyedSticky:
     """The modes `source` and `header:NAME`."""
 
     cookie = b""

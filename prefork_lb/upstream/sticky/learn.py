@@ -15,7 +15,7 @@ from prefork_lb.wire.head import Index
 _LONGEST = 4096  # bytes of a value; longer ones are no sessions
 
 
-class Learn:
+class LearnedSticky:
     """The mode `learn`."""
 
     cookie = b""

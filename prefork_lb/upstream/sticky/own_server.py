@@ -9,7 +9,7 @@ from prefork_lb.errors import SessionRefused
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.states import Admin, States, now_ms
 from prefork_lb.shared.transitions import Check, Ejection
-from prefork_lb.upstream.availability import Choice
+from prefork_lb.upstream.availability import UsableServers
 from prefork_lb.upstream.lease import Lease
 from prefork_lb.upstream.outcomes import Outcomes
 from prefork_lb.upstream.server import Server
@@ -28,7 +28,7 @@ class OwnServer:
         self._outcomes = outcomes
         self._rules = rules
 
-    def claim(self, server: Server, seen: int, choice: Choice, tried: Collection[Server]) -> Lease | None:
+    def claim(self, server: Server, seen: int, choice: UsableServers, tried: Collection[Server]) -> Lease | None:
         """Claim the session's server; None when it may not be used at the moment. `seen` and `choice` as of the pool's view."""
         ledger, states, slot = self._ledger, self._states, server.slot
         if server in tried or ledger.totals[slot] >= server.own_limit:

@@ -15,7 +15,7 @@ from prefork_lb.wire.cookies import cookies
 from prefork_lb.wire.head import Index
 
 
-class Route:
+class RouteSticky:
     """The mode `route`."""
 
     cookie = b""

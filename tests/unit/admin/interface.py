@@ -10,8 +10,8 @@ from prefork_lb.admin.application import AdminApplication
 from prefork_lb.admin.publishing import Publisher
 from prefork_lb.config.admin import AdminConfig
 from prefork_lb.observe.snapshot import Snapshots
-from prefork_lb.shared.desired import publish
 from prefork_lb.shared.ledger import Ledger
+from prefork_lb.shared.published_config import publish
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.table import PoolEntry, ServerEntry, register
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from prefork_lb.shared.keys import pool_number
-from prefork_lb.shared.scales import Mode, Scaling, write_scaling
+from prefork_lb.shared.scaling_state import Mode, Scaling, write_scaling
 from prefork_lb.shared.states import Admin, States
+from prefork_lb.shared.table_lookup import pool_number
 from tests.unit.admin.interface import OPERATOR, READER, Interface
 
 OPEN = ("/", "/static/<name>", "/healthz", "/readyz")

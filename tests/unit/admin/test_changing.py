@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from prefork_lb.shared.ledger import Ledger
-from prefork_lb.shared.scales import Mode, Scaling, asked_roll, asked_servers, write_scaling
+from prefork_lb.shared.scaling_state import Mode, Scaling, asked_roll, asked_servers, write_scaling
 from prefork_lb.shared.states import States
 from prefork_lb.shared.view import view
 from tests.unit.admin.interface import OPERATOR, READER, Interface

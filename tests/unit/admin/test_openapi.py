@@ -10,7 +10,7 @@ import pytest
 from prefork_lb.admin.openapi import DOCUMENT
 from prefork_lb.config.routes import RouteConfig, route_number
 from prefork_lb.shared.balancers import Balancer, write_balancers
-from prefork_lb.shared.events import Kind, record
+from prefork_lb.shared.events import EventKind, record_event
 from prefork_lb.shared.split_weights import id_of
 from tests.unit.admin.interface import Interface
 
@@ -81,7 +81,7 @@ def test_its_schemas_are_schemas() -> None:
 ])
 def test_answers_are_as_described(interface: Interface, path: str, method: str, url: str, body: object, status: int) -> None:
     with interface.ledger.locked():
-        record(interface.segment, Kind.AUDIT, "a deed")
+        record_event(interface.segment, EventKind.AUDIT, "a deed")
     write_balancers(interface.segment, [Balancer("a", True, 1, 1, 4, 2500, False)])
     answer = interface.ask(url, method, **({"json": body} if body is not None else {}))
     assert answer.status_code == status

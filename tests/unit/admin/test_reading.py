@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from prefork_lb.shared.desired import publish
-from prefork_lb.shared.events import Kind, record
+from prefork_lb.shared.events import EventKind, record_event
+from prefork_lb.shared.published_config import publish
 from tests.unit.admin.interface import CONFIG, Interface
 
 
@@ -66,7 +66,7 @@ def test_events_come_by_number(interface: Interface) -> None:
     first = interface.ask("/api/v1/events").json["last"]
     with interface.ledger.locked():
         for number in range(5):
-            record(interface.segment, Kind.AUDIT, f"deed {number}", "web", "127.0.0.1:8001", "ann")
+            record_event(interface.segment, EventKind.AUDIT, f"deed {number}", "web", "127.0.0.1:8001", "ann")
     found = interface.ask(f"/api/v1/events?after={first}&limit=3").json
     assert [event["text"] for event in found["events"]] == ["deed 2", "deed 3", "deed 4"]
     assert found["last"] == found["events"][-1]["seq"] == first + 5
@@ -94,7 +94,7 @@ def test_a_stream_begins_with_the_document_and_goes_on_with_changes_and_events(i
     assert first["event"] == "snapshot" and json.loads(first["data"])["pools"][0]["name"] == "api"
     assert history["event"] == "history" and json.loads(history["data"])["totals"] == {}
     with interface.ledger.locked():
-        record(interface.segment, Kind.AUDIT, "a deed")
+        record_event(interface.segment, EventKind.AUDIT, "a deed")
     interface.publisher.look()
     event, delta = messages(stream, 2)
     assert (event["event"], json.loads(event["data"])["text"]) == ("event", "a deed")
@@ -109,7 +109,7 @@ def test_a_stream_begins_with_the_document_and_goes_on_with_changes_and_events(i
 def test_a_page_that_comes_back_gets_the_events_that_it_missed(interface: Interface) -> None:
     with interface.ledger.locked():
         for number in range(3):
-            record(interface.segment, Kind.AUDIT, f"deed {number}")
+            record_event(interface.segment, EventKind.AUDIT, f"deed {number}")
     newest = interface.ask("/api/v1/events").json
     # Beyond the newest: the page has seen another instance.
     for known, missed in ((newest["last"] - 2, newest["events"][-2:]), (newest["last"] + 100, newest["events"])):

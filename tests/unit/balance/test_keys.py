@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from prefork_lb.balance.keys import key_finder
+from prefork_lb.balance.keys import policy_key_finder
 from prefork_lb.wire.head import FieldSection
 from tests.unit.balance.candidates import AnyRequest
 
@@ -16,7 +16,7 @@ def is_trusted(address: str) -> bool:
 
 def key(kind: str, target: bytes = b"/", client: str = "192.0.2.1", **fields: bytes) -> bytes:
     index = FieldSection([(name.replace("_", "-").encode(), value) for name, value in fields.items()])
-    return key_finder(kind, is_trusted)(AnyRequest(b"GET", target, client, index))
+    return policy_key_finder(kind, is_trusted)(AnyRequest(b"GET", target, client, index))
 
 
 @pytest.mark.parametrize(("kind", "target", "found"), [

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from prefork_lb.cli.demo_plan import CALM, TROUBLE, Plan
+from prefork_lb.cli.demo_plan import CALM, TROUBLE, DemoPlan
 from prefork_lb.cli.demo_server import Moods
 from prefork_lb.config.load import load_file
 
@@ -21,7 +21,7 @@ def test_a_server_without_moods_is_well() -> None:
 
 
 @pytest.mark.parametrize("plan", [CALM, TROUBLE])
-def test_the_configuration_is_good_and_names_every_server(plan: Plan, tmp_path: Path) -> None:
+def test_the_configuration_is_good_and_names_every_server(plan: DemoPlan, tmp_path: Path) -> None:
     addresses = {server.name: f"127.0.0.1:{9001 + number}" for number, server in enumerate(plan.servers())}
     file = tmp_path / "prefork_lb.toml"
     file.write_text(plan.configuration(addresses, "127.0.0.1:9900", str(tmp_path / "access.log")))

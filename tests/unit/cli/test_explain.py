@@ -17,14 +17,14 @@ from prefork_lb.config.load import load
 from prefork_lb.observe.configuration import configuration_of
 from prefork_lb.observe.splits import splits_of
 from prefork_lb.shared import layout as at
-from prefork_lb.shared.desired import lay_down
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.making import attach_or_create
+from prefork_lb.shared.published_config import lay_down
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import Admin, States, now_ms
 from prefork_lb.shared.steering import Steering
 from prefork_lb.shared.table import PoolSlots, enter
-from prefork_lb.shared.transitions import Check, Event
+from prefork_lb.shared.transitions import Check, StateEvent
 from prefork_lb.simulate.simulation import SimulatedServer
 from prefork_lb.upstream.answering import now_us
 from prefork_lb.wiring.room import packed, pool_entries, room_for
@@ -178,6 +178,7 @@ def test_the_weights_of_a_split_are_those_that_were_set(instance: Instance) -> N
     for _ in range(2):
         found = instance.explain("http://split.example/", "-H", "Cookie: release=chance")
         assert found["pool"] == "soon" and found["notes"][0].startswith("the route has a split (chance 0, soon 1)")
+        assert [rule["value"] for rule in found["rules"] if rule["name"] == "split"] == ["chance 0, soon 1"]
 
 
 def test_each_server_has_its_reason(instance: Instance) -> None:
@@ -201,7 +202,7 @@ def test_each_server_has_its_reason(instance: Instance) -> None:
 
     instance.change(down)
     assert instance.why("http://web.example/x")[1] == "down: status 503, expected 200-399"
-    instance.change(lambda: states.eject(slots[2], Event.FAILED, now_ms() + 60_000))
+    instance.change(lambda: states.eject(slots[2], StateEvent.FAILED, now_ms() + 60_000))
     why = instance.why("http://web.example/x")[2]
     assert why.startswith("ejected for another ") and why.endswith(" s: its requests failed too often")
     for _ in range(2):

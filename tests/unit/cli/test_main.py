@@ -19,8 +19,8 @@ from prefork_lb.cli import check_room
 from prefork_lb.cli.exits import Exit
 from prefork_lb.cli.main import main
 from prefork_lb.gunicorn.settings import CONF_FILE
-from prefork_lb.shared.saved_lock import Holder, take
 from prefork_lb.shared.segment import Segment, SegmentError
+from prefork_lb.shared.state_file_lock import Holder, take
 from tests.support.name_server import NameServer
 from tests.support.place import clean_environment
 

@@ -12,8 +12,8 @@ from click.testing import CliRunner, Result
 from prefork_lb.cli.local import LocalInstance
 from prefork_lb.cli.main import main
 from prefork_lb.cli.remote import RemoteInstance, read_token
-from prefork_lb.shared.desired import publish
-from prefork_lb.shared.events import Kind, record
+from prefork_lb.shared.events import EventKind, record_event
+from prefork_lb.shared.published_config import publish
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import Admin, States
 from tests.unit.admin.interface import CONFIG, OPERATOR, READER, Interface
@@ -37,7 +37,7 @@ def test_both_ways_to_an_instance_tell_the_same(there: Served) -> None:
     here, remote = LocalInstance(interface.segment), RemoteInstance(f"{url}/", "")
     assert [pool["name"] for pool in remote.document()["pools"]] == [pool["name"] for pool in here.document()["pools"]]
     with interface.ledger.locked():
-        record(interface.segment, Kind.AUDIT, "something", "web", "127.0.0.1:8001", "ann")
+        record_event(interface.segment, EventKind.AUDIT, "something", "web", "127.0.0.1:8001", "ann")
     assert remote.events(0) == here.events(0) != []
     assert remote.events(here.events(0)[-1].seq) == []
     assert remote.configuration() == here.configuration()
@@ -46,14 +46,14 @@ def test_both_ways_to_an_instance_tell_the_same(there: Served) -> None:
 def test_events_of_an_instance_that_was_restarted_are_all_new(there: Served) -> None:
     url, interface = there
     with interface.ledger.locked():
-        record(interface.segment, Kind.AUDIT, "something")
+        record_event(interface.segment, EventKind.AUDIT, "something")
     assert [event.seq for event in RemoteInstance(url, "").events(1000)] == [1]
 
 
 def test_a_command_shows_an_instance_elsewhere(there: Served) -> None:
     url, interface = there
     with interface.ledger.locked():
-        record(interface.segment, Kind.AUDIT, "something")
+        record_event(interface.segment, EventKind.AUDIT, "something")
     result = invoke("status", "--url", url)
     assert result.exit_code == 0 and "https://127.0.0.1:8003" in result.stdout
     found = json.loads(invoke("status", "--url", url, "--json").stdout)["instances"]

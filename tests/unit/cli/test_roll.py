@@ -7,11 +7,11 @@ from types import SimpleNamespace
 import pytest
 
 from prefork_lb.cli import roll as command
-from prefork_lb.shared.events import Kind, recent, record
-from prefork_lb.shared.scales import Mode, Roll, Scaling, asked_roll, end_roll, write_scaling
+from prefork_lb.shared.events import EventKind, recent, record_event
+from prefork_lb.shared.scaling_state import Mode, Roll, Scaling, asked_roll, end_roll, write_scaling
 from prefork_lb.shared.states import now_ms
 from prefork_lb.shared.steering import Steering
-from prefork_lb.shared.table import Source, Table
+from prefork_lb.shared.table import AddedBy, Table
 from tests.unit.cli.instances import ONE, TWO, Instance, Time, invoke, refused
 
 
@@ -30,7 +30,7 @@ class Controller:
         self.add(2)
 
     def add(self, n: int) -> None:
-        self.steering.add_server("api", f"10.0.1.{n}:80", who="scaling", source=Source.SCALING)
+        self.steering.add_server("api", f"10.0.1.{n}:80", who="scaling", source=AddedBy.SCALING)
 
     def replace(self, n: int) -> None:
         self.add(n + 2)
@@ -39,8 +39,8 @@ class Controller:
     def end(self, text: str) -> None:
         with self.instance.ledger.locked():
             end_roll(self.segment, self.number)
-            record(self.segment, Kind.ROLLED, text, "web", who="scaling")
-            record(self.segment, Kind.ROLLED, text, "api", who="scaling")
+            record_event(self.segment, EventKind.ROLLED, text, "web", who="scaling")
+            record_event(self.segment, EventKind.ROLLED, text, "api", who="scaling")
 
     @property
     def asked(self) -> Roll | None:
@@ -71,7 +71,7 @@ def test_it_waits_until_all_servers_are_replaced_and_tells_how_far_that_is(
     assert result.stdout == ("pool api: 2 servers are replaced, 2 at a time\n1 of 2 replaced\n2 of 2 replaced\n"
                              "pool api: 2 new servers\n")
     assert result.exit_code == 0
-    assert [event.text for event in recent(controller.segment, 0) if event.kind == Kind.AUDIT] == [
+    assert [event.text for event in recent(controller.segment, 0) if event.kind == EventKind.AUDIT] == [
         "roll, 2 new servers at a time"]
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import pytest
 
-from prefork_lb.shared.scales import Mode, Scaling, asked_servers, write_scaling
+from prefork_lb.shared.scaling_state import Mode, Scaling, asked_servers, write_scaling
 from prefork_lb.shared.table import Table
 from tests.unit.cli.instances import Instance, refused, said
 

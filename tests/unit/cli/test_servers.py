@@ -8,7 +8,7 @@ import pytest
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.states import Admin
-from prefork_lb.shared.transitions import Check, Ejection, Event
+from prefork_lb.shared.transitions import Check, Ejection, StateEvent
 from tests.unit.balance.candidates import REQUEST, new_policy
 from tests.unit.cli.instances import ALL, ONE, TLS, TWO, UNIX, V6, Instance, Time, refused, said
 from tests.unit.shared.processes import Child
@@ -99,7 +99,7 @@ def test_a_worker_that_runs_obeys_at_its_next_request(new_instance: Callable[...
 def test_what_others_decide_stays(instance: Instance) -> None:
     slot = instance.slots["web", TWO]
     instance.states.set_check(slot, Check.DOWN, "status 503")
-    instance.states.eject(slot, Event.FAILED, 5)
+    instance.states.eject(slot, StateEvent.FAILED, 5)
     for command in (["drain", TWO], ["ready", TWO], ["weight", TWO, 9]):
         said(*command)
     assert (instance.states.check[slot], instance.states.note(slot)) == (Check.DOWN, "status 503")

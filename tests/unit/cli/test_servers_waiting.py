@@ -8,7 +8,7 @@ import pytest
 from prefork_lb.config.model import Config
 from prefork_lb.config.pool import PoolConfig, ServerConfig
 from prefork_lb.config.sticky import StickyConfig
-from prefork_lb.shared.desired import lay_down
+from prefork_lb.shared.published_config import lay_down
 from prefork_lb.shared.states import Admin
 from prefork_lb.wiring.room import packed
 from tests.unit.cli.instances import ONE, TWO, Instance, Time, invoke, refused, said

@@ -8,8 +8,8 @@ import pytest
 
 from prefork_lb.cli.local import LocalInstance
 from prefork_lb.config.load import load
-from prefork_lb.config.published import encode
-from prefork_lb.shared.desired import publish
+from prefork_lb.config.published import encode_published
+from prefork_lb.shared.published_config import publish
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.split_weights import set_weights
 from tests.unit.cli.instances import Instance, refused, said
@@ -35,7 +35,7 @@ API, NEW = "route 2: stable 95, canary 5: any host; /api\n", "route 3: stable 1,
 def instance(new_instance: Callable[..., Instance], tmp_path: Path) -> Instance:
     (tmp_path / "lb.toml").write_text(CONFIG)
     made = new_instance(("stable", ["10.0.0.1:80"]), ("canary", ["10.0.0.2:80"]))
-    publish(made.segment, made.ledger, encode(load(tmp_path / "lb.toml")))
+    publish(made.segment, made.ledger, encode_published(load(tmp_path / "lb.toml")))
     return made
 
 

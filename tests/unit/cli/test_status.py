@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 
 from prefork_lb.shared import layout as at
-from prefork_lb.shared.desired import publish
-from prefork_lb.shared.discovered import Discovered, State, write_discovered
+from prefork_lb.shared.discovered import Discovered, DiscoveryState, write_discovered
 from prefork_lb.shared.identity import myself
 from prefork_lb.shared.ledger import Ledger
+from prefork_lb.shared.published_config import publish
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import States, now_ms
 from prefork_lb.shared.table import PoolEntry, ServerEntry, register
@@ -155,9 +155,9 @@ def test_where_servers_are_found_is_told_with_how_it_goes(segment: Segment) -> N
     register(segment, ledger, [PoolEntry("web", [], may_be_empty=True)])
     publish(segment, ledger, b'{"pools": {"web": {"discovery": {"dns": "app.internal:80"}}}}')
     for found, expected in (
-            (Discovered(State.WAITING, 0.0, 0, ""), "no list yet"),
-            (Discovered(State.GOOD, time.time() - 30, 1, "no room"), r"1 server, good \d+ s ago; problem: no room"),
-            (Discovered(State.FAILING, time.time() - 300, 3, "no name"), r"3 servers, good \d min ago; fails: no name")):
+            (Discovered(DiscoveryState.WAITING, 0.0, 0, ""), "no list yet"),
+            (Discovered(DiscoveryState.GOOD, time.time() - 30, 1, "no room"), r"1 server, good \d+ s ago; problem: no room"),
+            (Discovered(DiscoveryState.FAILING, time.time() - 300, 3, "no name"), r"3 servers, good \d min ago; fails: no name")):
         with ledger.locked():
             write_discovered(segment, 0, found)
         assert re.search(rf"^pool web discovers \(dns app.internal:80\): {expected}$", in_a_pipe(), re.MULTILINE)

@@ -12,7 +12,7 @@ import requests
 from click.testing import CliRunner
 
 from prefork_lb.cli.main import main
-from prefork_lb.cli.traffic import Answer, Times, TrafficReport, check_url, percentile, send_traffic
+from prefork_lb.cli.traffic import RequestResult, TimeSummary, TrafficReport, check_url, percentile, send_traffic
 
 
 @contextmanager
@@ -133,9 +133,9 @@ def test_a_silent_server_is_an_error_after_the_timeout() -> None:
 
 
 def test_an_interrupt_leaves_what_was_answered_until_then() -> None:
-    seen: list[Answer] = []
+    seen: list[RequestResult] = []
 
-    def interrupt(answer: Answer) -> None:
+    def interrupt(answer: RequestResult) -> None:
         seen.append(answer)
         if len(seen) == 3:
             raise KeyboardInterrupt
@@ -170,16 +170,17 @@ def test_percentiles_are_of_the_nearest_rank(percent: float, expected: float) ->
 
 
 def test_times_are_in_milliseconds() -> None:
-    assert Times.of([0.003, 0.001, 0.002]) == Times(mean_ms=2.0, p50_ms=2.0, p95_ms=3.0, max_ms=3.0)
+    assert TimeSummary.of([0.003, 0.001, 0.002]) == TimeSummary(mean_ms=2.0, p50_ms=2.0, p95_ms=3.0, max_ms=3.0)
 
 
 def test_there_are_no_times_of_nothing() -> None:
     with pytest.raises(ValueError, match="no request"):
-        Times.of([])
+        TimeSummary.of([])
 
 
 def test_the_dictionary_has_every_server_and_error() -> None:
-    answers = [Answer("b", 200, 0.002), Answer("a", 503, 0.001), Answer("", 0, 1.0, "gone"), Answer("b", 200, 0.004)]
+    answers = [RequestResult("b", 200, 0.002), RequestResult("a", 503, 0.001), RequestResult("", 0, 1.0, "gone"),
+               RequestResult("b", 200, 0.004)]
     found = TrafficReport(answers, 0.5).as_dict()
     assert found["requests"] == 4
     assert found["failed"] == 2

@@ -21,11 +21,11 @@ from prefork_lb.cli import status as status_command
 from prefork_lb.cli.instances import InstanceChoice
 from prefork_lb.cli.main import main
 from prefork_lb.config.load import load
-from prefork_lb.config.published import encode
-from prefork_lb.shared.desired import publish
-from prefork_lb.shared.events import Event, Kind, record
+from prefork_lb.config.published import encode_published
+from prefork_lb.shared.events import Event, EventKind, record_event
 from prefork_lb.shared.finding import visible_segments
 from prefork_lb.shared.ledger import Ledger
+from prefork_lb.shared.published_config import publish
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.table import PoolEntry, ServerEntry, register
 from prefork_lb.wiring.membership import REFUSED
@@ -46,7 +46,7 @@ def mine(segment: Segment, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> S
     monkeypatch.chdir(f"/proc/{segment.masters()[-1]}/cwd")
     file = tmp_path / "lb.toml"
     file.write_text(TEXT)
-    publish(segment, Ledger(segment), encode(load(str(file))))
+    publish(segment, Ledger(segment), encode_published(load(str(file))))
     return segment
 
 
@@ -57,7 +57,7 @@ def file(tmp_path: Path) -> Path:
 
 def tell(segment: Segment, text: str, who: str = "") -> None:
     with Ledger(segment, takes_row=False).locked():
-        record(segment, Kind.ADMIN, text, "web", "127.0.0.1:8001", who)
+        record_event(segment, EventKind.ADMIN, text, "web", "127.0.0.1:8001", who)
 
 
 # -- events --------------------------------------------------------------------------------------------------------------

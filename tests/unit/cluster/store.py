@@ -5,8 +5,8 @@ import random
 from collections.abc import Callable, Sequence
 
 from prefork_lb.clock import ManualClock
-from prefork_lb.cluster.rates import Rates
-from prefork_lb.cluster.sessions import Sessions
+from prefork_lb.cluster.rates import SharedRates
+from prefork_lb.cluster.sessions import SharedSessions
 from prefork_lb.cluster.sharing import Sharing
 from prefork_lb.cluster.store import Received, Sent, StoreError
 from prefork_lb.shared import layout as at
@@ -81,7 +81,7 @@ class OneBalancer:
         self.steering = Steering(self.segment, self.ledger, self.states)
         mine = Ledger(self.segment, takes_row=False)
         self.sharing = Sharing(name, self.segment, mine, self.states, store, store.clock, random.Random(name),
-                               Sessions(self.segment, mine), Rates(self.segment, mine, store.clock))
+                               SharedSessions(self.segment, mine), SharedRates(self.segment, mine, store.clock))
 
     def claim(self, *counts: int) -> None:
         """So many more in flight on each server; negative numbers release."""

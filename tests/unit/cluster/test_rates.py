@@ -10,11 +10,12 @@ import pytest
 
 from prefork_lb.clock import ManualClock
 from prefork_lb.cluster.rates import MOST_TOLD
-from prefork_lb.cluster.report import decode
+from prefork_lb.cluster.report import decode_report
 from prefork_lb.cluster.store import StoreError
 from prefork_lb.errors import TooManyRequests
-from prefork_lb.shared.rate_table import LimitKeys
-from prefork_lb.shared.rate_uses import ToldRateTable
+from prefork_lb.routing.limit_keys import limit_key_finder
+from prefork_lb.shared.rate_table import LimitKeys, RateTable
+from prefork_lb.shared.rate_uses import ToldUses
 from prefork_lb.upstream.rate_limit import RateLimit
 from tests.unit.cluster.conftest import NewBalancer
 from tests.unit.cluster.store import FakeStore, OneBalancer, exchange
@@ -30,13 +31,14 @@ class Limited:
     def __init__(self, clock: ManualClock, balancers: Sequence[OneBalancer], per_second: float, burst: int) -> None:
         self.clock, self.balancers, self.rng = clock, balancers, random.Random(1)
         self.per_second = per_second
-        self.limits = [RateLimit(ToldRateTable(each.segment, each.ledger), LimitKeys(SECRET, "a route"), per_second, burst, clock)
-                       for each in balancers]
+        tables = [RateTable(each.segment, each.ledger, ToldUses(each.segment)) for each in balancers]
+        keys, key_of = LimitKeys(SECRET, "a route"), limit_key_finder("path")
+        self.limits = [RateLimit(table, keys, key_of, per_second, burst, clock) for table in tables]
 
     def passes(self, place: int, key: bytes = b"a key") -> bool:
         limit = self.limits[place]
         try:
-            limit.take(limit.hash(key))
+            limit.of_key(key)()
         except TooManyRequests:
             return False
         return True
@@ -134,19 +136,19 @@ def test_of_many_keys_those_are_told_that_use_most_of_their_rate(
     for key in hot:
         assert limited.passes(0, key) and limited.passes(0, key)
     exchange(clock, one)
-    report = decode(store.reports["a"])
+    report = decode_report(store.reports["a"])
     assert report is not None
-    assert {key for key, _ in report.rates} == {limited.limits[0].hash(key) for key in hot}
+    assert {key for key, _ in report.rates} == {LimitKeys(SECRET, "a route").of(key) for key in hot}
     assert {used for _, used in report.rates} == {1_000_000}
     exchange(clock, one, rounds=200)
-    report = decode(store.reports["a"])
+    report = decode_report(store.reports["a"])
     assert report is not None and report.rates == []
 
 
 def test_a_report_of_a_version_before_tells_no_rates(clock: ManualClock, store: FakeStore, new_balancer: NewBalancer) -> None:
     one = new_balancer("a")
     exchange(clock, one)
-    report = decode(msgspec.msgpack.encode(msgspec.msgpack.decode(store.reports["a"])[:12]))
+    report = decode_report(msgspec.msgpack.encode(msgspec.msgpack.decode(store.reports["a"])[:12]))
     assert report is not None and report.rates == []
 
 
@@ -154,4 +156,4 @@ def test_numbers_that_no_balancer_tells_are_no_report(clock: ManualClock, store:
     exchange(clock, new_balancer("a"))
     for key, used in ((1 << 63, 1), (1, -1), (1, 1 << 60)):
         values = msgspec.msgpack.decode(store.reports["a"])
-        assert decode(msgspec.msgpack.encode([*values[:12], [[key, used]]])) is None
+        assert decode_report(msgspec.msgpack.encode([*values[:12], [[key, used]]])) is None

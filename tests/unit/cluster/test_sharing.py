@@ -6,13 +6,13 @@ import random
 import pytest
 
 from prefork_lb.clock import ManualClock
-from prefork_lb.cluster.limits import Limits
+from prefork_lb.cluster.limits import SharedLimits
 from prefork_lb.cluster.others import GONE_S, SILENT_S
 from prefork_lb.shared.balancers import balancers, is_together
 from prefork_lb.shared.events import recent
 from prefork_lb.shared.sessions import SessionKeys, SessionTable
 from prefork_lb.shared.states import Admin, now_ms
-from prefork_lb.shared.transitions import Check, Ejection, Event
+from prefork_lb.shared.transitions import Check, Ejection, StateEvent
 from tests.unit.cluster.conftest import SERVERS, NewBalancer
 from tests.unit.cluster.store import FakeStore, OneBalancer, exchange
 
@@ -105,7 +105,7 @@ def test_what_one_has_written_that_is_killed_in_an_exchange_can_be_taken_back(
     exchange(clock, b)
     store.is_away = False
     exchange(clock, a)
-    monkeypatch.setattr(Limits, "take", kill)
+    monkeypatch.setattr(SharedLimits, "take", kill)
     with pytest.raises(Killed):
         b.sharing.exchange()
     assert b.loads != [0, 0, 0]
@@ -167,9 +167,27 @@ def test_a_newcomer_goes_by_what_is_set(clock: ManualClock, new_balancer: NewBal
     assert a.states.weight_set[a.slots[1]] == 5  # nobody had set another one
 
 
+def test_what_cannot_be_set_now_is_set_as_soon_as_it_can_be(
+    clock: ManualClock, store: FakeStore, new_balancer: NewBalancer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A source lets go of the server while the setting comes, and wants it again a moment later."""
+    a, b = new_balancer("a"), new_balancer("b")
+    exchange(clock, a, b, rounds=3)
+    a.steering.set_admin("web", "10.0.0.1:80", Admin.DRAIN, "somebody")
+    exchange(clock, a)
+    for _ in range(3):
+        store.meanwhile = lambda: b.steering.let_go("web", "10.0.0.1:80")
+        exchange(clock, b)
+        b.steering.keep("web", "10.0.0.1:80")
+    assert admin(b) is Admin.READY
+    assert caplog.text.count("cannot be set") == 1
+    exchange(clock, b, a, rounds=3)
+    assert admin(a) is admin(b) is Admin.DRAIN
+
+
 def eject(balancer: OneBalancer, index: int, ms: int = 10_000) -> None:
     with balancer.ledger.locked():
-        balancer.states.eject(balancer.slots[index], Event.FAILED, now_ms() + ms, "5 failures in a row")
+        balancer.states.eject(balancer.slots[index], StateEvent.FAILED, now_ms() + ms, "5 failures in a row")
 
 
 def ejections(balancer: OneBalancer) -> list[int]:

@@ -10,7 +10,7 @@ from prefork_lb.config.filter_rules import filters_of
 from prefork_lb.config.load import load
 from prefork_lb.config.masked import masked
 from prefork_lb.config.model import Config
-from prefork_lb.config.published import decode_published, encode
+from prefork_lb.config.published import decode_published, encode_published
 from prefork_lb.config.routes import answer_in_words
 from prefork_lb.errors import ConfigError
 
@@ -27,7 +27,7 @@ def test_a_filter_is_a_name_or_a_table_with_settings(tmp_path: Path) -> None:
     assert [(each.use, each.settings) for each in config.routes[0].filters] == [
         ("site:A", {}), ("a.b:C", {"n": 1, "x": ("y",), "f": 0.5, "t": True, "s": "z"})]
     assert [place for _, place in filters_of(config).values()] == ["routes[0].filters[0]", "routes[0].filters[1]"]
-    assert decode_published(encode(config)) == (config, [])
+    assert decode_published(encode_published(config)) == (config, [])
     assert answer_in_words(config.routes[0]) == "pool web, filtered by site:A, a.b:C"
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from prefork_lb.config.load import load_file
 from prefork_lb.config.model import Config
-from prefork_lb.config.published import decode_published, encode
+from prefork_lb.config.published import decode_published, encode_published
 
 TEXT = """
 [pools.web]
@@ -32,13 +32,13 @@ def config(tmp_path: Path) -> Config:
 
 
 def with_more(config: Config, change: Any) -> bytes:
-    values = json.loads(encode(config))
+    values = json.loads(encode_published(config))
     change(values)
     return json.dumps(values).encode()
 
 
 def test_our_own_comes_back_as_it_was(config: Config) -> None:
-    assert decode_published(encode(config)) == (config, [])
+    assert decode_published(encode_published(config)) == (config, [])
 
 
 def test_keys_of_another_version_are_left_out_and_named(config: Config) -> None:

@@ -84,6 +84,10 @@ def test_bad_ones_are_named_with_the_way_out(tmp_path: Path, route: str, words: 
     ('pool = "web"\nscheme = "http"\nhttps = {}', ["no request over https takes the route"]),
     ('redirect = "/"\nmirror = { pool = "web" }', ["mirror: has no meaning without pool or split"]),
     ('redirect = "/"\nfailover = "web"', ["has no meaning without pool or split"]),
+    ('pool = "away"\nbandwidth = { per_second = 1024 }',
+     ["bandwidth: ", 'has no meaning with mode = "redirect" in the pool', "leave it out"]),
+    ('split = { away = 1 }\ntimeouts = { idle = 1 }', ["timeouts: has no meaning with mode"]),
+    ('pool = "away"\nrequest = { set = { X = "1" } }', ["request: has no meaning with mode"]),
 ])
 def test_what_is_wrong_with_the_pools_of_a_route_is_told(tmp_path: Path, keys: str, words: list[str]) -> None:
     (tmp_path / "a.toml").write_text(
@@ -94,6 +98,16 @@ def test_what_is_wrong_with_the_pools_of_a_route_is_told(tmp_path: Path, keys: s
         find_and_load(tmp_path / "a.toml")
     problem, = caught.value.problems
     assert all(word in problem for word in words), problem
+
+
+@pytest.mark.parametrize("keys", [
+    'pool = "away"\nbody_limit = 9\npath = "/x{path}"\nresponse = { set = { X = "1" } }\nconcurrency = { limit = 1 }',
+    'split = { web = 1, away = 1 }\nbandwidth = { per_second = 1024 }\ntimeouts = { idle = 1 }'])
+def test_a_pool_that_redirects_leaves_a_route_what_has_a_meaning(tmp_path: Path, keys: str) -> None:
+    (tmp_path / "a.toml").write_text(
+        POOL + '[pools.away]\nmode = "redirect"\nservers = [{ address = "127.0.0.1:3", public = "https://a" }]\n'
+        f"[[routes]]\n{keys}\n")
+    find_and_load(tmp_path / "a.toml")
 
 
 def test_two_routes_that_ask_for_the_same_are_an_error(tmp_path: Path) -> None:

@@ -8,14 +8,14 @@ from prefork_lb.config.published import decode_published
 from prefork_lb.controller.pool_scaler import PoolScaler
 from prefork_lb.controller.scaled_pool import ScaledPool
 from prefork_lb.shared import layout as at
-from prefork_lb.shared.events import Kind, recent
-from prefork_lb.shared.keys import slots_by_key
+from prefork_lb.shared.events import EventKind, recent
 from prefork_lb.shared.ledger import Ledger
-from prefork_lb.shared.scales import Scaling, scaling_of
+from prefork_lb.shared.scaling_state import Scaling, scaling_of
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import States
 from prefork_lb.shared.steering import Steering
 from prefork_lb.shared.table import PoolEntry, register
+from prefork_lb.shared.table_lookup import slots_by_key
 from tests.unit.scaling.staged import TICK_S, StagedDriver, StagedReadiness
 
 SCALING = {"command": ["run", "{address}"], "max": 6, "target": 4}
@@ -85,5 +85,5 @@ class Scene:
         assert found is not None
         return found
 
-    def told(self, kind: Kind) -> list[str]:
+    def told(self, kind: EventKind) -> list[str]:
         return [event.text for event in recent(self.segment) if event.kind == kind and event.pool == "app"]

@@ -10,7 +10,7 @@ from prefork_lb.config.cluster import ClusterConfig
 from prefork_lb.controller.cluster_duty import ClusterDuty
 from prefork_lb.shared.balancers import Balancer, balancers, write_balancers
 from prefork_lb.shared.elsewhere import Elsewhere
-from prefork_lb.shared.events import Kind, recent
+from prefork_lb.shared.events import EventKind, recent
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import States
@@ -56,7 +56,7 @@ def test_what_a_process_that_hangs_has_told_is_forgotten(
     assert len(balancers(segment)) == 1  # this one, alone
     text = "goes on by itself: the process that shares has been silent for a second"
     assert caplog.messages == [f"this balancer {text}"]
-    assert [event.text for event in recent(segment, 0, 100) if event.kind == Kind.BALANCER_LEFT.value] == [f"a {text}"]
+    assert [event.text for event in recent(segment, 0, 100) if event.kind == EventKind.BALANCER_LEFT.value] == [f"a {text}"]
 
 
 def test_without_the_section_nothing_is_left(sharing: ClusterDuty, segment: Segment, ledger: Ledger) -> None:

@@ -9,7 +9,7 @@ from prefork_lb.config.model import Config
 from prefork_lb.config.pool import PoolConfig
 from prefork_lb.controller.discovery_duty import DiscoveryDuty
 from prefork_lb.discovery.finder import Finder, Outcome
-from prefork_lb.shared.discovered import Discovered, State, discovered_of
+from prefork_lb.shared.discovered import Discovered, DiscoveryState, discovered_of
 from prefork_lb.shared.events import recent
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import Segment
@@ -80,10 +80,10 @@ def instance(segment: Segment) -> Instance:
 
 def test_a_pool_has_the_servers_of_its_list(instance: Instance) -> None:
     instance.duty.look()
-    assert instance.told == Discovered(State.WAITING, 0.0, 0, "") and discovered_of(instance.segment, 1) is None
+    assert instance.told == Discovered(DiscoveryState.WAITING, 0.0, 0, "") and discovered_of(instance.segment, 1) is None
     instance.finds(A, B)
     assert instance.servers() == [A, B] and instance.servers("api") == []
-    assert instance.told == Discovered(State.GOOD, 1000.0, 2, "")
+    assert instance.told == Discovered(DiscoveryState.GOOD, 1000.0, 2, "")
     assert instance.events == [("discovered", f"2 joined: {A}, {B}")]
 
 
@@ -91,14 +91,14 @@ def test_a_list_that_fails_leaves_all_as_it_is_also_for_the_next_controller(inst
     instance.finds(A, B)
     instance.finds(error="not JSON")
     assert instance.servers() == [A, B]
-    assert instance.told == Discovered(State.FAILING, 1000.0, 2, "not JSON")
+    assert instance.told == Discovered(DiscoveryState.FAILING, 1000.0, 2, "not JSON")
     assert instance.events[-1] == ("discovery-failed", "not JSON; its servers stay as they are")
     instance.finders.clear()
     instance.duty = instance.new_duty()
     instance.use(web=FILE)
     instance.finds(error="cannot be read")
     assert instance.servers() == [A, B]
-    assert instance.told == Discovered(State.FAILING, 1000.0, 2, "cannot be read")
+    assert instance.told == Discovered(DiscoveryState.FAILING, 1000.0, 2, "cannot be read")
     instance.finds(B)
     assert instance.servers() == [B] and instance.events[-1] == ("discovered", "the list is good again")
 
@@ -163,6 +163,6 @@ def test_a_pool_that_discovers_no_more_lets_its_servers_go(instance: Instance) -
 def test_a_list_for_which_there_is_no_room_is_told(instance: Instance) -> None:
     room = instance.segment.layout.servers
     instance.finds(*(f"10.1.{number >> 8}.{number & 255}:80" for number in range(room + 1)))
-    assert instance.told is not None and instance.told.state is State.GOOD
+    assert instance.told is not None and instance.told.state is DiscoveryState.GOOD
     assert instance.told.error == f"room for {room} servers only; restart gunicorn to make more"
     assert instance.events[-1] == ("discovery-failed", instance.told.error)

@@ -7,12 +7,12 @@ from prefork_lb.config.model import Config
 from prefork_lb.config.pool import PoolConfig
 from prefork_lb.config.sticky import StickyConfig
 from prefork_lb.controller.leaving_duty import LeavingDuty
-from prefork_lb.shared.keys import slots_by_key
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import Admin, States
 from prefork_lb.shared.steering import Steering
-from prefork_lb.shared.table import PoolEntry, Source, register
+from prefork_lb.shared.table import AddedBy, PoolEntry, register
+from prefork_lb.shared.table_lookup import slots_by_key
 
 A = "10.0.0.1:80"
 
@@ -24,7 +24,7 @@ class Pool:
         self.segment, self.ledger, self.states = segment, Ledger(segment), States(segment)
         register(segment, self.ledger, [PoolEntry("web", [], may_be_empty=True)])
         self.steering = Steering(segment, self.ledger, self.states)
-        self.steering.add_server("web", A, who="scaling", source=Source.SCALING)
+        self.steering.add_server("web", A, who="scaling", source=AddedBy.SCALING)
         self.slot = slots_by_key(segment)["web", A]
         self.leaving = LeavingDuty(segment, self.ledger, self.states)
         self.leaving.use(Config(pools={"web": PoolConfig(sticky=sticky)}))

@@ -8,11 +8,11 @@ import pytest
 
 from prefork_lb.controller.scaled_load import CpuRate, ScaledLoad
 from prefork_lb.scaling.driver import StartFailed
-from prefork_lb.shared import keys
-from prefork_lb.shared.events import Kind
-from prefork_lb.shared.scales import Mode, Roll, Scaling, ask_for_roll, asked_roll, asked_servers, scaling_of
+from prefork_lb.shared import table_lookup
+from prefork_lb.shared.events import EventKind
+from prefork_lb.shared.scaling_state import Mode, Roll, Scaling, ask_for_roll, asked_roll, asked_servers, scaling_of
 from prefork_lb.shared.segment import Segment
-from prefork_lb.shared.table import Source
+from prefork_lb.shared.table import AddedBy
 from prefork_lb.shared.text import read_text
 from tests.unit.controller.scaled import Scene
 
@@ -40,7 +40,7 @@ def test_each_change_is_an_event_with_the_reason(new_scene: NewScene) -> None:
     scene = new_scene()
     scene.run(5)
     scene.run(2, in_flight=40)
-    first, second = scene.told(Kind.SCALED)[:2]
+    first, second = scene.told(EventKind.SCALED)[:2]
     assert first == "0 -> 1: average 0.0 in flight, target 4: wants 0, has 0; at least 1"
     assert second.startswith("1 -> ") and " in flight, target 4: wants " in second
 
@@ -135,7 +135,7 @@ def test_a_roll_is_done_and_told(new_scene: NewScene) -> None:
         ask_for_roll(scene.segment, scene.number, Roll(int(before * 1000) + 1, 1))
     scene.run(5)
     assert all(running.since > before for running in scene.driver.running.values())
-    assert (asked_roll(scene.segment, scene.number), scene.told(Kind.ROLLED)) == (None, ["1 new server"])
+    assert (asked_roll(scene.segment, scene.number), scene.told(EventKind.ROLLED)) == (None, ["1 new server"])
 
 
 def test_what_is_given_up_is_said(new_scene: NewScene, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,17 +143,18 @@ def test_what_is_given_up_is_said(new_scene: NewScene, monkeypatch: pytest.Monke
     monkeypatch.setattr(scene.driver, "start", lambda n: (_ for _ in ()).throw(StartFailed("no such program")))
     scene.run(300)
     assert scene.said.why.endswith("; no server is started for a while, too many have failed")
-    assert scene.told(Kind.GIVEN_UP)
+    assert scene.told(EventKind.GIVEN_UP)
 
 
 def test_the_load_is_that_of_servers_that_scaling_has_started(new_scene: NewScene) -> None:
     scene = new_scene()
     load = ScaledLoad(scene.segment, scene.ledger, "app")
-    for address, source in (("10.0.0.1:80", Source.OPERATOR), ("10.0.0.2:80", Source.SCALING), ("10.0.0.3:80", Source.SCALING)):
+    for address, source in (("10.0.0.1:80", AddedBy.OPERATOR), ("10.0.0.2:80", AddedBy.SCALING),
+                            ("10.0.0.3:80", AddedBy.SCALING)):
         scene.steering.add_server("app", address, who="me", source=source)
     scene.load(9, waiting=2)
     assert load.read(scene.number, 0, dict).in_flight == 3 + 3 + 2
-    scene.steering.remove_server("app", "10.0.0.3:80", who="me", source=Source.SCALING)
+    scene.steering.remove_server("app", "10.0.0.3:80", who="me", source=AddedBy.SCALING)
     assert load.read(scene.number, 1, dict).in_flight == 3 + 3 + 2, "its requests go on"
 
 
@@ -161,7 +162,8 @@ def test_a_look_goes_through_the_names_of_pools_once(new_scene: NewScene, monkey
     scene = new_scene()
     scene.run(5)
     read: list[str] = []
-    monkeypatch.setattr(keys, "read_text", lambda *place: read.append(read_text(*place)) or read[-1])  # type: ignore[func-returns-value]
+    monkeypatch.setattr(table_lookup, "read_text",
+                        lambda *place: read.append(read_text(*place)) or read[-1])  # type: ignore[func-returns-value]
     scene.scaler.look()
     assert read == ["web", "app"]
 

@@ -148,7 +148,7 @@ def test_a_server_that_expects_a_proxy_header_gets_one_that_names_nobody(prober:
     server = serve(says(answer()))
     probe = http(server.address, proxy_protocol=version)
     assert [prober.probe(probe).passed for _ in range(2)] == [True, True]
-    header = proxy_protocol.header(version, None, None)
+    header = proxy_protocol.proxy_header(version, None, None)
     assert b"".join(server.heads).count(header) == 1, "once a connection"
     other = serve(says(answer()))
     assert prober.probe(http(server.address, port=other.address.port, proxy_protocol=version)).passed

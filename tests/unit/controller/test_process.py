@@ -20,8 +20,8 @@ from prefork_lb.controller.process import Controller
 from prefork_lb.controller.scaling_duty import ScalingDuty
 from prefork_lb.controller.state_saver import StateSaver
 from prefork_lb.shared import layout as at
-from prefork_lb.shared.desired import publish
 from prefork_lb.shared.ledger import Ledger
+from prefork_lb.shared.published_config import publish
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import Admin, States
 from prefork_lb.shared.table import PoolEntry, ServerEntry, register

@@ -6,13 +6,13 @@ import pytest
 from prefork_lb.controller.scaled_pool import ScaledPool
 from prefork_lb.errors import Refused
 from prefork_lb.scaling.fleet_pool import PooledServer
-from prefork_lb.shared.events import Kind, recent
-from prefork_lb.shared.keys import slots_by_key
+from prefork_lb.shared.events import EventKind, recent
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import Admin, States
 from prefork_lb.shared.steering import Steering
 from prefork_lb.shared.table import PoolEntry, ServerEntry, register
+from prefork_lb.shared.table_lookup import slots_by_key
 from prefork_lb.shared.transitions import Check
 from prefork_lb.shared.view import view
 
@@ -87,6 +87,6 @@ def test_an_operators_server_is_not_scalings(segment: Segment, ledger: Ledger, p
 
 
 def test_events_name_scaling(segment: Segment, pool: ScaledPool) -> None:
-    pool.tell(Kind.GIVEN_UP, "", "no")
+    pool.tell(EventKind.GIVEN_UP, "", "no")
     event = recent(segment, 0)[-1]
-    assert (event.kind, event.pool, event.server, event.text, event.who) == (Kind.GIVEN_UP, "app", "", "no", "scaling")
+    assert (event.kind, event.pool, event.server, event.text, event.who) == (EventKind.GIVEN_UP, "app", "", "no", "scaling")

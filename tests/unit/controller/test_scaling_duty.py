@@ -17,11 +17,11 @@ from prefork_lb.scaling.drivers.process import ProcessDriver
 from prefork_lb.scaling.drivers.systemd import SystemdDriver
 from prefork_lb.scaling.keepers import Found
 from prefork_lb.shared.ledger import Ledger
-from prefork_lb.shared.scales import Mode, Scaling, scaling_of, write_scaling
+from prefork_lb.shared.scaling_state import Mode, Scaling, scaling_of, write_scaling
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import States
 from prefork_lb.shared.steering import Steering
-from prefork_lb.shared.table import PoolEntry, Source, register
+from prefork_lb.shared.table import AddedBy, PoolEntry, register
 from prefork_lb.shared.view import view
 from tests.unit.controller.scaled import config_with
 from tests.unit.scaling.staged import StagedDriver, StagedReadiness
@@ -56,8 +56,11 @@ class Drivers:
         self.made: list[Driver] = []
         self.beats: list[tuple[int, int]] = []  # at each sign of life: the drivers that have started a server, or were closed
         self.left: dict[int, Running] = {}  # that a driver of another controller has started
+        self.fails_for = ""
 
     def make(self, pool: str, scaling: ScalingConfig, config: Config) -> ConfiguredDriver:
+        if pool == self.fails_for:
+            raise OSError("no room")
         driver = Driver(pool)
         driver.running.update(self.left)
         self.made.append(driver)
@@ -74,7 +77,7 @@ def left(segment: Segment) -> Steering:
     """The pool app as another controller has left it, with a server."""
     ledger = Ledger(segment)
     steering = Steering(segment, ledger, States(segment))
-    steering.add_server("app", ADDRESS, who="scaling", source=Source.SCALING)
+    steering.add_server("app", ADDRESS, who="scaling", source=AddedBy.SCALING)
     with ledger.locked():
         write_scaling(segment, APP, Scaling(Mode.AUTO, 6, 1, 1, 0, 0, ""))
     return steering
@@ -179,7 +182,7 @@ def test_servers_of_a_pool_that_ceased_to_scale_without_a_controller_are_drained
     assert [server.leaving for server in view(segment).servers] == [True]
     (driver,) = drivers.of("app")
     assert 1 in driver.running, "until nothing is left on it"
-    steering.remove_server("app", ADDRESS, who="leaving", source=Source.SCALING)
+    steering.remove_server("app", ADDRESS, who="leaving", source=AddedBy.SCALING)
     duty.look()
     assert driver.running == {}
 
@@ -235,6 +238,30 @@ def test_with_another_driver_the_servers_of_the_one_before_end_first(duty: Scali
     duty.look()
     duty.look()
     assert [driver.starts for driver in drivers.of("app")] == [1, 1]
+
+
+def test_a_scaler_that_cannot_be_made_is_made_at_a_later_look(duty: ScalingDuty, drivers: Drivers) -> None:
+    duty.use(config_with(app={}))
+    duty.look()
+    drivers.fails_for = "app"
+    duty.use(config_with(app={"driver": "command"}))  # the servers of the other driver end first
+    duty.look()
+    for _ in range(2):
+        with pytest.raises(OSError, match="no room"):
+            duty.look()
+    drivers.fails_for = ""
+    duty.look()
+    duty.look()
+    assert [driver.starts for driver in drivers.of("app")] == [1, 1]
+
+
+def test_a_scaler_that_cannot_be_made_stops_no_other(duty: ScalingDuty, drivers: Drivers) -> None:
+    drivers.fails_for = "app"
+    with pytest.raises(OSError, match="no room"):
+        duty.use(config_with(app={}, other={}))
+    with pytest.raises(OSError, match="no room"):
+        duty.look()
+    assert drivers.of("other")[0].starts == 1
 
 
 @pytest.mark.parametrize("has_ended", [True, False])

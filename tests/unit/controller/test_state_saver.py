@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from prefork_lb.controller.state_saver import StateSaver
-from prefork_lb.shared.saved import StateFile
 from prefork_lb.shared.segment import Segment
+from prefork_lb.shared.state_file import StateFile
 from prefork_lb.shared.states import States
 from tests.support.waiting import wait_until
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from prefork_lb.discovery.file import FileSource
+from prefork_lb.discovery.file_watch import Watch, way_to
 from prefork_lb.discovery.finder import Finder
 from prefork_lb.discovery.source import MOST_BYTES, ListError
-from prefork_lb.discovery.watching import Watch, way_to
 from tests.support.waiting import wait_until
 
 A, B, C = '["10.0.0.1:80"]', '["10.0.0.1:80", "10.0.0.2:80"]', '["10.0.0.3:80"]'

@@ -177,6 +177,35 @@ def test_a_list_is_fetched_through_a_socks_proxy(monkeypatch: pytest.MonkeyPatch
     assert wanted == [b"list.internal"]
 
 
+def test_a_socks_proxy_that_trickles_holds_a_look_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("socks")
+    monkeypatch.setattr(http, "_LOOK_S", 0.5)
+    sent = 0
+
+    def trickle_reply() -> None:
+        nonlocal sent
+        with contextlib.suppress(OSError), listener.accept()[0] as connection:  # the source leaves, or has not come
+            connection.recv(3)
+            connection.sendall(b"\5\0")
+            for byte in b"\5\0\0\3\xff" + b"x" * 250:
+                connection.sendall(bytes([byte]))
+                sent += 1
+                if is_over.wait(0.1):
+                    return
+
+    is_over = threading.Event()
+    with socket.create_server((HOST, 0)) as listener:
+        thread = threading.Thread(target=trickle_reply, daemon=True)
+        thread.start()
+        monkeypatch.setenv("http_proxy", "socks5h://{}:{}".format(*listener.getsockname()))
+        with pytest.raises(ListError, match="no whole answer within 0.5 s"):
+            HTTPSource("http://list.internal/", 3.0).look()
+        is_over.set()
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join(20)
+    assert sent < 200, "the whole reply was waited for"
+
+
 def test_each_connection_through_a_proxy_is_watched_once(serve: Serve) -> None:
     server = serve(lambda connection, head, server: connection.sendall(answer(LIST)))
     watched: list[socket.socket] = []

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from prefork_lb.discovery.listing import parse
+from prefork_lb.discovery.listing import parse_listing
 from prefork_lb.discovery.source import ListError
 from prefork_lb.shared.table import ServerEntry
 
@@ -28,7 +28,7 @@ RULES = {A: ServerEntry(A, 3, 7, True)}
     (".json", "[]", {}),
 ])
 def test_a_list_is_read(ending: str, text: str, expected: dict[str, ServerEntry]) -> None:
-    assert parse(text.encode(), ending) == expected
+    assert parse_listing(text.encode(), ending) == expected
 
 
 @pytest.mark.parametrize(("ending", "data", "problem"), [
@@ -48,17 +48,17 @@ def test_a_list_is_read(ending: str, text: str, expected: dict[str, ServerEntry]
 ])
 def test_a_list_is_believed_whole_or_not_at_all(ending: str, data: bytes, problem: str) -> None:
     with pytest.raises(ListError, match=problem.replace("[", r"\[")):
-        parse(data, ending)
+        parse_listing(data, ending)
 
 
 def test_references_that_multiply_are_no_servers() -> None:
     parts = ["&a [x, x, x, x, x, x, x, x, x]"]
     parts += [f"&{name} [{', '.join([f'*{before}'] * 9)}]" for before, name in zip("abcdefgh", "bcdefghi", strict=True)]
     with pytest.raises(ListError, match="entry 0: found list"):
-        parse(f"- [{', '.join(parts)}]".encode(), ".yaml")
+        parse_listing(f"- [{', '.join(parts)}]".encode(), ".yaml")
 
 
 def test_a_list_that_is_too_long_is_not_believed() -> None:
     many = [f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}:80" for number in range(10_001)]
     with pytest.raises(ListError, match="more than 10000 servers"):
-        parse(json.dumps(many).encode(), ".json")
+        parse_listing(json.dumps(many).encode(), ".json")

@@ -14,11 +14,11 @@ import pytest
 
 from prefork_lb.clock import ManualClock
 from prefork_lb.errors import ConnectFailed, ConnectTimeout, OutOfDescriptors
-from prefork_lb.green.dial import Dialer
+from prefork_lb.green.dial import GreenDialer
 from prefork_lb.green.hub import Hub
 from prefork_lb.green.streams import GreenStream
 from prefork_lb.net.address import Address
-from prefork_lb.net.names import Endpoint
+from prefork_lb.net.name_lookup import Endpoint
 from prefork_lb.net.resolver import Resolver
 from prefork_lb.net.stream import Unneeded
 from prefork_lb.net.tls import ClientTLS, upstream_context
@@ -47,7 +47,7 @@ def local(port: int) -> Endpoint:
 
 def test_the_preamble_goes_before_everything_else(hub: Hub, listener: socket.socket) -> None:
     def use() -> None:
-        stream = Dialer(hub).dial(Address(HOST, port_of(listener)), DEADLINE_S, None, b"first ")
+        stream = GreenDialer(hub).dial(Address(HOST, port_of(listener)), DEADLINE_S, None, b"first ")
         stream.send(b"then", DEADLINE_S)
         stream.close()
 
@@ -62,7 +62,7 @@ def test_a_unix_socket(hub: Hub, tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)
         listener.listen()
-        run(hub, lambda: Dialer(hub).dial(Address(path=path), DEADLINE_S).send(b"x", DEADLINE_S))
+        run(hub, lambda: GreenDialer(hub).dial(Address(path=path), DEADLINE_S).send(b"x", DEADLINE_S))
         assert listener.accept()[0].recv(9) == b"x"
 
 
@@ -73,17 +73,17 @@ def test_a_unix_socket_whose_queue_is_full_is_waited_for(hub: Hub, tmp_path: Pat
         listener.listen(0)
         filler.connect(path)
         with pytest.raises(ConnectTimeout):
-            run(hub, lambda: Dialer(hub).dial(Address(path=path), 0.05))
+            run(hub, lambda: GreenDialer(hub).dial(Address(path=path), 0.05))
         hub.call_at(hub.now + 0.03, lambda: listener.accept())
-        run(hub, lambda: Dialer(hub).dial(Address(path=path), DEADLINE_S).close())
+        run(hub, lambda: GreenDialer(hub).dial(Address(path=path), DEADLINE_S).close())
 
 
 def test_a_refusal_and_a_silence(hub: Hub) -> None:
     with refusing_address() as refusing, silent_address() as silent:
         with pytest.raises(ConnectFailed, match="Connection refused"):
-            run(hub, lambda: Dialer(hub).dial(Address(HOST, int(refusing.rpartition(":")[2])), DEADLINE_S))
+            run(hub, lambda: GreenDialer(hub).dial(Address(HOST, int(refusing.rpartition(":")[2])), DEADLINE_S))
         with pytest.raises(ConnectTimeout, match=r"no connection within 0\.05 s"):
-            run(hub, lambda: Dialer(hub).dial(Address(HOST, int(silent.rpartition(":")[2])), 0.05))
+            run(hub, lambda: GreenDialer(hub).dial(Address(HOST, int(silent.rpartition(":")[2])), 0.05))
 
 
 def test_a_connect_has_its_time_however_late_it_begins() -> None:
@@ -100,7 +100,7 @@ def test_a_connect_has_its_time_however_late_it_begins() -> None:
             stalled_s = 6
             began = clock()
             with pytest.raises(ConnectTimeout):
-                Dialer(hub).dial(Address(HOST, int(silent.rpartition(":")[2])), 0.2)
+                GreenDialer(hub).dial(Address(HOST, int(silent.rpartition(":")[2])), 0.2)
             return clock() - began
 
         assert run(hub, connect) >= 0.2
@@ -109,7 +109,7 @@ def test_a_connect_has_its_time_however_late_it_begins() -> None:
 
 def test_no_descriptor_for_a_connection_is_not_the_server_s_failure(hub: Hub, listener: socket.socket) -> None:
     with no_descriptor_left(), pytest.raises(OutOfDescriptors, match="Too many open files"):
-        run(hub, lambda: Dialer(hub).dial(Address(HOST, port_of(listener)), DEADLINE_S))
+        run(hub, lambda: GreenDialer(hub).dial(Address(HOST, port_of(listener)), DEADLINE_S))
 
 
 def port_in(address: str) -> int:
@@ -123,7 +123,7 @@ def test_all_addresses_of_a_name_are_tried_and_remembered(hub: Hub, listener: so
             asked.append(address)
             return [local(port_in(refusing)), local(port_of(listener))]
 
-        dialer = Dialer(hub, Resolver(look_up))
+        dialer = GreenDialer(hub, Resolver(look_up))
         for _ in range(3):
             run(hub, lambda: dialer.dial(Address("app.test", 80), DEADLINE_S).close())
     assert len(asked) == 1
@@ -131,7 +131,7 @@ def test_all_addresses_of_a_name_are_tried_and_remembered(hub: Hub, listener: so
 
 def test_an_address_that_drops_packets_does_not_keep_the_others_from_being_tried(hub: Hub, listener: socket.socket) -> None:
     with silent_address() as silent:
-        dialer = Dialer(hub, Resolver(lambda _: [local(port_in(silent)), local(port_of(listener))]))
+        dialer = GreenDialer(hub, Resolver(lambda _: [local(port_in(silent)), local(port_of(listener))]))
         for _ in range(2):
             run(hub, lambda: dialer.dial(Address("app.test", 80), DEADLINE_S).close())
         # The one that worked goes first: time for the other alone would not do.
@@ -140,7 +140,7 @@ def test_an_address_that_drops_packets_does_not_keep_the_others_from_being_tried
 
 def test_what_lost_the_race_is_closed(hub: Hub, listener: socket.socket) -> None:
     with silent_address() as silent:
-        dialer = Dialer(hub, Resolver(lambda _: [local(port_in(silent)), local(port_of(listener))]))
+        dialer = GreenDialer(hub, Resolver(lambda _: [local(port_in(silent)), local(port_of(listener))]))
         before = set(os.listdir("/proc/self/fd"))
         stream = run(hub, lambda: dialer.dial(Address("app.test", 80), DEADLINE_S))
         run(hub, lambda: hub.sleep(0.001))
@@ -150,7 +150,7 @@ def test_what_lost_the_race_is_closed(hub: Hub, listener: socket.socket) -> None
 
 def test_an_attempt_that_fails_as_none_should_ends_the_dial_at_once(hub: Hub, listener: socket.socket) -> None:
     no_port: tuple[Any, ...] = (HOST, "no number")
-    dialer = Dialer(hub, Resolver(lambda _: [(socket.AF_INET, no_port), (socket.AF_INET, (HOST, "none either"))]))
+    dialer = GreenDialer(hub, Resolver(lambda _: [(socket.AF_INET, no_port), (socket.AF_INET, (HOST, "none either"))]))
     with pytest.raises(TypeError):
         run(hub, lambda: dialer.dial(Address("app.test", 80), 10 * DEADLINE_S))
 
@@ -163,7 +163,7 @@ def test_a_race_is_not_over_while_the_event_of_a_connection_is_behind_others(lis
         stalled_s = DEADLINE_S / 2
 
     hub = Hub(lambda: time.monotonic() + stalled_s)
-    dialer = Dialer(hub, Resolver(lambda _: [local(port_of(listener)), (socket.AF_INET, ("127.0.0.2", port_of(listener)))]))
+    dialer = GreenDialer(hub, Resolver(lambda _: [local(port_of(listener)), (socket.AF_INET, ("127.0.0.2", port_of(listener)))]))
     run(hub, lambda: dialer.dial(Address("app.test", 80), DEADLINE_S).close())  # the name is known from here on
     hub.limit_round(1)
     pairs = [socket.socketpair() for _ in range(5)]
@@ -185,11 +185,11 @@ def test_a_connection_that_is_not_needed_any_more_is_given_up(hub: Hub, listener
     """It is needed unless another stream has something to receive, whatever the dial waits for."""
     with silent_address() as silent:
         endpoint = local(port_in(silent))
-        of_a_name = Dialer(hub, Resolver(lambda _: [endpoint, (socket.AF_INET, ("127.0.0.2", port_in(silent)))]))
+        of_a_name = GreenDialer(hub, Resolver(lambda _: [endpoint, (socket.AF_INET, ("127.0.0.2", port_in(silent)))]))
         tls = ClientTLS(upstream_context(verify=False), "one.example")
-        for dialer, address, secured in ((Dialer(hub), Address(HOST, port_in(silent)), None),
+        for dialer, address, secured in ((GreenDialer(hub), Address(HOST, port_in(silent)), None),
                                          (of_a_name, Address("app.test", 80), None),
-                                         (Dialer(hub), Address(HOST, port_of(listener)), tls)):
+                                         (GreenDialer(hub), Address(HOST, port_of(listener)), tls)):
             other, peer = pair(hub)
             before = set(os.listdir("/proc/self/fd"))
             hub.call_at(hub.now + 0.05, lambda peer=peer: peer.send(b"x"))  # type: ignore[misc]
@@ -204,10 +204,11 @@ def test_a_connection_that_is_not_needed_any_more_is_given_up(hub: Hub, listener
 
 def test_a_name_none_of_whose_addresses_answers(hub: Hub) -> None:
     with refusing_address() as refusing, silent_address() as silent:
-        refuses = Dialer(hub, Resolver(lambda _: [local(port_in(refusing)), (socket.AF_INET, ("127.0.0.2", port_in(refusing)))]))
+        addresses = [local(port_in(refusing)), (socket.AF_INET, ("127.0.0.2", port_in(refusing)))]
+        refuses = GreenDialer(hub, Resolver(lambda _: addresses))
         with pytest.raises(ConnectFailed, match=r"app\.test:80: Connection refused"):
             run(hub, lambda: refuses.dial(Address("app.test", 80), DEADLINE_S))
-        hangs = Dialer(hub, Resolver(lambda _: [local(port_in(silent)), local(port_in(refusing))]))
+        hangs = GreenDialer(hub, Resolver(lambda _: [local(port_in(silent)), local(port_in(refusing))]))
         with pytest.raises(ConnectTimeout, match=r"app\.test:80: no connection within 0\.1 s"):
             run(hub, lambda: hangs.dial(Address("app.test", 80), 0.1))
 
@@ -225,7 +226,7 @@ def test_a_resolver_that_hangs_holds_nobody_else_up(hub: Hub, listener: socket.s
     def others_go_on() -> None:
         ticks.clear()
         with pytest.raises(ConnectTimeout, match=r"the resolver did not answer within 0\.5 s"):
-            run(hub, lambda: Dialer(hub, Resolver(look_up)).dial(Address("app.test", 80), 0.5))
+            run(hub, lambda: GreenDialer(hub, Resolver(look_up)).dial(Address("app.test", 80), 0.5))
         assert len(ticks) >= 5, "of 50: none if the loop had waited"
 
     undisturbed(others_go_on, 0.3)
@@ -243,7 +244,7 @@ def test_a_name_whose_resolver_hangs_is_connected_to_by_what_is_known(hub: Hub, 
         return answers.pop()
 
     clock = ManualClock(100.0)
-    dialer = Dialer(hub, Resolver(look_up, clock))
+    dialer = GreenDialer(hub, Resolver(look_up, clock))
     try:
         for _ in range(3):
             run(hub, lambda: dialer.dial(Address("app.test", 80), 1.0).close())
@@ -265,7 +266,7 @@ def test_a_name_that_moved_is_found_at_its_new_address_though_the_old_one_refuse
             return [endpoint]
 
         clock = ManualClock(100.0)
-        dialer = Dialer(hub, Resolver(look_up, clock))
+        dialer = GreenDialer(hub, Resolver(look_up, clock))
         with pytest.raises(ConnectFailed):
             run(hub, lambda: dialer.dial(Address("app.test", 80), DEADLINE_S))
         clock.advance(60)
@@ -286,7 +287,7 @@ def test_tls_that_one_address_does_not_speak_is_spoken_with_the_next(hub: Hub, t
 
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
-        dialer = Dialer(hub, Resolver(lambda _: [local(port_of(mute)), local(port_of(speaks))]))
+        dialer = GreenDialer(hub, Resolver(lambda _: [local(port_of(mute)), local(port_of(speaks))]))
         tls = ClientTLS(upstream_context(ca_file=str(pair.certificate)), "one.example")
 
         def use() -> bytes:
@@ -306,4 +307,4 @@ def test_a_name_that_does_not_resolve(hub: Hub, monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(socket, "getaddrinfo", fail)
     with pytest.raises(ConnectFailed, match=r"app\.test:80: the name does not resolve: Name or service not known"):
-        run(hub, lambda: Dialer(hub).dial(Address("app.test", 80), DEADLINE_S))
+        run(hub, lambda: GreenDialer(hub).dial(Address("app.test", 80), DEADLINE_S))

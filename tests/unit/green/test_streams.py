@@ -1,6 +1,7 @@
 """Green streams: what holds for streams over blocking sockets holds here, and what epoll's edges make of it."""
 from __future__ import annotations
 
+import select
 import socket
 import ssl
 import struct
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 from greenlet import getcurrent
 
+from prefork_lb.green import compiled
 from prefork_lb.green.hub import Hub
 from prefork_lb.green.streams import GreenStream, TLSStream
 from prefork_lb.net.stream import StreamClosed, StreamTimeout
@@ -48,9 +50,9 @@ def peer(ends: Ends) -> socket.socket:
     return ends[1]
 
 
-@pytest.fixture
-def stream(hub: Hub, ends: Ends) -> GreenStream:
-    return GreenStream(hub, ends[0])
+@pytest.fixture(params=["socket", "descriptor"])
+def stream(hub: Hub, ends: Ends, request: pytest.FixtureRequest) -> GreenStream:
+    return GreenStream(hub, ends[0] if request.param == "socket" else ends[0].detach())
 
 
 def reset(peer: socket.socket) -> None:
@@ -207,6 +209,62 @@ def test_a_reset_is_sent(hub: Hub) -> None:
     run(hub, lambda: [GreenStream(hub, mine).reset(), hub.sleep(0.001)])
     with pytest.raises(ConnectionResetError):
         theirs.recv(9)
+
+
+def test_a_closed_stream_has_no_socket(hub: Hub, ends: Ends) -> None:
+    """A new connection may have its descriptor's number by then."""
+    stream = GreenStream(hub, ends[0].detach())
+    run(hub, lambda: [stream.close(), hub.sleep(0.001)])
+    assert ends[1].recv(9) == b""
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        _ = stream.connected
+    stream.shut_down()  # of no effect
+
+
+def segments_received(connected: socket.socket) -> int:
+    """tcpi_segs_in of tcp_info (linux/tcp.h)."""
+    return int(struct.unpack_from("I", connected.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256), 140)[0])
+
+
+@pytest.mark.skipif(compiled.loop is None, reason="only in C")
+def test_the_last_bytes_leave_with_the_end_in_one_packet(hub: Hub) -> None:
+    counts = []
+    for _ in range(5):  # a machine that stands still between the two calls lets them go by themselves after 0.2 s
+        mine, theirs = tcp_pair()
+        mine.setblocking(False)
+        before = segments_received(theirs)
+        stream = GreenStream(hub, mine)
+        run(hub, lambda stream=stream: [stream.send_last(b"last", DEADLINE_S), stream.close(), hub.sleep(0.001)])  # type: ignore[misc]
+        theirs.settimeout(DEADLINE_S)
+        assert (theirs.recv(9), theirs.recv(9)) == (b"last", b"")
+        counts.append(segments_received(theirs) - before)
+        theirs.close()
+    assert min(counts) == 1, counts
+
+
+def test_last_bytes_arrive_before_the_reset_that_bytes_unread_make(hub: Hub) -> None:
+    mine, theirs = tcp_pair()
+    mine.setblocking(False)
+    theirs.settimeout(DEADLINE_S)
+    with theirs:
+        theirs.sendall(b"more")
+        assert select.select([mine], [], [], DEADLINE_S)[0]
+        stream = GreenStream(hub, mine.detach())  # no event has told it of the bytes
+        run(hub, lambda: [stream.send_last(b"last", DEADLINE_S), stream.close(), hub.sleep(0.001)])
+        assert theirs.recv(16) == b"last"
+
+
+def test_last_bytes_that_a_peer_does_not_take_at_once_all_arrive(hub: Hub) -> None:
+    mine, theirs = tcp_pair()
+    mine.setblocking(False)
+    stream, data = GreenStream(hub, mine), b"much " * 2_000_000
+    received: list[bytes] = []
+    reader = threading.Thread(target=lambda: received.extend(iter(lambda: theirs.recv(1 << 20), b"")), daemon=True)
+    theirs.settimeout(DEADLINE_S)
+    reader.start()
+    assert not run(hub, lambda: [stream.send_last(data, DEADLINE_S), stream.close(), hub.sleep(0.001)])[0]
+    reader.join(DEADLINE_S)
+    assert b"".join(received) == data
 
 
 # -- TLS -----------------------------------------------------------------------------------------------------------

@@ -7,11 +7,11 @@ import sys
 from tests.support.place import clean_environment
 
 CODE = """
-import gc, sys
+import gc, logging, sys
 from types import SimpleNamespace
 from prefork_lb.gunicorn import settings, hooks
 print("prefork_lb.wiring.application" in sys.modules)
-hooks.on_starting(SimpleNamespace(pid=0))
+hooks.on_starting(SimpleNamespace(pid=0, log=logging.getLogger()))
 print("prefork_lb.wiring.application" in sys.modules)
 print(gc.get_freeze_count() > 10_000)
 """

@@ -12,7 +12,7 @@ import pytest
 from prefork_lb.errors import ConnectFailed
 from prefork_lb.logs.figures import OTHER_PATHS, LogFigures
 from prefork_lb.logs.lines import JSONLines
-from prefork_lb.logs.reading import Reader, Wanted, duration_s, follow, lines_of, moment, statuses
+from prefork_lb.logs.reading import Reader, Wanted, duration_s, follow_file, lines_of, moment, statuses
 from tests.unit.logs.records import record
 from tests.unit.upstream.parts import new_server
 
@@ -73,7 +73,7 @@ class Followed:
     def __init__(self, path: Path, *steps: Any) -> None:
         self.steps = list(steps)
         self.found: list[bytes] = []
-        lines: Iterator[bytes] = follow(str(path), self.wait)
+        lines: Iterator[bytes] = follow_file(str(path), self.wait)
         with pytest.raises(Finished):
             self.found.extend(line for line in self._noted(lines))
 

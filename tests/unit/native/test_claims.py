@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from array import array
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -18,6 +19,7 @@ from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.lock import MUTEX_BYTES
 from prefork_lb.shared.making import attach_or_create
 from prefork_lb.shared.offsets import Layout
+from prefork_lb.shared.rate_table import RateTable
 from prefork_lb.shared.segment import Segment
 from tests.unit.native.stepping import Stepper, needs_trace
 from tests.unit.shared.processes import Master
@@ -43,7 +45,7 @@ def picker(of: Any, servers: object = ((0, 1, 9), (1, 1, 9)), rule: tuple[int, .
     return MODULE.LeastConnections(of, servers, cells(8), cells(SERVERS), cells(SERVERS), *rule, *chosen)
 
 
-@pytest.mark.parametrize("name", ["Claims", "LeastConnections"])
+@pytest.mark.parametrize("name", ["Claims", "LeastConnections", "Rates"])
 def test_there_is_no_object_without_its_parts(name: str) -> None:
     kind = getattr(MODULE, name)
     with pytest.raises(TypeError):
@@ -101,6 +103,21 @@ def test_numbers_of_the_policy_have_ranges(rule: tuple[int, ...]) -> None:
         picker(claims(), rule=rule)
 
 
+@pytest.mark.parametrize("numbers", [(-1, 1, 8), (0, 0, 8), (0, 1, 0), (0, -1, 8), (0, 1, -8), (1, 1, 4), (0, 2, 4), (8, 1, 1),
+                                     (0, 2**62, 8), (0, 8, 2**62), (2**62, 1, 1)])
+def test_a_table_of_rates_lies_within_the_memory(numbers: tuple[int, int, int]) -> None:
+    with pytest.raises(ValueError, match="no room"):
+        MODULE.Rates(claims(), *numbers)
+
+
+@pytest.mark.parametrize("arguments", [(), (1, 2, 3), (1, 2, 3, 4, 5), ("1", 2, 3, 4), (1, 2.0, 3, 4), (1, 2, 3, None)])
+def test_wrong_arguments_of_a_rate(arguments: tuple[object, ...]) -> None:
+    with pytest.raises(TypeError):
+        MODULE.Rates(claims(bytearray(256), 0), 8, 1, 8).take(*arguments)
+    with pytest.raises(TypeError):
+        MODULE.Rates(None, 0, 1, 1)
+
+
 @pytest.mark.parametrize("cell", [-1, MUTEX_BYTES // 8, 2**40])
 def test_the_count_of_changes_lies_within_the_memory(cell: int) -> None:
     with pytest.raises(ValueError, match="no cell"):
@@ -116,6 +133,7 @@ def test_a_cycle_through_it_is_collected() -> None:
     holder: Any = Holder()
     holder.claims = claims(recover=holder.recover)
     holder.picker = picker(holder.claims)
+    holder.rates = MODULE.Rates(holder.claims, 0, 1, 1)
     gone = weakref.ref(holder)
     del holder
     gc.collect()
@@ -242,6 +260,35 @@ def test_a_worker_killed_between_any_two_stores_leaves_no_request_that_waits(sma
         assert site.look() == [1, 0], f"killed after store {number} and {more} instructions"
         assert site.survivor.unanswered.tolist() == [0, 0], f"killed after store {number} and {more} instructions"
     assert number > 40  # the stores were seen
+
+
+@needs_trace
+@pytest.mark.parametrize("more", [0, 5])
+def test_a_worker_killed_between_any_two_stores_of_a_rate_leaves_the_old_key_none_or_the_new_one(more: int) -> None:
+    master = Master()
+    segment = attach_or_create(master.pid, Layout(4, SERVERS, SERVERS, rates=at.RATES_IN_SET))
+    first = segment.layout.rates_start
+    survivor = RateTable(segment, Ledger(segment))
+    entries = segment.cells[first:first + at.RATES_IN_SET * at.RATE_CELLS]
+    old = [cell for key in range(1, at.RATES_IN_SET + 1) for cell in (key, 1000 + key)]
+    key, interval, now = 77, 50, 2000
+
+    def worker() -> Callable[[], object]:
+        entries[:] = memoryview(array("q", old))
+        table = RateTable(segment, Ledger(segment))
+        return lambda: table.take(key, interval, 0, now)
+
+    stepper = Stepper(segment.cells, worker)
+    number, made = 0, 0
+    while made == number:
+        number += 1
+        made = stepper.stores(number, more)
+        assert entries[2:].tolist() == old[2:]
+        assert entries[:2].tolist() in (old[:2], [1, 0], [key, 0], [key, now + interval]), f"killed after store {number}"
+        assert survivor.take(key, interval, 0, now + interval) == 0, "the lock is free, or repaired"
+    assert number > 4
+    (DIRECTORY / segment.name).unlink()
+    master.kill()
 
 
 @pytest.mark.parametrize("index", [-1, 2, 2**40])

@@ -12,8 +12,8 @@ from fuzz.mutation import mutate, seeds
 from prefork_lb.errors import BadRequest, PreforkLBError
 from prefork_lb.native.loader import NativeSection, native_heads
 from prefork_lb.wire import compiled
+from prefork_lb.wire.field_lines import Lines
 from prefork_lb.wire.head import NOTABLE, VIA, FieldSection, HeadLimits, RequestHead, ResponseHead
-from prefork_lb.wire.lines import Lines
 from prefork_lb.wire.parse import parse_request, parse_response
 
 Parser = Callable[[bytes, HeadLimits], RequestHead] | Callable[[bytes, HeadLimits], ResponseHead]
@@ -225,6 +225,34 @@ def test_a_section_joins_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.undo()
 
 
+@pytest.mark.parametrize("either_spelling", [False, True])
+def test_both_leave_the_same_out(either_spelling: bool) -> None:
+    rng = random.Random(11)
+    names = [b"X-A", b"x_a", b"X_a", b"x-a", b"Content-Length", b"Via", b"content_length", b"L" * 50, b"l_" * 30, b"Connection"]
+    changed = 0
+    for _ in range(1000):
+        fields = [(rng.choice(names), b"1") for _ in range(rng.randrange(8))]
+        out = frozenset(rng.sample([b"x-a", b"x_a", b"content-length", b"via", b"l" * 50, b"l-" * 30, b"none"], rng.randrange(4)))
+        section, python = section_of(*fields), FieldSection(fields)
+        left, expected = section.without(out, either_spelling), python.without(out, either_spelling)
+        assert left.fields == expected.fields and (left is section) == (expected is python), (fields, out)
+        assert (left.notable, left.length, left == expected) == (expected.notable, expected.length, True), (fields, out)
+        assert section.fields == fields
+        changed += left is not section
+    assert 200 < changed < 900
+
+
+def test_wrong_arguments_of_without_and_plain_path() -> None:
+    assert HEADS is not None
+    section = section_of((b"A", b"1"))
+    for arguments in ((), (frozenset(),), ({b"a"}, True), (None, True), (frozenset(), 1), (frozenset(), True, 1)):
+        with pytest.raises(TypeError):
+            section.without(*arguments)  # type: ignore[arg-type]
+    for target in ("/", None, bytearray(b"/")):
+        with pytest.raises(TypeError):
+            HEADS.plain_path(target)  # type: ignore[arg-type]
+
+
 def test_what_is_known_of_names_has_a_bound() -> None:
     lines = Lines(lambda name: not name.endswith(b"7"), BadRequest)
     for number in range(20_000):
@@ -283,6 +311,7 @@ def test_nothing_is_left_behind() -> None:
             found = HEADS.read_request(START + fields, 100, 9)
             assert found is not None and HEADS.read_request(bad, 100, 9) is None and HEADS.read_response(STATUS + fields, 100, 9)
             section, travels = found.section, {b"Host": True, b"X-Left": False, b"Cookie": True}
+            section.without(frozenset((b"cookie", b"x-left")), True).without(frozenset((b"host",)), False)
             section.join(travels, b"a", b"b"), section.join({}, b"", b""), HEADS.join_fields(section.fields, travels)
             found.kept = dict(section.items()), list(section), section.get(b"x-left"), section == section, len(section)
 

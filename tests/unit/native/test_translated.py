@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import prefork_lb
-from prefork_lb.native.translated import Finder, found, in_use
+from prefork_lb.native.translated import TranslatedFinder, found, in_use
 
 PACKAGE = Path(prefork_lb.__file__).parent
 SUFFIX = EXTENSION_SUFFIXES[0]
@@ -23,10 +23,11 @@ def package(tmp_path: Path) -> Path:
     """A package of two translated modules."""
     package, digests = tmp_path / "prefork_lb", {}
     library = package / "translated" / f"prefork_lb__mypyc{SUFFIX}"
-    for file in (library, *(package / "translated" / "prefork_lb" / "wire" / f"{name}{SUFFIX}" for name in ("memo", "lines"))):
+    wire = package / "translated" / "prefork_lb" / "wire"
+    for file in (library, *(wire / f"{name}{SUFFIX}" for name in ("memo", "field_lines"))):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(b"")
-    for name in ("memo", "lines"):
+    for name in ("memo", "field_lines"):
         source = package / "wire" / f"{name}.py"
         source.parent.mkdir(exist_ok=True)
         source.write_text(name)
@@ -37,10 +38,30 @@ def package(tmp_path: Path) -> Path:
 
 def test_they_are_found_by_the_names_of_their_sources(package: Path) -> None:
     files = found(package)
-    assert sorted(files) == ["prefork_lb.wire.lines", "prefork_lb.wire.memo", "prefork_lb__mypyc"]
-    spec = Finder(files).find_spec("prefork_lb.wire.memo")
-    assert spec is not None and spec.origin == str(files["prefork_lb.wire.memo"])
-    assert Finder(files).find_spec("prefork_lb.wire.head") is None
+    assert sorted(files) == ["prefork_lb.wire.field_lines", "prefork_lb.wire.memo", "prefork_lb__mypyc"]
+    finder = TranslatedFinder(package)
+    assert finder.find_spec("prefork_lb.wire.head") is None
+    for name in ("prefork_lb.wire.memo", "prefork_lb__mypyc"):
+        spec = finder.find_spec(name)
+        assert spec is not None and spec.origin == str(files[name])
+    assert finder.find_spec("prefork_lb.wire.head") is None
+
+
+def test_the_sources_are_read_when_the_first_one_is_imported(package: Path) -> None:
+    """The controller and most commands import none."""
+    finder = TranslatedFinder(package)
+    (package / "wire" / "memo.py").rename(package / "elsewhere.py")
+    assert finder.find_spec("prefork_lb.wire") is None
+    assert finder.find_spec("json") is None
+    (package / "elsewhere.py").rename(package / "wire" / "memo.py")
+    assert finder.find_spec("prefork_lb.wire.field_lines") is not None
+
+
+def test_none_is_found_after_a_source_has_changed(package: Path) -> None:
+    (package / "wire" / "memo.py").write_text("")
+    finder = TranslatedFinder(package)
+    assert finder.find_spec("prefork_lb.wire.field_lines") is None
+    assert finder.files == {}
 
 
 def test_one_changed_source_turns_all_of_them_off(package: Path) -> None:

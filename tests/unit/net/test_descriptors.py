@@ -1,7 +1,7 @@
 """How a worker finds out that it is short of descriptors."""
 from __future__ import annotations
 
-from prefork_lb.net.descriptors import OWN, Descriptors, limit, most_clients
+from prefork_lb.net.descriptors import OWN, Descriptors, descriptor_limit, most_clients
 
 
 def test_every_client_has_two_descriptors() -> None:
@@ -19,8 +19,8 @@ def test_idle_connections_go_before_a_client_is_refused() -> None:
         return count
 
     descriptors = Descriptors(free, lambda: now[0])
-    assert not descriptors.are_short(limit() // 2) and idle == [5]
-    assert not descriptors.are_short(limit() - 1), "five were freed"
-    assert not descriptors.are_short(limit() - 1), "they are closed in a moment"
+    assert not descriptors.are_short(descriptor_limit() // 2) and idle == [5]
+    assert not descriptors.are_short(descriptor_limit() - 1), "five were freed"
+    assert not descriptors.are_short(descriptor_limit() - 1), "they are closed in a moment"
     now[0] += 1
-    assert descriptors.are_short(limit() - 1), "there is none left to free"
+    assert descriptors.are_short(descriptor_limit() - 1), "there is none left to free"

@@ -15,8 +15,8 @@ import pytest
 from prefork_lb.clock import ManualClock
 from prefork_lb.errors import ConnectFailed, ConnectTimeout, OutOfDescriptors
 from prefork_lb.net.address import Address
-from prefork_lb.net.dial import Dialer
-from prefork_lb.net.names import Endpoint
+from prefork_lb.net.dial import SocketDialer
+from prefork_lb.net.name_lookup import Endpoint
 from prefork_lb.net.resolver import Resolver
 from prefork_lb.net.sockets import SocketStream
 from prefork_lb.net.stream import Unneeded
@@ -29,7 +29,7 @@ DEADLINE_S = 10.0
 
 
 def dial(address: Address, timeout_s: float) -> SocketStream:
-    return Dialer().dial(address, timeout_s)
+    return SocketDialer().dial(address, timeout_s)
 
 
 @pytest.fixture
@@ -197,7 +197,7 @@ def test_an_address_that_drops_packets_does_not_keep_the_others_from_being_tried
     with silent_address() as silent:
         port = int(silent.rpartition(":")[2])
         with socket.create_server(("127.0.0.2", port)) as listener:
-            dialer = Dialer(Resolver(lambda _: silent_then(port, "127.0.0.1", "127.0.0.2")))
+            dialer = SocketDialer(Resolver(lambda _: silent_then(port, "127.0.0.1", "127.0.0.2")))
             for _ in range(2):
                 dialer.dial(Address("app.test", port), DEADLINE_S).close()
                 listener.accept()[0].close()
@@ -217,7 +217,7 @@ def test_a_connection_that_is_not_needed_any_more_is_given_up(listener: socket.s
             timer.start()
             for _ in range(2):  # the second time it is there from the beginning
                 with pytest.raises(Unneeded):
-                    Dialer().dial(address, 2 * DEADLINE_S, secured, b"", other)
+                    SocketDialer().dial(address, 2 * DEADLINE_S, secured, b"", other)
             timer.join()
             assert other.receive(9, DEADLINE_S) == b"x"
             other.close()
@@ -239,7 +239,7 @@ def test_tls_that_one_address_does_not_speak_is_spoken_with_the_next(tmp_path: P
         thread.start()
         endpoints: list[Endpoint] = [(socket.AF_INET, ("127.0.0.1", port_of(each))) for each in (mute, speaks)]
         tls = ClientTLS(upstream_context(ca_file=str(pair.certificate)), "one.example")
-        stream = Dialer(Resolver(lambda _: endpoints)).dial(Address("app.test", 80, tls=True), DEADLINE_S, tls)
+        stream = SocketDialer(Resolver(lambda _: endpoints)).dial(Address("app.test", 80, tls=True), DEADLINE_S, tls)
         assert stream.receive(99, DEADLINE_S) == b"hello"
         stream.close()
         thread.join(DEADLINE_S)
@@ -249,14 +249,14 @@ def test_tls_that_one_address_does_not_speak_is_spoken_with_the_next(tmp_path: P
 def test_a_handshake_that_is_not_answered_is_told_from_a_connection_that_is_not_made(listener: socket.socket) -> None:
     tls = ClientTLS(upstream_context(verify=False), "one.example")
     with pytest.raises(ConnectTimeout, match=r"no TLS handshake within 0\.1 s"):
-        Dialer().dial(Address("127.0.0.1", port_of(listener), tls=True), 0.1, tls)
+        SocketDialer().dial(Address("127.0.0.1", port_of(listener), tls=True), 0.1, tls)
 
 
 def test_what_lost_the_race_is_closed() -> None:
     with silent_address() as silent:
         port = int(silent.rpartition(":")[2])
         with socket.create_server(("127.0.0.2", port)):
-            dialer = Dialer(Resolver(lambda _: silent_then(port, "127.0.0.1", "127.0.0.2")))
+            dialer = SocketDialer(Resolver(lambda _: silent_then(port, "127.0.0.1", "127.0.0.2")))
             before = set(os.listdir("/proc/self/fd"))
             stream = dialer.dial(Address("app.test", port), DEADLINE_S)
             assert len(set(os.listdir("/proc/self/fd")) - before) == 1
@@ -274,7 +274,7 @@ def test_a_name_whose_resolver_hangs_is_connected_to_by_what_is_known(listener: 
         return answers.pop()
 
     clock = ManualClock(100.0)
-    dialer = Dialer(Resolver(look_up, clock))
+    dialer = SocketDialer(Resolver(look_up, clock))
     try:
         for _ in range(3):
             dialer.dial(Address("app.test", 80), 1.0).close()
@@ -290,7 +290,7 @@ def test_a_resolver_that_hangs_costs_the_connect_timeout_and_not_more() -> None:
         release.wait(DEADLINE_S)
         return []
 
-    dialer = Dialer(Resolver(look_up))
+    dialer = SocketDialer(Resolver(look_up))
     started = time.monotonic()
     with pytest.raises(ConnectTimeout, match=r"app\.test:80: the resolver did not answer within 0\.2 s"):
         dialer.dial(Address("app.test", 80), 0.2)
@@ -310,7 +310,7 @@ def test_a_name_that_moved_is_found_at_its_new_address_though_the_old_one_refuse
         return [(socket.AF_INET, (host, port_of(listener)))]
 
     clock = ManualClock(100.0)
-    dialer = Dialer(Resolver(look_up, clock))
+    dialer = SocketDialer(Resolver(look_up, clock))
     with pytest.raises(ConnectFailed):
         dialer.dial(Address("app.test", 80), DEADLINE_S)
     clock.advance(60)

@@ -9,7 +9,7 @@ import pytest
 
 from prefork_lb.errors import ConnectFailed, ConnectTimeout, OutOfDescriptors
 from prefork_lb.net.happy_eyeballs import Attempts, Failure, in_order
-from prefork_lb.net.names import Endpoint
+from prefork_lb.net.name_lookup import Endpoint
 
 TIMED_OUT = ConnectTimeout("no connection")
 NEVER = float("inf")

@@ -16,7 +16,7 @@ from prefork_lb.clock import ManualClock
 from prefork_lb.errors import ConnectFailed, ConnectTimeout
 from prefork_lb.net import resolver as resolving
 from prefork_lb.net.address import Address
-from prefork_lb.net.names import Endpoint
+from prefork_lb.net.name_lookup import Endpoint
 from prefork_lb.net.resolver import Name, Resolver
 from tests.support.waiting import wait_until
 
@@ -221,8 +221,8 @@ def test_without_a_thread_for_the_look_up_it_is_this_host_s_lack(rig: Rig, monke
 GEVENT = """
     import socket
     from prefork_lb.net.address import Address
-    from prefork_lb.net.dial import Dialer
-    dialer = Dialer()  # in gunicorn's master, with --preload
+    from prefork_lb.net.dial import SocketDialer
+    dialer = SocketDialer()  # in gunicorn's master, with --preload
     from gevent import monkey
     monkey.patch_all()
     import gevent, socket

@@ -17,9 +17,9 @@ from prometheus_client.registry import Collector
 from prefork_lb.observe import metrics
 from prefork_lb.observe.metric_table import CONDITIONS, FAMILIES, PREFIX
 from prefork_lb.observe.metrics import exposition, prepare
-from prefork_lb.shared.discovered import Discovered, State, write_discovered
+from prefork_lb.shared.discovered import Discovered, DiscoveryState, write_discovered
 from prefork_lb.shared.ledger import Ledger
-from prefork_lb.shared.making import attach_or_create, remove
+from prefork_lb.shared.making import attach_or_create, remove_segment
 from prefork_lb.shared.offsets import Layout
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import Admin, States
@@ -41,7 +41,7 @@ Numbers = dict[tuple[str, frozenset[tuple[str, str]]], float]
 def master() -> Iterator[Master]:
     made = Master()
     yield made
-    remove(made.pid)
+    remove_segment(made.pid)
     made.kill()
 
 
@@ -133,7 +133,7 @@ def test_the_state_of_a_server_is_one_of_all(segment: Segment, ledger: Ledger) -
 
 def test_the_discovery_of_a_pool_is_told(segment: Segment, ledger: Ledger) -> None:
     assert not any(name == f"{PREFIX}discovery_up" for name, _ in scraped(segment, ""))
-    for state, up in ((State.GOOD, 1.0), (State.FAILING, 0.0)):
+    for state, up in ((DiscoveryState.GOOD, 1.0), (DiscoveryState.FAILING, 0.0)):
         with ledger.locked():
             write_discovered(segment, 0, Discovered(state, 1000.0, 7, ""))
         seen = scraped(segment, "")

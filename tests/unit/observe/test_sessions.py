@@ -9,9 +9,9 @@ from prefork_lb.clock import ManualClock
 from prefork_lb.config.model import Config
 from prefork_lb.config.pool import PoolConfig, ServerConfig
 from prefork_lb.config.sticky import StickyConfig
-from prefork_lb.observe.sessions import SessionCounter, Sessions
+from prefork_lb.observe.sessions import ServerSessions, SessionCounter
 from prefork_lb.shared.ledger import Ledger
-from prefork_lb.shared.making import attach_or_create, remove
+from prefork_lb.shared.making import attach_or_create, remove_segment
 from prefork_lb.shared.offsets import Layout
 from prefork_lb.shared.sessions import SessionKeys, SessionTable
 from prefork_lb.shared.states import Admin, States, now_ms
@@ -30,7 +30,7 @@ class Instance:
     def left(self, sticky: StickyConfig | None, state: Admin = Admin.DRAIN, busy_ms: int = 0) -> str | None:
         return self.sessions(sticky, state, busy_ms).left
 
-    def sessions(self, sticky: StickyConfig | None, state: Admin = Admin.DRAIN, busy_ms: int = 0) -> Sessions:
+    def sessions(self, sticky: StickyConfig | None, state: Admin = Admin.DRAIN, busy_ms: int = 0) -> ServerSessions:
         with self.ledger.locked():
             self.states.set_admin(0, state)
         config = Config(pools={"web": PoolConfig(servers=(ServerConfig(address=ADDRESS),), sticky=sticky)})
@@ -46,7 +46,7 @@ class Instance:
 def instance() -> Iterator[Instance]:
     master = Master()
     yield Instance(master.pid)
-    remove(master.pid)
+    remove_segment(master.pid)
     master.kill()
 
 
@@ -59,7 +59,7 @@ def test_learned_sessions_are_counted_until_they_end(instance: Instance) -> None
     assert instance.left(LEARN) == "1 session"
     table.put(keys.session(b"b"), keys.server(ADDRESS), now_ms())
     assert instance.left(LEARN) == "2 sessions"
-    assert instance.sessions(LEARN, Admin.READY) == Sessions(2)
+    assert instance.sessions(LEARN, Admin.READY) == ServerSessions(2)
     assert instance.left(None) is instance.left(LEARN, Admin.MAINTENANCE) is None
 
 
@@ -86,12 +86,12 @@ def test_other_sessions_show_by_their_requests(instance: Instance, sticky: Stick
     with instance.ledger.locked():
         for _ in range(3):
             instance.states.count_session_request(0)
-    assert instance.sessions(sticky) == Sessions(3, "3 requests of sessions in the last minute", 60)
+    assert instance.sessions(sticky) == ServerSessions(3, "3 requests of sessions in the last minute", 60)
     instance.let_pass(59)
     assert instance.left(sticky) == "3 requests of sessions in the last minute"
     instance.let_pass(1)
     assert instance.sessions(sticky).left == ""
-    assert instance.sessions(sticky, Admin.READY) == Sessions()
+    assert instance.sessions(sticky, Admin.READY) == ServerSessions()
 
 
 def test_a_visitor_may_come_back_within_a_minute_after_the_drain_though_none_has_come_yet(instance: Instance) -> None:
@@ -129,12 +129,12 @@ def test_no_cookie_outlives_max_age_on_a_drained_server(instance: Instance) -> N
     instance.let_pass(100)
     with instance.ledger.locked():
         instance.states.count_session_request(0)
-    assert instance.sessions(sticky) == Sessions()
+    assert instance.sessions(sticky) == ServerSessions()
 
 
 @pytest.mark.parametrize("sticky", [None, StickyConfig(mode="source"), StickyConfig(mode="header:X-Key")], ids=str)
 def test_a_pool_that_keeps_no_sessions_has_none_left(instance: Instance, sticky: StickyConfig | None) -> None:
-    assert instance.sessions(sticky) == Sessions()
+    assert instance.sessions(sticky) == ServerSessions()
 
 
 def test_nothing_is_left_when_the_sessions_have_gone_to_others(instance: Instance) -> None:

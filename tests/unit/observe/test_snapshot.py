@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 
 from prefork_lb.clock import ManualClock
-from prefork_lb.observe.conditions import condition
+from prefork_lb.observe.server_condition import condition
 from prefork_lb.observe.snapshot import Snapshots
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.balancers import Balancer, write_balancers
-from prefork_lb.shared.desired import publish
-from prefork_lb.shared.discovered import Discovered, State, write_discovered
+from prefork_lb.shared.discovered import Discovered, DiscoveryState, write_discovered
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.making import attach_or_create
 from prefork_lb.shared.offsets import Layout
+from prefork_lb.shared.published_config import publish
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.sessions import SessionKeys, SessionTable
 from prefork_lb.shared.states import Admin, States, now_ms
@@ -117,8 +117,8 @@ def test_where_servers_are_found_and_how_that_goes_is_told(segment: Segment) -> 
     snapshots = Snapshots(segment)
     assert snapshots.take()["pools"][0]["discovery"] is None
     publish(segment, ledger, json.dumps({"pools": {"web": {"discovery": {"file": "/a.json"}}}}).encode())
-    for found, expected in ((Discovered(State.WAITING, 0.0, 0, ""), ("waiting", None, "", 0)),
-                            (Discovered(State.FAILING, 1000.5, 3, "not JSON"), ("failing", 1000.5, "not JSON", 3))):
+    for found, expected in ((Discovered(DiscoveryState.WAITING, 0.0, 0, ""), ("waiting", None, "", 0)),
+                            (Discovered(DiscoveryState.FAILING, 1000.5, 3, "not JSON"), ("failing", 1000.5, "not JSON", 3))):
         with ledger.locked():
             write_discovered(segment, 0, found)
         told = snapshots.take()["pools"][0]["discovery"]

@@ -11,16 +11,16 @@ from prefork_lb.balance.first import First
 from prefork_lb.balance.policy import PolicyMemory, PolicySetup
 from prefork_lb.clock import monotonic
 from prefork_lb.net.address import Address
-from prefork_lb.net.dial import Dialer
-from prefork_lb.proxy.attempt import Settings, Timeouts
+from prefork_lb.net.dial import SocketDialer
+from prefork_lb.proxy.attempt import AttemptSettings, Timeouts
 from prefork_lb.proxy.engine import Engine
 from prefork_lb.proxy.reply import Reply
 from prefork_lb.proxy.request import BodySource, Request
 from prefork_lb.routing.match import Route, Router
 from prefork_lb.shared.ledger import Ledger
-from prefork_lb.shared.making import attach_or_create, remove
+from prefork_lb.shared.making import attach_or_create, remove_segment
 from prefork_lb.shared.offsets import Layout
-from prefork_lb.upstream.idle import IdleConnections
+from prefork_lb.upstream.idle_connections import IdleConnections
 from prefork_lb.upstream.lease import Lease
 from prefork_lb.upstream.retries import RetryRules
 from prefork_lb.upstream.server import UNLIMITED, Server
@@ -46,13 +46,13 @@ class Rig:
         policy = First(PolicySetup(random.Random(1), PolicyMemory([0] * 8, [])))
         self.pool = make_pool(self.ledger, self.servers, policy, retries=rules or RetryRules(attempts),
                               sticky=sticky(self.servers) if sticky is not None else None)
-        self.settings = Settings(
+        self.settings = AttemptSettings(
             timeouts or Timeouts(DEADLINE_S, DEADLINE_S, DEADLINE_S),
             HeadLimits(),
             b"lb",
             monotonic,
             functools.partial(parse_response, limits=HeadLimits()),
-            Dialer().dial,
+            SocketDialer().dial,
         )
         self.engine = Engine(Router([Route("web")]), {"web": self.pool}, self.settings)
 
@@ -62,7 +62,7 @@ class Rig:
     def __exit__(self, *_: object) -> None:
         self.pool.close()
         self.ledger.close()
-        remove(os.getpid())
+        remove_segment(os.getpid())
 
     @property
     def in_flight(self) -> list[int]:

@@ -10,19 +10,19 @@ from prefork_lb.balance.first import First
 from prefork_lb.balance.policy import PolicyMemory, PolicySetup
 from prefork_lb.clock import monotonic
 from prefork_lb.net.address import Address
-from prefork_lb.net.dial import Dialer
-from prefork_lb.proxy.attempt import Settings, Timeouts
+from prefork_lb.net.dial import SocketDialer
+from prefork_lb.proxy.attempt import AttemptSettings, Timeouts
 from prefork_lb.proxy.engine import Engine
 from prefork_lb.proxy.reply import Reply
 from prefork_lb.proxy.request import Ended, Request
 from prefork_lb.routing.match import Route, Router
 from prefork_lb.routing.serving import Serving
 from prefork_lb.shared.ledger import Ledger
-from prefork_lb.shared.making import attach_or_create, remove
+from prefork_lb.shared.making import attach_or_create, remove_segment
 from prefork_lb.shared.offsets import Layout
 from prefork_lb.shared.states import Admin, States
 from prefork_lb.shared.transitions import Check
-from prefork_lb.upstream.idle import IdleConnections
+from prefork_lb.upstream.idle_connections import IdleConnections
 from prefork_lb.upstream.retries import RetryRules
 from prefork_lb.upstream.server import UNLIMITED, Server
 from prefork_lb.wire.head import HeadLimits, RequestHead
@@ -56,15 +56,15 @@ class Site:
             policy = First(PolicySetup(random.Random(1), PolicyMemory([0] * 8, [])))
             self.pools[name] = make_pool(self.ledger, [server], policy, name, retries=RetryRules(2))
         parse = functools.partial(parse_response, limits=HeadLimits())
-        settings = Settings(Timeouts(DEADLINE_S, DEADLINE_S, DEADLINE_S), HeadLimits(), b"lb", monotonic, parse, Dialer().dial,
-                            aside=self.jobs.append, collected_bytes=collected)
+        settings = AttemptSettings(Timeouts(DEADLINE_S, DEADLINE_S, DEADLINE_S), HeadLimits(), b"lb", monotonic, parse,
+                                   SocketDialer().dial, aside=self.jobs.append, collected_bytes=collected)
         self.engine = Engine(Router([Route(next(iter(servers)), serving=serving)]), self.pools, settings, ended)
 
     def close(self) -> None:
         for pool in self.pools.values():
             pool.close()
         self.ledger.close()
-        remove(os.getpid())
+        remove_segment(os.getpid())
 
     def drain(self, name: str) -> None:
         with self.ledger.locked():

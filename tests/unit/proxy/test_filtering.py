@@ -16,7 +16,7 @@ from prefork_lb.log_summary import summary
 from prefork_lb.net.networks import lies_in
 from prefork_lb.proxy.engine import Engine
 from prefork_lb.proxy.filtering import FilteringEngine, LoadedFilter, chosen_key, tell_filters
-from prefork_lb.proxy.refusals import tell_refusal
+from prefork_lb.proxy.refusal_log import tell_refusal
 from prefork_lb.proxy.reply import Reply
 from prefork_lb.proxy.request import Request
 from prefork_lb.routing.actions import NO_CHANGES, Actions, of_requests

@@ -11,7 +11,7 @@ from prefork_lb.clock import ManualClock, monotonic
 from prefork_lb.errors import BadResponse, ClientGone, ResponseTimeout, StaleConnection, TruncatedBody
 from prefork_lb.net.stream import Stream
 from prefork_lb.proxy.inbound import BodyReader, HeadReader
-from prefork_lb.wire.framing import CHUNKED, NO_BODY, UNTIL_CLOSE, Framing, Kind
+from prefork_lb.wire.framing import CHUNKED, NO_BODY, UNTIL_CLOSE, Framing, FramingKind
 from prefork_lb.wire.head import HeadLimits, ResponseHead
 from prefork_lb.wire.parse import parse_response
 from tests.support.watched import Watching
@@ -169,7 +169,7 @@ def body(framing: Framing, *parts: bytes, rest: bytes = b"") -> tuple[bytes, Bod
 
 
 def length(number: int) -> Framing:
-    return Framing(Kind.LENGTH, number)
+    return Framing(FramingKind.LENGTH, number)
 
 
 CODED = b"5\r\nhello\r\n6\r\n world\r\n0\r\nX-Sum: 1\r\n\r\n"

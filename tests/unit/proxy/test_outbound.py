@@ -11,8 +11,11 @@ import pytest
 from prefork_lb.errors import BadRequest, ClientGone, ExpectationFailed, FinalRecipient, InvariantError
 from prefork_lb.proxy.outbound import REQUEST_PIECE_BYTES, OutboundBody, request_block
 from prefork_lb.proxy.request import Request
+from prefork_lb.routing.actions import NO_CHANGES, Actions, FieldChanges, field_changes, of_requests
+from prefork_lb.routing.template import Facts
+from prefork_lb.wire.field_lines import field_lines
 from prefork_lb.wire.forwarded import ClientInfo
-from prefork_lb.wire.framing import CHUNKED, NO_BODY, Framing, Kind, request_framing
+from prefork_lb.wire.framing import CHUNKED, NO_BODY, Framing, FramingKind, request_framing
 from prefork_lb.wire.head import Fields, HeadLimits, RequestHead
 from prefork_lb.wire.parse import parse_request
 from prefork_lb.wire.target import destination
@@ -29,10 +32,17 @@ def block(
     minor: int = 1,
     host: bool = True,
     peer: ClientInfo = STRANGER,
+    changes: FieldChanges = NO_CHANGES,
 ) -> bytes:
     head = RequestHead(method, target, minor, [HOST, *fields] if host else list(fields))
-    request = Request(head, peer, Source(), Client())
-    return request_block(request, destination(head), request_framing(head), "web", b"lb")
+    return block_of(head, peer, changes)
+
+
+def block_of(head: RequestHead, peer: ClientInfo, changes: FieldChanges) -> bytes:
+    request, goal = Request(head, peer, Source(), Client()), destination(head)
+    facts = Facts(head, goal.target, goal.name, (), peer, lambda _: False)
+    applied = Actions(request=changes).apply(facts, goal.target, 0)
+    return request_block(request, goal, request_framing(head), "web", b"lb", applied=applied)
 
 
 def parsed(*fields: tuple[bytes, bytes], **options: object) -> RequestHead:
@@ -83,6 +93,56 @@ def test_hop_by_hop_fields_stop_and_the_others_travel_in_order() -> None:
     ]
     mixed = [field for pair in zip(stopped, kept, strict=False) for field in pair] + stopped[len(kept) :]
     assert end_to_end(parsed(*mixed)) == kept
+
+
+def changed(changes: FieldChanges, *fields: tuple[bytes, bytes]) -> Fields:
+    """What a server gets beside what every request gets; the same of a section that was read here and of one that was made."""
+    made = RequestHead(b"GET", b"/", 1, [HOST, *fields])
+    read = parse_request(b"GET / HTTP/1.1\r\n%b\r\n" % field_lines([HOST, *fields]), HeadLimits())
+    blocks = [block_of(head, STRANGER, changes) for head in (made, read, made)]
+    assert blocks == [blocks[0]] * 3
+    return end_to_end(parse_request(blocks[0], HeadLimits()))
+
+
+def test_fields_are_set_added_and_removed() -> None:
+    changes = of_requests(field_changes({"X-Set": "{host}"}, {"X-Add": "2"}, ["X-Gone"]), ())
+    fields = (b"X-Set", b"1"), (b"x_set", b"2"), (b"X-Add", b"1"), (b"X-Gone", b"1"), (b"X_GONE", b"2"), (b"X-Stay", b"1")
+    assert changed(changes, *fields) == [(b"X-Add", b"1"), (b"X-Stay", b"1"), (b"X-Set", b"a.test"), (b"X-Add", b"2")]
+
+
+def test_a_name_with_an_underscore_is_taken_out_in_both_spellings() -> None:
+    changes = of_requests(field_changes({"X_User": "{host}"}, {}, ["X_Gone"]), ["X_Told"])
+    fields = (b"X_User", b"forged"), (b"X-User", b"forged"), (b"x_User", b"forged"), (b"x_gone", b"1"), (b"X_Told", b"1")
+    assert changed(changes, *fields) == [(b"X_User", b"a.test")]
+
+
+def test_two_routes_with_one_section_each_have_their_own_changes() -> None:
+    """A front end that keeps sections has one for all routes."""
+    head = RequestHead(b"GET", b"/", 1, [HOST, (b"X-A", b"1"), (b"X-B", b"2")])
+    removing = [of_requests(field_changes({}, {}, names), ()) for names in ([], ["X-A"], ["X-B"], ["X-A", "X-B"])]
+    for changes, left in (*zip(removing, (b"12", b"2", b"1", b""), strict=True), (NO_CHANGES, b"12")):
+        found = end_to_end(parse_request(block_of(head, STRANGER, changes), HeadLimits()))
+        assert b"".join(value for _, value in found) == left
+
+
+@pytest.mark.parametrize(("name", "before"), [
+    ("Host", b"a.test"), ("X-Forwarded-For", b"192.0.2.7"), ("X_Forwarded_Proto", b"http"), ("Forwarded", None),
+    ("Max-Forwards", b"3"),
+])
+def test_a_route_may_set_what_is_written_anew(name: str, before: bytes | None) -> None:
+    """Also what tells the server about the client; and there is only one of it then."""
+    key = name.lower().replace("_", "-").encode()
+    plain = parsed((b"Max-Forwards", b"3"))
+    assert before in (None, *plain.index[key])
+    changes = of_requests(field_changes({name: "other"}, {}, []), ())
+    head = parse_request(block((b"Max-Forwards", b"3"), changes=changes), HeadLimits())
+    assert [value for found, value in head.fields if found.lower().replace(b"_", b"-") == key] == [b"other"]
+    assert len(head.fields) == len(plain.fields)
+
+
+def test_a_value_that_looks_like_a_line_of_the_proxy_stays() -> None:
+    changes = of_requests(field_changes({"Host": "b.test"}, {}, []), ())
+    assert changed(changes, (b"X-A", b"Host: a"), (b"My-Host", b"1")) == [(b"X-A", b"Host: a"), (b"My-Host", b"1")]
 
 
 def test_via_and_the_chain_of_proxies_are_extended() -> None:
@@ -183,7 +243,7 @@ def body_of(framing: Framing, *parts: bytes, trailers: Sequence[tuple[bytes, byt
 
 
 def length(number: int) -> Framing:
-    return Framing(Kind.LENGTH, number)
+    return Framing(FramingKind.LENGTH, number)
 
 
 def test_no_body_is_no_piece_and_no_read() -> None:

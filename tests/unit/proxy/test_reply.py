@@ -14,6 +14,7 @@ from prefork_lb.upstream.lease import Lease
 from prefork_lb.wire.framing import response_framing
 from prefork_lb.wire.head import Fields, HeadLimits
 from prefork_lb.wire.parse import parse_response
+from prefork_lb.worker.response_heads import reply_block
 from tests.support.watched import Watching
 from tests.unit.proxy.loopback import DEADLINE_S, Loopback
 from tests.unit.proxy.rig import Rig
@@ -301,3 +302,25 @@ def test_a_head_that_comes_again_gives_the_same_fields_for_every_framing(rig: Ri
             assert list(reply.fields) == [(b"Via", b"1.1 lb"), (b"Content-Length", b"5")]
             reply.close()
     assert rig.in_flight == [0]
+
+
+def test_what_a_route_takes_out_of_a_response_stays_in_the_head_that_comes_again(rig: Rig) -> None:
+    fields = b"Server: s\r\nDate: d\r\nX-A: 1\r\nServer: t\r\nContent-Length: 0\r\n"
+    head = parse_response(b"HTTP/1.1 200 OK\r\n%b\r\n" % fields, HeadLimits())
+    removals: list[tuple[frozenset[bytes], bytes]] = [
+        (frozenset(), b"std1"), (frozenset((b"server",)), b"d1"), (frozenset((b"x-none",)), b"std1"),
+        (frozenset((b"server", b"x-a")), b"d"), (frozenset((b"date",)), b"st1N"), (frozenset(), b"std1"),
+    ]
+    for removed, left in removals * 3:
+        with Loopback() as loopback:
+            lease = rig.lease()
+            lease.stream = loopback.stream
+            reply = Reply(head, response_framing(head, b"GET"), None, b"", lease, True, b"lb")
+            reply.change_fields(removed, [(b"X-Own", b"o")])
+            told = parse_response(reply_block(reply, lambda: b"N") + b"\r\n", HeadLimits()).fields
+            values = [value for name, value in told if name not in (b"Via", b"Content-Length")]
+            assert sorted(values) == sorted(b"%c" % byte for byte in left)
+            assert [value for name, value in reply.fields if name not in (b"Via", b"Content-Length")] == [
+                value for value in values if value != b"N"]
+            assert list(reply.added) == [(b"X-Own", b"o")]
+            reply.close()

@@ -10,7 +10,7 @@ from prefork_lb.net.address import Address
 from prefork_lb.proxy.request import Request
 from prefork_lb.upstream.retries import RetryRules
 from prefork_lb.upstream.server import Server
-from prefork_lb.upstream.sticky.cookie import Cookie, CookieRules
+from prefork_lb.upstream.sticky.cookie import CookieRules, CookieSticky
 from prefork_lb.upstream.sticky.session import SessionRules
 from prefork_lb.wire.forwarded import ClientInfo
 from tests.unit.proxy.loopback import DEADLINE_S, Connection, ScriptedServer
@@ -22,8 +22,8 @@ SECRET = b"0123456789abcdef"
 HEDGED = RetryRules(attempts=2, hedge=True, backoff_s=0)
 
 
-def cookies(servers: Sequence[Server]) -> Cookie:
-    return Cookie("web", servers, [SECRET], SessionRules(), CookieRules())
+def cookies(servers: Sequence[Server]) -> CookieSticky:
+    return CookieSticky("web", servers, [SECRET], SessionRules(), CookieRules())
 
 
 def sticky_rig(*addresses: Address, rules: RetryRules | None = None) -> Rig:

@@ -10,7 +10,7 @@ import pytest
 
 from prefork_lb.errors import BadRequest, ConnectFailed
 from prefork_lb.proxy.engine import Engine
-from prefork_lb.proxy.pages import error_page
+from prefork_lb.proxy.error_pages import error_page
 from prefork_lb.proxy.tracing import Identities, Identity, server_timing
 from prefork_lb.routing.match import Route, Router
 from prefork_lb.wire.forwarded import ClientInfo

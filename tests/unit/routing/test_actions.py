@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from prefork_lb.errors import ContentTooLarge, Forbidden, NotFound, OwnAnswer
-from prefork_lb.routing.actions import Actions, field_changes, of_requests, redirecting, responding, responding_from
+from prefork_lb.routing.actions import Actions, redirecting, responding, responding_from
 from prefork_lb.routing.match import Route, Router
 from prefork_lb.routing.template import Facts, Template
 from prefork_lb.wire.forwarded import ClientInfo
@@ -84,21 +84,6 @@ def test_no_path_leads_a_client_to_another_host(text: str, target: str, expected
 def test_a_redirect_whose_host_the_client_could_choose_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="could choose the host"):
         redirecting(text, 301)
-
-
-def test_fields_are_set_added_and_removed() -> None:
-    block = b"GET / HTTP/1.1\r\nHost: a\r\nX-Set: 1\r\nx_set: 2\r\nX-Add: 1\r\nX-Gone: 1\r\nX_GONE: 2\r\nX-Stay: 1\r\n\r\n"
-    changes = field_changes({"X-Set": "{host}"}, {"X-Add": "2"}, ["X-Gone"])
-    applied = Actions(request=of_requests(changes, ())).apply(facts(), b"/", 0)
-    assert applied.changed(block) == (
-        b"GET / HTTP/1.1\r\nHost: a\r\nX-Add: 1\r\nX-Stay: 1\r\nX-Set: www.example.org\r\nX-Add: 2\r\n\r\n")
-
-
-def test_a_name_with_an_underscore_is_taken_out_in_both_spellings() -> None:
-    block = b"GET / HTTP/1.1\r\nHost: a\r\nX_User: forged\r\nX-User: forged\r\nx_gone: 1\r\nX_Told: 1\r\n\r\n"
-    changes = of_requests(field_changes({"X_User": "{host}"}, {}, ["X_Gone"]), ["X_Told"])
-    applied = Actions(request=changes).apply(facts(), b"/", 0)
-    assert applied.changed(block) == b"GET / HTTP/1.1\r\nHost: a\r\nX_User: www.example.org\r\n\r\n"
 
 
 def test_who_may_not_come_is_refused_before_an_answer() -> None:

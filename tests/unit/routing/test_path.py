@@ -1,9 +1,13 @@
 """The path as routes compare it: normal forms, and what no reading is sure of."""
 from __future__ import annotations
 
+import random
+
 import pytest
 
-from prefork_lb.routing.path import compared
+from prefork_lb.native.loader import NativeHeads, native_heads
+from prefork_lb.routing.path import compared, plain_path
+from prefork_lb.wire import compiled
 from tests.support.calls import calls_of
 
 
@@ -95,6 +99,26 @@ def test_what_servers_read_in_different_ways_is_named(raw: bytes, words: str) ->
     b"/caf%c3%a9", b"/a%20b", b"/%e2%82%ac", b"/%f0%9f%98%80", b"/a:b@c,d=e", b"/100%25", b"/%25%20a"])
 def test_what_all_read_alike_is_not_doubted(raw: bytes) -> None:
     assert compared(raw).doubt == ""
+
+
+@pytest.mark.parametrize("heads", [native_heads(), None], ids=["native", "pure"])
+def test_a_path_is_plain_when_it_is_its_own_normal_form(heads: NativeHeads | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiled, "heads", heads)
+    assert [plain_path(target) for target in (b"/a/b.c?d=%2f;//", b"/a-~_", b"/", b"/?", b"/a?b?c", b"/a/?/../")] == [
+        6, 5, 1, 1, 2, 3]
+    assert [plain_path(target) for target in (b"*", b"", b"?", b"a/b", b"/a/.", b"/a/", b"/a//?", b"/(a)", b"/a(b)")] == [
+        -1, -1, -1, -1, -1, 3, -1, -1, 5]
+    rng = random.Random(5)
+    plain = 0
+    for _ in range(20_000):
+        path = b"/" + b"".join(rng.choice([b"/", b".", b"(", b"%", b"%41", b";", b"\\", b"\0", *[b"a", b"b"] * 8])
+                               for _ in range(rng.randrange(9)))
+        rest = rng.choice([b"", b"?", b"?a=%2f//;"])
+        length = plain_path(path + rest)
+        assert length in (-1, len(path)), path
+        plain += length >= 0
+        assert length < 0 or compared(path) == (path, path, ""), path
+    assert 2000 < plain < 18_000
 
 
 @pytest.mark.parametrize("piece", [b"/a", b"/..", b"/.", b"//", b"%2e%2e/", b"/%61", b";", b"/;%5c"])

@@ -8,9 +8,9 @@ from prefork_lb.errors import Refused
 from prefork_lb.scaling.driver import Ended, Running, StartFailed
 from prefork_lb.scaling.fleet import Fleet, FleetSettings
 from prefork_lb.scaling.fleet_pool import PooledServer
-from prefork_lb.scaling.member import State
 from prefork_lb.scaling.rolling import RollRequest
-from prefork_lb.shared.events import Kind
+from prefork_lb.scaling.scaled_server import ScaledState
+from prefork_lb.shared.events import EventKind
 
 TICK_S = 0.25
 
@@ -78,7 +78,7 @@ class StagedPool:
     def __init__(self) -> None:
         self.servers: dict[str, PooledServer] = {}
         self.busy: set[str] = set()  # they have requests that do not end
-        self.events: list[tuple[Kind, str, str]] = []
+        self.events: list[tuple[EventKind, str, str]] = []
         self.refusal = ""
         self.unfit: set[str] = set()
         self.down: set[str] = set()  # their checks fail
@@ -107,7 +107,7 @@ class StagedPool:
     def remove(self, address: str) -> None:
         del self.servers[address]
 
-    def tell(self, kind: Kind, address: str, text: str) -> None:
+    def tell(self, kind: EventKind, address: str, text: str) -> None:
         self.events.append((kind, address, text))
 
 
@@ -168,8 +168,8 @@ class Stage:
         """ "1 serving, 2 starting" """
         return ", ".join(f"{member.n} {member.state.value}" for member in self.fleet.servers)
 
-    def count(self, *states: State) -> int:
+    def count(self, *states: ScaledState) -> int:
         return self.fleet.count(*states)
 
-    def kinds(self) -> list[Kind]:
+    def kinds(self) -> list[EventKind]:
         return [kind for kind, _, _ in self.pool.events]

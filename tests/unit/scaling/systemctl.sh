@@ -1,5 +1,5 @@
 #!/bin/sh
-# Stands in for systemctl: a unit is a file in $UNITS, which holds its state. Each call is noted in $UNITS/calls.
+# Stands in for systemctl: a unit is a file in $UNITS, which holds its state (gone: systemd has none). Each call is noted in $UNITS/calls.
 echo "$*" >> "$UNITS/calls"
 command=$1; shift
 case $command in
@@ -11,20 +11,30 @@ start)
     fi
     echo active > "$UNITS/$1" ;;
 stop)
+    [ "$1" = --no-block ] && shift
     if [ -e "$UNITS/refuses" ]; then
         echo "Failed to stop $1: Access denied" >&2
         exit 4
     fi
-    [ "$1" = --no-block ] && shift
-    for unit; do echo inactive > "$UNITS/$unit"; done ;;
+    code=0
+    for unit; do
+        if [ "$(cat "$UNITS/$unit" 2> /dev/null)" != gone ]; then
+            echo inactive > "$UNITS/$unit"
+        else
+            echo "Failed to stop $unit: Unit $unit not loaded." >&2
+            code=5
+        fi
+    done
+    exit $code ;;
 kill)
     echo failed > "$UNITS/$2" ;;
 show)
     shift
     for unit; do
-        result=success; [ "$(cat "$UNITS/$unit")" = failed ] && result=signal
+        state=$(cat "$UNITS/$unit"); [ "$state" = gone ] && state=inactive
+        result=success; [ "$state" = failed ] && result=signal
         printf 'Id=%s\nActiveState=%s\nSubState=x\nResult=%s\nExecMainStatus=9\nMemoryCurrent=1048576\n' \
-            "$unit" "$(cat "$UNITS/$unit")" $result
+            "$unit" "$state" $result
         printf 'CPUUsageNSec=2500000000\nActiveEnterTimestampMonotonic=5000000\n\n'
     done ;;
 list-units)

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from prefork_lb.scaling.autoscaler import Autoscaler, Load
+from prefork_lb.scaling.autoscaler import Autoscaler, PoolLoad
 from prefork_lb.scaling.rule import RuleSettings, Wish
 
 SETTINGS = RuleSettings(most=6, target=4)
@@ -27,7 +27,7 @@ class Pool:
             self.now += 0.25
             self.starts = [start for start in self.starts if not self._is_up(start)]
             self.waited, self.waited_s = self.waited + bool(wait_s), self.waited_s + wait_s
-            self.autoscaler.note(self.now, Load(in_flight, self.requests, cpu, self.waited, self.waited_s))
+            self.autoscaler.note(self.now, PoolLoad(in_flight, self.requests, cpu, self.waited, self.waited_s))
             if self.now % 1 == 0:
                 self.wish = self.autoscaler.wish(self.now, self.running, self.least)
                 self.running = min(self.running, self.wish.servers)

@@ -7,8 +7,8 @@ import pytest
 
 from prefork_lb.errors import InvariantError, NotThere
 from prefork_lb.scaling.fleet import FleetSettings
-from prefork_lb.scaling.member import TRANSITIONS, Member, MemberEvent, State
-from prefork_lb.shared.events import Kind
+from prefork_lb.scaling.scaled_server import TRANSITIONS, ScaledEvent, ScaledServer, ScaledState
+from prefork_lb.shared.events import EventKind
 from tests.unit.scaling.staged import Stage
 
 
@@ -24,7 +24,7 @@ def test_servers_are_started_until_there_are_enough() -> None:
     stage.readiness.passes = True
     stage.run()
     assert (stage.states, stage.serving) == ("1 serving, 2 serving", 2)
-    assert stage.kinds() == [Kind.STARTED, Kind.STARTED]
+    assert stage.kinds() == [EventKind.STARTED, EventKind.STARTED]
     stage.run(100)
     assert stage.driver.starts == 2
 
@@ -44,7 +44,7 @@ def test_the_server_with_the_highest_number_goes_when_fewer_are_wanted() -> None
     assert stage.states == "1 serving, 2 serving, 3 draining"
     stage.run(1)
     assert stage.states == "1 serving, 2 serving"
-    assert Kind.EXITED not in stage.kinds()
+    assert EventKind.EXITED not in stage.kinds()
 
 
 def test_one_that_does_not_serve_yet_goes_first() -> None:
@@ -108,7 +108,7 @@ def test_a_server_that_ends_by_itself_leaves_the_pool_and_is_started_again_at_on
     stage.run()
     assert (stage.serving, stage.driver.starts) == (2, 3)
     kind, address, text = stage.pool.events[-2]
-    assert (kind, address) == (Kind.EXITED, "127.0.0.1:9001")
+    assert (kind, address) == (EventKind.EXITED, "127.0.0.1:9001")
     assert text == "has ended by itself: exited with code 1; another one is started"
 
 
@@ -126,7 +126,7 @@ def test_one_that_keeps_ending_is_started_after_longer_and_longer_waits(caplog: 
         stage.driver.end(1)
     assert waits == [0, 0, 1, 3, 7, 15, 60]
     assert stage.fleet.is_given_up
-    assert stage.kinds().count(Kind.GIVEN_UP) == 1
+    assert stage.kinds().count(EventKind.GIVEN_UP) == 1
     assert "pool app: server 127.0.0.1:9006: it has not started: exited with code 1; 6 failures in a row: none is started for " \
            "60 s; its last output:\nthe last line" in caplog.text
 
@@ -172,7 +172,7 @@ def test_after_a_failure_one_is_started_at_a_time() -> None:
     for n in (1, 2, 3):
         stage.driver.end(n)
     stage.run(20)
-    assert stage.count(State.STARTING) == 1
+    assert stage.count(ScaledState.STARTING) == 1
     stage.readiness.passes = True
     stage.run(5)
     assert stage.serving == 3
@@ -236,7 +236,7 @@ def test_a_server_that_cannot_join_the_pool_is_ended() -> None:
     stage.pool.refusal = "room for 4 servers only"
     stage.run(1, wanted=1)
     assert stage.pool.events[0] == (
-        Kind.EXITED, "127.0.0.1:9001", "cannot join the pool: room for 4 servers only; another one is started")
+        EventKind.EXITED, "127.0.0.1:9001", "cannot join the pool: room for 4 servers only; another one is started")
     stage.pool.refusal = ""
     stage.run(30)
     assert stage.serving == 1
@@ -312,10 +312,10 @@ def test_a_server_that_ended_while_there_was_no_controller_leaves_the_pool() -> 
 
 
 def test_a_step_that_the_table_lacks_is_a_defect_and_changes_nothing() -> None:
-    for state in State:
-        for event in MemberEvent:
+    for state in ScaledState:
+        for event in ScaledEvent:
             if (state, event) not in TRANSITIONS:
-                member = Member(1, 0.0, state, 0.0, 30.0)
+                member = ScaledServer(1, 0.0, state, 0.0, 30.0)
                 with pytest.raises(InvariantError):
                     member.go_on(event, 1.0, "")
                 assert member.state is state
@@ -356,5 +356,5 @@ def test_whatever_happens_there_are_in_the_end_as_many_as_are_wanted(seed: int) 
     stage.fleet.use(FleetSettings())
     stage.run(300, wanted=3)
     assert stage.roll is None or stage.fleet.roll_outcome
-    assert [member.state for member in stage.fleet.servers] == [State.SERVING] * 3
+    assert [member.state for member in stage.fleet.servers] == [ScaledState.SERVING] * 3
     assert stage.serving == len(stage.driver.running) == 3

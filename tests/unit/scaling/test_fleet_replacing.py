@@ -4,7 +4,7 @@ from __future__ import annotations
 import pytest
 
 from prefork_lb.scaling.fleet import FleetSettings
-from prefork_lb.scaling.member import State
+from prefork_lb.scaling.scaled_server import ScaledState
 from tests.unit.scaling.staged import Stage
 
 
@@ -102,6 +102,6 @@ def test_a_roll_lets_a_lost_server_go_first() -> None:
     stage.run(61)
     stage.start_roll()
     stage.readiness.passes = True
-    while not (going := [member.n for member in stage.fleet.servers if member.state is State.DRAINING]):
+    while not (going := [member.n for member in stage.fleet.servers if member.state is ScaledState.DRAINING]):
         stage.run()
     assert going == [2]

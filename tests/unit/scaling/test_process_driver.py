@@ -14,7 +14,7 @@ import pytest
 
 from prefork_lb.scaling.addresses import Addresses
 from prefork_lb.scaling.driver import Ended, StartFailed
-from prefork_lb.scaling.drivers.process import Instance, ProcessDriver, ProcessSettings
+from prefork_lb.scaling.drivers.process import InstanceSegment, ProcessDriver, ProcessSettings
 from prefork_lb.scaling.keepers import keepers
 from prefork_lb.shared.identity import start_time
 from tests.support.place import HOST
@@ -37,7 +37,7 @@ class Life:
         self.descriptor = os.open(path, os.O_RDWR)
 
     def driver(self, script: str = "sleep 600", pool: str = "app", **more: object) -> ProcessDriver:
-        return ProcessDriver(Instance(self.segment, self.descriptor, (0, MASTERS)), pool, self.settings(script, **more))
+        return ProcessDriver(InstanceSegment(self.segment, self.descriptor, (0, MASTERS)), pool, self.settings(script, **more))
 
     def settings(self, script: str, **more: object) -> ProcessSettings:
         settings = ProcessSettings(["/bin/sh", "-c", script], Addresses.parse("auto"), directory=str(self.folder))
@@ -83,6 +83,7 @@ def life(tmp_path: Path) -> Iterator[Life]:
     life = Life(tmp_path)
     yield life
     for keeper in keepers(life.segment):
+        os.kill(keeper.pid, signal.SIGCONT)
         os.kill(keeper.pid, signal.SIGUSR1)
     life.master.kill()
     life.master.wait()
@@ -104,6 +105,17 @@ def end_of(driver: ProcessDriver) -> Ended:
 
 def gone(*pids: int) -> Callable[[], bool]:
     return lambda: not any(map(is_running, pids))
+
+
+@pytest.mark.parametrize("hard", [False, True])
+def test_a_keeper_that_is_stopped_ends_its_server_when_it_is_asked_to(life: Life, hard: bool) -> None:
+    driver = life.driver()
+    server = life.started(driver)
+    os.kill(life.keeper(), signal.SIGSTOP)
+    driver.stop(1, hard)
+    found: list[Ended] = []
+    wait_until(lambda: found.extend(driver.ended()) or found, "the server has ended", 20)
+    assert not is_running(server)
 
 
 def test_a_server_runs_until_it_is_stopped(life: Life) -> None:

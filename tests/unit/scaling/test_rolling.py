@@ -4,7 +4,7 @@ from __future__ import annotations
 import pytest
 
 from prefork_lb.scaling.fleet import FleetSettings
-from prefork_lb.scaling.member import State
+from prefork_lb.scaling.scaled_server import ScaledState
 from tests.unit.scaling.staged import Stage
 
 SETTINGS = FleetSettings(start_timeout_s=30, warm_s=5)
@@ -40,7 +40,7 @@ def test_every_server_is_replaced_and_none_goes_before_a_new_one_is_warm(stage: 
     assert len(addresses(stage)) == stage.serving == 4
     assert not before & addresses(stage)
     assert stage.least_serving == 4
-    assert (stage.count(State.SERVING), len(stage.fleet.servers)) == (4, 4)
+    assert (stage.count(ScaledState.SERVING), len(stage.fleet.servers)) == (4, 4)
 
 
 @pytest.mark.parametrize("surge", [1, 2, 4])
@@ -49,7 +49,7 @@ def test_no_more_new_servers_come_up_at_a_time_than_it_may_have(stage: Stage, su
     most = 0
     while not stage.fleet.roll_outcome:
         stage.run()
-        most = max(most, stage.count(State.STARTING, State.SERVING))
+        most = max(most, stage.count(ScaledState.STARTING, ScaledState.SERVING))
     assert most == 4 + surge
 
 
@@ -79,9 +79,9 @@ def test_it_goes_back_when_a_new_server_does_not_come_up(stage: Stage, how: str)
         stage.run()
         assert stage.serving >= 4
         newest = stage.fleet.servers[-1]
-        if how == "ends" and newest.state is State.STARTING and stage.driver.starts > broken:
+        if how == "ends" and newest.state is ScaledState.STARTING and stage.driver.starts > broken:
             stage.driver.end(newest.n)
-        if how == "ends when it serves" and newest.state is State.SERVING and stage.driver.starts > broken:
+        if how == "ends when it serves" and newest.state is ScaledState.SERVING and stage.driver.starts > broken:
             stage.driver.end(newest.n)
             how = "has ended"
     assert not stage.fleet.roll_outcome.is_done
@@ -135,7 +135,7 @@ def test_requests_that_go_on_do_not_hold_up_the_roll(stage: Stage) -> None:
     stage.start_roll()
     run_until_over(stage)
     assert stage.fleet.roll_outcome == (True, "4 new servers")
-    assert stage.count(State.DRAINING) == 4
+    assert stage.count(ScaledState.DRAINING) == 4
     stage.pool.busy.clear()
     stage.run(1)
     assert len(stage.fleet.servers) == 4
@@ -157,7 +157,7 @@ def test_it_goes_back_also_to_another_number(stage: Stage, wanted: int) -> None:
     stage.run(8)
     stage.readiness.passes = False
     stage.run(6, wanted=wanted)
-    stage.driver.end(next(member.n for member in stage.fleet.servers if member.state is State.STARTING))
+    stage.driver.end(next(member.n for member in stage.fleet.servers if member.state is ScaledState.STARTING))
     run_until_over(stage)
     assert stage.least_serving >= min(wanted, 4)
     assert stage.fleet.roll_outcome == (False, "gone back: a new server has not started: exited with code 1")

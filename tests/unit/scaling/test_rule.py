@@ -6,19 +6,19 @@ from dataclasses import replace
 
 import pytest
 
-from prefork_lb.scaling.rule import Rule, RuleSettings, Wish
+from prefork_lb.scaling.rule import RuleSettings, ScalingRule, Wish
 
 SETTINGS = RuleSettings(most=10_000, target=10, max_up=10, max_down=10)
 
 
-def ask(rule: Rule, now: float, stable: float, panic: float, running: int) -> int:
+def ask(rule: ScalingRule, now: float, stable: float, panic: float, running: int) -> int:
     """The count that the rule gives for two averages of requests in flight."""
     target = rule.settings.target
     return rule.wish(now, Wish(math.ceil(stable / target), ""), Wish(math.ceil(panic / target), ""), running).servers
 
 
-def new_rule(running: int = 0, **settings: float) -> Rule:
-    return Rule(replace(SETTINGS, **settings), 0.0, running)  # type: ignore[arg-type]
+def new_rule(running: int = 0, **settings: float) -> ScalingRule:
+    return ScalingRule(replace(SETTINGS, **settings), 0.0, running)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("stable", "panic", "running", "wanted"), [

@@ -146,6 +146,25 @@ def test_the_end_of_the_instance_ends_the_units(driver: SystemdDriver, units: Pa
     assert set(states(units).values()) == {"inactive"}
 
 
+def test_at_the_end_of_the_instance_one_that_has_just_ended_is_no_error(driver: SystemdDriver, units: Path,
+                                                                        caplog: pytest.LogCaptureFixture) -> None:
+    for n in (1, 2):
+        driver.start(n)
+    wait_until(lambda: set(states(units).values()) == {"active"} and len(states(units)) == 2, "both run", 20)
+    (units / "app@1.service").write_text("gone")
+    driver.close()
+    assert states(units)["app@2.service"] == "inactive" and caplog.text == ""
+
+
+def test_at_the_end_of_the_instance_a_unit_that_goes_on_is_told(driver: SystemdDriver, units: Path,
+                                                                caplog: pytest.LogCaptureFixture) -> None:
+    driver.start(1)
+    wait_until(lambda: states(units) == {"app@1.service": "active"}, "it runs", 20)
+    (units / "refuses").touch()
+    driver.close()
+    assert "could not be stopped: app@1.service: Failed to stop app@1.service: Access denied" in caplog.text
+
+
 def test_a_number_beyond_the_addresses_cannot_be_started(units: Path) -> None:
     driver = SystemdDriver(UnitSettings("app@{n}.service", Addresses.parse("127.0.0.1:9001-9002")))
     with pytest.raises(StartFailed, match="server 3 has no address: there are 2"):

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from prefork_lb.scaling.timetable import in_force, parse_time
+from prefork_lb.scaling.timetable import parse_time, time_in_force
 
 BERLIN = ZoneInfo("Europe/Berlin")
 
@@ -34,34 +34,34 @@ WEEK = [parse_time("Mon-Fri 08:00"), parse_time("Mon-Thu 20:00"), parse_time("Fr
     ("2026-11-30 08:00:00", 0), ("2026-11-30 19:59:59", 0), ("2026-11-30 20:00:00", 1), ("2026-12-01 03:00:00", 1),
     ("2026-12-04 16:29:59", 0), ("2026-12-04 16:30:00", 2), ("2026-12-06 12:00:00", 2)])
 def test_a_time_holds_until_the_next_one(now: str, expected: int) -> None:
-    assert in_force(WEEK, at(now)) == expected
+    assert time_in_force(WEEK, at(now)) == expected
 
 
 def test_a_single_time_always_holds() -> None:
-    assert in_force([parse_time("Wed 12:00")], at("2026-12-02 11:59:59")) == 0
+    assert time_in_force([parse_time("Wed 12:00")], at("2026-12-02 11:59:59")) == 0
 
 
 def test_no_times_hold_nothing() -> None:
-    assert in_force([], at("2026-12-02 11:59:59")) is None
+    assert time_in_force([], at("2026-12-02 11:59:59")) is None
 
 
 def test_of_two_at_the_same_instant_the_later_one_counts() -> None:
-    assert in_force([parse_time("08:00"), parse_time("Mon 08:00")], at("2026-11-30 09:00:00")) == 1
+    assert time_in_force([parse_time("08:00"), parse_time("Mon 08:00")], at("2026-11-30 09:00:00")) == 1
 
 
 def test_a_time_that_the_clock_passes_over_comes_when_it_would_have_come() -> None:
     times = [parse_time("00:00"), parse_time("02:30")]  # on 2026-03-29, 02:00 is 03:00
-    assert in_force(times, at("2026-03-29 01:59:59")) == 0
-    assert in_force(times, at("2026-03-29 03:29:59")) == 0
-    assert in_force(times, at("2026-03-29 03:30:00")) == 1
+    assert time_in_force(times, at("2026-03-29 01:59:59")) == 0
+    assert time_in_force(times, at("2026-03-29 03:29:59")) == 0
+    assert time_in_force(times, at("2026-03-29 03:30:00")) == 1
 
 
 def test_a_time_that_the_clock_shows_twice_holds_from_the_first_one_on() -> None:
     times = [parse_time("00:00"), parse_time("02:30")]  # on 2026-10-25, 03:00 is 02:00
-    assert in_force(times, at("2026-10-25 02:29:59")) == 0
-    assert in_force(times, at("2026-10-25 02:30:00")) == 1
-    assert in_force(times, at("2026-10-25 02:10:00", fold=1)) == 1
-    assert in_force(times, at("2026-10-25 02:40:00", fold=1)) == 1
+    assert time_in_force(times, at("2026-10-25 02:29:59")) == 0
+    assert time_in_force(times, at("2026-10-25 02:30:00")) == 1
+    assert time_in_force(times, at("2026-10-25 02:10:00", fold=1)) == 1
+    assert time_in_force(times, at("2026-10-25 02:40:00", fold=1)) == 1
 
 
 @pytest.mark.parametrize(("text", "days"), [

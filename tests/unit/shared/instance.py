@@ -2,13 +2,13 @@
 from __future__ import annotations
 
 from prefork_lb.shared import layout as at
-from prefork_lb.shared.keys import slots_by_key
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.members import moved_since
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import States
 from prefork_lb.shared.steering import Steering
 from prefork_lb.shared.table import PoolEntry, Standing, enter
+from prefork_lb.shared.table_lookup import slots_by_key
 from prefork_lb.shared.view import ServerView, view
 from tests.unit.shared.saving import entries
 

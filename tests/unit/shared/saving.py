@@ -4,8 +4,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from prefork_lb.shared import layout as at
-from prefork_lb.shared.saved import StateFile
 from prefork_lb.shared.segment import Segment
+from prefork_lb.shared.state_file import StateFile
 from prefork_lb.shared.states import States
 from prefork_lb.shared.table import PoolEntry, ServerEntry
 

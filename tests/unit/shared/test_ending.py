@@ -10,7 +10,7 @@ from prefork_lb.shared import ending
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.ending import end_instance
 from prefork_lb.shared.ledger import Ledger
-from prefork_lb.shared.scales import Mode, Scaling, write_scaling
+from prefork_lb.shared.scaling_state import Mode, Scaling, write_scaling
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import now_ms
 from tests.unit.shared.processes import Master

@@ -9,15 +9,15 @@ import pytest
 
 from prefork_lb.shared import layout as at
 from prefork_lb.shared import refusals
-from prefork_lb.shared.events import Event, Kind, last, recent, record
+from prefork_lb.shared.events import Event, EventKind, last, recent, record_event
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.refusals import count_refusal
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import States
 from prefork_lb.shared.table import PoolEntry, ServerEntry, register
 from prefork_lb.shared.transitions import Check
-from prefork_lb.shared.transitions import Event as What
-from tests.unit.shared.breaking import Break, broken_off, length
+from prefork_lb.shared.transitions import StateEvent as What
+from tests.unit.shared.breaking import Break, broken_off, moments
 from tests.unit.shared.processes import Child
 
 POOL, SERVER = "web", "10.0.0.1:80"
@@ -40,13 +40,13 @@ def texts(segment: Segment, after: int = 0, limit: int = at.EVENTS) -> list[str]
 def write(segment: Segment, ledger: Ledger, *found: str) -> None:
     with ledger.locked():
         for text in found:
-            record(segment, Kind.AUDIT, text)
+            record_event(segment, EventKind.AUDIT, text)
 
 
 def test_an_event_is_read_as_it_was_written(segment: Segment, ledger: Ledger) -> None:
     before = time.time()
     with ledger.locked():
-        record(segment, Kind.ADMIN, "drain → ready", "web", "[fd00::1]:80", "alice")
+        record_event(segment, EventKind.ADMIN, "drain → ready", "web", "[fd00::1]:80", "alice")
     [event] = recent(segment)
     assert before - 1 < event.at < time.time() + 1
     assert event == Event(1, event.at, "admin", "web", "[fd00::1]:80", "drain → ready", "alice")
@@ -64,8 +64,8 @@ def test_the_newest_are_kept_oldest_first(segment: Segment, ledger: Ledger) -> N
 def test_what_is_too_long_is_cut_at_its_end_and_unprintable_characters_are_shown(segment: Segment, ledger: Ledger) -> None:
     longest = "s" * (at.KEY_BYTES - 2 - len(POOL))
     with ledger.locked():
-        record(segment, Kind.CONTROLLER_STARTED, "é" * 1000, POOL, longest, "ü" * 200)
-        record(segment, Kind.AUDIT, "a\nb\x1b[1m")
+        record_event(segment, EventKind.CONTROLLER_STARTED, "é" * 1000, POOL, longest, "ü" * 200)
+        record_event(segment, EventKind.AUDIT, "a\nb\x1b[1m")
     cut, shown = recent(segment)
     assert (cut.pool, cut.server, cut.who) == (POOL, longest, "ü" * 40) and set(cut.text) == {"é", "…"}
     assert shown.text == "a\\u000ab\\u001b[1m"
@@ -90,7 +90,9 @@ def test_a_writer_that_is_broken_off_leaves_all_or_nothing(segment: Segment, led
         mine = Ledger(segment, takes_row=False)
         return lambda: write(segment, mine, "new")
 
-    for instruction in range(1, length(prepare) + 1):
+    found = moments(how, prepare, segment.text)
+    assert len(found) > 8
+    for instruction in found:
         before = last(segment)
         broken_off(instruction, how, prepare)
         added = last(segment) - before

@@ -7,7 +7,7 @@ import pytest
 
 from prefork_lb.errors import NotThere
 from prefork_lb.shared import following
-from prefork_lb.shared.following import Followed, follow
+from prefork_lb.shared.following import Followed, follow_list
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.making import attach_or_create
 from prefork_lb.shared.members import Changes
@@ -15,7 +15,7 @@ from prefork_lb.shared.offsets import Layout
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import Admin, States
 from prefork_lb.shared.steering import Steering
-from prefork_lb.shared.table import PoolEntry, ServerEntry, Source, register
+from prefork_lb.shared.table import AddedBy, PoolEntry, ServerEntry, register
 from prefork_lb.shared.transitions import Check
 from prefork_lb.shared.view import view
 from tests.unit.shared.breaking import Break, broken_off, length
@@ -35,7 +35,7 @@ class Pool:
 
     def follow(self, *addresses: str, **rules: int) -> Followed:
         wanted = {address: ServerEntry(address, rules.get("weight", 1), rules.get("limit", 0), False) for address in addresses}
-        return follow(self.segment, self.ledger, self.states, "web", wanted)
+        return follow_list(self.segment, self.ledger, self.states, "web", wanted)
 
     @property
     def wanted(self) -> list[str]:
@@ -133,7 +133,7 @@ def test_a_list_longer_than_the_room_is_told_and_followed_as_far_as_it_goes(
     tried: list[str] = []
     add = Changes.add
 
-    def note(changes: Changes, server: ServerEntry, who: str, source: Source) -> int:
+    def note(changes: Changes, server: ServerEntry, who: str, source: AddedBy) -> int:
         tried.append(server.address)
         return add(changes, server, who, source)
 
@@ -153,7 +153,7 @@ def test_what_no_table_can_hold_is_told(pool: Pool) -> None:
 
 def test_a_pool_that_is_not_there_is_told(pool: Pool) -> None:
     with pytest.raises(NotThere):
-        follow(pool.segment, pool.ledger, pool.states, "api", {})
+        follow_list(pool.segment, pool.ledger, pool.states, "api", {})
 
 
 def test_a_long_list_is_worked_off_in_parts(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,7 +177,7 @@ def test_a_change_that_is_broken_off_is_done_by_the_next_look(segment: Segment, 
     def prepare() -> Callable[[], object]:
         ledger = Ledger(segment, takes_row=False)
         wanted = {address: ServerEntry(address, 1, 0, False) for address in (B, C)}
-        return lambda: follow(segment, ledger, pool.states, "web", wanted)
+        return lambda: follow_list(segment, ledger, pool.states, "web", wanted)
 
     pool.follow(A, B)
     steps = length(prepare)

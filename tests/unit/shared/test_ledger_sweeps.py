@@ -14,7 +14,7 @@ from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.making import attach_or_create
 from prefork_lb.shared.offsets import Layout
 from prefork_lb.shared.segment import Segment
-from tests.unit.shared.breaking import Break, broken_off, length
+from tests.unit.shared.breaking import Break, broken_off, moments
 from tests.unit.shared.processes import Child, Master
 
 
@@ -62,7 +62,7 @@ def small(master: Master) -> Segment:
 
 @pytest.mark.parametrize("how", Break)
 def test_a_worker_broken_off_at_any_moment_of_its_start_leaves_nothing(small: Segment, how: Break) -> None:
-    """While it takes its row it gives back those of the dead: 30 moments of each, with claims to give back each time."""
+    """While it takes its row it gives back those of the dead, who have claims each time."""
     survivor = Ledger(small)
     claim(survivor, 1)
 
@@ -76,11 +76,9 @@ def test_a_worker_broken_off_at_any_moment_of_its_start_leaves_nothing(small: Se
         return lambda: Ledger(small)
 
     Child(die_with_claims).wait()
-    # The first of the halving gives back what the dead one held, so this is the length of a start with nothing to do.
-    idle = length(prepare)
-    rng = random.Random(8)
-    moments = sorted({*rng.sample(range(1, idle), 30), *range(idle, idle + 700, 5)})
-    for instruction in moments:
+    found = moments(how, prepare, small.text, every=12)
+    assert len(found) > 15
+    for instruction in found:
         survivor.reclaim_dead()
         Child(die_with_claims).wait()
         broken_off(instruction, how, prepare)
@@ -104,9 +102,10 @@ def test_a_sweep_broken_off_at_any_moment_is_made_whole_by_the_next(small: Segme
         Child(die_with_claims).wait()
         return sweeper.reclaim_dead
 
-    last = length(prepare)
+    found = moments(how, prepare, small.text, every=12)
+    assert len(found) > 15
     survivor.reclaim_dead()
-    for instruction in range(1, last + 1, 37):  # a prime: loops are broken off at each of their steps
+    for instruction in found:
         broken_off(instruction, how, prepare)
         survivor.reclaim_dead()
         assert totals(survivor) == [0, 0], f"broken off at instruction {instruction}"

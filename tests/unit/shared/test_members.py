@@ -6,7 +6,6 @@ import pytest
 from prefork_lb.errors import BadValue, NotThere, Refused
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.events import recent
-from prefork_lb.shared.keys import owner_of, server_at, slots_by_key
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.making import attach_or_create
 from prefork_lb.shared.offsets import Layout
@@ -14,6 +13,7 @@ from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import Admin, States
 from prefork_lb.shared.steering import Steering
 from prefork_lb.shared.table import PoolEntry, ServerEntry, Standing, free_unused
+from prefork_lb.shared.table_lookup import owner_of, server_at, slots_by_key
 from prefork_lb.shared.transitions import Check
 from prefork_lb.shared.view import view
 from tests.unit.shared.breaking import Break, broken_off, length

@@ -2,10 +2,10 @@
 from __future__ import annotations
 
 from prefork_lb.shared import layout as at
-from prefork_lb.shared.keys import owner_of, slots_by_key
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import Admin
 from prefork_lb.shared.table import Standing, free_unused
+from prefork_lb.shared.table_lookup import owner_of, slots_by_key
 from prefork_lb.shared.view import view
 from tests.unit.shared.instance import A, B, C, Instance, moved
 from tests.unit.shared.test_ledger import claim

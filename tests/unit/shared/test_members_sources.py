@@ -4,16 +4,16 @@ from __future__ import annotations
 import pytest
 
 from prefork_lb.errors import Refused
-from prefork_lb.shared.keys import slots_by_key
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import Admin
-from prefork_lb.shared.table import PoolEntry, Source, free_unused
+from prefork_lb.shared.table import AddedBy, PoolEntry, free_unused
+from prefork_lb.shared.table_lookup import slots_by_key
 from prefork_lb.shared.view import view
 from tests.unit.shared.instance import A, B, C, Instance
 from tests.unit.shared.test_table import pool
 
 
-def follow(instance: Instance, address: str, source: Source = Source.DISCOVERY) -> int:
+def follow(instance: Instance, address: str, source: AddedBy = AddedBy.DISCOVERY) -> int:
     instance.steering.add_server("web", address, who="list", source=source)
     return slots_by_key(instance.segment)["web", address]
 
@@ -24,8 +24,8 @@ def test_what_has_added_a_server_alone_removes_it(instance: Instance) -> None:
     with pytest.raises(Refused, match=f"{C} comes from discovery, which would add it again; drain it instead"):
         instance.remove(C)
     with pytest.raises(Refused, match="comes from discovery"):
-        instance.steering.remove_server("web", C, who="x", source=Source.SCALING)
-    instance.steering.remove_server("web", C, who="list", source=Source.DISCOVERY)
+        instance.steering.remove_server("web", C, who="x", source=AddedBy.SCALING)
+    instance.steering.remove_server("web", C, who="list", source=AddedBy.DISCOVERY)
     assert sorted(instance.servers) == [A, B]
     instance.add(C)
     assert instance.servers[C].source == "operator"
@@ -74,7 +74,7 @@ def test_a_pool_whose_servers_come_and_go_may_be_empty_for_as_long_as_it_is_name
     instance = Instance(segment, empty)
     free_unused(segment, instance.ledger)
     follow(instance, C)
-    instance.steering.remove_server("web", C, who="list", source=Source.DISCOVERY)
+    instance.steering.remove_server("web", C, who="list", source=AddedBy.DISCOVERY)
     instance.know_all()
     free_unused(segment, instance.ledger)
     assert [each.name for each in view(segment).pools] == ["web"] and not instance.servers

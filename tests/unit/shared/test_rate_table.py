@@ -2,15 +2,18 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 
 import pytest
 
+from prefork_lb.shared.layout import RATE_CELLS
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.making import attach_or_create
 from prefork_lb.shared.offsets import Layout
 from prefork_lb.shared.rate_table import LimitKeys, RateTable
 from prefork_lb.shared.segment import Segment
+from tests.unit.shared.conftest import NewMaster
 from tests.unit.shared.processes import Master, running
 
 INTERVAL_NS = 100_000  # ten thousand a second
@@ -23,9 +26,46 @@ def limited(master: Master) -> Segment:
     return attach_or_create(master.pid, Layout(8, 8, 8, rates=64))
 
 
-@pytest.fixture
-def table(limited: Segment) -> RateTable:
-    return RateTable(limited, Ledger(limited))
+@pytest.fixture(params=["native", "pure"])
+def table(limited: Segment, request: pytest.FixtureRequest) -> RateTable:
+    return table_of(limited, request.param)
+
+
+def table_of(segment: Segment, kind: str) -> RateTable:
+    ledger = Ledger(segment)
+    if kind == "pure":
+        ledger.native_claims = None
+    elif ledger.native_claims is None:
+        pytest.skip("prefork_lb.native.claims was not built: it takes a C compiler")
+    return RateTable(segment, ledger)
+
+
+def test_both_count_the_same(new_master: NewMaster) -> None:
+    segments = [attach_or_create(new_master().pid, Layout(8, 8, 8, rates=32)) for _ in range(2)]
+    tables = [table_of(segment, kind) for segment, kind in zip(segments, ("native", "pure"), strict=True)]
+    rng, now = random.Random(3), 10**15
+    waits = [0, 0]
+    for _ in range(5000):
+        now += rng.choice([0, 10, 100_000])
+        key = rng.choice([rng.randrange(-50, 50), rng.getrandbits(64) - 2**63]) or 1
+        numbers = key, rng.choice([INTERVAL_NS, 1, 10**12]), rng.choice([0, INTERVAL_NS, 5 * INTERVAL_NS]), now
+        found = [table.take(*numbers) for table in tables]
+        assert found[0] == found[1], numbers
+        waits[found[0] > 0] += 1
+    assert min(waits) > 300
+    layout = segments[0].layout
+    cells = [segment.cells[layout.rates_start:layout.rates_start + 32 * RATE_CELLS].tolist() for segment in segments]
+    assert cells[0] == cells[1]
+
+
+@pytest.mark.parametrize("numbers", [(KEY, 2**70, 0, 5), (KEY, 2**62, 0, 5), (KEY, 1, 2**70, 5), (KEY, 1, 0, 0)])
+def test_numbers_of_any_size_are_counted(table: RateTable, numbers: tuple[int, int, int, int]) -> None:
+    """A rate of one in a thousand years is none that C can count."""
+    if numbers[1] < 2**63:
+        assert table.take(*numbers) == 0
+    else:
+        with pytest.raises((OverflowError, ValueError)):
+            table.take(*numbers)
 
 
 def made(table: RateTable, instants: range, burst: int, key: int = KEY) -> int:

@@ -8,7 +8,7 @@ from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.making import attach_or_create
 from prefork_lb.shared.offsets import Layout
 from prefork_lb.shared.rate_table import RateTable
-from prefork_lb.shared.rate_uses import RateUses, ToldRateTable
+from prefork_lb.shared.rate_uses import RateUses, ToldUses
 from prefork_lb.shared.segment import Segment
 from tests.unit.shared.processes import Master
 
@@ -21,7 +21,7 @@ def told(master: Master) -> Segment:
 
 
 def test_each_use_is_read_once_by_key(told: Segment) -> None:
-    table, uses = ToldRateTable(told, Ledger(told)), RateUses(told)
+    table, uses = RateTable(told, Ledger(told), ToldUses(told)), RateUses(told)
     assert [table.take(key, 100, 100, 0) for key in (5, -7, 5, 5)] == [0, 0, 0, 100]  # what is refused uses nothing
     assert uses.news() == {5: 200, -7: 100} and uses.news() == {}
     table.take(5, 100, 100, 1000)
@@ -30,7 +30,7 @@ def test_each_use_is_read_once_by_key(told: Segment) -> None:
 
 
 def test_of_more_uses_than_there_is_room_the_last_ones_are_read(told: Segment) -> None:
-    table, uses = ToldRateTable(told, Ledger(told)), RateUses(told)
+    table, uses = RateTable(told, Ledger(told), ToldUses(told)), RateUses(told)
     for key in range(1, 41):
         table.take(key, 100, 0, 0)
     # One entry less than the room: a writer may be at work on the oldest.

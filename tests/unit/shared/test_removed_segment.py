@@ -11,7 +11,7 @@ import pytest
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.finding import DIRECTORY, find, open_inherited, removed_segments, segments
 from prefork_lb.shared.ledger import Ledger
-from prefork_lb.shared.making import attach_or_create, remove
+from prefork_lb.shared.making import attach_or_create, remove_segment
 from prefork_lb.shared.offsets import Layout
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import States
@@ -121,7 +121,7 @@ def test_the_removal_is_told_once_by_one_process(removed: Segment, caplog: pytes
 
 def test_the_end_of_an_instance_is_no_removal(master: Master, segment: Segment, caplog: pytest.LogCaptureFixture) -> None:
     """gunicorn's master removes the file when it ends; the controller looks once more before it ends, too."""
-    remove(master.pid)
+    remove_segment(master.pid)
     Sweeper(segment, Ledger(segment, takes_row=False), States(segment)).sweep()
     assert segment.is_removed and caplog.records == []
     assert segment.masters() == [] and find(master.pid) is None

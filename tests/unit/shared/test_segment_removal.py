@@ -12,7 +12,7 @@ import pytest
 from prefork_lb.shared import finding, making
 from prefork_lb.shared.finding import DIRECTORY, segment_names
 from prefork_lb.shared.ledger import Ledger
-from prefork_lb.shared.making import remove
+from prefork_lb.shared.making import remove_segment
 from prefork_lb.shared.segment import Segment, SegmentError
 from tests.support.waiting import wait_until
 from tests.unit.shared.conftest import SERVERS, NewMaster, attach, name_of
@@ -21,7 +21,7 @@ from tests.unit.shared.processes import Master, Signals, running
 
 def test_remove_takes_away_the_only_masters_segment(master: Master, file: Path) -> None:
     segment = attach(master)
-    remove(master.pid)
+    remove_segment(master.pid)
     assert not file.exists()
     # Workers that still run keep theirs.
     assert Ledger(segment).totals.tolist() == [0] * SERVERS
@@ -32,9 +32,9 @@ def test_remove_leaves_what_a_successor_uses_and_what_is_of_others(new_master: N
     attach(old)
     attach(new, old.pid)
     attach(stranger)
-    remove(old.pid)
+    remove_segment(old.pid)
     assert {name_of(old), name_of(stranger)} <= set(segment_names())
-    remove(12345678)
+    remove_segment(12345678)
     assert {name_of(old), name_of(stranger)} <= set(segment_names())
 
 
@@ -59,7 +59,7 @@ def test_remove_leaves_no_successor_without_a_segment_that_joins_at_the_same_mom
 
     def remove_slowly() -> None:
         monkeypatch.setattr(making, "_end", end_slowly)
-        remove(old.pid)
+        remove_segment(old.pid)
 
     joined = new_signals()
 
@@ -85,10 +85,10 @@ def test_a_master_ends_though_another_process_holds_the_file_lock(
     attach(master)
     monkeypatch.setattr(making, "_PATIENCE_S", 0.05)
     with making._file_lock(os.geteuid()):
-        remove(master.pid)
+        remove_segment(master.pid)
     assert f"{name_of(master)} is left to the next start to remove: {DIRECTORY}/prefork-lb-" in caplog.text
     assert name_of(master) in segment_names()
-    remove(master.pid)
+    remove_segment(master.pid)
     assert name_of(master) not in segment_names()
 
 
@@ -99,7 +99,7 @@ def test_remove_passes_over_what_cannot_be_opened(master: Master, monkeypatch: p
         raise SegmentError("another user's")
 
     monkeypatch.setattr(making, "open_segment", refuse)
-    remove(master.pid)
+    remove_segment(master.pid)
     assert name_of(master) in segment_names()
 
 

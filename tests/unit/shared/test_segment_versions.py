@@ -9,7 +9,7 @@ from prefork_lb.shared import layout as at
 from prefork_lb.shared import making
 from prefork_lb.shared.finding import DIRECTORY, open_segment, segment_names
 from prefork_lb.shared.ledger import Ledger
-from prefork_lb.shared.making import remove
+from prefork_lb.shared.making import remove_segment
 from tests.unit.shared.breaking import Break, broken_off
 from tests.unit.shared.conftest import ROWS, SERVERS, NewMaster, attach, name_of, write
 from tests.unit.shared.processes import Master
@@ -41,7 +41,7 @@ def test_a_maker_killed_at_any_moment_leaves_something_that_the_next_replaces(
     instruction = 1
     while not broken_off(instruction, Break.KILL, lambda: lambda: attach(master)):
         assert attach(master).masters() == [master.pid]
-        remove(master.pid)
+        remove_segment(master.pid)
         assert name_of(master) not in segment_names()
         instruction += 23
     assert instruction > 500  # it was traced
@@ -97,7 +97,7 @@ def test_a_reload_after_an_upgrade_of_the_package_gets_a_segment_and_says_what_t
     said = [record.getMessage() for record in caplog.records]
     assert len(said) == 1 and "Restart gunicorn, or upgrade it by SIGUSR2" in said[0]
     assert file.read_bytes() == before, "the old workers go on with theirs"
-    remove(master.pid)
+    remove_segment(master.pid)
     assert first.name not in segment_names()
 
 

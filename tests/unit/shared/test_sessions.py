@@ -12,7 +12,7 @@ import pytest
 
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.ledger import Ledger
-from prefork_lb.shared.making import attach_or_create, remove
+from prefork_lb.shared.making import attach_or_create, remove_segment
 from prefork_lb.shared.offsets import Layout
 from prefork_lb.shared.sessions import SessionKeys, SessionTable, count_sessions
 from prefork_lb.shared.sessions_repair import repair_sessions
@@ -214,7 +214,7 @@ def test_all_workers_see_a_session_and_a_dead_owner_of_the_lock_is_made_good() -
         assert keys.session(b"abc") != SessionKeys(segment.secret, "api").session(b"abc")
         assert keys.session(b"abc") != SessionKeys(b"x" * 32, "web").session(b"abc")
     finally:
-        remove(master.pid)
+        remove_segment(master.pid)
         master.kill()
 
 

@@ -1,7 +1,6 @@
 """What clients were answered: counted by workers, kept when they end, begun anew with a server."""
 from __future__ import annotations
 
-import random
 import threading
 from collections.abc import Callable
 
@@ -17,7 +16,7 @@ from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.statistics import BOUNDS_S, Numbers, PoolNumbers, Tally
 from prefork_lb.shared.table import PoolEntry, ServerEntry, register
 from prefork_lb.shared.view import view
-from tests.unit.shared.breaking import Break, broken_off, length
+from tests.unit.shared.breaking import Break, broken_off, moments
 from tests.unit.shared.processes import Child, Master
 
 
@@ -125,12 +124,13 @@ def test_a_row_is_added_to_the_past_once_wherever_that_is_broken_off(segment: Se
         return lambda: Ledger(segment).reclaim_dead()
 
     work_and_die(segment)
-    whole = length(prepare)
+    found = moments(how, prepare, segment.text, every=25)
+    assert len(found) > 12
     work_and_die(segment)
     survivor.reclaim_dead()
     expected = Numbers(segment).server(1).answers
     assert expected >= 2
-    for instruction in sorted(random.Random(3).sample(range(1, whole), 60)):
+    for instruction in found:
         work_and_die(segment)
         expected += 1
         broken_off(instruction, how, prepare)

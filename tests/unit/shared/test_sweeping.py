@@ -12,13 +12,13 @@ from prefork_lb.shared import layout as at
 from prefork_lb.shared import rows as rows_module
 from prefork_lb.shared import segment as segment_module
 from prefork_lb.shared.identity import myself
-from prefork_lb.shared.keys import slots_by_key
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import States, now_ms
 from prefork_lb.shared.sweeping import Sweeper
 from prefork_lb.shared.table import PoolEntry, ServerEntry, register
-from prefork_lb.shared.transitions import Ejection, Event
+from prefork_lb.shared.table_lookup import slots_by_key
+from prefork_lb.shared.transitions import Ejection, StateEvent
 from tests.unit.shared.processes import Master, Signals, running
 from tests.unit.shared.test_ledger import claim
 
@@ -55,7 +55,7 @@ def test_a_worker_sweeps_when_nobody_else_does(
 def test_an_ejection_whose_time_is_over_makes_a_trial_due(segment: Segment, ledger: Ledger, slot: int, sweeper: Sweeper) -> None:
     states = States(segment)
     with ledger.locked():
-        states.eject(slot, Event.FAILED, now_ms() - 1)
+        states.eject(slot, StateEvent.FAILED, now_ms() - 1)
     sweeper.sweep()
     assert states.ejection[slot] == Ejection.TRIAL_DUE
 

@@ -3,21 +3,21 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 
 from prefork_lb.shared import layout as at
-from prefork_lb.shared.discovered import Discovered, State, discovered_of, write_discovered
+from prefork_lb.shared.discovered import Discovered, DiscoveryState, discovered_of, write_discovered
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.making import attach_or_create
 from prefork_lb.shared.offsets import Layout
-from prefork_lb.shared.scales import Mode, Scaling, scaling_of, write_scaling
+from prefork_lb.shared.scaling_state import Mode, Scaling, scaling_of, write_scaling
 from prefork_lb.shared.segment import Segment, SegmentError
 from prefork_lb.shared.table import PoolEntry, PoolSlots, ServerEntry, free_unused, register
 from prefork_lb.shared.text import read_text, write_text
 from prefork_lb.shared.view import view
-from tests.unit.shared.breaking import Break, broken_off, length
+from tests.unit.shared.breaking import Break, broken_off, moments
 from tests.unit.shared.conftest import SERVERS
 from tests.unit.shared.processes import Child, Master, running
 from tests.unit.shared.test_ledger import claim
@@ -228,7 +228,7 @@ def test_a_pool_nobody_names_any_more_makes_room_for_another(segment: Segment) -
         found.cells[0] = number + 1
         with ledger.locked():
             write_scaling(segment, found.number, Scaling(Mode.AUTO, 8, 4, 2, 2, 1, ""))
-            write_discovered(segment, found.number, Discovered(State.GOOD, 1000.0, 2, ""))
+            write_discovered(segment, found.number, Discovered(DiscoveryState.GOOD, 1000.0, 2, ""))
         if number:
             ledger.reclaim_dead()
         free_unused(segment, ledger)
@@ -282,20 +282,26 @@ def test_a_registration_broken_off_at_any_moment_is_made_whole_by_the_next(maste
     before = enter(segment, survivor, pool("a:1", "b:1"))["web"]
     claim(survivor, before[1])
 
-    def prepare() -> object:
+    def prepare() -> Callable[[], object]:
         mine = Ledger(segment)
         return lambda: register(segment, mine, [pool("b:1", "c:1"), pool("z:1", name="api")])
 
-    last = length(prepare)  # type: ignore[arg-type]
-    assert last > 500
-    for instruction in range(1, last + 1, 41):
-        broken_off(instruction, how, prepare)  # type: ignore[arg-type]
+    def mend(instruction: int) -> None:
         survivor.reclaim_dead()
         # The survivor's servers are where they were, whatever became of the others.
         assert enter(segment, survivor, pool("a:1", "b:1"))["web"] == before
         assert survivor.totals.tolist() == [int(slot == before[1]) for slot in range(4)]
         free_unused(segment, survivor)
         assert addresses(segment) == ["a:1", "b:1"], f"broken off at instruction {instruction}"
+
+    assert Child(lambda: prepare()()).wait() == 0  # so that each process finds what one before it has left
+    mend(0)
+    found = moments(how, prepare, segment.text, every=10)
+    assert len(found) > 15
+    mend(found[-1])
+    for instruction in found:
+        broken_off(instruction, how, prepare)
+        mend(instruction)
 
 
 def test_texts_survive_the_way_through_memory() -> None:

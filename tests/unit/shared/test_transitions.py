@@ -11,16 +11,16 @@ from prefork_lb.errors import InvariantError
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import States
-from prefork_lb.shared.transitions import TRANSITIONS, Check, Ejection, Event, Transition, after
+from prefork_lb.shared.transitions import TRANSITIONS, Check, Ejection, StateEvent, Transition, after
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "failures.md"
 MACHINES = (Check, Ejection)
 
 
-def pairs() -> Iterator[tuple[Check | Ejection, Event]]:
+def pairs() -> Iterator[tuple[Check | Ejection, StateEvent]]:
     for machine in MACHINES:
         for state in machine:
-            for event in Event:
+            for event in StateEvent:
                 yield state, event
 
 
@@ -37,7 +37,7 @@ def test_no_pair_stands_in_it_twice() -> None:
 
 
 def test_every_event_and_state_is_in_it_and_stays_in_its_machine() -> None:
-    assert {row.event for row in TRANSITIONS} == set(Event)
+    assert {row.event for row in TRANSITIONS} == set(StateEvent)
     for machine in MACHINES:
         rows = [row for row in TRANSITIONS if isinstance(row.before, machine)]
         assert {row.before for row in rows} == {row.after for row in rows} == set(machine)
@@ -45,7 +45,7 @@ def test_every_event_and_state_is_in_it_and_stays_in_its_machine() -> None:
 
 
 @pytest.mark.parametrize(("state", "event"), list(pairs()), ids=str)
-def test_a_pair_that_it_lacks_is_a_defect_of_ours(state: Check | Ejection, event: Event) -> None:
+def test_a_pair_that_it_lacks_is_a_defect_of_ours(state: Check | Ejection, event: StateEvent) -> None:
     row = next((row for row in TRANSITIONS if (type(row.before), row.before, row.event) == (type(state), state, event)), None)
     if row is not None:
         assert after(state, event) is row
@@ -59,8 +59,8 @@ def cells_of(segment: Segment) -> list[int]:
 
 
 @pytest.mark.parametrize("wrong", [
-    lambda states: states.eject(0, Event.TIME_OVER, 5),
-    lambda states: states.eject(0, Event.TRIAL_FAILED, 5),
+    lambda states: states.eject(0, StateEvent.TIME_OVER, 5),
+    lambda states: states.eject(0, StateEvent.TRIAL_FAILED, 5),
     lambda states: states.begin_trial(0, 3),
     lambda states: states.pass_trial(0),
     lambda states: states.set_check(0, Check.CHECKING, "not checked yet"),
@@ -78,7 +78,7 @@ def test_a_step_that_it_lacks_leaves_the_state_untouched(segment: Segment, wrong
 def test_servers_on_trial_by_a_dead_worker_are_due_for_another(segment: Segment) -> None:
     states = States(segment)
     for slot, row in enumerate((2, 3, 2)):
-        states.eject(slot, Event.FAILED, 1)
+        states.eject(slot, StateEvent.FAILED, 1)
         assert states.let_time_pass()
         states.begin_trial(slot, row)
     states.pass_trial(2)

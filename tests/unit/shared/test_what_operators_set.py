@@ -7,12 +7,12 @@ from collections.abc import Callable
 import pytest
 
 from prefork_lb.shared import states
-from prefork_lb.shared.desired import publish, published
 from prefork_lb.shared.layout import NOTE_BYTES
 from prefork_lb.shared.ledger import Ledger
+from prefork_lb.shared.published_config import publish, published
 from prefork_lb.shared.segment import Segment, SegmentError
 from prefork_lb.shared.states import Admin, States
-from prefork_lb.shared.transitions import Check, Ejection, Event
+from prefork_lb.shared.transitions import Check, Ejection, StateEvent
 from tests.unit.shared.breaking import Break, broken_off, length
 from tests.unit.shared.processes import running
 
@@ -71,7 +71,7 @@ def test_a_trial_is_due_when_the_time_is_over(segment: Segment, slots: list[int]
     now = 1000
     monkeypatch.setattr(states, "now_ms", lambda: now)
     assert not found.is_time() and not found.let_time_pass()
-    found.eject(slot, Event.FAILED, 2000)
+    found.eject(slot, StateEvent.FAILED, 2000)
     assert not found.is_time()
     now = 2000
     before = found.changes

@@ -4,7 +4,7 @@ from __future__ import annotations
 import pytest
 
 from prefork_lb.simulate.access_log import LogError, ReadLog, read_log
-from prefork_lb.simulate.service import parse_service
+from prefork_lb.simulate.service_times import parse_service_times
 
 COMBINED = b'192.0.2.7 - - [25/Nov/2026:13:00:01 +0100] "GET /a?b=1 HTTP/1.1" 200 12 "-" "curl/8 \\"x\\""'
 BASE = 1795608001.0  # that moment
@@ -71,7 +71,7 @@ def test_requests_come_when_they_ended_less_what_they_took() -> None:
 
 
 def test_requests_of_whole_seconds_are_spread_over_them() -> None:
-    load = read_log([COMBINED] * 1000).load(parse_service("constant:1ms"))
+    load = read_log([COMBINED] * 1000).load(parse_service_times("constant:1ms"))
     drawn = load.draw(1)
     assert 0.9 < max(drawn.arrivals) < 1.0 and list(drawn.arrivals) == sorted(drawn.arrivals) and load.rate == 1000
     assert list(load.draw(1).arrivals) == list(drawn.arrivals) != list(load.draw(2).arrivals)

@@ -8,7 +8,7 @@ import pytest
 
 from prefork_lb.simulate.load import DescribedLoad
 from prefork_lb.simulate.servers import DescribedServer, Trouble, check_troubles, parse_server, parse_trouble
-from prefork_lb.simulate.service import parse_seconds, parse_service
+from prefork_lb.simulate.service_times import parse_seconds, parse_service_times
 
 
 @pytest.mark.parametrize(("text", "seconds"), [
@@ -25,7 +25,7 @@ def test_what_is_no_time_is_refused(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["constant:30ms", "exponential:30ms", "lognormal:30ms", "lognormal:30ms,0.5", "pareto:30ms,3.5"])
 def test_every_distribution_has_the_mean_that_it_was_given(text: str) -> None:
-    service, rng = parse_service(text), random.Random(7)
+    service, rng = parse_service_times(text), random.Random(7)
     assert service.mean_s == 0.03
     assert statistics.fmean(service.draw(rng) for _ in range(50_000)) == pytest.approx(0.03, rel=0.05)
 
@@ -34,7 +34,7 @@ def test_every_distribution_has_the_mean_that_it_was_given(text: str) -> None:
                                   "pareto:3ms,x", "lognormal:3ms,-1", "lognormal:3ms,nan"])
 def test_what_is_no_distribution_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=repr(text)[1:-1] or "expected"):
-        parse_service(text)
+        parse_service_times(text)
 
 
 def test_a_server_has_options() -> None:
@@ -72,7 +72,7 @@ def test_troubles_of_one_server_may_not_overlap() -> None:
 
 
 def test_a_described_load_has_its_rate_and_is_the_same_for_the_same_seed() -> None:
-    load = DescribedLoad(100, parse_service("exponential:30ms"), 20_000)
+    load = DescribedLoad(100, parse_service_times("exponential:30ms"), 20_000)
     drawn = load.draw(3)
     assert drawn.arrivals[-1] == pytest.approx(200, rel=0.03)
     assert drawn == load.draw(3) and drawn.services != load.draw(4).services

@@ -9,13 +9,13 @@ import pytest
 
 from prefork_lb.balance.policy import Candidate, PolicyMemory, PolicySetup, RequestInfo
 from prefork_lb.balance.registry import make_policy
-from prefork_lb.simulate.comparison import Scene, averages, choose, compare, run
+from prefork_lb.simulate.comparison import Scene, averages, compare, recommend, run_policy
 from prefork_lb.simulate.ejection import EjectionModel
 from prefork_lb.simulate.figures import PERCENTS, Figures, figures, percentile
 from prefork_lb.simulate.load import DescribedLoad
 from prefork_lb.simulate.picture import svg
 from prefork_lb.simulate.servers import DescribedServer, Trouble
-from prefork_lb.simulate.service import parse_service
+from prefork_lb.simulate.service_times import parse_service_times
 from prefork_lb.simulate.simulation import Simulation, simulated
 
 
@@ -138,14 +138,16 @@ def test_spread_and_peak_are_averages_over_time() -> None:
 
 
 def test_least_connections_keeps_a_slow_server_from_gathering_requests() -> None:
-    scene = Scene(DescribedLoad(300, parse_service("constant:30ms"), 6000), [DescribedServer(name, workers=8) for name in "abcd"],
+    scene = Scene(DescribedLoad(300, parse_service_times("constant:30ms"), 6000),
+                  [DescribedServer(name, workers=8) for name in "abcd"],
                   [Trouble("b", 0.0, float("inf"), 10.0)])
     found = compare(scene, ["round-robin", "least-connections"], range(2))
-    choice = choose(found)
+    choice = recommend(found)
     assert choice.policy == "least-connections" and not choice.equal and choice.why[0].startswith("p99: ")
     means = averages(found)
     assert means["least-connections"].p99_s < means["round-robin"].p99_s / 10
-    assert found["least-connections"] == [run(scene, "least-connections", seed) for seed in range(2)], "processes change nothing"
+    alone = [run_policy(scene, "least-connections", seed) for seed in range(2)]
+    assert found["least-connections"] == alone, "processes change nothing"
 
 
 def test_a_sites_own_policy_that_picks_no_candidate_is_named() -> None:
@@ -177,7 +179,7 @@ def some(p99: float, mean: float = 0.03, spread: float = 1.0, failed: int = 0) -
 ])
 def test_differences_within_the_noise_are_none_and_the_simplest_is_chosen(
         runs: dict[str, list[Figures]], policy: str, equal: tuple[str, ...]) -> None:
-    choice = choose(runs)
+    choice = recommend(runs)
     assert (choice.policy, choice.equal) == (policy, equal)
     assert choice.why
 

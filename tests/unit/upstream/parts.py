@@ -14,7 +14,7 @@ from prefork_lb.shared.members import Member
 from prefork_lb.shared.states import States
 from prefork_lb.upstream.availability import AvailabilityRules
 from prefork_lb.upstream.ejection import EjectionRules, Ejections
-from prefork_lb.upstream.idle import IdleConnections
+from prefork_lb.upstream.idle_connections import IdleConnections
 from prefork_lb.upstream.outcomes import Outcomes
 from prefork_lb.upstream.pool import MakeFastClaims, Pool
 from prefork_lb.upstream.queue import Queue

@@ -6,7 +6,7 @@ import pytest
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.states import Admin, States
 from prefork_lb.shared.transitions import Check, Ejection
-from prefork_lb.upstream.availability import AvailabilityRules, Choice, choose, ramp
+from prefork_lb.upstream.availability import AvailabilityRules, UsableServers, choose_usable, ramp
 from prefork_lb.upstream.server import UNLIMITED, Server
 from tests.unit.upstream.parts import new_server
 
@@ -19,8 +19,8 @@ def states(ledger: Ledger) -> States:
     return States(ledger.segment)
 
 
-def chosen(servers: list[Server], states: States, slow_start_ms: int = 0, panic: int = 50, now: int = NOW) -> Choice:
-    return choose(servers, states, AvailabilityRules(slow_start_ms, panic), now)
+def chosen(servers: list[Server], states: States, slow_start_ms: int = 0, panic: int = 50, now: int = NOW) -> UsableServers:
+    return choose_usable(servers, states, AvailabilityRules(slow_start_ms, panic), now)
 
 
 def slots(servers: tuple[Server, ...]) -> list[int]:

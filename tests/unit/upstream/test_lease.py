@@ -115,6 +115,22 @@ def test_why_there_was_no_answer_is_noted_while_the_claim_stands(
     assert held.outcome == FAILED
 
 
+@pytest.mark.parametrize("status", [503, 429])
+@pytest.mark.parametrize("end", [lambda lease: lease.fail("it broke"), lambda lease: lease.succeed(False), Lease.abandon])
+def test_a_failure_counts_as_load_while_the_claim_stands(held: Held, status: int, end: Callable[[Lease], None]) -> None:
+    """Without either, a server that was removed gives its slot to another server, which would get the load."""
+    found: list[tuple[int, int]] = []
+
+    class Stream(NotedStream):
+        def close(self) -> None:
+            found.append((held.in_flight, held.ledger.penalties[3]))
+
+    held.lease.stream = Stream()
+    held.lease.note_status(status, 0.0)
+    end(held.lease)
+    assert (found, held.in_flight) == ([(1, 1)], 0)
+
+
 def test_the_claim_is_given_back_even_if_the_failure_cannot_be_noted(held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
     def note_failure(self: States, slot: int, why: str) -> None:
         raise InvariantError("ours")

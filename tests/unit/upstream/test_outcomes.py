@@ -32,7 +32,8 @@ class Bench:
              trial: Trial | None = None) -> None:
         seen = self.states.changes if seen is None else seen
         for _ in range(times):
-            self.outcomes.failed(self.servers[slot], "it broke", penalty_s, seen, trial)
+            self.outcomes.penalise(self.servers[slot], penalty_s)
+            self.outcomes.failed(self.servers[slot], "it broke", seen, trial)
 
     def succeed(self, slot: int, seen: int | None = None, trial: Trial | None = None) -> None:
         self.outcomes.succeeded(self.servers[slot], self.states.changes if seen is None else seen, trial)
@@ -146,7 +147,7 @@ def test_a_trial_decides_once(bench: Bench) -> None:
 
 def test_a_trial_that_the_server_answers_with_come_later_brings_it_back(bench: Bench) -> None:
     bench.fail(0, 3)
-    bench.outcomes.refused(bench.servers[0], 1.0, bench.try_it(0))
+    bench.outcomes.refused(bench.try_it(0))
     assert not bench.states.is_ejected(0)
 
 
@@ -255,7 +256,8 @@ def test_the_window_forgets(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_failure_counts_as_load_until_its_time_is_over(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench(ledger, monkeypatch, failures=0, penalty_s=1)
     bench.fail(0, 2)
-    bench.outcomes.refused(bench.servers[1], penalty_s=5, trial=None)  # by Retry-After
+    bench.outcomes.penalise(bench.servers[1], penalty_s=5)  # by Retry-After
+    bench.outcomes.refused(trial=None)
     assert list(ledger.penalties)[:3] == [2, 1, 0]
     bench.now += 999
     bench.outcomes.tick()
@@ -284,5 +286,4 @@ def test_a_failure_counts_for_twenty_times_the_usual_time(ledger: Ledger, monkey
 
 def test_without_penalties_there_are_none(bench: Bench) -> None:
     bench.fail(0, penalty_s=5)
-    bench.outcomes.refused(bench.servers[1], 5, None)
     assert not any(bench.ledger.penalties)

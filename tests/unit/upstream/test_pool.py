@@ -19,12 +19,12 @@ from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import Admin, States
 from prefork_lb.shared.table import PoolEntry, ServerEntry, register
-from prefork_lb.upstream.claiming import fast_claims
+from prefork_lb.upstream.compiled_picker import fast_claims
 from prefork_lb.upstream.lease import Lease
 from prefork_lb.upstream.pool import Pool
 from prefork_lb.upstream.server import Server
 from tests.unit.balance.candidates import REQUEST, new_policy
-from tests.unit.shared.breaking import Break, broken_off, length
+from tests.unit.shared.breaking import Break, broken_off, moments
 from tests.unit.shared.processes import Child
 from tests.unit.upstream.parts import NotedStream, make_pool, new_pool, new_server
 
@@ -273,9 +273,10 @@ def test_a_worker_broken_off_at_any_instruction_of_a_lease_leaves_nothing(
         pool = new_pool(Ledger(segment), *(new_server(slot) for slot in range(3)), policy=new_policy(policy))
         return lambda: pool.lease(REQUEST, ()).succeed(reusable=False)
 
-    last = length(prepare)
-    assert last > 150
-    for instruction in range(1, last + 1, 3):
+    found = moments(how, prepare, segment.text)
+    assert len(found) > (5 if how is Break.KILL else 50)
+    for instruction in found:
+        ledger.reclaim_dead()
         assert not broken_off(instruction, how, prepare)
         ledger.acquire()  # free, or repaired
         ledger.release_lock()

@@ -10,11 +10,11 @@ from prefork_lb.clock import monotonic
 from prefork_lb.errors import NoUsableServer, ProxyError, QueueFull, QueueTimeout
 from prefork_lb.net.sockets import SocketStream
 from prefork_lb.shared.ledger import Ledger
-from prefork_lb.shared.line import Line, pool_spots
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import Admin, States
 from prefork_lb.shared.steering import Steering
 from prefork_lb.shared.table import PoolEntry, register
+from prefork_lb.shared.waiting_line import WaitingLine, pool_spots
 from prefork_lb.simulate.simulation import AnyRequest
 from prefork_lb.upstream.lease import Lease
 from prefork_lb.upstream.pool import Pool
@@ -26,7 +26,7 @@ from tests.unit.upstream.parts import make_pool, new_server
 
 
 def new_queue(ledger: Ledger, size: int = 10, timeout_s: float = 5.0) -> Queue:
-    line = Line(ledger, pool_spots(ledger.segment.layout, 0))
+    line = WaitingLine(ledger, pool_spots(ledger.segment.layout, 0))
     return Queue("web", line, ledger, QueueRules(size, timeout_s), SocketStream, monotonic)
 
 
@@ -89,14 +89,14 @@ def test_a_request_knows_how_long_it_has_waited_and_one_that_did_not_wait_has_no
 
 def test_requests_of_a_frozen_worker_do_not_fill_the_queue(
         segment: Segment, ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("prefork_lb.shared.line._BELIEVED_MS", 3_600_000)  # however long it takes to the next look
+    monkeypatch.setattr("prefork_lb.shared.waiting_line._BELIEVED_MS", 3_600_000)  # however long it takes to the next look
     frozen = new_queue(Ledger(segment), size=2)
     queue = new_queue(ledger, size=2)
     deadline = queue.deadline()
     places = [frozen.join(deadline), frozen.join(deadline)]
     with pytest.raises(QueueFull):
         queue.join(deadline)
-    monkeypatch.setattr("prefork_lb.shared.line._BELIEVED_MS", 0)
+    monkeypatch.setattr("prefork_lb.shared.waiting_line._BELIEVED_MS", 0)
     frozen.tick()  # as if it had been a second ago
     mine = queue.join(deadline)
     queue.leave(mine)

@@ -11,8 +11,8 @@ from prefork_lb.shared import layout as at
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import Segment
 from prefork_lb.upstream import retries
+from prefork_lb.upstream.response_times import ResponseTimes
 from prefork_lb.upstream.retries import RetryBudget
-from prefork_lb.upstream.times import ResponseTimes
 
 
 def budget(ledger: Ledger, percent: int = 20, floor: int = 2, most: int = 0) -> RetryBudget:

@@ -9,14 +9,14 @@ from prefork_lb.balance.hashed import Hash
 from prefork_lb.balance.policy import PolicyMemory, PolicySetup
 from prefork_lb.native.loader import FastClaims, native
 from prefork_lb.shared import layout as at
-from prefork_lb.shared.keys import owner_of, slots_by_key
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.members import Member
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import Admin, States
 from prefork_lb.shared.steering import Steering
 from prefork_lb.shared.table import PoolEntry, PoolSlots, ServerEntry, enter, free_unused
-from prefork_lb.upstream.claiming import fast_claims
+from prefork_lb.shared.table_lookup import owner_of, slots_by_key
+from prefork_lb.upstream.compiled_picker import fast_claims
 from prefork_lb.upstream.pool import Pool
 from prefork_lb.upstream.server import Server
 from tests.unit.balance.candidates import REQUEST, new_policy

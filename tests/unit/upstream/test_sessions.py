@@ -15,12 +15,12 @@ from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import Admin, States
 from prefork_lb.shared.table import PoolEntry, ServerEntry, register
-from prefork_lb.shared.transitions import Check, Ejection, Event
+from prefork_lb.shared.transitions import Check, Ejection, StateEvent
 from prefork_lb.upstream.availability import AvailabilityRules
-from prefork_lb.upstream.claiming import fast_claims
+from prefork_lb.upstream.compiled_picker import fast_claims
 from prefork_lb.upstream.pool import Pool
 from prefork_lb.upstream.server import Server
-from prefork_lb.upstream.sticky.route import Route
+from prefork_lb.upstream.sticky.route import RouteSticky
 from prefork_lb.upstream.sticky.session import OnFailure, Session, SessionRules
 from tests.unit.balance.candidates import REQUEST, AnyRequest, new_policy
 from tests.unit.upstream.parts import make_pool, new_server
@@ -32,7 +32,7 @@ REBALANCE = SessionRules()
 def sessions(ledger: Ledger, *servers: Server, rules: SessionRules = REBALANCE, policy: str = "first") -> Pool:
     for server in servers:
         server.route = f"r{server.slot}"
-    sticky = Route(servers, rules, "id", "sid")
+    sticky = RouteSticky(servers, rules, "id", "sid")
     return make_pool(ledger, servers, new_policy(policy), sticky=sticky)
 
 
@@ -79,7 +79,7 @@ def down(segment: Segment, ledger: Ledger, server: Server) -> None:
 
 
 def ejected(segment: Segment, ledger: Ledger, server: Server) -> None:
-    States(segment).eject(server.slot, Event.FAILED, 1 << 60)
+    States(segment).eject(server.slot, StateEvent.FAILED, 1 << 60)
 
 
 def in_maintenance(segment: Segment, ledger: Ledger, server: Server) -> None:
@@ -130,7 +130,7 @@ def test_a_drained_server_that_is_down_keeps_nothing(segment: Segment, ledger: L
 def test_the_own_session_is_the_trial_of_an_ejected_server(segment: Segment, ledger: Ledger, servers: Sequence[Server]) -> None:
     pool, states = sessions(ledger, *servers), States(segment)
     with ledger.locked():
-        states.eject(0, Event.FAILED, 0)
+        states.eject(0, StateEvent.FAILED, 0)
         states.let_time_pass()
     other = pool.lease(REQUEST, (), session=Session(servers[1]))
     assert other.server is servers[1] and states.ejection[0] == Ejection.TRIAL_DUE
@@ -147,7 +147,7 @@ def test_an_ejected_server_that_is_drained_is_tried_by_its_own_sessions(
     pool, states = sessions(ledger, *servers, rules=rules), States(segment)
     with ledger.locked():
         states.set_admin(0, Admin.DRAIN)
-        states.eject(0, Event.FAILED, 0)
+        states.eject(0, StateEvent.FAILED, 0)
         states.let_time_pass()
     assert pool.lease(REQUEST, ()).server is servers[1] and states.ejection[0] == Ejection.TRIAL_DUE
     lease = pool.lease(REQUEST, (), session=Session(servers[0]))
@@ -182,7 +182,7 @@ def test_slow_start_keeps_no_session_from_its_server(segment: Segment, ledger: L
     """A drained server that is ready again begins slow start, while its sessions go on."""
     servers = [new_server(slot, limit=20) for slot in range(2)]
     pool = make_pool(ledger, servers, new_policy("least-connections"), availability=AvailabilityRules(slow_start_ms=60_000),
-                     sticky=Route({}, REBALANCE, "id", ""))
+                     sticky=RouteSticky({}, REBALANCE, "id", ""))
     states = States(segment)
     with ledger.locked():
         states.set_admin(0, Admin.DRAIN)
@@ -225,7 +225,7 @@ def test_the_compiled_claims_of_sessions_are_those_of_the_python(segment: Segmen
         def make(usable: Sequence[Server], seen: int, parts: tuple[Any, ...] = (policy, slots, ledger)) -> FastClaims | None:
             return fast_claims(parts[0], usable, parts[1], parts[2], seen)
 
-        pool = make_pool(ledger, servers, policy, sticky=Route([], REBALANCE, "id", ""),
+        pool = make_pool(ledger, servers, policy, sticky=RouteSticky([], REBALANCE, "id", ""),
                          make_fast_claims=make if is_compiled else lambda usable, seen: None)
         rng, leases, picks = random.Random(7), [], []
         for _ in range(300):

@@ -9,7 +9,7 @@ import pytest
 from itsdangerous import BadSignature, TimestampSigner
 
 from prefork_lb.upstream.server import Server
-from prefork_lb.upstream.sticky.cookie import Cookie, CookieRules
+from prefork_lb.upstream.sticky.cookie import CookieRules, CookieSticky
 from prefork_lb.upstream.sticky.session import SessionRules
 from tests.unit.upstream.parts import new_server
 
@@ -39,8 +39,8 @@ class Site:
     def __init__(self, *secrets: bytes, pool: str = "web", servers: Sequence[Server] | None = None, **rules: object) -> None:
         self.now = 1_800_000_000.0
         self.servers = list(servers or [new_server(slot) for slot in range(3)])
-        self.sticky = Cookie(pool, self.servers, secrets or (FIRST,), SessionRules(), CookieRules(**rules),  # type: ignore[arg-type]
-                             lambda: self.now)
+        self.sticky = CookieSticky(pool, self.servers, secrets or (FIRST,), SessionRules(), CookieRules(**rules),  # type: ignore[arg-type]
+                                   lambda: self.now)
 
     def visit(self, *cookies: bytes, serve: int | None = None, https: bool = False) -> tuple[Server | None, bytes]:
         """The server of the session with these Cookie fields, and the Set-Cookie of the answer of it, or of server `serve`."""

@@ -7,16 +7,16 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from prefork_lb.balance.hashed import Hash
-from prefork_lb.balance.keys import key_finder
+from prefork_lb.balance.keys import policy_key_finder
 from prefork_lb.balance.policy import PolicySetup
 from prefork_lb.shared.ledger import Ledger
-from prefork_lb.shared.making import attach_or_create, remove
+from prefork_lb.shared.making import attach_or_create, remove_segment
 from prefork_lb.shared.offsets import Layout
 from prefork_lb.shared.sessions import SessionKeys, SessionTable
 from prefork_lb.shared.states import Admin, States
 from prefork_lb.upstream.server import Server
-from prefork_lb.upstream.sticky.keyed import Keyed
-from prefork_lb.upstream.sticky.learn import Learn
+from prefork_lb.upstream.sticky.keyed import KeyedSticky
+from prefork_lb.upstream.sticky.learn import LearnedSticky
 from prefork_lb.upstream.sticky.session import OnFailure, SessionRules, Sticky
 from tests.unit.balance.candidates import AnyRequest, fresh_memory, new_policy
 from tests.unit.shared.processes import Master
@@ -29,7 +29,7 @@ IDLE_S = 60
 def ledger() -> Iterator[Ledger]:
     master = Master()
     yield Ledger(attach_or_create(master.pid, Layout(4, 8, 8, sessions=100)))
-    remove(master.pid)
+    remove_segment(master.pid)
     master.kill()
 
 
@@ -38,8 +38,8 @@ class Site:
         self.now = 1_000_000
         self.servers = [new_server(slot) for slot in range(3)]
         segment = ledger.segment
-        self.sticky = Learn(self.servers, SessionTable(segment, ledger), SessionKeys(segment.secret, "web"), SessionRules(),
-                            cookie, header, IDLE_S, lambda: self.now)
+        self.sticky = LearnedSticky(self.servers, SessionTable(segment, ledger), SessionKeys(segment.secret, "web"),
+                                    SessionRules(), cookie, header, IDLE_S, lambda: self.now)
 
     def asked(self, **fields: bytes) -> int | None:
         return known(self.sticky, self.servers, **fields)
@@ -105,14 +105,14 @@ def test_a_session_whose_server_has_left_the_pool_is_a_new_one(ledger: Ledger) -
     site, later = Site(ledger), Site(ledger)
     site.answered(2, b"set-cookie", b"sid=abc")
     later.servers = later.servers[:2]
-    later.sticky = Learn(later.servers, SessionTable(ledger.segment, ledger), SessionKeys(ledger.segment.secret, "web"),
-                         SessionRules(), "sid", "", IDLE_S, lambda: later.now)
+    later.sticky = LearnedSticky(later.servers, SessionTable(ledger.segment, ledger), SessionKeys(ledger.segment.secret, "web"),
+                                 SessionRules(), "sid", "", IDLE_S, lambda: later.now)
     assert later.asked(cookie=b"sid=abc") is None
 
 
-def hashed(servers: Sequence[Server], mode: str = "header:X-User", rules: SessionRules | None = None) -> Keyed:
+def hashed(servers: Sequence[Server], mode: str = "header:X-User", rules: SessionRules | None = None) -> KeyedSticky:
     policy = Hash(PolicySetup(random.Random(1), fresh_memory(), servers))
-    return Keyed(policy, key_finder(mode, lambda address: False), rules or SessionRules(keeps_drained=False))
+    return KeyedSticky(policy, policy_key_finder(mode, lambda address: False), rules or SessionRules(keeps_drained=False))
 
 
 def test_the_same_field_leads_to_the_same_server_and_without_it_there_is_no_session() -> None:

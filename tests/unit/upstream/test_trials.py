@@ -17,7 +17,7 @@ from prefork_lb.upstream.lease import Lease
 from prefork_lb.upstream.pool import Pool
 from prefork_lb.upstream.server import UNLIMITED
 from tests.unit.balance.candidates import REQUEST, new_policy
-from tests.unit.shared.breaking import Break, broken_off, length
+from tests.unit.shared.breaking import Break, broken_off, moments
 from tests.unit.shared.processes import Child, Signals
 from tests.unit.upstream.parts import make_pool, new_server
 
@@ -126,7 +126,7 @@ def test_a_trial_keeps_to_max_connections(ledger: Ledger) -> None:
     bench = Bench(ledger, limit=2)
     early = bench.leases(0, 2)
     for _ in range(FAILURES):
-        bench.pool.outcomes.failed(bench.pool.servers[0], "refused", 0, bench.states.changes, None)
+        bench.pool.outcomes.failed(bench.pool.servers[0], "refused", bench.states.changes, None)
     bench.let_time_pass()
     assert bench.lease().server.slot == 1 and bench.ejection == Ejection.TRIAL_DUE
     early[0].abandon()
@@ -253,9 +253,13 @@ def test_a_worker_broken_off_at_any_instruction_of_a_trial_leaves_none_behind(
         bench.states.count_change()
 
     due()
-    last = length(prepare)
-    assert last > 150
-    for instruction in range(1, last + 1, 17):
+    assert Child(lambda: prepare()()).wait() == 0  # so that each process finds what one before it has left
+    bench.ledger.reclaim_dead()
+    due()
+    found = moments(how, prepare, segment.text, every=3)
+    assert len(found) > 20
+    for instruction in found:
+        bench.ledger.reclaim_dead()
         due()
         assert not broken_off(instruction, how, prepare)
         bench.ledger.acquire()  # free, or repaired

@@ -12,15 +12,15 @@ from prefork_lb.errors import QueueTimeout, SessionRefused
 from prefork_lb.net.sockets import SocketStream
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.ledger import Ledger
-from prefork_lb.shared.line import Line, pool_spots, server_spots
-from prefork_lb.shared.making import attach_or_create, remove
+from prefork_lb.shared.making import attach_or_create, remove_segment
 from prefork_lb.shared.offsets import Layout
 from prefork_lb.shared.states import Admin, States
+from prefork_lb.shared.waiting_line import WaitingLine, pool_spots, server_spots
 from prefork_lb.upstream.lease import Lease
 from prefork_lb.upstream.pool import Pool
 from prefork_lb.upstream.queue import Queue, QueueRules
 from prefork_lb.upstream.server import Server
-from prefork_lb.upstream.sticky.route import Route
+from prefork_lb.upstream.sticky.route import RouteSticky
 from prefork_lb.upstream.sticky.session import OnFailure, Session, SessionRules
 from tests.support.waiting import wait_until
 from tests.unit.balance.candidates import REQUEST, new_policy
@@ -33,18 +33,18 @@ from tests.unit.upstream.parts import make_pool, new_server
 def ledger() -> Iterator[Ledger]:
     master = Master()
     yield Ledger(attach_or_create(master.pid, Layout(4, 8, 8, own_lines=1)))
-    remove(master.pid)
+    remove_segment(master.pid)
     master.kill()
 
 
 def new_pool(ledger: Ledger, timeout_s: float = 5.0, limits: tuple[int, ...] = (1, 1), clock: Clock = monotonic) -> Pool:
     servers = [new_server(slot, limit=limit) for slot, limit in enumerate(limits)]
     layout, rules = ledger.segment.layout, QueueRules(10, timeout_s)
-    line = Line(ledger, pool_spots(layout, 0))
+    line = WaitingLine(ledger, pool_spots(layout, 0))
     for server in servers:
-        own = Line(ledger, server_spots(layout, 0, server.slot), line.ringer)
+        own = WaitingLine(ledger, server_spots(layout, 0, server.slot), line.ringer)
         server.own_queue = Queue("web", own, ledger, rules, SocketStream, clock)
-    sticky = Route([], SessionRules(OnFailure.WAIT, 10_000), "id", "")
+    sticky = RouteSticky([], SessionRules(OnFailure.WAIT, 10_000), "id", "")
     return make_pool(ledger, servers, new_policy("least-connections"), sticky=sticky,
                      queue=Queue("web", line, ledger, rules, SocketStream, clock))
 
@@ -269,13 +269,13 @@ def test_what_a_dead_worker_leaves_in_a_line_goes_with_its_row(ledger: Ledger) -
     def wait_and_die() -> None:
         mine = Ledger(segment)
         with mine.locked():
-            Line(mine, server_spots(segment.layout, 0, 0)).join(1, 1 << 50)
+            WaitingLine(mine, server_spots(segment.layout, 0, 0)).join(1, 1 << 50)
         os._exit(7)
 
     Child(wait_and_die).wait()
     assert waiting(ledger) == [1, 0]
     ledger.reclaim_dead()
     assert waiting(ledger) == [0, 0]
-    line = Line(ledger, server_spots(segment.layout, 0, 0))
+    line = WaitingLine(ledger, server_spots(segment.layout, 0, 0))
     with ledger.locked():
         assert line.is_first(line.join(1, 1 << 50))

@@ -15,7 +15,7 @@ import pytest
 
 from fuzz.mutation import mutate, seeds
 from prefork_lb.errors import ProxyError
-from prefork_lb.wire.framing import Framing, Kind
+from prefork_lb.wire.framing import Framing, FramingKind
 from prefork_lb.wire.head import Fields
 from tests.wire.reading import read_chunked, read_request, read_response
 
@@ -45,8 +45,8 @@ def framing_of(headers: Fields) -> Framing | None:
     """As h11 left the fields; None where the message has none."""
     values = dict(headers)
     if values.get(b"transfer-encoding"):
-        return Framing(Kind.CHUNKED)
-    return Framing(Kind.LENGTH, int(values[b"content-length"])) if b"content-length" in values else None
+        return Framing(FramingKind.CHUNKED)
+    return Framing(FramingKind.LENGTH, int(values[b"content-length"])) if b"content-length" in values else None
 
 
 def h11_request(data: bytes) -> h11.Request:
@@ -97,7 +97,7 @@ def test_a_request_that_we_accept_means_the_same_to_h11(seed: int) -> None:
         assert (bytes(event.method), bytes(event.target)) == (head.method, head.target)
         assert int(event.http_version[2:]) == head.minor or int(event.http_version[2:]) > 1
         assert end_to_end(list(event.headers)) == end_to_end(head.fields)
-        expected = None if reading.framing.kind is Kind.NONE else reading.framing
+        expected = None if reading.framing.kind is FramingKind.NONE else reading.framing
         assert framing_of(list(event.headers)) == expected
     assert accepted > 100
 
@@ -118,8 +118,8 @@ def test_a_response_that_we_accept_means_the_same_to_h11(seed: int) -> None:
             head = reading.head
             assert (event.status_code, bytes(event.reason)) == (head.status, head.reason)
             assert end_to_end(list(event.headers)) == end_to_end(head.fields)
-            if reading.framing.kind is not Kind.NONE:
-                expected = None if reading.framing.kind is Kind.CLOSE else reading.framing
+            if reading.framing.kind is not FramingKind.NONE:
+                expected = None if reading.framing.kind is FramingKind.CLOSE else reading.framing
                 assert framing_of(list(event.headers)) == expected
     assert accepted > 100
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from prefork_lb import errors
-from prefork_lb.wire.framing import Framing, Kind
+from prefork_lb.wire.framing import Framing, FramingKind
 from tests.wire.corpus import KINDS, Case, cases, latin
 from tests.wire.reading import read_chunked, read_request, read_response
 
@@ -19,7 +19,7 @@ def each(verdict: str, kind: str) -> pytest.MarkDecorator:
 
 
 def expected_framing(case: Case) -> Framing:
-    return Framing(Kind(case.expected["framing"]), case.expected.get("length", 0))
+    return Framing(FramingKind(case.expected["framing"]), case.expected.get("length", 0))
 
 
 @whole_and_in_pieces

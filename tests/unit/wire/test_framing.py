@@ -4,7 +4,7 @@ from __future__ import annotations
 import pytest
 
 from prefork_lb.errors import BadResponse
-from prefork_lb.wire.framing import CHUNKED, NO_BODY, UNTIL_CLOSE, Framing, Kind, content_length, response_framing
+from prefork_lb.wire.framing import CHUNKED, NO_BODY, UNTIL_CLOSE, Framing, FramingKind, content_length, response_framing
 from prefork_lb.wire.head import Fields, ResponseHead
 
 LENGTH: Fields = [(b"Content-Length", b"7")]
@@ -29,13 +29,13 @@ def test_a_response_to_head_has_no_body(status: int, fields: Fields) -> None:
 
 @pytest.mark.parametrize("status", [200, 201, 205, 206, 301, 400, 502, 999])
 def test_any_other_response_is_framed_by_its_fields(status: int) -> None:
-    assert response_framing(response(status, LENGTH), b"GET") == Framing(Kind.LENGTH, 7)
+    assert response_framing(response(status, LENGTH), b"GET") == Framing(FramingKind.LENGTH, 7)
     assert response_framing(response(status, TRANSFER), b"GET") == CHUNKED
     assert response_framing(response(status, []), b"GET") == UNTIL_CLOSE
 
 
 def test_method_names_are_case_sensitive() -> None:
-    assert response_framing(response(200, LENGTH), b"head") == Framing(Kind.LENGTH, 7)
+    assert response_framing(response(200, LENGTH), b"head") == Framing(FramingKind.LENGTH, 7)
 
 
 def test_the_length_of_a_body_that_is_not_there_is_told() -> None:

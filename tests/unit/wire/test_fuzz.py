@@ -12,7 +12,7 @@ import pytest
 
 from fuzz import fuzz_wire
 from fuzz.mutation import mutate, seeds
-from prefork_lb.wire import compiled, lines
+from prefork_lb.wire import compiled, field_lines
 from prefork_lb.wire.chunked import ChunkedDecoder
 
 SCRIPT = Path(fuzz_wire.__file__)
@@ -37,7 +37,7 @@ def test_a_seed_means_the_same_inputs_every_time() -> None:
 def careless_python(patch: pytest.MonkeyPatch) -> None:
     """A last line of defence that is asleep."""
     patch.setattr(compiled, "heads", None)
-    patch.setattr(lines, "check_fields", lambda fields, malformed: None)
+    patch.setattr(field_lines, "check_fields", lambda fields, malformed: None)
 
 
 class CarelessHeads:

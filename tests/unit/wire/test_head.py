@@ -7,8 +7,8 @@ import tracemalloc
 import pytest
 
 from prefork_lb.errors import BadRequest, BadResponse, HeadTooLarge, TruncatedBody
+from prefork_lb.wire.field_lines import Lines
 from prefork_lb.wire.head import Fields, FieldSection, HeadLimits, RequestHead, list_members
-from prefork_lb.wire.lines import Lines
 from prefork_lb.wire.parse import head_end, kept_bytes, parse_fields, parse_request, parse_response
 
 HEAD = b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n"

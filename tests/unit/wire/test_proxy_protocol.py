@@ -19,7 +19,7 @@ from fuzz.mutation import mutate, seeds
 from prefork_lb import errors
 from prefork_lb.errors import BadRequest, InvariantError
 from prefork_lb.wire import proxy_protocol
-from prefork_lb.wire.proxy_protocol import Parsed, SocketAddress, header, parse
+from prefork_lb.wire.proxy_protocol import Parsed, SocketAddress, parse_proxy_header, proxy_header
 from tests.wire.corpus import Case, cases, latin
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
@@ -32,7 +32,7 @@ def read(data: bytes, piece: int = 0) -> tuple[Parsed | None, int]:
     """What is made of `data` that comes in pieces (0: whole), and after how many bytes."""
     step = piece or max(1, len(data))
     for end in range(step, len(data) + step, step):
-        found = parse(data[:end])
+        found = parse_proxy_header(data[:end])
         if found is not None:
             return found, min(end, len(data))
     return None, len(data)
@@ -75,7 +75,7 @@ def test_the_refusal_comes_with_the_first_byte_that_cannot_be(case: Case) -> Non
     assert 0 < refused_at <= len(case.data)
     assert read(case.data[: refused_at - 1], 1) == (None, refused_at - 1)
     with pytest.raises(BadRequest):
-        parse(case.data[:refused_at])
+        parse_proxy_header(case.data[:refused_at])
 
 
 def test_the_corpus_is_whole() -> None:
@@ -110,19 +110,19 @@ def test_the_corpus_is_whole() -> None:
     ],
 )
 def test_header(version: int, source: SocketAddress | None, destination: SocketAddress | None, wire: bytes) -> None:
-    assert header(version, source, destination) == wire
+    assert proxy_header(version, source, destination) == wire
 
 
 @pytest.mark.parametrize("version", [1, 2])
 def test_a_zone_stays_on_this_host(version: int) -> None:
-    assert header(version, ("fe80::1%eth0", 1), ("fe80::2%7", 2)) == header(version, ("fe80::1", 1), ("fe80::2", 2))
+    assert proxy_header(version, ("fe80::1%eth0", 1), ("fe80::2%7", 2)) == proxy_header(version, ("fe80::1", 1), ("fe80::2", 2))
 
 
 @pytest.mark.parametrize("version", [-1, 0, 3])
 def test_other_versions_cannot_be_sent(version: int) -> None:
     for addresses in (DOCUMENTED, (None, None)):
         with pytest.raises(InvariantError, match=f"no version {version}"):
-            header(version, *addresses)
+            proxy_header(version, *addresses)
 
 
 @pytest.mark.parametrize("version", [1, 2])
@@ -134,7 +134,7 @@ def test_other_versions_cannot_be_sent(version: int) -> None:
 def test_what_is_no_address_cannot_be_sent(bad: SocketAddress, version: int) -> None:
     for addresses in ((bad, DOCUMENTED[1]), (DOCUMENTED[0], bad)):
         with pytest.raises(InvariantError, match="PROXY header"):
-            header(version, *addresses)
+            proxy_header(version, *addresses)
 
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -163,7 +163,7 @@ def test_what_is_written_is_read_again(version: int, seed: int) -> None:
     rng = random.Random(seed)
     for _ in range(300):
         source, destination = random_address(rng), random_address(rng)
-        wire = header(version, source, destination)
+        wire = proxy_header(version, source, destination)
         assert len(wire) <= 107
         found, seen = read(wire + rng.randbytes(rng.randrange(40)), 1)
         assert found is not None and found.source is not None and found.destination is not None
@@ -172,7 +172,7 @@ def test_what_is_written_is_read_again(version: int, seed: int) -> None:
         ips = [ipaddress.ip_address(text) for text in (found.source[0], found.destination[0])]
         assert [ip.packed for ip in ips] == as_sent((ipaddress.ip_address(source[0]), ipaddress.ip_address(destination[0])))
         # Once read, the text is the system's, and a second time changes nothing.
-        again = parse(header(version, found.source, found.destination))
+        again = parse_proxy_header(proxy_header(version, found.source, found.destination))
         assert again == Parsed(found.source, found.destination, len(wire))
 
 
@@ -194,13 +194,13 @@ def test_text_is_an_address_exactly_when_the_standard_library_says_so(seed: int)
         for family, other, version in ((b"TCP4", b"192.0.2.9", 4), (b"TCP6", b"::9", 6)):
             line = b"PROXY %b %b %b 1 2\r\n" % (family, text.encode(), other)
             if ip is not None and ip.version == version and len(line) <= 107:
-                found = parse(line)
+                found = parse_proxy_header(line)
                 assert found is not None and found.source is not None
                 assert ipaddress.ip_address(found.source[0]) == ip
                 verdicts[True] += 1
             else:
                 with pytest.raises(BadRequest):
-                    parse(line)
+                    parse_proxy_header(line)
                 verdicts[False] += 1
     assert min(verdicts.values()) > 500
 
@@ -263,13 +263,13 @@ def test_a_flipped_bit_does_not_pass_the_checksum(seed: int) -> None:
             flipped = bytearray(wire)
             flipped[position] ^= 1 << rng.randrange(8)
             with pytest.raises(BadRequest, match="does not match its checksum"):
-                parse(bytes(flipped))
+                parse_proxy_header(bytes(flipped))
 
 
 def test_an_error_does_not_repeat_what_came_without_a_bound() -> None:
     for data in (b"GET " + b"a" * 100_000, b"PROXY UNKNOWN " + b"\\" * 100_000, b"PROXY " + b"\xff" * 100_000):
         with pytest.raises(BadRequest) as caught:
-            parse(data)
+            parse_proxy_header(data)
         assert len(str(caught.value)) < 600
 
 
@@ -285,21 +285,21 @@ def test_no_input_breaks_an_invariant(seed: int) -> None:
 
 
 def longer(data: bytes) -> Parsed | None:
-    found = parse(data)
+    found = parse_proxy_header(data)
     return found and Parsed(found.source, found.destination, found.length + 1)
 
 
 def forgetful(data: bytes) -> Parsed | None:
-    return parse(data) if len(data) != 28 else None
+    return parse_proxy_header(data) if len(data) != 28 else None
 
 
 def impatient(data: bytes) -> Parsed | None:
-    return parse(data + b"\r\n" if data.startswith(b"PROXY TCP4") and not data.endswith(b"\r\n") else data)
+    return parse_proxy_header(data + b"\r\n" if data.startswith(b"PROXY TCP4") and not data.endswith(b"\r\n") else data)
 
 
 @pytest.mark.parametrize("broken", [longer, forgetful, impatient], ids=lambda function: function.__name__)
 def test_a_fault_is_found(broken: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(invariants, "parse", broken)
+    monkeypatch.setattr(invariants, "parse_proxy_header", broken)
     with pytest.raises(AssertionError):
         for data in seeds()["proxy_protocol"]:
             invariants.check_proxy_header(data)
@@ -310,9 +310,9 @@ def test_a_fault_is_found(broken: object, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_a_fault_in_writing_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     def swapped(version: int, source: SocketAddress | None, destination: SocketAddress | None) -> bytes:
-        return proxy_protocol.header(version, destination, source)
+        return proxy_protocol.proxy_header(version, destination, source)
 
-    monkeypatch.setattr(invariants, "header", swapped)
+    monkeypatch.setattr(invariants, "proxy_header", swapped)
     with pytest.raises(AssertionError):
         for data in seeds()["proxy_protocol"]:
             invariants.check_proxy_header(data)

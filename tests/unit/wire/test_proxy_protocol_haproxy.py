@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from prefork_lb.wire.proxy_protocol import Parsed, SocketAddress, header, parse
+from prefork_lb.wire.proxy_protocol import Parsed, SocketAddress, parse_proxy_header, proxy_header
 from tests.unit.wire.test_proxy_protocol import VALID, as_sent
 from tests.wire.corpus import Case
 
@@ -143,11 +143,11 @@ def received(listener: socket.socket, marker: bytes) -> bytes:
     with connection:
         connection.settimeout(TIMEOUT_S)
         data = b""
-        while not (data.endswith(marker) if marker else parse(data)):
+        while not (data.endswith(marker) if marker else parse_proxy_header(data)):
             piece = connection.recv(1)  # a byte at a time: each must be taken for what it is
             assert piece, f"closed after {data!r}"
             data += piece
-            parse(data)
+            parse_proxy_header(data)
         return data
 
 
@@ -161,7 +161,7 @@ def through(sender: Sender, family: str) -> tuple[Parsed, SocketAddress]:
         client.connect(sender.listeners[family])
         client.sendall(b"from the client")
         data = received(sender.server, b"from the client")
-        found = parse(data)
+        found = parse_proxy_header(data)
         assert found is not None and data[found.length :] == b"from the client"
         return found, client.getsockname()[:2]
 
@@ -192,7 +192,7 @@ def test_haproxy_tells_no_address_of_a_unix_socket(haproxy: HAProxy, name: str) 
 def test_haproxy_checks_a_server(haproxy: HAProxy, name: str) -> None:
     checked = haproxy.senders[name].checked
     data = received(checked, b"")
-    found = parse(data)
+    found = parse_proxy_header(data)
     assert found is not None and found.length == len(data)
     if name == "v1":  # 2.1: no UNKNOWN for checks, but the addresses of HAProxy's own connection
         assert found.source is not None and found.destination == checked.getsockname()
@@ -231,7 +231,7 @@ REFUSED_BY_HAPROXY = {
 
 @pytest.mark.parametrize("case", [case for case in VALID if case.is_complete], ids=str)
 def test_haproxy_reads_the_same(haproxy: HAProxy, case: Case) -> None:
-    ours = parse(case.data)
+    ours = parse_proxy_header(case.data)
     assert ours is not None
     theirs, own = addresses_read_by(haproxy.answers, case.data[: ours.length])
     if case.name in REFUSED_BY_HAPROXY:
@@ -246,7 +246,7 @@ def test_haproxy_reads_the_same(haproxy: HAProxy, case: Case) -> None:
 def test_haproxy_reads_what_we_write(haproxy: HAProxy, ip: str, mixed: str, version: int) -> None:
     other = ("::1" if "." in ip and ":" not in ip else "198.51.100.2") if mixed else ip
     source, destination = ((other, 7), (ip, 443)) if mixed == "source" else ((ip, 7), (other, 443))
-    theirs, _ = addresses_read_by(haproxy.answers, header(version, source, destination))
+    theirs, _ = addresses_read_by(haproxy.answers, proxy_header(version, source, destination))
     assert theirs is not None
     packed = [ipaddress.ip_address(text).packed for text, _ in theirs]
     assert packed == as_sent((ipaddress.ip_address(source[0]), ipaddress.ip_address(destination[0])))
@@ -254,5 +254,5 @@ def test_haproxy_reads_what_we_write(haproxy: HAProxy, ip: str, mixed: str, vers
 
 
 def test_haproxy_takes_a_line_without_addresses(haproxy: HAProxy) -> None:
-    theirs, own = addresses_read_by(haproxy.answers, header(1, None, None))
+    theirs, own = addresses_read_by(haproxy.answers, proxy_header(1, None, None))
     assert theirs == (own, haproxy.answers)

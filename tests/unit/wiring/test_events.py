@@ -5,7 +5,7 @@ import os
 
 import msgspec
 
-from prefork_lb.shared.events import Kind, recent
+from prefork_lb.shared.events import EventKind, recent
 from prefork_lb.wiring.membership import Membership
 from prefork_lb.wiring.room import room_for
 from tests.unit.shared.processes import Master
@@ -22,7 +22,7 @@ def test_a_worker_that_serves_is_told_after_its_configuration(master: Master) ->
 
 
 def told(member: Membership) -> list[str]:
-    return [event.text for event in recent(member.segment) if event.kind == Kind.RELOAD]
+    return [event.text for event in recent(member.segment) if event.kind == EventKind.RELOAD]
 
 
 def test_a_configuration_is_told_once_for_all_workers_with_what_changed(master: Master) -> None:  # noqa: F811

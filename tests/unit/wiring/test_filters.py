@@ -12,8 +12,8 @@ from prefork_lb.config.load import load
 from prefork_lb.config.model import Config
 from prefork_lb.errors import ConfigError
 from prefork_lb.filters import Filter, Setup
-from prefork_lb.net.dial import Dialer
-from prefork_lb.proxy.attempt import Settings, Timeouts
+from prefork_lb.net.dial import SocketDialer
+from prefork_lb.proxy.attempt import AttemptSettings, Timeouts
 from prefork_lb.proxy.engine import Engine
 from prefork_lb.proxy.filtering import FilteringEngine
 from prefork_lb.shared.ledger import Ledger
@@ -26,8 +26,8 @@ from prefork_lb.wiring.room import problems_at_reload, room_for
 from prefork_lb.wiring.routes import make_router
 from tests.unit.shared.conftest import Master
 
-SETTINGS = Settings(Timeouts(1, 1, 1), HeadLimits(), b"lb", monotonic, functools.partial(parse_response, limits=HeadLimits()),
-                    Dialer().dial)
+SETTINGS = AttemptSettings(Timeouts(1, 1, 1), HeadLimits(), b"lb", monotonic,
+                           functools.partial(parse_response, limits=HeadLimits()), SocketDialer().dial)
 
 
 class Counts(Filter):

@@ -14,7 +14,7 @@ from prefork_lb.config.routes import RateConfig, RouteConfig
 from prefork_lb.errors import ConfigError
 from prefork_lb.net.networks import lies_in
 from prefork_lb.routing.template import Facts
-from prefork_lb.shared.making import remove
+from prefork_lb.shared.making import remove_segment
 from prefork_lb.shared.rate_uses import RateUses
 from prefork_lb.wire.forwarded import ClientInfo
 from prefork_lb.wire.head import HeadLimits
@@ -45,7 +45,7 @@ def start() -> Iterator[Start]:
 
     yield start
     for master in masters:
-        remove(master.pid)
+        remove_segment(master.pid)
         master.kill()
 
 

@@ -15,9 +15,9 @@ from prefork_lb.config.admin import AdminConfig
 from prefork_lb.config.load import load
 from prefork_lb.config.model import Config
 from prefork_lb.observe.configuration import configuration_of
-from prefork_lb.shared import desired
+from prefork_lb.shared import published_config
 from prefork_lb.shared.finding import DIRECTORY
-from prefork_lb.shared.making import attach_or_create, remove
+from prefork_lb.shared.making import attach_or_create, remove_segment
 from prefork_lb.shared.offsets import Layout
 from prefork_lb.shared.segment import Segment, SegmentError
 from prefork_lb.wiring.membership import Membership
@@ -88,7 +88,7 @@ def test_all_servers_and_pools_may_be_replaced_at_once(master: Master, servers: 
 def master() -> Iterator[Master]:
     made = Master()
     yield made
-    remove(made.pid)
+    remove_segment(made.pid)
     made.kill()
 
 
@@ -115,7 +115,7 @@ def test_a_configuration_that_this_version_cannot_read_is_none(
     running: Segment, master: Master, caplog: pytest.LogCaptureFixture
 ) -> None:
     membership = Membership(master.pid, 0, running.layout, one_thread=True)
-    desired.publish(membership.segment, membership.ledger, b'{"pools": 7}')
+    published_config.publish(membership.segment, membership.ledger, b'{"pools": 7}')
     assert configuration_of(membership.segment) is None
     assert "cannot be read by this version" in caplog.text
 

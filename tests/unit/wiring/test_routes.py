@@ -3,9 +3,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from prefork_lb.config import current
+from prefork_lb.config.routes import RouteConfig
 from prefork_lb.errors import OwnAnswer
 from prefork_lb.routing.match import Router
 from prefork_lb.wire.forwarded import ClientInfo
@@ -13,6 +15,7 @@ from prefork_lb.wire.head import HeadLimits
 from prefork_lb.wire.parse import parse_request
 from prefork_lb.wire.target import destination
 from prefork_lb.wiring.routes import make_router
+from tests.unit.wiring.test_room import config
 
 
 def answer_of(router: Router) -> OwnAnswer:
@@ -56,3 +59,10 @@ def test_error_pages_are_what_the_master_has_read_and_single_statuses_go_before_
     assert serving is not None and set(serving.error_pages) == set(range(500, 600))
     assert serving.error_pages[502] == ([(b"Content-Type", b"text/html; charset=utf-8")], b"502")
     assert serving.error_pages[503] == ([(b"Content-Type", b"application/json")], b"500-599")
+
+
+def test_a_route_that_sets_nothing_leaves_requests_as_they_are() -> None:
+    """Else each request passes all that a route could do to it."""
+    routes = (RouteConfig("p0"), RouteConfig("p0", hosts=("a.test",)))
+    router = make_router(msgspec.structs.replace(config(1), routes=routes), make_guards=lambda route: [])
+    assert [(route.actions, route.serving) for route in router.routes] == [(None, None)] * 2

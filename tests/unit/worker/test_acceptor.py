@@ -5,6 +5,7 @@ import contextlib
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
@@ -12,7 +13,8 @@ from prefork_lb.green.hub import Hub
 from prefork_lb.net.descriptors import Descriptors
 from prefork_lb.wire.head import HeadLimits
 from prefork_lb.worker.acceptor import Acceptor
-from prefork_lb.worker.service import Service, Times
+from prefork_lb.worker.fair_share import FairShare
+from prefork_lb.worker.service import ClientTimeouts, Service
 from tests.support.place import HOST
 from tests.support.waiting import PATIENCE_S
 from tests.unit.green.running import run
@@ -47,8 +49,8 @@ def hub() -> Iterator[Hub]:
 
 
 def service(hub: Hub, siblings: SiblingClients) -> Service:
-    return Service(hub, None, lambda environ, start: [], lambda address: False, HeadLimits(), Times(60, 60, 60), None, None,
-                   siblings)
+    return Service(hub, None, lambda environ, start: [], lambda address: False, HeadLimits(), ClientTimeouts(60, 60, 60), None,
+                   None, siblings)
 
 
 def connected_within(hub: Hub, found: Service, count: int, seconds: float) -> bool:
@@ -86,6 +88,33 @@ def test_a_worker_that_has_more_waits_for_its_sibling_but_not_for_ever(hub: Hub)
         begin = hub.now
         assert connected_within(hub, found, 20, PATIENCE_S), "the sibling takes none: it is stopped, perhaps"
         assert hub.now - begin > 0.01, "each was left to the sibling for a moment"
+
+
+def test_a_request_that_came_with_its_client_is_answered_in_the_same_round(tmp_path: Path) -> None:
+    hub = Hub()
+    siblings = SiblingClients()
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as client, contextlib.closing(hub):
+        listener.bind(str(tmp_path / "s"))
+        listener.listen()
+        client.connect(str(tmp_path / "s"))
+        client.sendall(b"no request\r\n\r\n")
+        acceptor = Acceptor(service(hub, siblings), Listener(listener), None, siblings, 1000, False, Descriptors(int))
+        hub.call_at(hub.now, hub.stop)
+        hub.run()
+        client.settimeout(PATIENCE_S)
+        assert client.recv(100).startswith(b"HTTP/1.1 400 ")
+        acceptor.stop()
+
+
+def test_siblings_are_looked_at_once_for_all_clients_of_a_round() -> None:
+    siblings = SiblingClients(fewest=0)
+    looks: list[int] = []
+    siblings.fewest_clients = lambda: looks.append(1) or 0  # type: ignore[func-returns-value,method-assign]
+    share = FairShare(siblings, lambda instant: None)
+    assert [share.leaves_it(count, 7.0) for count in (1, 2, 3)] == [False] * 3
+    assert len(looks) == 1
+    assert share.leaves_it(9, 8.0)
+    assert len(looks) == 2
 
 
 def test_each_client_is_left_to_the_sibling_anew() -> None:

@@ -25,7 +25,7 @@ from prefork_lb.wire.head import HeadLimits
 from prefork_lb.wire.parse import parse_response
 from prefork_lb.worker import exchange
 from prefork_lb.worker.connection import Connection
-from prefork_lb.worker.service import Service, Times, client_info
+from prefork_lb.worker.service import ClientTimeouts, Service, client_info
 from tests.support.waiting import wait_until
 
 SHORT_S = 0.4
@@ -53,7 +53,7 @@ class Client:
         self.requests: list[Request] = []
         self.logged: list[int] = []
         self._has_engine = has_engine
-        self._times = Times(head_s, keepalive_s, LONG_S)
+        self._times = ClientTimeouts(head_s, keepalive_s, LONG_S)
         self._answer = answer
         self._limits = limits or HeadLimits()
         self._ready = threading.Event()
@@ -124,6 +124,22 @@ def client() -> Iterator[Client]:
 
 def get(target: str, *fields: str) -> bytes:
     return "".join(f"{line}\r\n" for line in (f"GET {target} HTTP/1.1", "Host: a.test", *fields, "")).encode()
+
+
+@pytest.mark.parametrize(("fields", "told"), [(("Connection: close",), "send_last"), ((), "send")])
+def test_the_last_bytes_are_sent_with_the_end_where_the_client_asked_for_it(
+        fields: tuple[str, ...], told: str, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[str] = []
+
+    def note(name: str) -> None:
+        do = getattr(GreenStream, name)
+        monkeypatch.setattr(GreenStream, name, lambda *arguments: (used.append(name), do(*arguments))[1])
+
+    note("send")
+    note("send_last")
+    client.say(get("/a", *fields))
+    assert client.hear().endswith(b"/a!")
+    assert used[0] == told  # a fallback in Python sends by `send` in its `send_last`
 
 
 def test_requests_on_one_connection_one_after_the_other(client: Client) -> None:

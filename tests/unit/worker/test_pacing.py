@@ -44,8 +44,7 @@ class Patient:
 
     def __init__(self, body: bytes) -> None:
         self._clock = ManualClock(1000.0)
-        self.stream = SimpleNamespace(hub=SimpleNamespace(clock=self._clock, sleep=self._clock.advance,
-                                                          turns=SimpleNamespace(share=lambda: None)))
+        self.hub = SimpleNamespace(clock=self._clock, sleep=self._clock.advance, turns=SimpleNamespace(share=lambda: None))
         self.service = SimpleNamespace(times=SimpleNamespace(ahead=0))
         self.body_sent = 0
         self.got: list[tuple[float, bytes]] = []

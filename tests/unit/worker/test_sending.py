@@ -5,6 +5,7 @@ import contextlib
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -24,7 +25,7 @@ from prefork_lb.wire.head import HeadLimits
 from prefork_lb.wire.parse import parse_response
 from prefork_lb.worker import sending
 from prefork_lb.worker.sending import send_chunked, send_plain
-from prefork_lb.worker.service import Times
+from prefork_lb.worker.service import ClientTimeouts
 from tests.unit.green.running import DEADLINE_S, run
 
 BODY = bytes(range(256)) * 4000  # more than the small buffers here hold
@@ -48,7 +49,7 @@ class Exchange:
         self.server_end, server = self._pair()
         self.client_end, mine = self._pair()
         self.stream, self.body_sent = GreenStream(self.hub, mine), 0
-        self.service = SimpleNamespace(times=Times(1, 1, idle_s, ahead=ahead), pipe=Pipe())
+        self.service = SimpleNamespace(times=ClientTimeouts(1, 1, idle_s, ahead=ahead), pipe=Pipe())
         self.released, self.failed = threading.Event(), threading.Event()
         self._lease = SimpleNamespace(
             is_open=True, stream=GreenStream(self.hub, server), succeed=self._release, fail=lambda why: self.failed.set(),
@@ -108,7 +109,7 @@ class Exchange:
         framing = response_framing(self._head, b"GET")
         reader = BodyReader(cast(Any, self._lease.stream), framing, b"", HeadLimits(), DEADLINE_S, cast(Any, self))
         reply = Reply(self._head, framing, reader, b"", cast(Any, self._lease), True, b"lb")
-        send = send or (send_chunked if b"transfer-encoding" in self._head.index else send_plain)
+        send = send or (send_chunked if b"transfer-encoding" in self._head.index else partial(send_plain, closes=False))
         try:
             run(self.hub, lambda: send(cast(Any, self), reply, b""))
         finally:
