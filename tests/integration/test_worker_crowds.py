@@ -263,6 +263,8 @@ def test_a_worker_without_descriptors_waits_for_some_and_goes_on(rig: Rig) -> No
         begun = processor_seconds(worker)
         time.sleep(1)
         assert processor_seconds(worker) - begun < 0.5, "it turns round and round"
+    # The listening socket gives clients in their order (accept(2)): one that gets a 200 comes after all those that have gone.
+    wait_until(lambda: fetch(balancer.address).status == 200, balancer.log)
     for _ in range(20):
         response = fetch(balancer.address, "/bytes?n=3")
         assert (response.status, len(response.body)) == (200, 3)
