@@ -93,7 +93,8 @@ class ScalingDuty:
     def _match_scalers(self, config: Config) -> None:
         """Have a scaler for each pool that scales. The scalers of other pools end their servers.
 
-        Raises the first error of those that cannot be made, when the others are. They are made again at the next look.
+        Raises, when all others are made, the error of the one that cannot be, or an ExceptionGroup of several. They are made
+        again at the next look.
         """
         self._is_matched, scaled = False, _scaled(config)
         problems: list[Exception] = []
@@ -103,6 +104,7 @@ class ScalingDuty:
                 try:
                     self._pools[name] = self._new_pool(name, config, scaling)
                 except Exception as exc:
+                    exc.add_note(f"the pool {name}")
                     problems.append(exc)
             elif known.driver_kind == scaling.driver:
                 known.use(config, scaling)
@@ -111,6 +113,8 @@ class ScalingDuty:
             if name not in scaled or scaled[name].driver != known.driver_kind:
                 known.scaler.retire()
         self._duties = Duties({f"scale the pool {name}": partial(self._scale, pool) for name, pool in self._pools.items()})
+        if len(problems) > 1:
+            raise ExceptionGroup("pools without a scaler", problems)
         if problems:
             raise problems[0]
         self._is_matched = True

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from typing import NoReturn
 
 import pytest
 
@@ -262,6 +263,17 @@ def test_a_scaler_that_cannot_be_made_stops_no_other(duty: ScalingDuty, drivers:
     with pytest.raises(OSError, match="no room"):
         duty.look()
     assert drivers.of("other")[0].starts == 1
+
+
+def test_each_pool_whose_scaler_cannot_be_made_is_told(duty: ScalingDuty) -> None:
+    def fail(pool: str, *_: object) -> NoReturn:
+        raise OSError(f"no room for {pool}")
+
+    duty._make = fail
+    with pytest.raises(ExceptionGroup) as raised:
+        duty.use(config_with(app={}, other={}))
+    assert [(str(exc), exc.__notes__) for exc in raised.value.exceptions] == [
+        ("no room for app", ["the pool app"]), ("no room for other", ["the pool other"])]
 
 
 @pytest.mark.parametrize("has_ended", [True, False])
