@@ -69,6 +69,7 @@ class SharedSettings:
                     log.warning("pool %s: server %s: what balancer %s tells cannot be set: %s", *key, balancer, exc)
             else:
                 self._known[key] = setting
+                self._refused.pop(key, None)
 
     def _setting(self, key: Key, slot: int) -> Setting:
         limit = self._states.limit_set(slot)
