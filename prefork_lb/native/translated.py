@@ -74,4 +74,3 @@ def found(package: Path) -> dict[str, Path]:
         return {}
     files = {".".join(file.relative_to(folder).parts)[:-len(_SUFFIX)]: file for file in folder.rglob(f"*{_SUFFIX}")}
     return files if len(files) == len(digests) + 1 else {}
-
