@@ -11,7 +11,8 @@ from greenlet import getcurrent, greenlet
 from prefork_lb.errors import ConnectFailed, ConnectTimeout, OutOfDescriptors
 from prefork_lb.green.channel import NEVER, WRITABLE
 from prefork_lb.green.hub import Hub
-from prefork_lb.green.streams import GreenStream, TLSStream
+from prefork_lb.green.streams import GreenStream
+from prefork_lb.green.tls_stream import TLSStream
 from prefork_lb.net.address import Address
 from prefork_lb.net.failures import connect_error, connect_timeout
 from prefork_lb.net.happy_eyeballs import Attempts, Failure

@@ -6,38 +6,37 @@ Facts of the world and what they force on us:
 - A read that returns less than was asked for has emptied the socket (epoll(7)). A full read says nothing about what is left.
 - The end of the peer's side may come in the same event as its last bytes, and no second event follows. So after an
   end a short read clears nothing: the next receive returns what is left, then b"".
-- OpenSSL reads ahead: bytes that it holds make no edge. So over TLS READ is cleared only when OpenSSL would block.
 """
 from __future__ import annotations
 
 import contextlib
 import errno
 import fcntl
-import functools
 import os
 import socket
 import ssl
 import struct
 import sys
 import termios
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from greenlet import getcurrent
 
 from prefork_lb.green import compiled
 from prefork_lb.green.channel import BROKEN, HALF_CLOSED, READ, READABLE, Channel
 from prefork_lb.green.hub import Hub
-from prefork_lb.net.failures import failure_text
 from prefork_lb.net.readable import Readable
-from prefork_lb.net.stream import Stream, StreamClosed, StreamTimeout, Unneeded, Watched
+from prefork_lb.net.stream import Stream, StreamClosed, StreamTimeout, Watched
 
-_ENDED = HALF_CLOSED | BROKEN
+ENDED = HALF_CLOSED | BROKEN
+"""In `ready`: the peer has ended its side, or the connection is lost."""
 _LINGER_0, _LINGER_OFF = struct.pack("ii", 1, 0), struct.pack("ii", 0, 0)  # socket(7)
-_WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+"""What a socket that does not block raises, plain or over TLS."""
 
 
-class _Stream(Channel):
+class HubStream(Channel):
     """A connected, non-blocking socket: a Stream for its users, a Channel for the hub."""
 
     __slots__ = ("_connected",)
@@ -80,7 +79,7 @@ class _Stream(Channel):
         except OSError as exc:
             raise StreamClosed(exc.strerror) from exc
         # A short read has emptied the socket (epoll(7)): the next byte is a new edge. After the peer's end no edge will come.
-        if len(data) < limit and not self.ready & _ENDED:
+        if len(data) < limit and not self.ready & ENDED:
             self.ready &= ~READ
         return data
 
@@ -126,7 +125,7 @@ class _Stream(Channel):
     def send(self, data: bytes, timeout_s: float) -> bool:
         try:
             sent = self.connected.send(data)
-        except _WOULD_BLOCK:
+        except WOULD_BLOCK:
             sent = 0
         except OSError as exc:
             raise StreamClosed(exc.strerror) from exc
@@ -143,7 +142,7 @@ class _Stream(Channel):
         """Send what the peer takes without a wait; the number of bytes. Raises StreamClosed."""
         try:
             return self.connected.send(data)
-        except _WOULD_BLOCK:
+        except WOULD_BLOCK:
             return 0
         except OSError as exc:
             raise StreamClosed(exc.strerror) from exc
@@ -174,7 +173,7 @@ class _Stream(Channel):
     def _send_some(self, view: memoryview) -> int:
         try:
             return self.connected.send(view)
-        except _WOULD_BLOCK:
+        except WOULD_BLOCK:
             return 0
         except OSError as exc:
             raise StreamClosed(exc.strerror) from exc
@@ -239,7 +238,7 @@ class _Stream(Channel):
         return connected
 
 
-class GreenStream(_Stream):
+class GreenStream(HubStream):
     """A stream whose bytes go through the socket as they are."""
 
     __slots__ = ()
@@ -249,132 +248,6 @@ class GreenStream(_Stream):
         send, send_last, send_now = compiled.loop.Channel.send, compiled.loop.Channel.send_last, compiled.loop.Channel.send_now
         has_input, is_quiet = compiled.loop.Channel.has_input, compiled.loop.Channel.is_quiet
         compiled.loop.use(StreamClosed, StreamTimeout, getcurrent)
-
-
-class TLSStream(GreenStream):
-    """A GreenStream over TLS. `handshake` comes before any receive or send."""
-
-    __slots__ = ("_ahead", "_may_say_end", "_tls", "is_secured")
-    is_plain = False
-
-    receive_or, is_quiet = _Stream.receive_or, _Stream.is_quiet
-    send, send_last, send_now = _Stream.send, _Stream.send_last, _Stream.send_now
-
-    def __init__(self, hub: Hub, connected: socket.SocketType, context: ssl.SSLContext, server_side: bool,
-                 server_name: str | None = None) -> None:
-        """Take over a connected, non-blocking socket. `server_name` is verified, and sent, on the client's side."""
-        assert isinstance(connected, socket.socket)  # `ssl` wraps no other
-        self._tls = context.wrap_socket(connected, server_side=server_side, do_handshake_on_connect=False,
-                                        suppress_ragged_eofs=False, server_hostname=server_name)
-        self._ahead = b""
-        self._may_say_end = True
-        self.is_secured = False  # the handshake is done
-        super().__init__(hub, self._tls)
-
-    def take_preamble(self, measure: Callable[[bytes], int | None], limit: int, timeout_s: float) -> None:
-        """Receive what the peer sends in the clear before the handshake, and not a byte beyond it.
-
-        `measure` gets all that has come, at most `limit` bytes. It returns how many of them are the preamble; None: it is not
-        whole yet. Raises StreamTimeout, StreamClosed, and what `measure` raises.
-        """
-        deadline = self.hub.now + timeout_s
-        receive = functools.partial(socket.socket.recv, self._tls)  # past TLS
-        while True:
-            try:
-                data = receive(limit, socket.MSG_PEEK)
-                length = measure(data) if data else None
-                if length is not None:
-                    receive(length)
-                    return
-            except BlockingIOError:
-                pass
-            except OSError as exc:
-                raise StreamClosed(exc.strerror) from exc
-            # Further bytes are a new edge, though those that were only looked at are still there.
-            if self.descriptor < 0 or self.ready & _ENDED:
-                raise StreamClosed("the peer left before the handshake")
-            if not self.wait_readable(deadline):
-                raise StreamTimeout
-
-    def handshake(self, timeout_s: float, unless: GreenStream | None = None) -> None:
-        """Agree on keys. Raises StreamTimeout, StreamClosed with what went wrong, and Unneeded as a `net.dial.Dial`."""
-        deadline = self.hub.now + timeout_s
-        while True:
-            try:
-                self._tls.do_handshake()
-                self.is_secured = True
-                return
-            except ssl.SSLWantReadError:
-                self.ready &= ~READ
-                if unless is None:
-                    in_time = self.wait_readable(deadline)
-                elif unless.is_quiet():
-                    in_time = self.wait_either(unless, deadline)
-                else:
-                    raise Unneeded from None
-                # A handshake's signature takes a millisecond. When many clients come at once, other work runs between two.
-                self.hub.turns.share()
-                if self.descriptor < 0:
-                    raise StreamClosed("closed on this side") from None
-            except ssl.SSLWantWriteError:
-                in_time = self.wait_writable(deadline)
-            except OSError as exc:
-                raise StreamClosed(failure_text(exc)) from exc
-            if not in_time:
-                raise StreamTimeout
-
-    def shown(self) -> tuple[Mapping[str, Any] | None, bytes | None]:
-        """The certificate that the peer has shown, as `ssl` describes it, and its bytes. Empty: nobody has verified it."""
-        return self._tls.getpeercert(), self._tls.getpeercert(True)
-
-    def receive_now(self, limit: int) -> bytes | None:
-        if self._ahead:
-            data, self._ahead = self._ahead, b""
-            return data
-        try:
-            return self._tls.recv(limit)
-        except _WOULD_BLOCK:
-            # OpenSSL has emptied the socket. Until then READ stays set: records that it read ahead make no edge.
-            self.ready &= ~READ
-            if self.ready & BROKEN:
-                raise StreamClosed("connection lost") from None
-            return None
-        except ssl.SSLEOFError as exc:
-            raise StreamClosed("ended without TLS's close_notify") from exc
-        except OSError as exc:
-            raise StreamClosed(exc.strerror) from exc
-
-    def has_input(self) -> bool:
-        if self._ahead or self.ready & _ENDED:
-            return True
-        if self.ready & READ:
-            # TLS 1.3 servers send session tickets after the handshake: bytes, but no input. Only a read shows which it is.
-            try:
-                data = self.receive_now(1)
-            except StreamClosed:
-                return True
-            if data is not None:
-                self._ahead = data
-                return True
-        return False
-
-    def shut_down(self) -> None:
-        self._say_end()
-        super().shut_down()
-
-    def reset_at_close(self, resets: bool) -> None:
-        self._may_say_end = not resets  # close_notify would make this an ordinary end
-        super().reset_at_close(resets)
-
-    def close(self) -> None:
-        if self.descriptor >= 0 and self._may_say_end:
-            self._say_end()
-        super().close()
-
-    def _say_end(self) -> None:
-        # close_notify (RFC 8446 6.1): without it the peer cannot tell the end from a cut. We do not wait for the peer's.
-        with contextlib.suppress(OSError, ValueError):
-            self._tls.unwrap()
 
 
 def wait_any(streams: Sequence[Stream], timeout_s: float, watched: Watched) -> Stream | None:

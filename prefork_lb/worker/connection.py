@@ -7,7 +7,8 @@ from typing import Final
 
 from prefork_lb.errors import BadRequest, ClientGone, DownstreamError, HeadTooLarge, RequestTimeout, TargetTooLong
 from prefork_lb.green.channel import BROKEN, HALF_CLOSED, READABLE
-from prefork_lb.green.streams import GreenStream, TLSStream
+from prefork_lb.green.streams import GreenStream
+from prefork_lb.green.tls_stream import TLSStream
 from prefork_lb.net.address import unmapped
 from prefork_lb.net.stream import StreamClosed, StreamTimeout
 from prefork_lb.proxy.refusal_log import tell_refusal

@@ -9,7 +9,8 @@ from functools import lru_cache
 from typing import Final
 
 from prefork_lb.green.channel import READ
-from prefork_lb.green.streams import GreenStream, TLSStream
+from prefork_lb.green.streams import GreenStream
+from prefork_lb.green.tls_stream import TLSStream
 from prefork_lb.net.address import unmapped
 from prefork_lb.wire.forwarded import ClientInfo
 from prefork_lb.wire.proxy_protocol import SocketAddress
