@@ -31,6 +31,12 @@ def check_room(layout: Layout, packed: bytes) -> None:
                            f"{len(packed)} (compressed); restart gunicorn to make more")
 
 
+def is_published(segment: Segment, packed: bytes) -> bool:
+    """Whether this configuration, compressed, is the one in force."""
+    length, _, checksum = _parts(segment.cells[at.H_CONFIGURATION])
+    return (length, checksum) == (len(packed), zlib.crc32(packed))
+
+
 def publish(segment: Segment, ledger: Ledger, data: bytes) -> None:
     """Make this the configuration in force. Takes the lock. Raises SegmentError when there is no room for it."""
     with ledger.locked():
@@ -43,9 +49,9 @@ def lay_down(segment: Segment, packed: bytes) -> bool:
     The ledger's lock must be held.
     """
     check_room(segment.layout, packed)
-    length, buffer, checksum = _parts(segment.cells[at.H_CONFIGURATION])
-    if (length, checksum) == (len(packed), zlib.crc32(packed)):
+    if is_published(segment, packed):
         return False
+    _, buffer, _ = _parts(segment.cells[at.H_CONFIGURATION])
     start = segment.layout.configuration_byte(1 - buffer)
     segment.text[start:start + len(packed)] = packed
     segment.cells[at.H_CONFIGURATION] = len(packed) << 33 | (1 - buffer) << 32 | zlib.crc32(packed)

@@ -17,7 +17,7 @@ from prefork_lb.shared.finding import find
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.making import attach_or_create
 from prefork_lb.shared.offsets import Layout
-from prefork_lb.shared.published_config import check_room, lay_down, pack, published
+from prefork_lb.shared.published_config import check_room, is_published, lay_down, pack, published
 from prefork_lb.shared.rows import Rows
 from prefork_lb.shared.segment import SegmentError
 from prefork_lb.shared.split_weights import forget_other_routes
@@ -66,8 +66,8 @@ class Membership:
         if config.cluster is not None and self.segment.layout.rates and not self.segment.layout.rate_uses:
             log.warning("limits of a rate hold in this balancer alone, since [cluster] was not there at the start; restart "
                         "gunicorn to share them")
-        before = configuration_of(self.segment)
-        changes = "; ".join(differences(before, config)) if before is not None else "configuration of the start"
+        # All workers but the first find nothing new. To decode what is in force would take a megabyte of each worker's own.
+        changes = "" if is_published(self.segment, data) else self._changes(config)
         routes = [split.route for split in splits_of(config)]
         with self.ledger.locked():
             check_room(self.segment.layout, data)
@@ -78,7 +78,7 @@ class Membership:
             self._begin_checks(config)
             if lay_down(self.segment, data):
                 record_event(self.segment, EventKind.RELOAD,
-                             f"{config.source} is in force: {changes or 'it says the same as before'}")
+                             f"{config.source} is in force: {changes}")
             # After the event of the configuration: who waits for this worker finds that one, too.
             record_event(self.segment, EventKind.WORKER_STARTED, f"worker {os.getpid()} started", who=this_process(self.segment))
             # Last: if this worker is killed before, the next one does it again.
@@ -96,6 +96,13 @@ class Membership:
             since = time.time() - _SAME_RELOAD_S
             if not any(event.text == text and event.at >= since for event in recent(self.segment)):
                 record_event(self.segment, EventKind.RELOAD, text)
+
+    def _changes(self, config: Config) -> str:
+        """What `config` changes in the instance, for people."""
+        before = configuration_of(self.segment)
+        if before is None:
+            return "configuration of the start"
+        return "; ".join(differences(before, config)) or "it says the same as before"
 
     def _is_reload(self, packed_config: bytes) -> bool:
         """Whether the configuration was read after the one in force was. The lock must be held."""

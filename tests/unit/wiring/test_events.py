@@ -4,8 +4,10 @@ from __future__ import annotations
 import os
 
 import msgspec
+import pytest
 
 from prefork_lb.shared.events import EventKind, recent
+from prefork_lb.wiring import membership
 from prefork_lb.wiring.membership import Membership
 from prefork_lb.wiring.room import room_for
 from tests.unit.shared.processes import Master
@@ -35,6 +37,18 @@ def test_a_configuration_is_told_once_for_all_workers_with_what_changed(master: 
     second.put_into_force(after)
     first.put_into_force(after)
     assert told(first)[1:] == ["other.toml is in force: pool p0: server 10.0.2.7:8080: added"]
+
+
+def test_a_worker_that_finds_its_configuration_in_force_does_not_decode_it(
+        master: Master, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    first, second = (Membership(master.pid, 0, room_for(config(2), 2), one_thread=True) for _ in range(2))
+    first.put_into_force(config(2))
+    decoded: list[object] = []
+    monkeypatch.setattr(membership, "configuration_of", decoded.append)
+    second.put_into_force(config(2))
+    assert not decoded
+    second.put_into_force(config(3))
+    assert len(decoded) == 1
 
 
 def test_a_refused_one_is_told_once_for_all_workers(master: Master) -> None:  # noqa: F811
