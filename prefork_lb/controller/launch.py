@@ -12,14 +12,12 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 
+from prefork_lb.controller.exit_codes import ANOTHER_RUNS
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.identity import is_alive, start_time
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import now_ms
-
-ANOTHER_RUNS = 3
-"""The exit code of a controller that found another controller of its instance at work."""
 
 _COMMAND = (sys.executable, "-m", "prefork_lb.controller")
 _LEAST_GAP_MS = 500

@@ -20,7 +20,7 @@ from prefork_lb.controller.active_checks import ActiveChecks
 from prefork_lb.controller.cluster_duty import ClusterDuty
 from prefork_lb.controller.discovery_duty import DiscoveryDuty
 from prefork_lb.controller.duties import Duties, do_at_the_end
-from prefork_lb.controller.launch import ANOTHER_RUNS
+from prefork_lb.controller.exit_codes import ANOTHER_RUNS
 from prefork_lb.controller.leaving_duty import LeavingDuty
 from prefork_lb.controller.scaling_duty import ScalingDuty
 from prefork_lb.controller.state_saver import StateSaver

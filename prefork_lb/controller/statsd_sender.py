@@ -1,7 +1,6 @@
 """Sends metrics to StatsD in a thread: the look-up of the receiver's name may hang."""
 from __future__ import annotations
 
-import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 
@@ -62,6 +61,7 @@ def _run(lines: Callable[[], Sequence[str]], settings: MetricsConfig, stop: thre
 def _send(lines: Sequence[str], host: str, port: int, stop: threading.Event) -> None:
     """Send the lines. What this host or the receiver has no room for is lost, as usual with StatsD. Raises OSError when the host
     is not known."""
+    import socket  # memory of each controller, and most send nothing
     family, kind, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
     with socket.socket(family, kind) as sock:
         sock.setblocking(False)

@@ -3,13 +3,16 @@ from __future__ import annotations
 
 import logging
 import os
-import subprocess
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from prefork_lb.clock import Clock, monotonic
 from prefork_lb.config.section import Section
 from prefork_lb.shared.segment import Segment
+
+if TYPE_CHECKING:
+    import subprocess
 
 _LONGEST_WAIT_S = 30.0
 _WELL_S = 10.0  # a process that has run for so long is started again at once
@@ -64,6 +67,8 @@ class Supervisor:
             self._process.terminate()
 
     def _start(self, section: Section) -> None:
+        import subprocess  # memory of each controller, and one without [admin] and [cluster] starts nothing
+
         self._started_at, self._kill_at, self._served = self._clock(), 0.0, section
         try:
             self._process = subprocess.Popen(self._arguments, stdin=subprocess.DEVNULL, pass_fds=[self._descriptor])

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from prefork_lb.controller.discovery_duty import DiscoveryDuty
-from prefork_lb.controller.launch import ANOTHER_RUNS
+from prefork_lb.controller.exit_codes import ANOTHER_RUNS
 from prefork_lb.controller.process import Controller
 from prefork_lb.controller.scaling_duty import ScalingDuty
 from prefork_lb.controller.state_saver import StateSaver
