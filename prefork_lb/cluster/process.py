@@ -12,6 +12,7 @@ import socket
 import threading
 
 from prefork_lb.clock import monotonic
+from prefork_lb.cluster.key_limits import SharedKeyLimits
 from prefork_lb.cluster.rates import SharedRates
 from prefork_lb.cluster.redis_store import RedisStore
 from prefork_lb.cluster.sessions import SharedSessions
@@ -45,7 +46,8 @@ def run(segment: Segment) -> int:
         segment.cells[at.H_CLUSTER], segment.cells[at.H_CLUSTER + 1] = myself()
     sessions = SharedSessions(segment, ledger) if segment.layout.sessions and config.secret_file else None
     sharing = Sharing(config.balancer or _own_name(segment), segment, ledger, States(segment), RedisStore(config),
-                      sessions=sessions, rates=SharedRates(segment, ledger, monotonic) if segment.layout.rate_uses else None)
+                      sessions=sessions, rates=SharedRates(segment, ledger, monotonic) if segment.layout.rate_uses else None,
+                      key_limits=SharedKeyLimits(segment, ledger) if segment.layout.keys else None)
     share(sharing, config.interval, stop)
     return 0
 

@@ -6,6 +6,7 @@ import random
 from collections.abc import Sequence
 
 from prefork_lb.clock import Clock, monotonic
+from prefork_lb.cluster.key_limits import SharedKeyLimits
 from prefork_lb.cluster.limits import SharedLimits
 from prefork_lb.cluster.loads import Levelings, Tables
 from prefork_lb.cluster.others import Others
@@ -35,10 +36,10 @@ class Sharing:
 
     def __init__(self, name: str, segment: Segment, ledger: Ledger, states: States, store: Store, clock: Clock = monotonic,
                  rng: random.Random | None = None, sessions: SharedSessions | None = None,
-                 rates: SharedRates | None = None) -> None:
+                 rates: SharedRates | None = None, key_limits: SharedKeyLimits | None = None) -> None:
         """`name` is this balancer's, which no other one has. `sessions`: None when learned ones are not shared; `rates`: None
-        when there are no limits of a rate."""
-        self._sessions, self._rates = sessions, rates
+        when there are no limits of a rate; `key_limits`: None when there are none of requests at once."""
+        self._sessions, self._rates, self._key_limits = sessions, rates, key_limits
         self.name = name
         self._segment, self._ledger, self._store, self._clock = segment, ledger, store, clock
         self._elsewhere = Elsewhere(segment, ledger, states)
@@ -111,7 +112,8 @@ class Sharing:
         self._number += 1
         report = Report(VERSION, self.name, self._run, self._number, servers.digest, list(in_flight), needs, self._round_us,
                         can_check, self._checks.number, self._settings.look(slots, now_ms), self._ejections.look(slots),
-                        self._rates.look(balancers) if self._rates is not None else [], self._splits.look(now_ms))
+                        self._rates.look(balancers) if self._rates is not None else [], self._splits.look(now_ms),
+                        self._key_limits.look(balancers) if self._key_limits is not None else [])
         sent = Sent(self.name, encode_report(report), results=encode_results(results) if results is not None else None,
                     gone=self._others.gone())
         sent.tables, sent.wanted_tables = self._tables.to_send(servers, self._number), self._tables.unknown(others)
@@ -143,6 +145,8 @@ class Sharing:
         self._ejections.adopt(slots, present)
         if self._rates is not None:
             self._rates.adopt(present)
+        if self._key_limits is not None:
+            self._key_limits.adopt(present, len(names), place)
         if self._sessions is not None:
             self._sessions.adopt(servers.keys, received)
         checker = self._checker(self._counts.has_checks(servers.slots), present)

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from prefork_lb.shared import layout as at
 from prefork_lb.shared.balancers import write_balancers
+from prefork_lb.shared.key_claims import KeyShares
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.segment import Segment
 from prefork_lb.shared.states import States, now_ms
@@ -73,6 +74,8 @@ class Elsewhere:
         """Forget what other balancers have told; of each limit this one uses the part that is meant for that. Takes the lock."""
         self._segment.cells[at.H_TOGETHER] = 0
         self.set({})
+        if self._segment.layout.keys:
+            KeyShares(self._segment, self._ledger).set({})
         states = self._states
         for some in _batched(range(self._segment.layout.servers)):
             with self._ledger.locked():

@@ -2,7 +2,8 @@
 
 It is the ledger once more, with keys in the place of servers: an entry of the table has a key and its total, and each worker's
 row has its own claims on each entry. When a worker dies its row is cleared and the totals are counted again (`shared.rows`). An
-entry whose total is 0 is free.
+entry whose total is 0 is free. Where balancers share, an entry may also say how many of its key this balancer may have at most;
+such entries without a request are given up last.
 
 The table has a fixed number of entries, in sets; a key's hash says to which set it belongs. While each entry of a set is in use
 by another key, a further key finds no room.
@@ -12,6 +13,9 @@ the total before the row: a worker that is killed in between leaves its claim in
 """
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import NamedTuple
+
 from prefork_lb.errors import InvariantError
 from prefork_lb.shared.layout import KEYS_IN_SET
 from prefork_lb.shared.ledger import Ledger
@@ -19,6 +23,7 @@ from prefork_lb.shared.segment import Segment
 
 REACHED, NO_ROOM = -1, -2
 """What `claim` returns in the place of an entry."""
+_TOGETHER = 64  # shares that are written under the lock at a time
 
 
 class KeyClaims:
@@ -29,6 +34,7 @@ class KeyClaims:
         self._ledger = ledger
         self._cells = segment.cells
         self._keys, self._totals, self._own = layout.key_hashes.start, layout.key_totals.start, layout.row_keys(ledger.row).start
+        self._limits, self._shares = layout.key_limits.start, layout.key_shares.start
         self._sets = layout.keys // KEYS_IN_SET
 
     def claim(self, key: int, limit: int) -> int:
@@ -42,14 +48,17 @@ class KeyClaims:
             hashes = cells[keys + begin:keys + begin + KEYS_IN_SET].tolist()
             if key in hashes:  # also when its total is 0: a key is in one entry at most
                 entry = hashes.index(key)
-                if counts[entry] >= limit:
+                share = cells[self._shares + begin + entry]
+                if counts[entry] >= (min(limit, share - 1) if share else limit):
                     return REACHED
                 entry += begin
             elif 0 in counts:
-                entry = begin + counts.index(0)
+                entry = begin + _free(counts, cells[self._shares + begin:self._shares + begin + KEYS_IN_SET].tolist())
+                cells[self._shares + entry] = 0  # first: it was the share of another key
                 cells[keys + entry] = key
             else:
                 return NO_ROOM
+            cells[self._limits + entry] = limit
             cells[self._own + entry] += 1
             cells[totals + entry] += 1
             return int(entry)
@@ -69,3 +78,72 @@ class KeyClaims:
             cells[own] = mine - 1
         finally:
             ledger.release_lock()
+
+
+class KeyInFlight(NamedTuple):
+    """A key with requests in flight."""
+
+    key: int
+    in_flight: int
+    limit: int  # what its newest request was allowed to make of them
+
+
+class KeyShares:
+    """The table for the process that shares with other balancers: what of a key's limit this balancer may use."""
+
+    def __init__(self, segment: Segment, ledger: Ledger) -> None:
+        """`segment.layout.keys` may be 0: then there is nothing to share."""
+        self._layout, self._cells, self._ledger = segment.layout, segment.cells, ledger
+
+    def in_flight(self) -> list[KeyInFlight]:
+        """All keys with requests in flight. Takes no lock: a key that comes or goes meanwhile may be wrong."""
+        cells, layout = self._cells, self._layout
+        totals = cells[layout.key_totals]
+        if not any(totals):
+            return []
+        return [KeyInFlight(key, total, limit) for key, total, limit in zip(
+            cells[layout.key_hashes].tolist(), totals.tolist(), cells[layout.key_limits].tolist(), strict=True) if total > 0]
+
+    def set(self, shares: Mapping[int, int]) -> None:
+        """Of these keys this balancer may have so many in flight, 0 or more; of all others as many as their limits say.
+
+        Takes the lock for some at a time. A key finds no room while each entry of its set has requests in flight.
+        """
+        column = self._cells[self._layout.key_shares]
+        known = {entry: share for entry, share in enumerate(column.tolist()) if share} if any(column) else {}
+        hashes = self._cells[self._layout.key_hashes]
+        over = [entry for entry in known if hashes[entry] not in shares]
+        for start in range(0, len(over), _TOGETHER):
+            with self._ledger.locked():
+                for entry in over[start:start + _TOGETHER]:
+                    if hashes[entry] not in shares:
+                        column[entry] = 0
+        todo = list(shares.items())
+        for start in range(0, len(todo), _TOGETHER):
+            with self._ledger.locked():
+                for key, share in todo[start:start + _TOGETHER]:
+                    self._set(key, share)
+
+    def _set(self, key: int, share: int) -> None:
+        cells, layout = self._cells, self._layout
+        begin = key % (layout.keys // KEYS_IN_SET) * KEYS_IN_SET
+        keys, totals, shares = (column.start + begin for column in (layout.key_hashes, layout.key_totals, layout.key_shares))
+        hashes = cells[keys:keys + KEYS_IN_SET].tolist()
+        if key in hashes:
+            entry = hashes.index(key)
+        else:
+            counts = cells[totals:totals + KEYS_IN_SET].tolist()
+            if 0 not in counts:
+                return
+            entry = _free(counts, cells[shares:shares + KEYS_IN_SET].tolist())
+            cells[shares + entry] = 0
+            cells[keys + entry] = key
+        cells[shares + entry] = share + 1
+
+
+def _free(counts: list[int], shares: list[int]) -> int:
+    """The entry of a set that is given up for another key: one without a request, and if there is one without a share."""
+    for entry, (count, share) in enumerate(zip(counts, shares, strict=True)):
+        if not count and not share:
+            return entry
+    return counts.index(0)

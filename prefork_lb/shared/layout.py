@@ -31,7 +31,7 @@ three, to see whether an instance still uses the segment.
 from __future__ import annotations
 
 MAGIC = 0x3142_4C4B_5246_5250
-VERSION = 21
+VERSION = 22
 CELL = 8
 LINE_CELLS = 8  # a line of the processor's cache. What a worker writes without the lock shares none with another worker's
 

@@ -158,7 +158,7 @@ class Layout:
 
     @property
     def key_hashes(self) -> slice:
-        """The keys with requests in flight; there is none without `keys`, as of the next two."""
+        """The keys with requests in flight; there is none without `keys`, as of the next four."""
         return self._key_cells(0)
 
     @property
@@ -166,9 +166,19 @@ class Layout:
         """What each of them has in flight, over all rows."""
         return self._key_cells(1)
 
+    @property
+    def key_limits(self) -> slice:
+        """How many its newest request was allowed to make of them."""
+        return self._key_cells(2)
+
+    @property
+    def key_shares(self) -> slice:
+        """How many of them this balancer may have while others have some, and one more; 0: as many as its limit."""
+        return self._key_cells(3)
+
     def row_keys(self, row: int) -> slice:
         """What a worker has in flight of each of them."""
-        return self._key_cells(2 + row)
+        return self._key_cells(4 + row)
 
     @property
     def sessions_start(self) -> int:

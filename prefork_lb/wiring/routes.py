@@ -58,7 +58,7 @@ def limiters(config: Config, segment: Segment, ledger: Ledger, clock: Clock) -> 
         return None
     cluster = config.cluster if segment.layout.rate_uses else None
     table = RateTable(segment, ledger, ToldUses(segment) if cluster is not None else None)
-    secret = _secret_of_all(cluster, config.source) if cluster is not None else segment.secret
+    secret = limit_secret(cluster, config.source, segment)
 
     def make(route: RouteConfig, rate: RateConfig) -> Limiter:
         # By its words: a reload that leaves the route as it is leaves its counts, too.
@@ -69,9 +69,11 @@ def limiters(config: Config, segment: Segment, ledger: Ledger, clock: Clock) -> 
     return make
 
 
-def _secret_of_all(cluster: ClusterConfig, source: str) -> bytes:
+def limit_secret(cluster: ClusterConfig | None, source: str, segment: Segment) -> bytes:
     """What hashes the keys of limits: the same in all balancers that share. Without a file keys could be guessed to collide in
-    the table, which frees none that is at its limit."""
+    the table, which frees none that is at its limit. `source` is the configuration's file. Raises ConfigError."""
+    if cluster is None:
+        return segment.secret
     try:
         secret = secrets_in(cluster.secret_file)[0] if cluster.secret_file else cluster.name.encode()
     except ValueError as exc:  # it was checked with the configuration; the file has changed since

@@ -52,7 +52,7 @@ class Worker:
         timeouts = config.proxy.timeouts
         settings = make_settings(config, runtime)
         router = make_router(config, limiters(config, membership.segment, membership.ledger, monotonic),
-                             guards(membership.segment, membership.ledger, runtime, settings),
+                             guards(config, membership.segment, membership.ledger, runtime, settings),
                              weights_of(membership.segment, membership.ledger))
         tally = self._tally(runtime.one_thread)
         listeners = [counting(tally)] if tally else []

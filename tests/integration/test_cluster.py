@@ -23,6 +23,17 @@ from tests.support.waiting import wait_until
 pytestmark = pytest.mark.skipif(REDIS_SERVER is None, reason=WHY_NOT)
 
 PATIENCE_S = 30.0
+LIMIT = 6
+ROUTES = f'''
+[[routes]]
+hosts = ["few.example"]
+pool = "web"
+concurrency = {{ key = "source", limit = {LIMIT} }}
+
+[[routes]]
+pool = "web"
+
+'''
 
 
 class Setup(NamedTuple):
@@ -36,7 +47,7 @@ def setup(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setup]:
     folder = tmp_path_factory.mktemp("c")
     with RedisServer(folder) as store, Rig(folder) as rig:
         origin = rig.origin(3)
-        text = pool_text(origin.addresses) + f'[cluster]\nurl = "{store.url}"\nbalancer = "%s"\n'
+        text = pool_text(origin.addresses) + ROUTES + f'[cluster]\nurl = "{store.url}"\nbalancer = "%s"\n'
         yield Setup(store, origin, [rig.balancer(text % name, PROXY, workers=1) for name in ("a", "b")])
 
 
@@ -82,6 +93,29 @@ def test_what_one_balancer_knows_counts_on_the_other(setup: Setup) -> None:
         with Burst(b.address, 12):
             origin.wait_for_in_flight(18)
             assert origin.spread <= 4, origin
+
+
+def shared_keys(balancer: Balancer) -> int:
+    """How many keys have a share of their limit at this balancer, since they have requests in flight at others."""
+    segment = running_segment(balancer.master)
+    return sum(map(bool, segment.cells[segment.layout.key_shares]))
+
+
+def test_requests_at_once_of_a_key_count_over_both(setup: Setup) -> None:
+    """While all of the limit is in flight at one balancer, the other one lets half of it in, its part by number, and no more."""
+    origin, (a, b) = setup.origin, setup.balancers
+    wait_until_together(a, b)
+    with origin.released_at_end(), Burst(a.address, LIMIT, host="few.example"):
+        origin.wait_for_in_flight(LIMIT)
+        wait_until(lambda: shared_keys(b) == 1, "the other balancer knows of the key", PATIENCE_S)
+        with Burst(b.address, LIMIT, host="few.example") as burst:
+            origin.wait_for_in_flight(LIMIT + LIMIT // 2)
+            wait_until(lambda: burst.answered() == LIMIT // 2, "the others are refused")
+            origin.release()
+            assert sorted(burst.statuses()) == [200] * (LIMIT // 2) + [429] * (LIMIT // 2)
+    wait_until(lambda: shared_keys(a) == shared_keys(b) == 0, "nothing is left of the key", PATIENCE_S)
+    with origin.released_at_end(), Burst(b.address, LIMIT, host="few.example"):
+        origin.wait_for_in_flight(LIMIT)
 
 
 def test_a_store_that_comes_and_goes_costs_no_request(setup: Setup) -> None:

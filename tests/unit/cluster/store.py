@@ -5,12 +5,13 @@ import random
 from collections.abc import Callable, Sequence
 
 from prefork_lb.clock import ManualClock
+from prefork_lb.cluster.key_limits import SharedKeyLimits
 from prefork_lb.cluster.rates import SharedRates
 from prefork_lb.cluster.sessions import SharedSessions
 from prefork_lb.cluster.sharing import Sharing
 from prefork_lb.cluster.store import Received, Sent, StoreError
 from prefork_lb.shared import layout as at
-from prefork_lb.shared.layout import RATE_USES
+from prefork_lb.shared.layout import KEYS_IN_SET, RATE_USES
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.making import attach_or_create
 from prefork_lb.shared.offsets import Layout
@@ -74,14 +75,16 @@ class OneBalancer:
     """A balancer with a segment of its own."""
 
     def __init__(self, name: str, master: Master, store: FakeStore, servers: Sequence[str], limit: int) -> None:
-        self.segment: Segment = attach_or_create(master.pid, Layout(2, 8, 8, sessions=64, rates=512, rate_uses=RATE_USES))
+        self.segment: Segment = attach_or_create(master.pid, Layout(
+            2, 8, 8, sessions=64, rates=512, rate_uses=RATE_USES, keys=16 * KEYS_IN_SET))
         self.ledger, self.states = Ledger(self.segment), States(self.segment)
         entry = PoolEntry("web", [ServerEntry(address, 1, limit, False) for address in servers], first_check=Check.NONE)
         self.slots = list(register(self.segment, self.ledger, [entry])["web"].slots)
         self.steering = Steering(self.segment, self.ledger, self.states)
         mine = Ledger(self.segment, takes_row=False)
         self.sharing = Sharing(name, self.segment, mine, self.states, store, store.clock, random.Random(name),
-                               SharedSessions(self.segment, mine), SharedRates(self.segment, mine, store.clock))
+                               SharedSessions(self.segment, mine), SharedRates(self.segment, mine, store.clock),
+                               SharedKeyLimits(self.segment, mine))
 
     def claim(self, *counts: int) -> None:
         """So many more in flight on each server; negative numbers release."""

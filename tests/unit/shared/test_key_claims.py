@@ -7,7 +7,7 @@ import random
 import pytest
 
 from prefork_lb.errors import InvariantError
-from prefork_lb.shared.key_claims import NO_ROOM, REACHED, KeyClaims
+from prefork_lb.shared.key_claims import NO_ROOM, REACHED, KeyClaims, KeyInFlight, KeyShares
 from prefork_lb.shared.layout import KEYS_IN_SET
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.making import attach_or_create
@@ -131,3 +131,56 @@ def test_a_new_worker_begins_with_nothing_of_the_one_before_in_its_row(keyed: Se
     assert totals(keyed) == []
     claims = KeyClaims(keyed, ledger)
     claims.release(claims.claim(KEY, 1))
+
+
+@pytest.fixture
+def shares(keyed: Segment) -> KeyShares:
+    return KeyShares(keyed, Ledger(keyed, takes_row=False))
+
+
+def test_a_share_bounds_a_key_below_its_limit_until_it_is_taken_back(claims: KeyClaims, shares: KeyShares) -> None:
+    assert claims.claim(KEY, 3) >= 0
+    shares.set({KEY: 2, KEY + 1: 0, KEY + 2: 9})
+    assert [claims.claim(KEY, 3) >= 0, claims.claim(KEY, 3), claims.claim(KEY + 1, 3)] == [True, REACHED, REACHED]
+    assert [claims.claim(KEY + 2, 1) >= 0, claims.claim(KEY + 2, 1)] == [True, REACHED]  # more than the limit allows
+    assert sorted(shares.in_flight()) == [KeyInFlight(KEY, 2, 3), KeyInFlight(KEY + 2, 1, 1)]
+    shares.set({KEY + 1: 1})
+    assert [claims.claim(KEY, 3) >= 0, claims.claim(KEY, 3), claims.claim(KEY + 1, 3) >= 0] == [True, REACHED, True]
+
+
+def test_a_share_waits_for_its_key_while_there_is_room_for_others(claims: KeyClaims, shares: KeyShares, keyed: Segment) -> None:
+    shares.set({KEY: 0})
+    entries = [claims.claim(KEY + n * SETS, 1) for n in range(1, KEYS_IN_SET)]
+    assert min(entries) >= 0 and claims.claim(KEY, 5) == REACHED
+    last = claims.claim(KEY + KEYS_IN_SET * SETS, 1)
+    assert last >= 0 and last not in entries  # the entry of the share, which had no request
+    shares.set({KEY: 0})
+    assert claims.claim(KEY, 5) == NO_ROOM
+    claims.release(entries[3])
+    shares.set({KEY: 0})
+    assert claims.claim(KEY, 5) == REACHED
+    assert not any(keyed.cells[keyed.layout.key_shares][entry] for entry in entries if entry != entries[3])
+
+
+@pytest.mark.parametrize("how", Break)
+def test_a_worker_broken_off_while_it_takes_the_place_of_a_share_does_not_take_the_share(
+        keyed: Segment, master: Master, shares: KeyShares, how: Break) -> None:
+    survivor = Ledger(keyed)
+    claims, other = KeyClaims(keyed, survivor), KEY + KEYS_IN_SET * SETS
+    begin = KEY % SETS * KEYS_IN_SET
+
+    def prepare() -> object:
+        segment = attach_or_create(master.pid, ROOM)
+        theirs = KeyClaims(segment, Ledger(segment))
+        return lambda: theirs.claim(other, 1)
+
+    shares.set({KEY + n * SETS: 0 for n in range(KEYS_IN_SET)})
+    for instruction in range(1, length(prepare) + 1, 3):
+        broken_off(instruction, how, prepare)
+        survivor.reclaim_dead()
+        hashes = keyed.cells[keyed.layout.key_hashes][begin:begin + KEYS_IN_SET].tolist()
+        if other in hashes:
+            assert claims.claim(other, 1) == begin + hashes.index(other), f"broken off at instruction {instruction}"
+            claims.release(begin + hashes.index(other))
+        shares.set({})
+        shares.set({KEY + n * SETS: 0 for n in range(KEYS_IN_SET)})
