@@ -87,6 +87,8 @@ class RedisStore:
     def _exchange(self, client: Any, sent: Sent) -> Received:
         pipe = client.pipeline(transaction=False)
         take: list[tuple[str, int]] = []
+        # In a cluster redis-py asks another node, always the same one, for the keys of a script, unless it is told the node.
+        where = {"target_nodes": client.get_node_from_key(self._reports)} if self._config.kind == "cluster" else {}
 
         def ask(what: str) -> None:
             take.append((what, len(pipe)))
@@ -100,7 +102,7 @@ class RedisStore:
         pipe.hgetall(self._reports)
         ask("time")
         # By a script: in a cluster the plain command belongs to no key, and so to no node. redis-py has no `eval` there.
-        pipe.execute_command("EVAL", "return redis.call('TIME')", 1, self._reports)
+        pipe.execute_command("EVAL", "return redis.call('TIME')", 1, self._reports, **where)
         if sent.tables:
             pipe.hset(self._tables, mapping=sent.tables)
             pipe.expire(self._tables, _KEPT_S)
@@ -116,7 +118,8 @@ class RedisStore:
         if sent.parts:
             ask("parts")
             arguments = [item for key, pair in sent.parts.items() for item in ("\n".join(key), *pair)]
-            pipe.execute_command("EVAL", _GRANT, 2, self._reports, self._part, sent.balancer, _KEPT_S, *arguments)
+            pipe.execute_command("EVAL", _GRANT, 2, self._reports, self._part, sent.balancer, _KEPT_S, *arguments,
+                                 **where)
         if sent.sessions is not None:
             pipe.xadd(self._sessions, {"s": sent.sessions}, maxlen=_MOST_SESSIONS)
             pipe.expire(self._sessions, _KEPT_S)

@@ -15,10 +15,11 @@ WHY_NOT = "needs redis-server (apt-get install redis-server)"
 
 
 class RedisServer:
-    """A context manager; it keeps nothing on disk. `options` are further ones of redis-server."""
+    """A context manager; it keeps nothing on disk. `options` are further ones of redis-server, `config` a configuration file."""
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(self, folder: Path, *options: str, config: Path | None = None) -> None:
         self._options = options
+        self._config = [] if config is None else [str(config)]
         # The path of a unix socket may have 107 bytes.
         self.path = folder / "r.sock"
         self._folder = folder
@@ -39,8 +40,8 @@ class RedisServer:
         """Start it, empty, and wait until it answers."""
         assert REDIS_SERVER is not None
         self.process = subprocess.Popen(
-            [REDIS_SERVER, "--port", "0", "--unixsocket", str(self.path), "--save", "", "--appendonly", "no", "--dir",
-             str(self._folder), "--logfile", "redis.log", *self._options], stdin=subprocess.DEVNULL)
+            [REDIS_SERVER, *self._config, "--port", "0", "--unixsocket", str(self.path), "--save", "", "--appendonly", "no",
+             "--dir", str(self._folder), "--logfile", "redis.log", *self._options], stdin=subprocess.DEVNULL)
         wait_until(lambda: self.command("PING") == b"+PONG\r\n", "redis-server answers", 20)
 
     def command(self, *words: str) -> bytes:

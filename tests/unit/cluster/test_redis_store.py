@@ -12,6 +12,7 @@ from prefork_lb.cluster.store import Sent, StoreError
 from prefork_lb.config.cluster import ClusterConfig
 from tests.support.ports import free_port
 from tests.support.store import REDIS_SERVER, WHY_NOT, RedisServer
+from tests.support.store_groups import Sharded
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.skipif(REDIS_SERVER is None, reason=WHY_NOT)
@@ -86,6 +87,17 @@ def test_redis_cluster(tmp_path: Path) -> None:
         assert (received.reports, received.results, received.parts) == ([b"report"], b"results", {KEY: 6})
         assert [message for _, message in received.sessions] == [b"one"]
         store.leave("a")
+
+
+def test_a_master_of_a_redis_cluster_that_has_none_of_the_keys_is_not_needed(tmp_path: Path) -> None:
+    """redis-py asks the first master for the keys of a script, and no other one when that is gone."""
+    with Sharded(tmp_path) as group:
+        store = RedisStore(ClusterConfig(url=group.url, kind="cluster", name="site"))
+        store.exchange(Sent("a", b"report"))
+        assert group.owner("prefork-lb:{site}:reports") is not group.masters[0]
+        group.masters[0].kill()
+        received = store.exchange(Sent("a", b"report", parts={KEY: (10, 6)}))
+        assert (received.reports, received.parts) == ([b"report"], {KEY: 6})
 
 
 def test_a_store_that_is_not_there(tmp_path: Path) -> None:
