@@ -30,6 +30,7 @@ from prefork_lb.shared.states import States
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 0.5  # without the store
 _JITTER = 0.1  # of the interval: balancers must not exchange in step
 _MOST_BYTES_A_SECOND = 1 << 20
+_MOST_REASONS = 8  # that are told while the store is away
 
 log = logging.getLogger("prefork_lb")
 
@@ -54,19 +55,22 @@ def run(segment: Segment) -> int:
 
 def share(sharing: Sharing, interval_s: float, stop: threading.Event) -> None:
     """Exchange again and again until `stop` is set; then leave."""
-    rng, pause_s, is_away, told = random.Random(), 0.0, False, ""
+    rng, pause_s, is_away = random.Random(), 0.0, False
+    told: set[str] = set()  # reasons; with several nodes they differ from one attempt to the next
     while not stop.wait(pause_s):
         try:
             size = sharing.exchange().size
         except StoreError as exc:
-            if str(exc) != told:
+            if str(exc) not in told and len(told) < _MOST_REASONS:
                 log.error("the store of [cluster] is away: %s", exc)
-            told, pause_s = str(exc), min(max(2 * pause_s if is_away else 0.0, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
+                told.add(str(exc))
+            pause_s = min(max(2 * pause_s if is_away else 0.0, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
             is_away = True
             continue
         if is_away:
             log.warning("the store of [cluster] is there again")
-        is_away, told = False, ""
+        is_away = False
+        told.clear()
         pause_s = max(interval_s, size / _MOST_BYTES_A_SECOND) * rng.uniform(1 - _JITTER, 1 + _JITTER)
     try:
         sharing.leave()

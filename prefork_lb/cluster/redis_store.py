@@ -12,6 +12,7 @@ All of them are written again by those who need them, so a store that comes back
 """
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import redis
@@ -33,6 +34,10 @@ _MOST_SESSIONS = 1000  # entries of the stream; each has up to some hundred sess
 _SENTINEL_PORT = 26379
 # RedisClusterException is no RedisError. IndexError and such are how redis-py says that a cluster's nodes cannot be found.
 _FAILURES = redis.RedisError, RedisClusterException, OSError, ValueError, IndexError, TypeError
+# In redis-py's errors: the command with its arguments, which are another report each time, and each sentinel's client with all
+# its settings, of which the address says enough.
+_COMMAND = re.compile(r"Command # \d+ \(.*\) of pipeline caused error: ", re.DOTALL)
+_CLIENT = re.compile(r"<redis\..*?\bhost=([^,)]*),.*?\bport=(\d+).*?>\)>\)> - ", re.DOTALL)
 
 # Grants each balancer a part of a limit at once or not at all: no two of them are ever granted the same part.
 # ARGV: the balancer, seconds; then by server its name, the limit and the part that is wanted. A part of a balancer without a
@@ -74,7 +79,7 @@ class RedisStore:
                 self._client = connect(self._config)
             return self._exchange(self._client, sent)
         except _FAILURES as exc:
-            raise StoreError(f"{type(exc).__name__}: {exc}") from exc
+            raise _away(exc) from exc
 
     def leave(self, balancer: str) -> None:
         """As Store.leave."""
@@ -82,7 +87,7 @@ class RedisStore:
             if self._client is not None:
                 self._client.hdel(self._reports, balancer)
         except _FAILURES as exc:
-            raise StoreError(f"{type(exc).__name__}: {exc}") from exc
+            raise _away(exc) from exc
 
     def _exchange(self, client: Any, sent: Sent) -> Received:
         pipe = client.pipeline(transaction=False)
@@ -169,6 +174,12 @@ def connect(config: ClusterConfig) -> Any:
     login = {key: options[key] for key in ("username", "password", "ssl") if key in options}
     make: Any = Sentinel
     return make(sentinels, sentinel_kwargs=login | waits, **options, **waits).master_for(config.service)
+
+
+def _away(exc: Exception) -> StoreError:
+    """The error that says why; the same text for the same cause."""
+    text = _CLIENT.sub(r"\1:\2 ", _COMMAND.sub("", str(exc)))
+    return StoreError(f"{type(exc).__name__}: {text}")
 
 
 def _host_and_port(text: str) -> tuple[str, int]:

@@ -100,6 +100,29 @@ def test_a_master_of_a_redis_cluster_that_has_none_of_the_keys_is_not_needed(tmp
         assert (received.reports, received.parts) == ([b"report"], {KEY: 6})
 
 
+def test_why_the_store_refuses_is_told_in_the_same_words_each_time(store: RedisStore, server: RedisServer) -> None:
+    """Else each attempt is news, and has its line in the log."""
+    server.command("CONFIG SET maxmemory 1")
+    told = set()
+    for report in (b"one) of pipeline caused error: ", b"two\n"):
+        with pytest.raises(StoreError, match="OutOfMemoryError: command not allowed") as error:
+            store.exchange(Sent("a", report))
+        told.add(str(error.value))
+    server.command("CONFIG SET maxmemory 0")
+    assert len(told) == 1 and "HSET" not in told.pop()
+
+
+def test_sentinels_that_are_not_there_are_told_shortly(tmp_path: Path) -> None:
+    first, second = free_port(), free_port()
+    config = ClusterConfig(url=f"redis://:hidden@127.0.0.1:{first}", kind="sentinel", service="x",
+                           sentinels=(f"127.0.0.1:{second}",))
+    with pytest.raises(StoreError, match="MasterNotFoundError: No master found for 'x'") as error:
+        RedisStore(config).exchange(Sent("a", b""))
+    told = str(error.value)
+    assert str(first) in told and str(second) in told
+    assert "redis.client" not in told and "hidden" not in told and len(told) < 300
+
+
 def test_a_store_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="ConnectionError"):
         RedisStore(ClusterConfig(url=f"unix://{tmp_path}/nobody")).exchange(Sent("a", b""))
