@@ -50,7 +50,8 @@ class Store(Protocol):
     """Redis or Valkey, or a test's stand-in."""
 
     def exchange(self, sent: Sent) -> Received:
-        """One round trip. Raises StoreError within half a second or so; waits no longer for an answer."""
+        """One round trip. Raises StoreError within half a second or so, two in Redis Cluster, where redis-py tries each command
+        again; waits no longer for an answer."""
 
     def leave(self, balancer: str) -> None:
         """This balancer ends in good order: remove its report. Raises StoreError."""
