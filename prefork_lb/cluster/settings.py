@@ -54,8 +54,11 @@ class SharedSettings:
         return [setting for setting in found.values() if setting.stamp]
 
     def adopt(self, servers: Mapping[Key, int], told: Iterable[tuple[str, Setting]]) -> None:
-        """Take over what is newer: settings of others, each with the name of the balancer that tells it."""
-        for balancer, setting in told:
+        """Take over what is newer: settings of others, each with the name of the balancer that tells it.
+
+        Servers that are put to use come first: no pool is to lose its last server while another one of them comes.
+        """
+        for balancer, setting in sorted(told, key=lambda each: each[1].admin):
             self._newest = max(self._newest, setting.stamp)
             key = setting.pool, setting.address
             known = self._known.get(key)

@@ -133,6 +133,20 @@ def test_the_newest_setting_counts(clock: ManualClock, new_balancer: NewBalancer
     assert [event.who for event in recent(b.segment, 0, 100) if event.kind == "admin"] == ["balancer a", "somebody"]
 
 
+def test_a_server_is_put_to_use_before_another_is_taken_out(clock: ManualClock, new_balancer: NewBalancer) -> None:
+    """Both were set since the last exchange. Else a balancer would have no server at all between the two."""
+    a, b = new_balancer("a"), new_balancer("b")
+    exchange(clock, a, b, rounds=3)
+    for address in ("10.0.0.2:80", "10.0.0.3:80"):
+        a.steering.set_admin("web", address, Admin.MAINTENANCE, "somebody")
+    exchange(clock, a, b, rounds=3)
+    a.steering.set_admin("web", "10.0.0.3:80", Admin.READY, "somebody")
+    a.steering.set_admin("web", "10.0.0.1:80", Admin.DRAIN, "somebody")
+    exchange(clock, a, b, rounds=3)
+    told = [event.server for event in recent(b.segment, 0, 100) if event.kind == "admin"]
+    assert told == ["10.0.0.2:80", "10.0.0.3:80", "10.0.0.3:80", "10.0.0.1:80"]
+
+
 def test_of_what_was_set_without_the_store_the_newest_counts(
     clock: ManualClock, store: FakeStore, new_balancer: NewBalancer
 ) -> None:
