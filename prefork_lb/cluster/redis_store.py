@@ -36,8 +36,9 @@ _SENTINEL_PORT = 26379
 _FAILURES = redis.RedisError, RedisClusterException, OSError, ValueError, IndexError, TypeError
 # In redis-py's errors: the command with its arguments, which are another report each time, and each sentinel's client with all
 # its settings, of which the address says enough.
-_COMMAND = re.compile(r"Command # \d+ \(.*\) of pipeline caused error: ", re.DOTALL)
-_CLIENT = re.compile(r"<redis\..*?\bhost=([^,)]*),.*?\bport=(\d+).*?>\)>\)> - ", re.DOTALL)
+_COMMAND, _COMMAND_END = "Command # ", " of pipeline caused error: "
+_CLIENT, _CLIENT_END = "<redis.client.Redis(", ">)>)> - "
+_HOST, _PORT = re.compile(r"[,(]host=([^,)]*)"), re.compile(r"[,(]port=(\d+)")
 
 # Grants each balancer a part of a limit at once or not at all: no two of them are ever granted the same part.
 # ARGV: the balancer, seconds; then by server its name, the limit and the part that is wanted. A part of a balancer without a
@@ -178,8 +179,18 @@ def connect(config: ClusterConfig) -> Any:
 
 def _away(exc: Exception) -> StoreError:
     """The error that says why; the same text for the same cause."""
-    text = _CLIENT.sub(r"\1:\2 ", _COMMAND.sub("", str(exc)))
-    return StoreError(f"{type(exc).__name__}: {text}")
+    text = str(exc)
+    if text.startswith(_COMMAND):
+        text = text.rpartition(_COMMAND_END)[2]
+    first, *clients = text.split(_CLIENT)
+    return StoreError(f"{type(exc).__name__}: {first}{''.join(map(_address_of, clients))}")
+
+
+def _address_of(client: str) -> str:
+    """A client's address, and what redis-py says behind the client."""
+    settings, end, behind = client.partition(_CLIENT_END)
+    host, port = _HOST.search(settings), _PORT.search(settings)
+    return f"{host[1]}:{port[1]} {behind}" if end and host and port else client
 
 
 def _host_and_port(text: str) -> tuple[str, int]:

@@ -16,6 +16,7 @@ Key = tuple[str, str]
 
 _Cell = Annotated[int, Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
 _Count = Annotated[int, Meta(ge=0, le=1 << 31)]
+_Limit = Annotated[int, Meta(ge=1, le=1 << 31)]
 _Used = Annotated[int, Meta(ge=0, le=1 << 52)]
 
 
@@ -64,7 +65,7 @@ class Report(Struct, array_like=True, frozen=True):
     ejected: list[Ejected]
     rates: list[tuple[_Cell, _Used]] = []  # by key of a limit, microseconds of its rate that were used here
     splits: list[SplitSetting] = []
-    keys: list[tuple[_Cell, _Count, _Count]] = []  # by key of a limit: requests in flight here, and the limit
+    keys: list[tuple[_Cell, _Count, _Limit]] = []  # by key of a limit: requests in flight here, and the limit
 
 
 class Checked(Struct, array_like=True, frozen=True):

@@ -58,9 +58,13 @@ class SharedSettings:
 
         Servers that are put to use come first: no pool is to lose its last server while another one of them comes.
         """
-        for balancer, setting in sorted(told, key=lambda each: each[1].admin):
+        newest: dict[Key, tuple[str, Setting]] = {}
+        for balancer, setting in told:
             self._newest = max(self._newest, setting.stamp)
             key = setting.pool, setting.address
+            if key not in newest or _order(setting) > _order(newest[key][1]):
+                newest[key] = balancer, setting
+        for key, (balancer, setting) in sorted(newest.items(), key=lambda item: item[1][1].admin):
             known = self._known.get(key)
             if known is None or key not in servers or _order(setting) <= _order(known):
                 continue

@@ -94,8 +94,7 @@ class Sharing:
 
     def leave(self) -> None:
         """End in good order: the others need not wait."""
-        if self._elsewhere.is_together:
-            self._elsewhere.go_alone()
+        self._elsewhere.go_alone()
         write_balancers(self._segment, [])
         self._store.leave(self.name)
 
@@ -146,9 +145,12 @@ class Sharing:
         if self._rates is not None:
             self._rates.adopt(present)
         if self._key_limits is not None:
-            self._key_limits.adopt(present, len(names), place)
+            self._key_limits.adopt(present, names, self.name)
         if self._sessions is not None:
             self._sessions.adopt(servers.keys, received)
+        if not self._elsewhere.is_together:
+            # The controller has taken this process for gone meanwhile, and some of the above was written after that.
+            self._elsewhere.go_alone()
         checker = self._checker(self._counts.has_checks(servers.slots), present)
         if checker is None:
             self._checks.let_go(slots)

@@ -31,5 +31,5 @@ class ClusterConfig(Section, frozen=True):
     )] = 0.05
     secret_file: Annotated[str, meta(
         "File whose first line is a secret that all balancers have. With it they share the sessions of pools that learn; without "
-        "it each learns by itself. It also hashes the keys of limits of a rate."
+        "it each learns by itself. It also hashes the keys of limits of rates and of requests at once."
     )] = ""

@@ -34,6 +34,7 @@ class Elsewhere:
         self._ledger = ledger
         self._states = states
         self._loads = segment.cells[segment.layout.column(at.C_ELSEWHERE)]
+        self._shares = KeyShares(segment, ledger)
 
     @property
     def loads(self) -> Sequence[int]:
@@ -63,10 +64,13 @@ class Elsewhere:
         return bool(self._segment.cells[at.H_TOGETHER])
 
     def go_alone_if_silent(self) -> bool:
-        """Go on by itself if this balancer has not shared for a second; whether that was so. One comparison as long as it has."""
+        """Go on by itself if this balancer has not shared for a second; whether that was so. One comparison as long as it has.
+
+        What a process that was stopped has written since then is taken back as well.
+        """
         since = self._segment.cells[at.H_TOGETHER]
         is_silent = bool(since) and now_ms() - since > SILENT_MS
-        if is_silent:
+        if is_silent or not since and self._is_left():
             self.go_alone()
         return is_silent
 
@@ -74,8 +78,7 @@ class Elsewhere:
         """Forget what other balancers have told; of each limit this one uses the part that is meant for that. Takes the lock."""
         self._segment.cells[at.H_TOGETHER] = 0
         self.set({})
-        if self._segment.layout.keys:
-            KeyShares(self._segment, self._ledger).set({})
+        self._shares.set({})
         states = self._states
         for some in _batched(range(self._segment.layout.servers)):
             with self._ledger.locked():
@@ -90,9 +93,12 @@ class Elsewhere:
             with self._ledger.locked():
                 for slot in range(self._segment.layout.servers):
                     self._states.set_slots(slot, None, None)
-        if self.is_together or any(self._loads):
+        if self.is_together or self._is_left():
             self.go_alone()
         write_balancers(self._segment, [])
+
+    def _is_left(self) -> bool:
+        return any(self._loads) or self._shares.are_there()
 
 
 def _batched(items: Sequence[Item]) -> Iterator[Sequence[Item]]:

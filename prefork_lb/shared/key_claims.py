@@ -2,8 +2,9 @@
 
 It is the ledger once more, with keys in the place of servers: an entry of the table has a key and its total, and each worker's
 row has its own claims on each entry. When a worker dies its row is cleared and the totals are counted again (`shared.rows`). An
-entry whose total is 0 is free. Where balancers share, an entry may also say how many of its key this balancer may have at most;
-such entries without a request are given up last.
+entry whose total is 0 is free. Where balancers share, an entry may also say how many of its key this balancer may have at most.
+Such entries without a request are the last that are given up for another key. Then the key that had it has its whole limit, until
+its share is set again.
 
 The table has a fixed number of entries, in sets; a key's hash says to which set it belongs. While each entry of a set is in use
 by another key, a further key finds no room.
@@ -23,7 +24,7 @@ from prefork_lb.shared.segment import Segment
 
 REACHED, NO_ROOM = -1, -2
 """What `claim` returns in the place of an entry."""
-_TOGETHER = 64  # shares that are written under the lock at a time
+_TOGETHER = 4  # shares that are written under the lock at a time: 40 us
 
 
 class KeyClaims:
@@ -47,18 +48,19 @@ class KeyClaims:
             counts = cells[totals + begin:totals + begin + KEYS_IN_SET].tolist()
             hashes = cells[keys + begin:keys + begin + KEYS_IN_SET].tolist()
             if key in hashes:  # also when its total is 0: a key is in one entry at most
-                entry = hashes.index(key)
-                share = cells[self._shares + begin + entry]
-                if counts[entry] >= (min(limit, share - 1) if share else limit):
+                place = hashes.index(key)
+                entry = begin + place
+                cells[self._limits + entry] = limit  # first: others have to know a new limit also while nobody gets in
+                share = cells[self._shares + entry]
+                if counts[place] >= (min(limit, share - 1) if share else limit):
                     return REACHED
-                entry += begin
             elif 0 in counts:
                 entry = begin + _free(counts, cells[self._shares + begin:self._shares + begin + KEYS_IN_SET].tolist())
                 cells[self._shares + entry] = 0  # first: it was the share of another key
+                cells[self._limits + entry] = limit
                 cells[keys + entry] = key
             else:
                 return NO_ROOM
-            cells[self._limits + entry] = limit
             cells[self._own + entry] += 1
             cells[totals + entry] += 1
             return int(entry)
@@ -81,11 +83,11 @@ class KeyClaims:
 
 
 class KeyInFlight(NamedTuple):
-    """A key with requests in flight."""
+    """What a key has in flight."""
 
     key: int
     in_flight: int
-    limit: int  # what its newest request was allowed to make of them
+    limit: int  # how many its newest request, let in or not, allowed; 0: there was none
 
 
 class KeyShares:
@@ -95,30 +97,39 @@ class KeyShares:
         """`segment.layout.keys` may be 0: then there is nothing to share."""
         self._layout, self._cells, self._ledger = segment.layout, segment.cells, ledger
 
+    @property
+    def most(self) -> int:
+        """The most keys that are to have a share: a quarter of the table."""
+        return self._layout.keys // 4
+
+    def are_there(self) -> bool:
+        """Whether any key has a share."""
+        return any(self._column(self._layout.key_shares))
+
     def in_flight(self) -> list[KeyInFlight]:
-        """All keys with requests in flight. Takes no lock: a key that comes or goes meanwhile may be wrong."""
-        cells, layout = self._cells, self._layout
-        totals = cells[layout.key_totals]
-        if not any(totals):
-            return []
-        return [KeyInFlight(key, total, limit) for key, total, limit in zip(
-            cells[layout.key_hashes].tolist(), totals.tolist(), cells[layout.key_limits].tolist(), strict=True) if total > 0]
+        """All keys with requests in flight or a share. Takes no lock: a key that comes or goes meanwhile may be wrong."""
+        layout = self._layout
+        totals, shares = self._column(layout.key_totals), self._column(layout.key_shares)
+        found = {entry for column in (totals, shares) for entry, number in enumerate(column) if number}
+        hashes, limits = self._cells[layout.key_hashes], self._cells[layout.key_limits]
+        return [KeyInFlight(hashes[entry], totals[entry] if totals else 0, limits[entry]) for entry in found]
 
     def set(self, shares: Mapping[int, int]) -> None:
-        """Of these keys this balancer may have so many in flight, 0 or more; of all others as many as their limits say.
+        """Of these keys, at most `most`, this balancer may have so many in flight, 0 or more; of all others as many as their
+        limits say.
 
-        Takes the lock for some at a time. A key finds no room while each entry of its set has requests in flight.
+        Takes the lock for some that change at a time. A key finds no room while each entry of its set has requests in flight.
         """
-        column = self._cells[self._layout.key_shares]
-        known = {entry: share for entry, share in enumerate(column.tolist()) if share} if any(column) else {}
-        hashes = self._cells[self._layout.key_hashes]
+        column, hashes = self._cells[self._layout.key_shares], self._cells[self._layout.key_hashes]
+        known = {entry: share for entry, share in enumerate(self._column(self._layout.key_shares)) if share}
         over = [entry for entry in known if hashes[entry] not in shares]
         for start in range(0, len(over), _TOGETHER):
             with self._ledger.locked():
                 for entry in over[start:start + _TOGETHER]:
                     if hashes[entry] not in shares:
                         column[entry] = 0
-        todo = list(shares.items())
+        present = {hashes[entry]: share for entry, share in known.items()}
+        todo = [(key, share) for key, share in shares.items() if present.get(key) != share + 1]
         for start in range(0, len(todo), _TOGETHER):
             with self._ledger.locked():
                 for key, share in todo[start:start + _TOGETHER]:
@@ -127,7 +138,8 @@ class KeyShares:
     def _set(self, key: int, share: int) -> None:
         cells, layout = self._cells, self._layout
         begin = key % (layout.keys // KEYS_IN_SET) * KEYS_IN_SET
-        keys, totals, shares = (column.start + begin for column in (layout.key_hashes, layout.key_totals, layout.key_shares))
+        keys, totals, shares, limits = (column.start + begin for column in (
+            layout.key_hashes, layout.key_totals, layout.key_shares, layout.key_limits))
         hashes = cells[keys:keys + KEYS_IN_SET].tolist()
         if key in hashes:
             entry = hashes.index(key)
@@ -136,9 +148,14 @@ class KeyShares:
             if 0 not in counts:
                 return
             entry = _free(counts, cells[shares:shares + KEYS_IN_SET].tolist())
-            cells[shares + entry] = 0
+            cells[shares + entry] = cells[limits + entry] = 0
             cells[keys + entry] = key
         cells[shares + entry] = share + 1
+
+    def _column(self, place: slice) -> list[int]:
+        """The numbers of a column; none when all are 0, which is seen in a tenth of the time."""
+        column = self._cells[place]
+        return column.tolist() if any(column.tobytes()) else []
 
 
 def _free(counts: list[int], shares: list[int]) -> int:

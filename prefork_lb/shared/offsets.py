@@ -168,12 +168,12 @@ class Layout:
 
     @property
     def key_limits(self) -> slice:
-        """How many its newest request was allowed to make of them."""
+        """How many the newest request of each allowed, let in or not; 0: there was none."""
         return self._key_cells(2)
 
     @property
     def key_shares(self) -> slice:
-        """How many of them this balancer may have while others have some, and one more; 0: as many as its limit."""
+        """One and the number that this balancer may have in flight of each; 0: as many as its limit."""
         return self._key_cells(3)
 
     def row_keys(self, row: int) -> slice:

@@ -28,7 +28,8 @@ class Concurrency:
             return _PASSED
         entry = self._claims.claim(self._keys.of(key), self._limit)
         if entry == REACHED:
-            raise TooManyRequests(f"{self._limit} requests of the same key are in flight, as many as the route allows")
+            raise TooManyRequests("as many requests of the same key are in flight as may be, of the "
+                                  f"{self._limit} that the route allows over all balancers")
         if entry == NO_ROOM:
             # To refuse it would let a flood of keys shut out everybody else.
             summary.tell(logging.WARNING, "no room for keys", "so many keys have requests in flight that further ones are not "

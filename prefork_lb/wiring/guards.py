@@ -28,7 +28,7 @@ from prefork_lb.wiring.routes import MakeGuards, limit_secret
 def guards(config: Config, segment: Segment, ledger: Ledger, runtime: Runtime, settings: AttemptSettings) -> MakeGuards:
     """Makes the guards of routes, those first that cost least. Raises ConfigError."""
     claims = KeyClaims(segment, ledger) if segment.layout.keys else None
-    secret = limit_secret(config.cluster, config.source, segment)
+    secret = limit_secret(config.cluster, config.source, segment) if claims is not None else b""
 
     def make(route: RouteConfig) -> Sequence[Guard]:
         found: list[Guard] = [require_certificate] if route.client_certificate else []

@@ -17,7 +17,7 @@ from prefork_lb.shared.finding import find
 from prefork_lb.shared.ledger import Ledger
 from prefork_lb.shared.making import attach_or_create
 from prefork_lb.shared.offsets import Layout
-from prefork_lb.shared.published_config import check_room, is_published, lay_down, pack, published
+from prefork_lb.shared.published_config import check_room, is_published, lay_down
 from prefork_lb.shared.rows import Rows
 from prefork_lb.shared.segment import SegmentError
 from prefork_lb.shared.split_weights import forget_other_routes
@@ -78,7 +78,7 @@ class Membership:
             self._begin_checks(config)
             if lay_down(self.segment, data):
                 record_event(self.segment, EventKind.RELOAD,
-                             f"{config.source} is in force: {changes}")
+                             f"{config.source} is in force: {changes or 'another one was meanwhile'}")
             # After the event of the configuration: who waits for this worker finds that one, too.
             record_event(self.segment, EventKind.WORKER_STARTED, f"worker {os.getpid()} started", who=this_process(self.segment))
             # Last: if this worker is killed before, the next one does it again.
@@ -109,7 +109,7 @@ class Membership:
         if self._read_at:
             return self._read_at > self.segment.cells[at.H_READ]
         # Each worker has read it for itself, also one that replaces a dead one: then it is news only if it says something else.
-        return packed_config != pack(published(self.segment)[1])
+        return not is_published(self.segment, packed_config)
 
     def _begin_checks(self, config: Config) -> None:
         """Set the first state of servers whose checks begin now, and clear the state of servers whose checks have ended."""

@@ -7,21 +7,23 @@ import random
 import statistics
 from collections.abc import Sequence
 
+import msgspec
 import pytest
 
 from prefork_lb.clock import ManualClock
 from prefork_lb.cluster.key_limits import MOST_TOLD
 from prefork_lb.cluster.report import decode_report
 from prefork_lb.cluster.store import StoreError
+from prefork_lb.shared import layout as at
 from prefork_lb.shared.elsewhere import Elsewhere
-from prefork_lb.shared.key_claims import KeyClaims
+from prefork_lb.shared.key_claims import KeyClaims, KeyShares
 from prefork_lb.shared.ledger import Ledger
 from tests.unit.cluster.conftest import NewBalancer
 from tests.unit.cluster.store import FakeStore, OneBalancer, exchange
 
 STEP_S, STEPS = 0.005, 10  # of an interval between exchanges
 KEY = 77
-EVEN, TWO, ONE = (1.0, 1.0, 1.0), (1.5, 1.5, 0.0), (3.0, 0.0, 0.0)
+EVEN, TWO, ONE, HOT = (1.0, 1.0, 1.0), (1.5, 1.5, 0.0), (3.0, 0.0, 0.0), (3.0, 0.13, 0.13)
 
 
 class Limited:
@@ -65,17 +67,18 @@ def three(new_balancer: NewBalancer) -> list[OneBalancer]:
 
 
 @pytest.mark.parametrize("duration_s", [0.02, 0.3, 2.0])
-@pytest.mark.parametrize("demand", [EVEN, TWO, ONE], ids=["even", "two", "one"])
+@pytest.mark.parametrize("demand", [EVEN, TWO, ONE, HOT], ids=["even", "two", "one", "hot"])
+@pytest.mark.parametrize(("limit", "about"), [(10, 0.15), (30, 0.1)])  # what is free goes by whole requests
 def test_all_together_have_as_many_as_the_limit(
-    clock: ManualClock, three: list[OneBalancer], demand: Sequence[float], duration_s: float
+    clock: ManualClock, three: list[OneBalancer], limit: int, about: float, demand: Sequence[float], duration_s: float
 ) -> None:
     """Three times as many come as may. What was let in before the balancers knew of each other has ended by then."""
-    limited = Limited(clock, three, 30)
+    limited = Limited(clock, three, limit)
     limited.run(1 + 2 * duration_s, demand, duration_s)
     limited.counts.clear()
     limited.run(6, demand, duration_s)
-    assert 0.95 * 30 <= statistics.fmean(limited.counts) <= 1.05 * 30
-    assert max(limited.counts) <= 1.2 * 30
+    assert abs(statistics.fmean(limited.counts) - limit) <= about * limit
+    assert max(limited.counts) <= limit + 2 * (limit // 3 + 1)  # the others' parts by number
 
 
 def test_what_comes_below_the_limit_is_not_refused(clock: ManualClock, three: list[OneBalancer]) -> None:
@@ -147,8 +150,82 @@ def test_a_report_has_the_keys_that_are_nearest_to_their_limit(
         assert claims.claim(key, 2) >= 0
         if key <= 100:
             assert claims.claim(key, 2) >= 0
-    assert claims.claim(1000, 100) >= 0  # too few of its limit
+    assert claims.claim(1000, 100) >= 0  # less than a tenth of its part
     exchange(clock, a)
     report = decode_report(store.reports["a"])
     assert report is not None and len(report.keys) == MOST_TOLD
     assert {(key, 2, 2) for key in range(1, 101)} < set(report.keys) and 1000 not in {key for key, _, _ in report.keys}
+
+
+def test_a_limit_that_is_raised_holds_though_no_request_ends(clock: ManualClock, new_balancer: NewBalancer) -> None:
+    a, b = new_balancer("a"), new_balancer("b")
+    limited = Limited(clock, [a, b], 10)
+    exchange(clock, a, b, rounds=2)
+    for limited.limit in (10, 20, 30):
+        exchange(clock, a, b, rounds=2)
+        assert [limited.claim(place) for place in (0, 1) for _ in range(5)] == [True] * 10
+        exchange(clock, a, b, rounds=2)
+        assert not limited.claim(0) and not limited.claim(1)
+        # The next request of each tells the new limit.
+        limited.claims[0].claim(KEY, limited.limit + 10)
+        limited.claims[1].claim(KEY, limited.limit + 10)
+
+
+def test_balancers_with_different_limits_go_by_their_own(clock: ManualClock, new_balancer: NewBalancer) -> None:
+    a, b = new_balancer("a"), new_balancer("b")
+    few, many = KeyClaims(a.segment, a.ledger), KeyClaims(b.segment, b.ledger)
+    exchange(clock, a, b, rounds=2)
+    for key in (10, 11):
+        assert few.claim(key, 1) >= 0
+        exchange(clock, a, b, rounds=2)
+        many.claim(key, 1000)
+        exchange(clock, a, b, rounds=2)
+        assert [many.claim(key, 1000) >= 0 for _ in range(200)] == [True] * 200
+        assert few.claim(key, 1) < 0
+
+
+@pytest.mark.parametrize("how", ["share", "leave", "forget", "silence"])
+def test_no_share_outlives_that_the_controller_takes_the_process_for_gone(
+    clock: ManualClock, store: FakeStore, new_balancer: NewBalancer, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """The process was stopped between the store's answer and the end of what it writes."""
+    a, b = new_balancer("a"), new_balancer("b")
+    limited = Limited(clock, [a, b], 2)
+    exchange(clock, a, b, rounds=2)
+    assert all(limited.claim(0) for _ in range(2))
+    exchange(clock, a, rounds=2)
+    controllers = Elsewhere(b.segment, Ledger(b.segment, takes_row=False), b.states)
+    if how == "share":  # it goes on
+        monkeypatch.setattr(Elsewhere, "set", lambda *_: controllers._segment.cells.__setitem__(at.H_TOGETHER, 0))
+        b.sharing.exchange()
+    else:
+        KeyShares(b.segment, Ledger(b.segment, takes_row=False)).set({KEY: 0})
+        b.segment.cells[at.H_TOGETHER] = 0
+        {"leave": b.sharing.leave, "forget": controllers.forget, "silence": controllers.go_alone_if_silent}[how]()
+    assert all(limited.claim(1) for _ in range(2))
+
+
+def test_more_keys_than_have_room_leave_those_that_are_in_use_here(clock: ManualClock, new_balancer: NewBalancer) -> None:
+    balancers = [new_balancer(name) for name in "abc"]
+    claims = [KeyClaims(each.segment, each.ledger) for each in balancers]
+    exchange(clock, *balancers, rounds=2)
+    shares = KeyShares(balancers[2].segment, Ledger(balancers[2].segment, takes_row=False))
+    for key in range(1, 101):
+        assert claims[0].claim(key, 2) >= 0 and claims[1].claim(1000 + key, 2) >= 0
+    for key in range(1, 101, 25):
+        assert claims[2].claim(key, 2) >= 0
+    exchange(clock, *balancers, rounds=2)
+    assert shares.most == 128 and 0 <= 128 - len(shares.in_flight()) <= 8
+    assert {1, 26, 51, 76} < {each.key for each in shares.in_flight()}
+    assert not any(claims[2].claim(key, 2) >= 0 for key in range(1, 101, 25))
+
+
+@pytest.mark.parametrize("keys", [[(KEY, 2**32, 2)], [(KEY, -1, 2)], [(KEY, 1, 0)], [(2**63, 1, 2)], [(KEY, 1)], [KEY]])
+def test_a_report_with_numbers_that_cannot_be_is_not_read(clock: ManualClock, new_balancer: NewBalancer, store: FakeStore,
+                                                          keys: list[object]) -> None:
+    a = new_balancer("a")
+    exchange(clock, a)
+    report = msgspec.msgpack.decode(store.reports["a"])
+    assert decode_report(msgspec.msgpack.encode(report)) is not None
+    report[-1] = keys
+    assert decode_report(msgspec.msgpack.encode(report)) is None

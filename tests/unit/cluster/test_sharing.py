@@ -147,6 +147,20 @@ def test_a_server_is_put_to_use_before_another_is_taken_out(clock: ManualClock, 
     assert told == ["10.0.0.2:80", "10.0.0.3:80", "10.0.0.3:80", "10.0.0.1:80"]
 
 
+def test_of_several_settings_of_a_server_only_the_newest_is_set(clock: ManualClock, new_balancer: NewBalancer) -> None:
+    a, b, c = (new_balancer(name) for name in "abc")
+    exchange(clock, a, b, c, rounds=3)
+    a.steering.set_admin("web", "10.0.0.1:80", Admin.MAINTENANCE, "somebody")
+    exchange(clock, a, b, c, rounds=3)
+    b.steering.set_admin("web", "10.0.0.1:80", Admin.READY, "somebody")
+    exchange(clock, b)
+    exchange(clock, a)
+    a.steering.set_admin("web", "10.0.0.1:80", Admin.DRAIN, "somebody")
+    exchange(clock, a, c)
+    told = [event.text for event in recent(c.segment, 0, 100) if event.kind == "admin"]
+    assert admin(c) is Admin.DRAIN and len(told) == 2, told
+
+
 def test_of_what_was_set_without_the_store_the_newest_counts(
     clock: ManualClock, store: FakeStore, new_balancer: NewBalancer
 ) -> None:

@@ -143,7 +143,8 @@ def test_a_share_bounds_a_key_below_its_limit_until_it_is_taken_back(claims: Key
     shares.set({KEY: 2, KEY + 1: 0, KEY + 2: 9})
     assert [claims.claim(KEY, 3) >= 0, claims.claim(KEY, 3), claims.claim(KEY + 1, 3)] == [True, REACHED, REACHED]
     assert [claims.claim(KEY + 2, 1) >= 0, claims.claim(KEY + 2, 1)] == [True, REACHED]  # more than the limit allows
-    assert sorted(shares.in_flight()) == [KeyInFlight(KEY, 2, 3), KeyInFlight(KEY + 2, 1, 1)]
+    assert sorted(shares.in_flight()) == [
+        KeyInFlight(KEY, 2, 3), KeyInFlight(KEY + 1, 0, 3), KeyInFlight(KEY + 2, 1, 1)]
     shares.set({KEY + 1: 1})
     assert [claims.claim(KEY, 3) >= 0, claims.claim(KEY, 3), claims.claim(KEY + 1, 3) >= 0] == [True, REACHED, True]
 
