@@ -84,8 +84,10 @@ def removed_segments(uid: int | None) -> Iterator[Segment]:
             match = NAME.fullmatch(name)
             if match is None or status.st_uid != int(match[1]) or (status.st_dev, status.st_ino) in seen:
                 continue
+            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            # Not before: a process that ends now must not hide the others that have the same memory.
             seen.add((status.st_dev, status.st_ino))
-            segment = map_segment(os.open(path, os.O_RDWR | os.O_CLOEXEC), name)
+            segment = map_segment(descriptor, name)
             if segment is not None:
                 yield segment
 

@@ -87,6 +87,19 @@ def test_descriptors_that_are_closed_during_the_search_hide_no_others(
     assert found is not None and found.name == removed.name
 
 
+def test_a_process_that_ends_during_the_search_hides_no_others(
+        master: Master, removed: Segment, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends between the look at its descriptor and the opening of that."""
+    again, opened = attach_or_create(master.pid, Layout(ROWS, SERVERS, SERVERS)), os.open
+
+    def ends(path: str, flags: int) -> int:
+        monkeypatch.setattr(os, "open", opened)
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(os, "open", ends)
+    assert [found.name for found in removed_segments(os.geteuid())].count(again.name) == 1
+
+
 def test_it_is_listed_once_however_many_have_it_open(removed: Segment) -> None:
     held = os.open(f"/proc/self/fd/{removed.descriptor}", os.O_RDWR)
     try:
